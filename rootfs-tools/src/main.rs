@@ -1,0 +1,2 @@
+//! Builds OCI images without network or other container software.
+fn main() {}

@@ -1,0 +1,9 @@
+//! podshim runs Kubernetes Pods on one Linux host, with nothing between the manifest and the kernel.
+//!
+//! The crate is one library of rooms in layers; imports point downward only (`tests/rooms.rs` holds this list against the
+//! code). A pod's way through them: `manifest` reads and checks, `plan` decides (pure), `image` and `store` prepare,
+//! `supervisor` performs what `lifecycle` (pure) asks, through `runtime`, `volumes`, `network`, `cgroups` and `logs`.
+
+pub mod error;
+pub mod paths;
+pub mod sys;

@@ -1,0 +1,152 @@
+//! Every path that podshim writes on the host is built here.
+//!
+//! | what | where |
+//! |---|---|
+//! | run state, sockets, namespace pins (gone after a reboot) | `<state>/pods/<uid>/` |
+//! | names in use: one symlink per pod | `<state>/names/<namespace>_<name>` |
+//! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
+//! | pod data: volumes, writable layers, hosts, resolv.conf | `<root>/pods/<uid>/` |
+//! | logs, laid out as a kubelet's | `<log_dir>/<namespace>_<name>_<uid>/<container>/<n>.log` |
+
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// The three directories below which podshim writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dirs {
+    /// Images and pod data; survives a reboot.
+    pub root: PathBuf,
+    /// Run state; on a tmpfs, gone after a reboot.
+    pub state: PathBuf,
+    /// Container logs.
+    pub log_dir: PathBuf,
+}
+
+impl Default for Dirs {
+    fn default() -> Self {
+        Dirs { root: "/var/lib/podshim".into(), state: "/run/podshim".into(), log_dir: "/var/log/podshim/pods".into() }
+    }
+}
+
+impl Dirs {
+    /// The content store, an OCI image layout: `oci-layout`, `index.json`, `blobs/<algorithm>/<hex>`.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// Unpacked layers, one directory per chain id.
+    pub fn layers(&self) -> PathBuf {
+        self.root.join("layers")
+    }
+
+    /// Half-written blobs and layers; swept at the next start by whoever holds the store's lock.
+    pub fn image_tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// The lock which orders writers of the image store.
+    pub fn image_lock(&self) -> PathBuf {
+        self.root.join("images.lock")
+    }
+
+    /// The lock which orders reservations of pod names.
+    pub fn store_lock(&self) -> PathBuf {
+        self.state.join("store.lock")
+    }
+
+    /// All pods' run state.
+    pub fn pods(&self) -> PathBuf {
+        self.state.join("pods")
+    }
+
+    /// The names in use.
+    pub fn names(&self) -> PathBuf {
+        self.state.join("names")
+    }
+
+    /// The symlink that reserves a pod's name. Neither part can contain `_` or `/` (DNS-1123).
+    pub fn name_link(&self, namespace: &str, name: &str) -> PathBuf {
+        self.names().join(format!("{namespace}_{name}"))
+    }
+
+    /// One pod's directories.
+    pub fn pod(&self, uid: &str) -> PodDirs {
+        PodDirs { state: self.pods().join(uid), data: self.root.join("pods").join(uid) }
+    }
+
+    /// One pod's log directory, named as a kubelet names it.
+    pub fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.log_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+}
+
+/// The directories of one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodDirs {
+    /// `<state>/pods/<uid>`.
+    pub state: PathBuf,
+    /// `<root>/pods/<uid>`.
+    pub data: PathBuf,
+}
+
+impl PodDirs {
+    /// What was planned: the record that the supervisor works from.
+    pub fn record(&self) -> PathBuf {
+        self.state.join("record.json")
+    }
+
+    /// The admitted manifest with its defaults, as JSON.
+    pub fn manifest(&self) -> PathBuf {
+        self.state.join("pod.json")
+    }
+
+    /// Held (flock) by the pod's supervisor as long as it lives.
+    pub fn lock(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+
+    /// The supervisor's control socket.
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("control.sock")
+    }
+
+    /// The pod's status as last observed by its supervisor.
+    pub fn status(&self) -> PathBuf {
+        self.state.join("status.json")
+    }
+
+    /// The supervisor's own messages.
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.state.join("supervisor.log")
+    }
+
+    /// A namespace pin: `net`, `ipc`, `uts` or `pid`.
+    pub fn namespace(&self, kind: &str) -> PathBuf {
+        self.state.join("ns").join(kind)
+    }
+
+    /// The run state of one container: FIFOs of its output, `config.json` of its bundle.
+    pub fn container_state(&self, container: &str) -> PathBuf {
+        self.state.join("containers").join(container)
+    }
+
+    /// The writable layer of one instance of a container.
+    pub fn container_data(&self, container: &str, restart_count: u32) -> PathBuf {
+        self.data.join("containers").join(container).join(restart_count.to_string())
+    }
+
+    /// Files which podshim writes for a pod's containers: `hosts`, `resolv.conf`, `hostname`.
+    pub fn etc(&self, file: &str) -> PathBuf {
+        self.data.join("etc").join(file)
+    }
+
+    /// A volume that lives with the pod.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.data.join("volumes").join(name)
+    }
+}
+
+/// The log file of one instance of a container: `<pod logs>/<container>/<restart count>.log`.
+pub fn log_file(pod_logs: &Path, container: &str, restart_count: u32) -> PathBuf {
+    pod_logs.join(container).join(format!("{restart_count}.log"))
+}
