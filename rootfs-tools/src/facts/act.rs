@@ -1,0 +1,160 @@
+//! What `facts` does on request: end, wait, take memory, fork, write.
+
+use std::fs::{File, OpenOptions};
+use std::hint::black_box;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::{print, sys};
+use crate::sys::Signals;
+
+/// A flag of a subcommand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Switch {
+    /// Given.
+    On,
+    /// Not given.
+    Off,
+}
+
+/// Where a text goes in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In place of what is there.
+    Whole,
+    /// After what is there.
+    End,
+}
+
+/// How long to look for something that another process does.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) fn sleep(time: Option<Duration>) -> Result<u8> {
+    let signals = Signals::termination()?;
+    match time {
+        Some(time) => signals.wait_for(time).map(drop)?,
+        None => signals.wait().map(drop)?,
+    }
+    Ok(0)
+}
+
+pub(super) fn ignore_term() -> Result<u8> {
+    sys::ignore_term();
+    print("ready\n")?;
+    sys::pause()
+}
+
+pub(super) fn trap_term(code: u8) -> Result<u8> {
+    let signals = Signals::termination()?;
+    print("ready\n")?;
+    let name = if signals.wait()? == libc::SIGTERM { "TERM" } else { "INT" };
+    print(&format!("got {name}\n"))?;
+    Ok(code)
+}
+
+pub(super) fn alloc(mib: usize) -> Result<u8> {
+    let signals = Signals::termination()?;
+    let mut held = Vec::with_capacity(mib);
+    for _ in 0..mib {
+        // Not zero: the kernel would not have to give a page for that.
+        held.push(vec![0xa5_u8; 1 << 20]);
+        black_box(held.last());
+    }
+    print(&format!("allocated {mib} MiB\n"))?;
+    signals.wait()?;
+    black_box(&held);
+    Ok(0)
+}
+
+pub(super) fn fork(count: u32, hold: Switch) -> Result<u8> {
+    let signals = Signals::termination()?;
+    let mut children = Vec::new();
+    let mut error = None;
+    for _ in 0..count {
+        match sys::spawn(|| sys::pause()) {
+            Ok(pid) => children.push(pid),
+            Err(e) => {
+                error = Some(e);
+                break;
+            }
+        }
+    }
+    let said = match &error {
+        None => print(&format!("forked {count}\n")),
+        Some(e) => print(&format!("forked {} of {count}: {e}\n", children.len())),
+    };
+    if hold == Switch::On && said.is_ok() {
+        signals.wait()?;
+    }
+    for child in children {
+        sys::kill(child);
+        sys::wait(child)?;
+    }
+    said?;
+    Ok(u8::from(error.is_some()))
+}
+
+pub(super) fn zombies(count: u32, orphans: Switch) -> Result<u8> {
+    let signals = Signals::termination()?;
+    for _ in 0..count {
+        match orphans {
+            Switch::Off => drop(sys::spawn(|| 0).context("fork")?),
+            Switch::On => {
+                // The grandchild outlives its parent a little, so that pid 1 inherits it before it ends.
+                let parent = sys::spawn(|| {
+                    let grandchild = sys::spawn(|| {
+                        thread::sleep(Duration::from_millis(50));
+                        0
+                    });
+                    i32::from(grandchild.is_err())
+                });
+                sys::wait(parent.context("fork")?).context("waiting for a child")?;
+            }
+        }
+    }
+    print(&format!("left {count}\n"))?;
+    signals.wait()?;
+    Ok(0)
+}
+
+pub(super) fn write(path: &str, text: &str, place: Place) -> Result<u8> {
+    let mut file = match place {
+        Place::Whole => File::create(path),
+        Place::End => OpenOptions::new().append(true).create(true).open(path),
+    }
+    .with_context(|| format!("opening {path}"))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("writing {path}"))?;
+    Ok(0)
+}
+
+/// Lines `00000001 xxxx…`, `len` bytes each without the newline.
+pub(super) fn spam(lines: u64, len: usize) -> Result<u8> {
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    for number in 1..=lines {
+        let mut line = format!("{number:08} ");
+        line.extend(std::iter::repeat_n('x', len.saturating_sub(line.len())));
+        line.truncate(len.max(8));
+        writeln!(out, "{line}").context("writing stdout")?;
+    }
+    out.flush().context("writing stdout")?;
+    Ok(0)
+}
+
+pub(super) fn wait_file(path: &str, patience: Option<Duration>) -> Result<u8> {
+    let signals = Signals::termination()?;
+    let start = Instant::now();
+    while !Path::new(path).exists() {
+        if patience.is_some_and(|p| start.elapsed() >= p) {
+            print(&format!("{path} did not come\n"))?;
+            return Ok(1);
+        }
+        if let Some(signal) = signals.wait_for(LOOK)? {
+            return Ok(128 + u8::try_from(signal).unwrap_or(0));
+        }
+    }
+    Ok(0)
+}
