@@ -135,6 +135,11 @@ impl PodDirs {
         self.data.join("containers").join(container).join(restart_count.to_string())
     }
 
+    /// A symlink in the pod's data to its run state: data whose pod is gone is told from that of another state directory.
+    pub fn owner(&self) -> PathBuf {
+        self.data.join("state")
+    }
+
     /// Files which podshim writes for a pod's containers: `hosts`, `resolv.conf`, `hostname`.
     pub fn etc(&self, file: &str) -> PathBuf {
         self.data.join("etc").join(file)

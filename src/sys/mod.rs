@@ -4,6 +4,15 @@
 //! its target and the errno. Nothing here decides anything.
 #![allow(unsafe_code)]
 
+pub mod bpf;
+pub mod fs;
+pub mod getxattr;
+pub mod mount;
+pub mod net;
+pub mod process;
+pub mod seccomp;
+pub mod socket;
+
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -1,0 +1,148 @@
+//! Files by descriptor: path resolution that cannot leave a root, and extended attributes of any type of file.
+
+use super::{Called, SysError, SysResult, check};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow};
+use nix::sys::stat::Mode;
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+pub use nix::fcntl::ResolveFlag as ResolveFlags;
+
+/// How often a resolution is repeated which the kernel could not prove safe while another process renamed (EAGAIN).
+const RESOLVE_ATTEMPTS: u32 = 128;
+
+/// `openat2(2)` below `dir`, close-on-exec. `mode` counts only with `O_CREAT` or `O_TMPFILE`.
+///
+/// EAGAIN (a rename or mount raced a `..` under `RESOLVE_IN_ROOT`/`RESOLVE_BENEATH`) and EINTR are retried, 128 times at
+/// most. Errors: ELOOP where `resolve` forbids a link, EXDEV where it forbids leaving `dir` or crossing a mount.
+#[expect(clippy::too_many_arguments, reason = "openat2(2)'s own arguments")]
+pub fn openat2(dir: BorrowedFd, path: &Path, flags: OFlag, mode: u32, resolve: ResolveFlags) -> SysResult<OwnedFd> {
+    let how = || OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(Mode::from_bits_truncate(mode)).resolve(resolve);
+    let mut errno = Errno::EAGAIN;
+    for _ in 0..RESOLVE_ATTEMPTS {
+        match nix::fcntl::openat2(dir, path, how()) {
+            Ok(fd) => return Ok(fd),
+            Err(e @ (Errno::EAGAIN | Errno::EINTR)) => errno = e,
+            Err(e) => return Err(SysError::new("openat2", path.display(), e)),
+        }
+    }
+    Err(SysError::new("openat2", path.display(), errno))
+}
+
+/// Opens `path` as a process whose root directory is `root` would (`RESOLVE_IN_ROOT`), and never through a `/proc` link.
+pub fn open_in_root(root: BorrowedFd, path: &Path, flags: OFlag, mode: u32) -> SysResult<OwnedFd> {
+    openat2(root, path, flags, mode, ResolveFlags::RESOLVE_IN_ROOT | ResolveFlags::RESOLVE_NO_MAGICLINKS)
+}
+
+/// The path through which this process reaches `fd`, also an `O_PATH` one: `/proc/self/fd/<n>`.
+pub fn proc_fd_path(fd: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
+}
+
+fn c_string(bytes: &[u8], call: &str) -> SysResult<CString> {
+    CString::new(bytes).map_err(|_| SysError::new(call, String::from_utf8_lossy(bytes), Errno::EINVAL))
+}
+
+/// `fsetxattr(2)` on a descriptor opened for reading or writing (EBADF on `O_PATH`: use [`lsetxattrat`]).
+pub fn fsetxattr(fd: BorrowedFd, attribute: &OsStr, value: &[u8]) -> SysResult<()> {
+    let name = c_string(attribute.as_bytes(), "fsetxattr")?;
+    // SAFETY: `name` is NUL-terminated and `value` is valid for `value.len()` bytes; the kernel only reads both.
+    let result = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(result.into(), "fsetxattr", attribute.display()).map(drop)
+}
+
+/// `lsetxattr(2)` on the entry `name` of the directory `dir`, of any type; a link itself, not what it points to.
+///
+/// `name` must be one component: the last component is never followed, and the directory is the descriptor's own.
+pub fn lsetxattrat(dir: BorrowedFd, name: &OsStr, attribute: &OsStr, value: &[u8]) -> SysResult<()> {
+    let path = entry_path(dir, name, "lsetxattr")?;
+    let key = c_string(attribute.as_bytes(), "lsetxattr")?;
+    // SAFETY: `path` and `key` are NUL-terminated, `value` is valid for its length; the kernel only reads them.
+    let result = unsafe { libc::lsetxattr(path.as_ptr(), key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(result.into(), "lsetxattr", format_args!("{} of {}", attribute.display(), name.display())).map(drop)
+}
+
+/// `lgetxattr(2)` on the entry `name` of `dir`; `None` if it has no such attribute (ENODATA) or its file system has none
+/// at all (EOPNOTSUPP). At most 64 KiB, the kernel's own limit (XATTR_SIZE_MAX).
+pub fn lgetxattrat(dir: BorrowedFd, name: &OsStr, attribute: &OsStr) -> SysResult<Option<Vec<u8>>> {
+    let path = entry_path(dir, name, "lgetxattr")?;
+    let key = c_string(attribute.as_bytes(), "lgetxattr")?;
+    let mut value = vec![0u8; 64 << 10];
+    // SAFETY: `path` and `key` are NUL-terminated; the kernel writes at most `value.len()` bytes into `value`.
+    let result = unsafe { libc::lgetxattr(path.as_ptr(), key.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    match check(result as libc::c_long, "lgetxattr", format_args!("{} of {}", attribute.display(), name.display())) {
+        Ok(length) => {
+            value.truncate(length as usize);
+            Ok(Some(value))
+        }
+        Err(e) if matches!(e.errno(), Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// `/proc/self/fd/<dir>/<name>`: the magic link leads to the directory that is open, whatever its path is by now.
+fn entry_path(dir: BorrowedFd, name: &OsStr, call: &str) -> SysResult<CString> {
+    if name.as_bytes().contains(&b'/') || name == ".." {
+        return Err(SysError::new(call, name.display(), Errno::EINVAL));
+    }
+    c_string(proc_fd_path(dir).join(name).as_os_str().as_bytes(), call)
+}
+
+/// `renameat2(2)` with `RENAME_NOREPLACE`: EEXIST if `to` is there. (nix has it for glibc only.)
+pub fn rename_new(from: &Path, to: &Path) -> SysResult<()> {
+    const RENAME_NOREPLACE: libc::c_uint = 1;
+    let (old, new) =
+        (c_string(from.as_os_str().as_bytes(), "renameat2")?, c_string(to.as_os_str().as_bytes(), "renameat2")?);
+    let here = libc::AT_FDCWD;
+    // SAFETY: both paths are NUL-terminated and outlive the call; the kernel only reads them.
+    let result =
+        unsafe { libc::syscall(libc::SYS_renameat2, here, old.as_ptr(), here, new.as_ptr(), RENAME_NOREPLACE) };
+    check(result, "renameat2", to.display()).map(drop)
+}
+
+/// `syncfs(2)`: everything of the file system of `fd` is on its disk when this returns.
+pub fn syncfs(fd: BorrowedFd) -> SysResult<()> {
+    nix::unistd::syncfs(fd).called("syncfs", format_args!("descriptor {}", fd.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn absolute_links_and_dot_dot_stay_in_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        std::fs::write(dir.path().join("etc/hosts"), "inside").unwrap();
+        symlink("/etc", dir.path().join("abs")).unwrap();
+        symlink("../../../../etc", dir.path().join("up")).unwrap();
+        let root = std::fs::File::open(dir.path()).unwrap();
+        for path in ["abs/hosts", "up/hosts", "/etc/hosts", "../../etc/hosts"] {
+            let fd = open_in_root(root.as_fd(), Path::new(path), OFlag::O_RDONLY, 0).unwrap();
+            assert_eq!(std::io::read_to_string(std::fs::File::from(fd)).unwrap(), "inside", "{path}");
+        }
+        let error = openat2(root.as_fd(), Path::new("abs"), OFlag::O_PATH, 0, ResolveFlags::RESOLVE_NO_SYMLINKS);
+        assert_eq!(error.unwrap_err().errno(), Errno::ELOOP);
+    }
+
+    #[test]
+    fn attributes_are_of_one_entry_and_not_of_a_path() {
+        let dir = tempfile::tempdir_in(".").unwrap();
+        std::fs::write(dir.path().join("f"), "").unwrap();
+        let fd = std::fs::File::open(dir.path()).unwrap();
+        lsetxattrat(fd.as_fd(), OsStr::new("f"), OsStr::new("user.x"), b"1").unwrap();
+        assert_eq!(lgetxattrat(fd.as_fd(), OsStr::new("f"), OsStr::new("user.x")).unwrap().as_deref(), Some(&b"1"[..]));
+        assert_eq!(lgetxattrat(fd.as_fd(), OsStr::new("f"), OsStr::new("user.y")).unwrap(), None);
+        for name in ["../f", "..", "a/f"] {
+            let error = lsetxattrat(fd.as_fd(), OsStr::new(name), OsStr::new("user.x"), b"1").unwrap_err();
+            assert_eq!(error.errno(), Errno::EINVAL, "{name}");
+        }
+        let file = std::fs::File::open(dir.path().join("f")).unwrap();
+        fsetxattr(file.as_fd(), OsStr::new("user.x"), b"2").unwrap();
+        assert_eq!(lgetxattrat(fd.as_fd(), OsStr::new("f"), OsStr::new("user.x")).unwrap().as_deref(), Some(&b"2"[..]));
+    }
+}

@@ -1,0 +1,247 @@
+//! The mount API on descriptors: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2),
+//! pivot_root(2). Linux 5.12 has all of them.
+
+use super::{Called, SysError, SysResult, check};
+use nix::errno::Errno;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// `MOUNT_ATTR_*` of mount_setattr(2).
+pub mod attr {
+    /// Read-only.
+    pub const RDONLY: u64 = 0x1;
+    /// Set-user-ID bits and file capabilities are not honoured.
+    pub const NOSUID: u64 = 0x2;
+    /// Device nodes cannot be opened.
+    pub const NODEV: u64 = 0x4;
+    /// Nothing can be executed.
+    pub const NOEXEC: u64 = 0x8;
+    /// Access times are updated only when older than modification times.
+    pub const RELATIME: u64 = 0x0;
+}
+
+/// Mount propagation, as mount_setattr(2) takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Propagation {
+    /// `MS_PRIVATE`
+    Private,
+    /// `MS_SLAVE`
+    Slave,
+    /// `MS_SHARED`
+    Shared,
+}
+
+impl Propagation {
+    fn bits(self) -> u64 {
+        match self {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Slave => libc::MS_SLAVE,
+            Propagation::Shared => libc::MS_SHARED,
+        }
+    }
+}
+
+/// Whether a call takes in the mounts below the named one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Depth {
+    /// Only the mount itself.
+    Top,
+    /// With everything mounted below it (`AT_RECURSIVE`).
+    Recursive,
+}
+
+fn cstr(path: &Path, call: &str) -> SysResult<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| SysError::new(call, path.display(), Errno::EINVAL))
+}
+
+/// What a descriptor refers to, for error messages: the link of `/proc/self/fd/<n>`.
+pub fn fd_name(fd: BorrowedFd<'_>) -> String {
+    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Ok(path) => path.display().to_string(),
+        Err(_) => format!("fd {}", fd.as_raw_fd()),
+    }
+}
+
+/// A file system being configured: fsopen(2), then [`FsContext::set`], then [`FsContext::mount`].
+pub struct FsContext {
+    fd: OwnedFd,
+    fstype: &'static str,
+}
+
+impl FsContext {
+    /// fsopen(2). `ENODEV` means that the kernel does not have this file system.
+    pub fn open(fstype: &'static str) -> SysResult<FsContext> {
+        let name = CString::new(fstype).map_err(|_| SysError::new("fsopen", fstype, Errno::EINVAL))?;
+        // SAFETY: `name` is a NUL-terminated string that outlives the call; the result is a new descriptor or -1.
+        let fd = check(
+            unsafe {
+                libc::syscall(libc::SYS_fsopen, name.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
+            },
+            "fsopen",
+            fstype,
+        )?;
+        // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+        Ok(FsContext { fd: unsafe { OwnedFd::from_raw_fd(fd as i32) }, fstype })
+    }
+
+    fn config(&self, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> SysResult<()> {
+        let pointer = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
+        // SAFETY: key and value are NULL or NUL-terminated strings that outlive the call; the descriptor is open.
+        let result =
+            unsafe { libc::syscall(libc::SYS_fsconfig, self.fd.as_raw_fd(), command, pointer(key), pointer(value), 0) };
+        // The errno first: reading the kernel's message may fail with another one.
+        let errno = Errno::last();
+        if result == -1 { Err(SysError::new("fsconfig", self.target(key, value), errno)) } else { Ok(()) }
+    }
+
+    fn target(&self, key: Option<&CStr>, value: Option<&CStr>) -> String {
+        let text = |s: Option<&CStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        // The kernel says more than an errno on the context's descriptor; see fsopen(2), "message retrieval".
+        let mut buffer = [0u8; 256];
+        let message = nix::unistd::read(&self.fd, &mut buffer)
+            .ok()
+            .map(|n| format!(" ({})", String::from_utf8_lossy(&buffer[..n]).trim_end()))
+            .unwrap_or_default();
+        format!("{} {}={}{message}", self.fstype, text(key), text(value))
+    }
+
+    /// `FSCONFIG_SET_STRING`: one option. Values over 255 bytes are refused by the kernel with `EINVAL`.
+    pub fn set(&self, key: &str, value: impl AsRef<Path>) -> SysResult<()> {
+        let key = CString::new(key).map_err(|_| SysError::new("fsconfig", key, Errno::EINVAL))?;
+        let value = cstr(value.as_ref(), "fsconfig")?;
+        self.config(1, Some(&key), Some(&value))
+    }
+
+    /// `FSCONFIG_SET_FLAG`: an option without a value.
+    pub fn flag(&self, key: &str) -> SysResult<()> {
+        let key = CString::new(key).map_err(|_| SysError::new("fsconfig", key, Errno::EINVAL))?;
+        self.config(0, Some(&key), None)
+    }
+
+    /// `FSCONFIG_CMD_CREATE` and fsmount(2): a mount that is attached nowhere yet. `attributes` are `attr::*`.
+    pub fn mount(&self, attributes: u64) -> SysResult<OwnedFd> {
+        self.config(6, None, None)?;
+        // SAFETY: only integers are passed; the result is a new descriptor or -1.
+        let result = unsafe {
+            libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attributes)
+        };
+        let fd = check(result, "fsmount", self.fstype)?;
+        // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    }
+}
+
+/// open_tree(2) with `OPEN_TREE_CLONE`: a detached bind mount of what `dir` (or `path` below it) refers to.
+pub fn clone_tree(dir: BorrowedFd<'_>, depth: Depth) -> SysResult<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    if depth == Depth::Recursive {
+        flags |= libc::AT_RECURSIVE as u32;
+    }
+    // SAFETY: the empty path is a static NUL-terminated string; the descriptor is open during the call.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), c"".as_ptr(), flags) };
+    let fd = if result == -1 { Err(SysError::new("open_tree", fd_name(dir), Errno::last()))? } else { result };
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// move_mount(2): attaches a detached mount onto the very inode that `target` refers to; no path is walked.
+pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
+    const F_EMPTY_PATH: u32 = 0x4;
+    const T_EMPTY_PATH: u32 = 0x40;
+    // SAFETY: both paths are static NUL-terminated strings; both descriptors are open during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            F_EMPTY_PATH | T_EMPTY_PATH,
+        )
+    };
+    check(result, "move_mount", fd_name(target)).map(drop)
+}
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// What mount_setattr(2) is to change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetAttr {
+    /// `attr::*` to set.
+    pub set: u64,
+    /// Propagation to set, if any.
+    pub propagation: Option<Propagation>,
+    /// Whether mounts below change too.
+    pub depth: Depth,
+}
+
+/// mount_setattr(2) on the mount that `mount` refers to.
+pub fn set_attributes(mount: BorrowedFd<'_>, change: SetAttr) -> SysResult<()> {
+    let attributes = MountAttr {
+        attr_set: change.set,
+        attr_clr: 0,
+        propagation: change.propagation.map_or(0, Propagation::bits),
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if change.depth == Depth::Recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `attributes` is a valid struct mount_attr of the size passed, alive during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttr>(),
+        )
+    };
+    check(result, "mount_setattr", fd_name(mount)).map(drop)
+}
+
+/// pivot_root(".", ".") and umount2(".", MNT_DETACH): the current directory, which must be a mount, becomes the root,
+/// and the old root is gone. See pivot_root(2), "pivot_root(".", ".")".
+pub fn pivot_to_cwd() -> SysResult<()> {
+    nix::unistd::pivot_root(".", ".").called("pivot_root", ".")?;
+    // The old root is now stacked on "."; it must not propagate its unmounting, hence slave before this call.
+    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).called("umount2", "old root")?;
+    nix::unistd::chdir("/").called("chdir", "/")
+}
+
+/// umount2(2) with `MNT_DETACH | UMOUNT_NOFOLLOW`; a path that is no mount (`EINVAL`) or is gone counts as done.
+pub fn detach(path: &Path) -> SysResult<()> {
+    use nix::mount::MntFlags;
+    match nix::mount::umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Err(Errno::EINVAL | Errno::ENOENT) | Ok(()) => Ok(()),
+        Err(errno) => Err(SysError::new("umount2", path.display(), errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_option_has_the_kernels_errno_and_message() {
+        if !nix::unistd::geteuid().is_root() {
+            let skip = std::env::var("PODSHIM_MAY_SKIP").unwrap_or_default();
+            assert!(skip.split([',', ' ']).any(|w| w == "root"), "needs root (or PODSHIM_MAY_SKIP=root)");
+            return;
+        }
+        let context = FsContext::open("tmpfs").unwrap();
+        let error = context.set("nonsense", "1").unwrap_err();
+        assert_eq!(error.errno(), Errno::EINVAL, "{error}");
+        assert!(error.target.starts_with("tmpfs nonsense=1 (e tmpfs: Unknown parameter"), "{error}");
+        // Here the kernel has no message (reading it is ENODATA).
+        let mounted = context.mount(0).unwrap();
+        assert_eq!(context.mount(0).unwrap_err().errno(), Errno::EBUSY, "created already");
+        drop(mounted);
+    }
+}

@@ -1,0 +1,405 @@
+//! Processes: clone3(2), pidfds, prctl(2), capset(2), execve(2).
+
+use super::{Called, SysError, SysResult, check};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// A child process, held by its pidfd.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid in the caller's pid namespace.
+    pub pid: i32,
+    /// Readable when it has exited; close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+/// clone3(2) without sharing memory: returns `None` in the child.
+///
+/// `flags` are `CLONE_NEW*`; with `cgroup`, the child is born in that cgroup v2 directory (`CLONE_INTO_CGROUP`).
+/// The caller must be single-threaded, as the child goes on with a copy of only the calling thread.
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> SysResult<Option<Child>> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    let mut arguments = CloneArgs {
+        flags: flags | libc::CLONE_PIDFD as u64,
+        pidfd: &raw mut pidfd as u64,
+        exit_signal: libc::SIGCHLD as u64,
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: the arguments are a valid struct clone_args of the size passed. Without CLONE_VM the child has its own copy
+    // of memory and, with a zero stack, goes on from here like after fork(2); the process is single-threaded.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
+    match check(result, "clone3", namespace_names(flags))? {
+        0 => Ok(None),
+        // SAFETY: on success the kernel stored a new descriptor in `pidfd`; nobody else owns it.
+        pid => Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
+    }
+}
+
+fn namespace_names(flags: u64) -> String {
+    let table = [
+        (libc::CLONE_NEWNS, "NEWNS"),
+        (libc::CLONE_NEWPID, "NEWPID"),
+        (libc::CLONE_NEWNET, "NEWNET"),
+        (libc::CLONE_NEWIPC, "NEWIPC"),
+        (libc::CLONE_NEWUTS, "NEWUTS"),
+        (libc::CLONE_NEWCGROUP, "NEWCGROUP"),
+        (libc::CLONE_NEWUSER, "NEWUSER"),
+    ];
+    let names: Vec<_> = table.iter().filter(|(bit, _)| flags & *bit as u64 != 0).map(|(_, name)| *name).collect();
+    format!("[{}]", names.join("|"))
+}
+
+/// clone3(2) with `CLONE_PARENT`: a sibling of the caller instead of a child, so that who waits for the caller waits for it
+/// too. Returns `None` in the new process. Without flags of its own: it is born in the pid namespace that the
+/// caller set for its children (setns(2)).
+pub fn clone_sibling() -> SysResult<Option<Child>> {
+    let mut pidfd: RawFd = -1;
+    let arguments = CloneArgs {
+        flags: libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
+        pidfd: &raw mut pidfd as u64,
+        // The caller's own exit signal is inherited; the kernel refuses another one.
+        exit_signal: 0,
+        ..CloneArgs::default()
+    };
+    // SAFETY: as in `clone3`.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
+    match check(result, "clone3", "[PARENT]")? {
+        0 => Ok(None),
+        // SAFETY: on success the kernel stored a new descriptor in `pidfd`; nobody else owns it.
+        pid => Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// exit(n)
+    Exited(i32),
+    /// Killed by this signal.
+    Signaled(i32),
+}
+
+impl Ended {
+    /// The exit code as shells, runc and Kubernetes count it: 128 + signal for a killed process.
+    pub fn code(self) -> i32 {
+        match self {
+            Ended::Exited(code) => code,
+            Ended::Signaled(signal) => 128 + signal,
+        }
+    }
+}
+
+/// waitid(2) on a pidfd without blocking: `None` while the child runs.
+pub fn try_wait(pidfd: BorrowedFd<'_>) -> SysResult<Option<Ended>> {
+    // Not nix's waitid: its status cannot hold a real-time signal, and would be an error after the child was reaped.
+    // SAFETY: an all-zero siginfo_t is valid: plain integers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let id = pidfd.as_raw_fd() as libc::id_t;
+    loop {
+        // SAFETY: the kernel writes one siginfo_t, which lives during the call.
+        let result = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | libc::WNOHANG) };
+        match check(result.into(), "waitid", "pidfd") {
+            Err(e) if e.errno() == Errno::EINTR => {}
+            other => {
+                other?;
+                break;
+            }
+        }
+    }
+    // SAFETY: waitid(2) fills in these fields of the union, or leaves the zeros when nothing has ended.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    Ok(match (pid, info.si_code) {
+        (0, _) => None,
+        (_, libc::CLD_EXITED) => Some(Ended::Exited(status)),
+        _ => Some(Ended::Signaled(status)),
+    })
+}
+
+/// pidfd_send_signal(2); a process that has ended (`ESRCH`) counts as done. `signal` may be a real-time signal.
+pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
+    // SAFETY: only integers and NULL are passed.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    match check(result, "pidfd_send_signal", format_args!("signal {signal}")) {
+        Err(e) if e.errno() == Errno::ESRCH => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn prctl(option: libc::c_int, value: libc::c_ulong, name: &str) -> SysResult<()> {
+    // SAFETY: every option used in this file takes integers only.
+    let result = unsafe { libc::prctl(option, value, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) };
+    check(result.into(), "prctl", name).map(drop)
+}
+
+/// `PR_SET_DUMPABLE` 0: nobody without CAP_SYS_PTRACE over the initial user namespace may look into this process or
+/// reach its executable through `/proc/<pid>/exe`. execve(2) resets it.
+pub fn set_not_dumpable() -> SysResult<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0, "PR_SET_DUMPABLE")
+}
+
+/// `PR_SET_PDEATHSIG`: `signal` when the parent ends, 0 for none.
+pub fn set_parent_death_signal(signal: i32) -> SysResult<()> {
+    prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, "PR_SET_PDEATHSIG")
+}
+
+/// `PR_SET_NO_NEW_PRIVS`: execve(2) grants no privileges any more; cannot be undone.
+pub fn set_no_new_privs() -> SysResult<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")
+}
+
+/// `PR_SET_KEEPCAPS`: permitted capabilities survive the next change of user id.
+pub fn set_keep_capabilities() -> SysResult<()> {
+    prctl(libc::PR_SET_KEEPCAPS, 1, "PR_SET_KEEPCAPS")
+}
+
+/// `PR_CAPBSET_DROP`: takes one capability out of the bounding set.
+pub fn drop_bounding_capability(number: u32) -> SysResult<()> {
+    prctl(libc::PR_CAPBSET_DROP, number.into(), &format!("PR_CAPBSET_DROP {number}"))
+}
+
+/// `PR_CAP_AMBIENT_CLEAR_ALL`.
+pub fn clear_ambient_capabilities() -> SysResult<()> {
+    const CLEAR_ALL: libc::c_ulong = 4;
+    prctl(libc::PR_CAP_AMBIENT, CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL")
+}
+
+/// `PR_SET_NAME`: the name that `ps` and `/proc/<pid>/comm` show, at most 15 bytes.
+pub fn set_name(name: &str) -> SysResult<()> {
+    let name = CString::new(name).map_err(|_| SysError::new("prctl", "PR_SET_NAME", Errno::EINVAL))?;
+    prctl(libc::PR_SET_NAME, name.as_ptr() as libc::c_ulong, "PR_SET_NAME")
+}
+
+/// Capability sets as bit masks, bit n for capability number n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct CapabilityMasks {
+    /// Effective.
+    pub effective: u64,
+    /// Permitted.
+    pub permitted: u64,
+    /// Inheritable.
+    pub inheritable: u64,
+}
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// capset(2) of the calling thread, version 3.
+pub fn set_capabilities(masks: CapabilityMasks) -> SysResult<()> {
+    let header = CapHeader { version: 0x2008_0522, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: (masks.effective >> shift) as u32,
+        permitted: (masks.permitted >> shift) as u32,
+        inheritable: (masks.inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: header and the two data elements are what version 3 of capset(2) reads; both live during the call.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    check(result, "capset", format_args!("permitted {:#x}", masks.permitted)).map(drop)
+}
+
+/// The kernel's highest capability number.
+pub fn last_capability() -> u32 {
+    (0..64)
+        .take_while(|n| {
+            // SAFETY: only integers are passed; the call changes nothing.
+            unsafe { libc::prctl(libc::PR_CAPBSET_READ, *n as libc::c_ulong, 0, 0, 0) >= 0 }
+        })
+        .last()
+        .unwrap_or(0) as u32
+}
+
+/// The capabilities in the caller's bounding set, bit n for capability n: what a child can be given at most.
+pub fn bounding_capabilities() -> u64 {
+    (0..=last_capability())
+        .filter(|n| {
+            // SAFETY: only integers are passed; the call changes nothing.
+            unsafe { libc::prctl(libc::PR_CAPBSET_READ, *n as libc::c_ulong, 0, 0, 0) == 1 }
+        })
+        .fold(0, |bits, n| bits | 1 << n)
+}
+
+/// setgroups, setresgid, setresuid(2) by raw calls: of the only thread, all ids at once.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> SysResult<()> {
+    // SAFETY: `groups` is a valid array of the length passed, alive during the call.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    check(result, "setgroups", format_args!("{groups:?}"))?;
+    // SAFETY: only integers are passed.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, "setresgid", gid)?;
+    // SAFETY: only integers are passed.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, "setresuid", uid).map(drop)
+}
+
+/// close_range(2) with `CLOSE_RANGE_CLOEXEC` from `first` on: no descriptor above crosses execve(2).
+pub fn close_on_exec_from(first: RawFd) -> SysResult<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: only integers are passed; descriptors stay open until execve(2).
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
+    check(result, "close_range", format_args!("from {first}")).map(drop)
+}
+
+/// close_range(2): closes every descriptor from `first` on. For a process that has just started and owns none of them:
+/// what it inherited beyond standard input, output and error is not its own.
+pub fn close_inherited(first: RawFd) -> SysResult<()> {
+    // SAFETY: called at process start, before anything here has opened a descriptor.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }, "close_range", first).map(drop)
+}
+
+/// close_range(2) around `kept`: closes every other descriptor. For a process that was cloned and takes only these along;
+/// nothing that owned the others may run any more.
+pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> SysResult<()> {
+    let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    kept.sort_unstable();
+    let mut first = 0u32;
+    for fd in kept.into_iter().map(Some).chain([None]) {
+        let last = fd.map_or(u32::MAX, |fd| fd.wrapping_sub(1));
+        if fd.is_none_or(|fd| fd > first) {
+            // SAFETY: only integers are passed; the caller gives up what is closed.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }, "close_range", first)?;
+        }
+        first = fd.map_or(u32::MAX, |fd| fd + 1);
+    }
+    Ok(())
+}
+
+/// dup2(2) onto a standard descriptor (0, 1 or 2), which is not close-on-exec.
+pub fn set_standard(fd: BorrowedFd<'_>, number: RawFd) -> SysResult<()> {
+    debug_assert!((0..3).contains(&number));
+    if fd.as_raw_fd() == number {
+        // dup2 of a descriptor onto itself leaves close-on-exec set.
+        return nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+            .called("fcntl", "F_SETFD")
+            .map(drop);
+    }
+    // SAFETY: only integers are passed; descriptors 0 to 2 are this process's own and owned by no Rust value.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into(), "dup2", number).map(drop)
+}
+
+/// The `TIOCSCTTY` ioctl: `fd` becomes the controlling terminal of this session leader.
+pub fn set_controlling_terminal(fd: BorrowedFd<'_>) -> SysResult<()> {
+    // SAFETY: TIOCSCTTY takes an integer.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSCTTY, 0) }.into(), "ioctl TIOCSCTTY", "terminal").map(drop)
+}
+
+/// The terminal's peer of a pseudo-terminal master, opened without any path (`TIOCGPTPEER`, Linux 4.13).
+pub fn terminal_peer(master: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCGPTPEER takes open flags as an integer and returns a new descriptor or -1.
+    let fd = check(
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into(),
+        "ioctl TIOCGPTPEER",
+        "ptmx",
+    )?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The `TIOCSPTLCK` ioctl with 0, unlockpt(3): the peer of a new pseudo-terminal may be opened.
+pub fn unlock_terminal(master: BorrowedFd<'_>) -> SysResult<()> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: TIOCSPTLCK reads an int through the pointer, which lives during the call.
+    check(
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) }.into(),
+        "ioctl TIOCSPTLCK",
+        "ptmx",
+    )
+    .map(drop)
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters per line.
+    pub columns: u16,
+}
+
+/// The `TIOCGWINSZ` ioctl.
+pub fn terminal_size(fd: BorrowedFd<'_>) -> SysResult<TerminalSize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` is a valid struct winsize that lives during the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    check(result.into(), "ioctl TIOCGWINSZ", "terminal")?;
+    Ok(TerminalSize { rows: size.ws_row, columns: size.ws_col })
+}
+
+/// The `TIOCSWINSZ` ioctl.
+pub fn set_terminal_size(fd: BorrowedFd<'_>, size: TerminalSize) -> SysResult<()> {
+    let size = libc::winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` is a valid struct winsize that lives during the call.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    check(result.into(), "ioctl TIOCSWINSZ", "terminal").map(drop)
+}
+
+/// All signals unblocked and at their default action, as a program expects to be started. Rust's runtime ignores SIGPIPE
+/// and the supervisor blocks what it reads by signalfd(2); both would be inherited across execve(2).
+pub fn reset_signals() -> SysResult<()> {
+    // SIG_DFL, no flags, no restorer, an empty mask: the kernel's `struct sigaction` of all 64-bit architectures.
+    let default = [0u64; 4];
+    for signal in (1..=64).filter(|s| ![libc::SIGKILL, libc::SIGSTOP].contains(s)) {
+        // By the bare call: the C libraries refuse their internal signals 32 to 34, which their own posix_spawn(3), by which
+        // the supervisor was started, leaves ignored.
+        // SAFETY: rt_sigaction(2) reads 32 bytes; SIG_DFL is no Rust code, and no handler of ours runs in this child.
+        let result = unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize)
+        };
+        Errno::result(result).called("rt_sigaction", signal)?;
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).called("sigprocmask", "all")
+}
+
+/// Has a command begin with setsid(2), before its execve(2): from its first moment on it is out of reach of the caller's
+/// terminal, whose Ctrl-C is for the caller.
+pub fn in_new_session(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and execve the closure makes one async-signal-safe system call and allocates nothing.
+    unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from)) };
+}
+
+/// execve(2). Returns only on failure.
+pub fn execve(path: &CString, arguments: &[CString], environment: &[CString]) -> SysError {
+    let errno = nix::unistd::execve(path, arguments, environment).err().unwrap_or(Errno::EIO);
+    SysError::new("execve", path.to_string_lossy(), errno)
+}
+
+/// _exit(2): ends a child made by [`clone3`] without running anything that belongs to its parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) takes an integer and does not return.
+    unsafe { libc::_exit(code) }
+}
