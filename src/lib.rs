@@ -5,5 +5,6 @@
 //! `supervisor` performs what `lifecycle` (pure) asks, through `runtime`, `volumes`, `network`, `cgroups` and `logs`.
 
 pub mod error;
+pub mod host;
 pub mod paths;
 pub mod sys;

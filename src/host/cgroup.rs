@@ -1,0 +1,466 @@
+//! Which cgroup hierarchies there are, what controls what in them, and where the caller is.
+//!
+//! Input: `/proc/self/mountinfo` (proc_pid_mountinfo(5)), `/proc/self/cgroup` (cgroups(7)) and, for version 2,
+//! `cgroup.controllers` of the mount. Output: a [`CgroupSetup`]. Nothing is created or changed here.
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The generation of a hierarchy's interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    /// cgroup v1: one hierarchy per controller or group of controllers.
+    V1,
+    /// cgroup v2: the unified hierarchy.
+    V2,
+}
+
+/// How the hierarchies that matter to podshim are divided between the two versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Only the unified hierarchy.
+    V2,
+    /// Only v1 hierarchies.
+    V1,
+    /// v1 hierarchies, and a unified one beside them (with or without controllers of its own).
+    Hybrid,
+}
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// v1: the controllers mounted together, such as `cpu`, or `name=systemd`. v2: what `cgroup.controllers` of the mount
+    /// lists (`cpu`, `io`, `memory`, …), which may be nothing.
+    pub controllers: Vec<String>,
+    /// v1 or v2.
+    pub version: Version,
+    /// The caller's cgroup in it, relative to the mount (`/` is the mount itself); empty if it lies outside of what is
+    /// mounted, or is not told.
+    pub own: String,
+    /// Whether the mount, or the whole file system, is read-only, as it is in most containers.
+    pub read_only: bool,
+}
+
+impl Hierarchy {
+    /// A name for messages: the controllers of a v1 hierarchy, `unified` for v2.
+    pub fn label(&self) -> String {
+        match self.version {
+            Version::V2 => "unified".to_owned(),
+            Version::V1 => self.controllers.join(","),
+        }
+    }
+
+    /// Whether this hierarchy has a controller.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+}
+
+/// All mounted hierarchies and how they divide the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupSetup {
+    /// How they are divided between v1 and v2.
+    pub mode: Mode,
+    /// In the order of mountinfo; each hierarchy once.
+    pub hierarchies: Vec<Hierarchy>,
+}
+
+/// The v1 controllers (and the named hierarchy) in which podshim places containers.
+pub const V1_CONTROLLERS: [&str; 10] =
+    ["memory", "cpu", "cpuacct", "cpuset", "devices", "freezer", "pids", "blkio", "hugetlb", "name=systemd"];
+
+impl CgroupSetup {
+    /// The unified hierarchy, if it is mounted.
+    pub fn unified(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.version == Version::V2)
+    }
+
+    /// The hierarchy that has a controller: v1 first, since a controller that is in use there has nothing in v2.
+    pub fn with_controller(&self, controller: &str) -> Option<&Hierarchy> {
+        let has = |version| self.hierarchies.iter().find(|h| h.version == version && h.has(controller));
+        has(Version::V1).or_else(|| has(Version::V2))
+    }
+}
+
+/// The set-up of this host, as the calling process sees it.
+///
+/// # Errors
+/// If `/proc` cannot be read, or no cgroup hierarchy is mounted.
+pub fn detect() -> anyhow::Result<CgroupSetup> {
+    let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
+    let mountinfo = read(Path::new("/proc/self/mountinfo"))?;
+    let proc_cgroup = read(Path::new("/proc/self/cgroup"))?;
+    parse(&mountinfo, &proc_cgroup, |mount| read(&mount.join("cgroup.controllers")))
+        .context("find the cgroup hierarchies of this host")
+}
+
+/// [`detect`] without the kernel: the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`, and a function which gives
+/// the text of `cgroup.controllers` of the unified hierarchy's mount.
+///
+/// # Errors
+/// If a line is malformed, no hierarchy that matters is mounted, or the function fails.
+pub fn parse(
+    mountinfo: &str,
+    proc_cgroup: &str,
+    v2_controllers: impl FnOnce(&Path) -> anyhow::Result<String>,
+) -> anyhow::Result<CgroupSetup> {
+    let mounts = mountinfo.lines().filter(|l| !l.is_empty()).map(Mount::parse).collect::<anyhow::Result<Vec<_>>>()?;
+    let memberships = memberships(proc_cgroup)?;
+    let mut hierarchies: Vec<Hierarchy> = Vec::new();
+    for mount in mounts.iter().filter(|m| m.is_cgroup() && visible(m, &mounts, 0)) {
+        let found = mount.hierarchy(&memberships);
+        match hierarchies.iter_mut().find(|h| h.version == found.version && h.controllers == found.controllers) {
+            None => hierarchies.push(found),
+            // One hierarchy mounted twice: the view that can be written serves better.
+            Some(known) => {
+                if known.read_only && !found.read_only {
+                    *known = found;
+                }
+            }
+        }
+    }
+    if let Some(unified) = hierarchies.iter_mut().find(|h| h.version == Version::V2) {
+        unified.controllers = v2_controllers(&unified.mount)?.split_whitespace().map(str::to_owned).collect();
+    }
+    let unified = hierarchies.iter().any(|h| h.version == Version::V2);
+    // A v1 hierarchy without any controller that we use (net_cls of some VPN clients, a lone name=systemd) changes nothing.
+    let v1 = hierarchies
+        .iter()
+        .any(|h| h.version == Version::V1 && h.controllers.iter().any(|c| V1_CONTROLLERS[..9].contains(&c.as_str())));
+    let mode = match (unified, v1) {
+        (true, false) => Mode::V2,
+        (false, true) => Mode::V1,
+        (true, true) => Mode::Hybrid,
+        (false, false) => bail!("/proc/self/mountinfo: no cgroup hierarchy is mounted (mount -t cgroup2 …)"),
+    };
+    Ok(CgroupSetup { mode, hierarchies })
+}
+
+/// One line of mountinfo, as far as it matters here.
+#[derive(Debug)]
+struct Mount {
+    id: u32,
+    parent: u32,
+    root: String,
+    point: PathBuf,
+    options: String,
+    fs_type: String,
+    super_options: String,
+}
+
+impl Mount {
+    fn parse(line: &str) -> anyhow::Result<Mount> {
+        let bad = || format!("/proc/self/mountinfo: malformed line {line:?}");
+        let (before, after) = line.split_once(" - ").with_context(bad)?;
+        let mut fields = before.split(' ');
+        let mut next = || fields.next().with_context(bad);
+        let (id, parent, _device) = (next()?, next()?, next()?);
+        let (root, point, options) = (next()?, next()?, next()?);
+        // The source (second field) may be empty.
+        let mut fields = after.split(' ');
+        let fs_type = fields.next().with_context(bad)?;
+        let super_options = after.rsplit(' ').next().with_context(bad)?;
+        Ok(Mount {
+            id: id.parse().with_context(bad)?,
+            parent: parent.parse().with_context(bad)?,
+            root: String::from_utf8_lossy(&unescape(root)).into_owned(),
+            point: path(unescape(point)),
+            options: options.to_owned(),
+            fs_type: fs_type.to_owned(),
+            super_options: super_options.to_owned(),
+        })
+    }
+
+    fn is_cgroup(&self) -> bool {
+        matches!(self.fs_type.as_str(), "cgroup" | "cgroup2")
+    }
+
+    fn hierarchy(&self, memberships: &[Membership<'_>]) -> Hierarchy {
+        let has_ro = |options: &str| options.split(',').any(|o| o == "ro");
+        let version = if self.fs_type == "cgroup2" { Version::V2 } else { Version::V1 };
+        let options: Vec<&str> = self.super_options.split(',').collect();
+        let membership = memberships.iter().find(|m| match version {
+            Version::V2 => m.controllers.is_empty(),
+            // The super options hold other words too (rw, noprefix, release_agent=…), the membership only controllers.
+            Version::V1 => !m.controllers.is_empty() && m.controllers.iter().all(|c| options.contains(c)),
+        });
+        let controllers = match (version, membership) {
+            (Version::V2, _) => Vec::new(),
+            (Version::V1, Some(m)) => m.controllers.iter().map(|c| (*c).to_owned()).collect(),
+            (Version::V1, None) => options
+                .iter()
+                .filter(|o| V1_CONTROLLERS.contains(o) || o.starts_with("name="))
+                .map(|o| (*o).to_owned())
+                .collect(),
+        };
+        Hierarchy {
+            mount: self.point.clone(),
+            controllers,
+            version,
+            own: membership.map_or_else(String::new, |m| below(&self.root, m.path)),
+            read_only: has_ro(&self.options) || has_ro(&self.super_options),
+        }
+    }
+}
+
+/// One line of `/proc/self/cgroup`: `hierarchy-ID:controller-list:cgroup-path`; no controllers means v2.
+struct Membership<'a> {
+    controllers: Vec<&'a str>,
+    path: &'a str,
+}
+
+fn memberships(proc_cgroup: &str) -> anyhow::Result<Vec<Membership<'_>>> {
+    let parse = |line| {
+        let mut fields = str::splitn(line, 3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            bail!("/proc/self/cgroup: malformed line {line:?}");
+        };
+        Ok(Membership { controllers: controllers.split(',').filter(|c| !c.is_empty()).collect(), path })
+    };
+    proc_cgroup.lines().filter(|l| !l.is_empty()).map(parse).collect()
+}
+
+/// `path` as seen from `root`: both are relative to the caller's cgroup namespace. Empty if it is not below.
+fn below(root: &str, path: &str) -> String {
+    // cgroup_namespaces(7): what lies outside of the namespace's root is shown with leading `/..`.
+    if path.split('/').any(|c| c == "..") {
+        return String::new();
+    }
+    let root = root.trim_end_matches('/');
+    match path.strip_prefix(root) {
+        Some("" | "/") => "/".to_owned(),
+        Some(rest) if rest.starts_with('/') => rest.to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Whether a mount can be reached by its path: not if another one that it does not lie in covers it.
+fn visible(mount: &Mount, mounts: &[Mount], depth: usize) -> bool {
+    // Only a made-up table could be deeper; the bound keeps it from looping.
+    depth > 32
+        || !mounts.iter().any(|other| {
+            other.id != mount.id
+                && mount.point.starts_with(&other.point)
+                && !is_ancestor(other, mount, mounts)
+                && visible(other, mounts, depth + 1)
+        })
+}
+
+fn is_ancestor(ancestor: &Mount, mount: &Mount, mounts: &[Mount]) -> bool {
+    let mut at = mount.parent;
+    for _ in 0..mounts.len() {
+        if at == ancestor.id {
+            return true;
+        }
+        match mounts.iter().find(|m| m.id == at) {
+            Some(next) if next.parent != at => at = next.parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// Undoes the octal escapes (`\040` for a space) of mountinfo.
+fn unescape(field: &str) -> Vec<u8> {
+    let bytes = field.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escape = bytes[at] == b'\\' && bytes.len() >= at + 4;
+        let digits = escape.then(|| std::str::from_utf8(&bytes[at + 1..at + 4]).ok()).flatten();
+        let code = digits.and_then(|d| u8::from_str_radix(d, 8).ok());
+        out.push(code.unwrap_or(bytes[at]));
+        at += if code.is_some() { 4 } else { 1 };
+    }
+    out
+}
+
+fn path(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
+        23 27 0:22 / /sys rw,relatime - sysfs sysfs rw\n\
+        27 1 254:0 / / rw,relatime - ext4 /dev/vda rw\n";
+
+    struct Row {
+        name: &'static str,
+        mounts: &'static str,
+        cgroup: &'static str,
+        v2: &'static str,
+        mode: Mode,
+        /// `mount|controllers|own|rw or ro`
+        expect: &'static [&'static str],
+    }
+
+    const ROWS: &[Row] = &[
+        Row {
+            name: "pure v2 in a systemd session scope (Debian 12 and later)",
+            mounts: "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n",
+            cgroup: "0::/user.slice/user-0.slice/session-3.scope\n",
+            v2: "cpuset cpu io memory hugetlb pids rdma misc\n",
+            mode: Mode::V2,
+            expect: &[
+                "/sys/fs/cgroup|cpuset,cpu,io,memory,hugetlb,pids,rdma,misc|/user.slice/user-0.slice/session-3.scope|rw",
+            ],
+        },
+        Row {
+            name: "v1 with co-mounted controllers, whose order differs between the two files",
+            mounts: "30 23 0:25 / /sys/fs/cgroup ro - tmpfs tmpfs ro,mode=755\n\
+                31 30 0:26 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/lib/systemd/systemd-cgroups-agent,name=systemd\n\
+                32 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw shared:11 master:1 - cgroup cgroup rw,cpu,cpuacct\n\
+                33 30 0:28 / /sys/fs/cgroup/net_cls,net_prio rw - cgroup cgroup rw,net_cls,net_prio\n\
+                34 30 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+            cgroup: "4:memory:/user.slice\n3:net_cls,net_prio:/\n2:cpuacct,cpu:/user.slice\n1:name=systemd:/user.slice/session-1.scope\n",
+            v2: "",
+            mode: Mode::V1,
+            expect: &[
+                "/sys/fs/cgroup/systemd|name=systemd|/user.slice/session-1.scope|rw",
+                "/sys/fs/cgroup/cpu,cpuacct|cpuacct,cpu|/user.slice|rw",
+                "/sys/fs/cgroup/net_cls,net_prio|net_cls,net_prio|/|rw",
+                "/sys/fs/cgroup/memory|memory|/user.slice|rw",
+            ],
+        },
+        Row {
+            name: "hybrid: a unified tree without controllers beside v1",
+            mounts: "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+                32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n\
+                35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
+            cgroup: "4:memory:/a/b\n1:cpu:/\n0::/\n",
+            v2: "\n",
+            mode: Mode::Hybrid,
+            expect: &[
+                "/sys/fs/cgroup/cpu|cpu|/|rw",
+                "/sys/fs/cgroup/memory|memory|/a/b|rw",
+                "/sys/fs/cgroup/unified||/|rw",
+            ],
+        },
+        Row {
+            name: "v2 in a container with its own cgroup namespace, read-only",
+            mounts: "99 23 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate\n",
+            cgroup: "0::/\n",
+            v2: "cpu memory pids\n",
+            mode: Mode::V2,
+            expect: &["/sys/fs/cgroup|cpu,memory,pids|/|ro"],
+        },
+        Row {
+            name: "a container in the host's cgroup namespace sees its own part as the mount's root",
+            mounts: "98 23 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                99 98 0:26 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n\
+                100 98 0:27 /docker/abc /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n\
+                101 98 0:28 /docker/abc /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n",
+            cgroup: "3:pids:/docker/abcdef\n2:cpu:/docker/abc/init\n1:memory:/docker/abc\n",
+            v2: "",
+            mode: Mode::V1,
+            expect: &[
+                "/sys/fs/cgroup/memory|memory|/|ro",
+                "/sys/fs/cgroup/cpu|cpu|/init|ro",
+                "/sys/fs/cgroup/pids|pids||ro",
+            ],
+        },
+        Row {
+            name: "a process outside of its cgroup namespace's root has no place of its own",
+            mounts: "30 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+            cgroup: "0::/../other\n",
+            v2: "memory\n",
+            mode: Mode::V2,
+            expect: &["/sys/fs/cgroup|memory||rw"],
+        },
+        Row {
+            name: "v2 with a VPN client's net_cls hierarchy, and missing controllers",
+            mounts: "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n\
+                44 27 0:40 / /opt/vpn/net-cls rw - cgroup net_cls rw,net_cls\n",
+            cgroup: "1:net_cls:/\n0::/x\n",
+            v2: "pids\n",
+            mode: Mode::V2,
+            expect: &["/sys/fs/cgroup|pids|/x|rw", "/opt/vpn/net-cls|net_cls|/|rw"],
+        },
+        Row {
+            name: "octal escapes, an empty source, and a mount without a membership line",
+            mounts: "30 27 0:26 / /mnt/a\\040b\\134c rw - cgroup2  rw\n\
+                31 27 0:27 / /mnt/d\\011e rw - cgroup none rw,noprefix,cpuset\n",
+            cgroup: "0::/\n",
+            v2: "cpu\n",
+            mode: Mode::Hybrid,
+            expect: &["/mnt/a b\\c|cpu|/|rw", "/mnt/d\te|cpuset||rw"],
+        },
+        Row {
+            name: "a hierarchy mounted twice: the writable view counts; one that is covered does not",
+            mounts: "30 23 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                31 30 0:26 / /sys/fs/cgroup/old rw - cgroup cgroup rw,memory\n\
+                32 30 0:25 / /sys/fs/cgroup rw - tmpfs over rw\n\
+                33 32 0:27 / /sys/fs/cgroup/pids ro - cgroup cgroup ro,pids\n\
+                34 27 0:27 / /pids rw - cgroup cgroup rw,pids\n",
+            cgroup: "2:pids:/p\n1:memory:/m\n",
+            v2: "",
+            mode: Mode::V1,
+            expect: &["/pids|pids|/p|rw"],
+        },
+    ];
+
+    fn show(h: &Hierarchy) -> String {
+        let access = if h.read_only { "ro" } else { "rw" };
+        format!("{}|{}|{}|{access}", h.mount.display(), h.controllers.join(","), h.own)
+    }
+
+    #[test]
+    fn set_ups_are_told_apart() {
+        for row in ROWS {
+            let setup = parse(&format!("{BASE}{}", row.mounts), row.cgroup, |_| Ok(row.v2.to_owned()))
+                .unwrap_or_else(|e| panic!("{}: {e:#}", row.name));
+            assert_eq!(setup.mode, row.mode, "{}", row.name);
+            let shown: Vec<String> = setup.hierarchies.iter().map(show).collect();
+            assert_eq!(shown, row.expect, "{}", row.name);
+            let json = serde_json::to_string(&setup).unwrap();
+            assert_eq!(serde_json::from_str::<CgroupSetup>(&json).unwrap(), setup, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        let table = [
+            ("nothing is mounted", BASE.to_owned(), "0::/\n", "no cgroup hierarchy is mounted"),
+            ("a torn line", "23 27 0:22 / /sys".to_owned(), "0::/\n", "malformed line"),
+            ("a torn membership", BASE.to_owned(), "0:/\n", "malformed line"),
+            (
+                "cgroup.controllers fails",
+                format!("{BASE}30 23 0:26 / /c rw - cgroup2 none rw\n"),
+                "0::/\n",
+                "no controllers of /c",
+            ),
+        ];
+        for (name, mounts, cgroup, expect) in table {
+            let error = parse(&mounts, cgroup, |m| bail!("no controllers of {}", m.display())).unwrap_err();
+            assert!(format!("{error:#}").contains(expect), "{name}: {error:#}");
+        }
+    }
+
+    #[test]
+    fn this_host_is_understood() {
+        let setup = detect().unwrap();
+        assert!(!setup.hierarchies.is_empty());
+        assert!(setup.hierarchies.iter().all(|h| h.mount.join("cgroup.procs").exists()), "{setup:?}");
+    }
+
+    #[test]
+    fn a_controller_in_use_by_v1_is_found_there() {
+        let text = format!("{BASE}30 23 0:26 / /u rw - cgroup2 none rw\n31 23 0:27 / /m rw - cgroup none rw,memory\n");
+        let setup = parse(&text, "1:memory:/\n0::/\n", |_| Ok("cpu pids".into())).unwrap();
+        assert_eq!(setup.with_controller("memory").unwrap().mount, Path::new("/m"));
+        assert_eq!(setup.with_controller("cpu").unwrap().mount, Path::new("/u"));
+        assert_eq!(setup.with_controller("io"), None);
+        assert_eq!(setup.unified().unwrap().label(), "unified");
+    }
+}

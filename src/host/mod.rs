@@ -1,0 +1,63 @@
+//! Asks the kernel once and answers with plain facts.
+
+pub mod cgroup;
+
+use crate::sys::{Called, process};
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// What plans depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// `uname -r`
+    pub kernel: String,
+    /// `uname -m`
+    pub architecture: String,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Capabilities that a container can have at most, bit n for capability n: the caller's bounding set.
+    pub capabilities: u64,
+    /// `/sys/devices/system/cpu/cpu<n>/thermal_throttle` of each CPU that has it.
+    pub thermal_throttle: Vec<String>,
+    /// Cgroup hierarchies.
+    pub cgroups: cgroup::CgroupSetup,
+}
+
+/// Asks.
+pub fn probe() -> Result<HostFacts> {
+    let names = nix::sys::utsname::uname().called("uname", "")?;
+    Ok(HostFacts {
+        kernel: names.release().to_string_lossy().into_owned(),
+        architecture: names.machine().to_string_lossy().into_owned(),
+        memory: memory()?,
+        capabilities: process::bounding_capabilities(),
+        thermal_throttle: thermal_throttle(),
+        cgroups: cgroup::detect()?,
+    })
+}
+
+fn memory() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").called("read", "/proc/meminfo")?;
+    let kibibytes =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kibibytes.context("/proc/meminfo has no MemTotal")? * 1024)
+}
+
+fn thermal_throttle() -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let mut paths: Vec<String> = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("cpu"))
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| path.is_dir())
+        .filter_map(|path| path.to_str().map(str::to_owned))
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// A file that the kernel bumps at each boot, so that run state of before a reboot is told apart.
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    Ok(std::fs::read_to_string(path).called("read", path)?.trim().to_owned())
+}
