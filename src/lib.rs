@@ -6,5 +6,6 @@
 
 pub mod error;
 pub mod host;
+pub mod lifecycle;
 pub mod paths;
 pub mod sys;

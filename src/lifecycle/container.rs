@@ -1,0 +1,259 @@
+//! One container: where it is in its life, and what its status says meanwhile.
+
+use super::backoff::BackOff;
+use super::status::{OOM_KILLED, Terminated, Waiting};
+use super::{Exit, ImageFailure, Now, StartFailure};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The kubelet looks at a pod again this long after something failed that has no back-off of its own (without its jitter).
+pub(super) const RESYNC: Duration = Duration::from_secs(10);
+
+/// Where a container is. All times are on the boot clock but `since`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Stage {
+    /// No process; to be started when it is its turn, but not before `due`.
+    Idle { due: Duration },
+    /// Its start was asked for and is not answered yet.
+    Starting,
+    /// It runs, since this time on the wall clock.
+    Running { since: Duration },
+    /// No process, and there will be none.
+    Done,
+}
+
+/// What was done to end a container (or its start).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]
+pub(super) enum Ending {
+    /// Nothing.
+    Unasked,
+    /// Signalled, or its start cancelled.
+    Asked,
+    /// Killed.
+    Killed,
+}
+
+/// A failed pull, shown for one resync period as what it is and then as `ImagePullBackOff`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FailedPull {
+    pub(super) shown_until: Duration,
+    /// `ErrImagePull: <message>`.
+    pub(super) cause: String,
+}
+
+/// The state of one container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Container {
+    pub(super) stage: Stage,
+    pub(super) ending: Ending,
+    /// How many instances were created so far.
+    pub(super) instances: u32,
+    /// Whether the start under way has created its instance.
+    created: bool,
+    pub(super) container_id: String,
+    pub(super) image_id: String,
+    /// What the status says while no process runs; `None`: how the last instance ended.
+    pub(super) waiting: Option<Waiting>,
+    pub(super) failed_pull: Option<FailedPull>,
+    /// How the last instance ended, and the one before it.
+    pub(super) last: Option<Terminated>,
+    pub(super) previous: Option<Terminated>,
+    /// When the last instance ended, until its restart takes a step of the back-off.
+    ended: Option<Duration>,
+    crash: BackOff,
+    pull: BackOff,
+}
+
+impl Container {
+    /// A container that was never started.
+    pub(super) fn new(waiting_reason: &str) -> Self {
+        Container {
+            stage: Stage::Idle { due: Duration::ZERO },
+            ending: Ending::Unasked,
+            instances: 0,
+            created: false,
+            container_id: String::new(),
+            image_id: String::new(),
+            waiting: Some(Waiting { reason: waiting_reason.to_owned(), message: String::new() }),
+            failed_pull: None,
+            last: None,
+            previous: None,
+            ended: None,
+            crash: BackOff::default(),
+            pull: BackOff::default(),
+        }
+    }
+
+    /// Whether a process of it runs or may be about to.
+    pub(super) fn is_alive(&self) -> bool {
+        matches!(self.stage, Stage::Starting | Stage::Running { .. })
+    }
+
+    /// Whether its process runs.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running { .. })
+    }
+
+    /// Whether it waits for its first process.
+    pub(super) fn never_ran(&self) -> bool {
+        self.last.is_none() && !self.is_running()
+    }
+
+    /// Whether it has ended for good with exit code 0.
+    pub(super) fn exited_zero(&self) -> bool {
+        self.stage == Stage::Done && self.last.as_ref().is_some_and(|last| last.exit_code == 0)
+    }
+
+    /// Whether it has ended for good in a way that lets an init sequence go on: an OOM kill is a failure even with exit code 0
+    /// (a child was killed, the work is not done).
+    pub(super) fn succeeded(&self) -> bool {
+        self.exited_zero() && !self.last_was_oom_killed()
+    }
+
+    /// Whether its last instance failed: exit code not 0.
+    pub(super) fn last_failed(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.exit_code != 0)
+    }
+
+    /// Whether the kernel killed something of its last instance for lack of memory.
+    pub(super) fn last_was_oom_killed(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| last.reason == OOM_KILLED)
+    }
+
+    /// Its start is asked for.
+    pub(super) fn start(&mut self, now: Now) {
+        if let Some(ended) = self.ended.take() {
+            self.crash.step(ended, now.boot);
+        }
+        self.stage = Stage::Starting;
+        self.created = false;
+        self.failed_pull = None;
+    }
+
+    /// The start under way has created an instance.
+    pub(super) fn created(&mut self, container_id: String, image_id: String) {
+        self.count_instance();
+        self.container_id = container_id;
+        self.image_id = image_id;
+    }
+
+    /// The start succeeded.
+    pub(super) fn started(&mut self, now: Now) {
+        self.count_instance();
+        self.stage = Stage::Running { since: now.wall };
+        // What was done to the start has not ended the process.
+        self.ending = Ending::Unasked;
+        self.waiting = None;
+    }
+
+    fn count_instance(&mut self) {
+        if !self.created {
+            self.created = true;
+            self.instances += 1;
+        }
+    }
+
+    /// The start ended before there was an instance; it is to be tried again.
+    pub(super) fn not_created(&mut self, waiting: Waiting, due: Duration) {
+        self.stage = Stage::Idle { due };
+        self.waiting = Some(waiting);
+    }
+
+    /// There is no image; it is to be tried again.
+    pub(super) fn image_failed(&mut self, failure: ImageFailure, message: String, now: Now) {
+        let mut due = now.boot + RESYNC;
+        let reason = failure.reason();
+        if failure.backs_off() {
+            self.pull.step(now.boot, now.boot);
+            due = now.boot + self.pull.pause_after(now.boot);
+            self.failed_pull =
+                Some(FailedPull { shown_until: now.boot + RESYNC, cause: format!("{reason}: {message}") });
+        }
+        self.not_created(Waiting { reason: reason.to_owned(), message }, due);
+    }
+
+    /// Its instance is over.
+    pub(super) fn ended(&mut self, how: Ended, now: Now) {
+        self.count_instance();
+        let started_at = match self.stage {
+            Stage::Running { since } => Some(since.into()),
+            _ => None,
+        };
+        let ended = Terminated {
+            exit_code: how.exit_code,
+            signal: None,
+            reason: how.reason.to_owned(),
+            message: how.message,
+            started_at,
+            finished_at: Some(now.wall.into()),
+            container_id: self.container_id.clone(),
+        };
+        self.previous = self.last.replace(ended);
+        self.ended = Some(now.boot);
+        self.stage = Stage::Done;
+        self.waiting = None;
+    }
+
+    /// The pause before the next instance may start.
+    pub(super) fn crash_pause(&self, now: Now) -> Duration {
+        self.crash.pause_after(now.boot)
+    }
+
+    /// There will be no further instance. What it waited for does not matter any more, unless there was never anything else.
+    pub(super) fn retire(&mut self) {
+        self.stage = Stage::Done;
+        self.failed_pull = None;
+        if self.last.is_some() {
+            self.waiting = None;
+        }
+    }
+}
+
+/// How an instance ended.
+pub(super) struct Ended {
+    pub(super) exit_code: i32,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+}
+
+impl From<Exit> for Ended {
+    fn from(exit: Exit) -> Self {
+        let exit_code = exit.exit_code();
+        let reason = match exit_code {
+            _ if exit.oom_killed => OOM_KILLED,
+            0 => "Completed",
+            _ => "Error",
+        };
+        Ended { exit_code, reason, message: exit.message }
+    }
+}
+
+impl ImageFailure {
+    /// The waiting reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            ImageFailure::Pull => "ErrImagePull",
+            ImageFailure::RegistryUnavailable => "RegistryUnavailable",
+            ImageFailure::SignatureValidationFailed => "SignatureValidationFailed",
+            ImageFailure::NeverPull => "ErrImageNeverPull",
+            ImageFailure::InvalidName => "InvalidImageName",
+            ImageFailure::Inspect => "ImageInspectError",
+        }
+    }
+
+    /// Whether a registry was asked, which must not be done too often. The others are local and cheap to try again.
+    pub(super) fn backs_off(self) -> bool {
+        matches!(self, ImageFailure::Pull | ImageFailure::RegistryUnavailable | ImageFailure::SignatureValidationFailed)
+    }
+}
+
+impl StartFailure {
+    /// The waiting reason.
+    pub fn reason(self) -> &'static str {
+        match self {
+            StartFailure::Config => "CreateContainerConfigError",
+            StartFailure::Create => "CreateContainerError",
+            StartFailure::Start { .. } => "RunContainerError",
+        }
+    }
+}

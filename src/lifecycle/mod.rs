@@ -1,0 +1,273 @@
+//! The life of a pod as a pure machine: what has happened goes in, what is to be done comes out.
+//!
+//! Duty: init containers one after the other, app containers, restarts with their back-off, graceful stop, phase, conditions,
+//! container states, events, all in the kubelet's words. In: an [`Event`] and the time ([`Now`]). Out: [`Action`]s, the next
+//! deadline and a [`status::PodStatus`]. It knows no clock, no process and no file: the supervisor performs the actions,
+//! reports what came of them as events, and sends [`Event::Tick`] when [`PodState::next_deadline`] has passed. Events which
+//! do not fit the state (a late answer, an unknown container) change nothing.
+//!
+//! | file | content |
+//! |---|---|
+//! | `machine` | [`PodState`]: which container's turn it is, restart or not, stop, the sandbox, the phase |
+//! | `container` | one container: idle, starting, running, done, and what its status says meanwhile |
+//! | `backoff` | 10 s doubling to 300 s, forgotten after 600 s |
+//! | `report` | the status and the conditions of a [`PodState`] |
+//! | [`status`] | `.status` of a Pod as plain structs |
+//! | [`display`] | the columns of `kubectl get pods` |
+
+mod backoff;
+mod container;
+pub mod display;
+mod machine;
+mod report;
+pub mod status;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+pub use machine::PodState;
+pub use status::{PodStatus, pod_exit_code};
+
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What the machine must know of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodSpec {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `spec.restartPolicy`.
+    pub restart_policy: RestartPolicy,
+    /// `spec.terminationGracePeriodSeconds`.
+    pub grace: Duration,
+    /// All containers, init containers first, each kind in the order of the manifest. Events and actions name a container by
+    /// its index here.
+    pub containers: Vec<ContainerSpec>,
+}
+
+/// What the machine must know of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// `name`.
+    pub name: String,
+    /// Which list of the manifest it is in.
+    pub kind: ContainerKind,
+    /// `image`, as the manifest has it; only for messages.
+    pub image: String,
+}
+
+/// Which list of the manifest a container is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerKind {
+    /// `initContainers`: runs to its end before the next one starts.
+    Init,
+    /// `containers`.
+    App,
+}
+
+/// `spec.restartPolicy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// Whatever the exit code. (An init container that succeeded is not run again.)
+    Always,
+    /// After an exit code other than 0.
+    OnFailure,
+    /// Never; a failed init container fails the pod.
+    Never,
+}
+
+/// The time of an event, on two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// `CLOCK_BOOTTIME`: back-offs and deadlines are on this clock, so that setting the wall clock does not move them.
+    pub boot: Duration,
+    /// Time since the UNIX epoch: what a status shows.
+    pub wall: Duration,
+}
+
+/// What has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The pod is admitted: its life begins.
+    Begin,
+    /// Answer to [`Action::CreateSandbox`]: it is there.
+    SandboxReady {
+        /// The pod's addresses, at most one per family, the main one first; empty without a network.
+        ips: Vec<String>,
+    },
+    /// Answer to [`Action::CreateSandbox`]: it could not be made, and nothing of it is left.
+    SandboxFailed {
+        /// Why.
+        message: String,
+    },
+    /// Answer to [`Action::Start`]: there is no image to start from.
+    ImageFailed {
+        /// Index of the container.
+        container: usize,
+        /// What failed.
+        failure: ImageFailure,
+        /// Why.
+        message: String,
+    },
+    /// First half of the answer to [`Action::Start`]: this instance of the container exists, its start follows.
+    Created {
+        /// Index of the container.
+        container: usize,
+        /// The instance's id, as the status shall show it (`podshim://<id>`).
+        container_id: String,
+        /// The image's id or digest, as the status shall show it.
+        image_id: String,
+    },
+    /// Answer to [`Action::Start`]: `execve` succeeded.
+    Started {
+        /// Index of the container.
+        container: usize,
+    },
+    /// Answer to [`Action::Start`]: it does not run.
+    StartFailed {
+        /// Index of the container.
+        container: usize,
+        /// How far it came.
+        failure: StartFailure,
+        /// Why.
+        message: String,
+    },
+    /// A container's first process ended. Without [`Event::Started`] before it, it answers [`Action::Start`] too.
+    Exited {
+        /// Index of the container.
+        container: usize,
+        /// How.
+        exit: Exit,
+    },
+    /// A deadline passed (see [`PodState::next_deadline`]); harmless at any other time.
+    Tick,
+    /// The user wants the pod to end. Repeated, it can only shorten the time that is left.
+    Stop {
+        /// Time between the stop signal and SIGKILL; the pod's own if `None`.
+        grace: Option<Duration>,
+    },
+    /// The user wants the pod to end at once.
+    Kill,
+    /// Answer to [`Action::DestroySandbox`].
+    SandboxGone,
+}
+
+/// Why there is no image; each with its waiting reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFailure {
+    /// The pull failed: `ErrImagePull`, then `ImagePullBackOff`.
+    Pull,
+    /// The registry does not answer: `RegistryUnavailable`, then `ImagePullBackOff`.
+    RegistryUnavailable,
+    /// The image's signature is not as it must be: `SignatureValidationFailed`, then `ImagePullBackOff`.
+    SignatureValidationFailed,
+    /// It is not here and the pull policy is Never: `ErrImageNeverPull`.
+    NeverPull,
+    /// The reference cannot be parsed: `InvalidImageName`.
+    InvalidName,
+    /// The local store could not say whether it is here: `ImageInspectError`.
+    Inspect,
+}
+
+/// How far the start of a container came before it failed; each with its waiting reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartFailure {
+    /// The container's configuration could not be made (a name not in the image's passwd …): `CreateContainerConfigError`.
+    Config,
+    /// The container could not be created (a mount source that is missing …): `CreateContainerError`.
+    Create,
+    /// It was created, but could not execute its command. Counts as an exit: terminated with reason `StartError`, and
+    /// `RunContainerError` as waiting reason if it is tried again at once.
+    Start {
+        /// 128 as containerd reports it, or the shell's 127 (not found) and 126 (not executable).
+        exit_code: i32,
+    },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code; not looked at if a signal ended it.
+    pub code: i32,
+    /// The signal that ended it; reported as exit code 128 + n, as CRI has no field for it.
+    pub signal: Option<i32>,
+    /// Whether the container's cgroup counted an `oom_kill`.
+    pub oom_killed: bool,
+    /// The termination message; empty if there is none.
+    pub message: String,
+}
+
+impl Exit {
+    /// The exit code as a status shows it: 128 + n after signal n.
+    pub fn exit_code(&self) -> i32 {
+        self.signal.map_or(self.code, |signal| 128 + signal)
+    }
+}
+
+/// What is to be done. Actions of one step are to be performed in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make the sandbox. Answer: [`Event::SandboxReady`] or [`Event::SandboxFailed`].
+    CreateSandbox,
+    /// Pull the image if the policy says so, create the container and start it. Answer: [`Event::ImageFailed`],
+    /// [`Event::StartFailed`], or [`Event::Created`] followed by [`Event::Started`] or [`Event::StartFailed`]. No other
+    /// container is started before the answer.
+    Start {
+        /// Index of the container.
+        container: usize,
+        /// How many instances of it existed before: the number in the name of its log file.
+        restart_count: u32,
+    },
+    /// Give up a start that is under way (kill the pull, undo the creation). It is answered as any start: with a failure, or
+    /// with [`Event::Started`] if it was too late to give up.
+    CancelStart {
+        /// Index of the container.
+        container: usize,
+    },
+    /// Send the container its stop signal.
+    Signal {
+        /// Index of the container.
+        container: usize,
+    },
+    /// SIGKILL everything in the container's cgroup, also if its start has not been answered yet.
+    Kill {
+        /// Index of the container.
+        container: usize,
+    },
+    /// No container is left: undo the sandbox. Answer: [`Event::SandboxGone`].
+    DestroySandbox,
+    /// Tell whoever listens.
+    Emit(PodEvent),
+    /// The pod is over and its sandbox is gone; no action follows.
+    Finished,
+}
+
+/// An entry of the pod's event list, in the kubelet's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodEvent {
+    /// `type`.
+    #[serde(rename = "type")]
+    pub type_: EventType,
+    /// `reason`.
+    pub reason: String,
+    /// `message`.
+    pub message: String,
+    /// The container that it is about, as an index into [`PodSpec::containers`]; `None` for the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<usize>,
+}
+
+/// `type` of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventType {
+    /// In the course of things.
+    Normal,
+    /// Something went wrong.
+    Warning,
+}
