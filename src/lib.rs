@@ -7,5 +7,6 @@
 pub mod error;
 pub mod host;
 pub mod lifecycle;
+pub mod manifest;
 pub mod paths;
 pub mod sys;

@@ -1,0 +1,118 @@
+//! What the API server fills in before it validates a Pod.
+
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec, Volume};
+
+/// Fills in the defaults. What names podshim's own field `status` and what a cluster sets is dropped.
+pub(super) fn apply(pod: &mut Pod) {
+    pod.status = None;
+    pod.metadata = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+        name: pod.metadata.name.take(),
+        namespace: pod.metadata.namespace.take().filter(|n| !n.is_empty()).or_else(|| Some("default".to_owned())),
+        labels: pod.metadata.labels.take(),
+        annotations: pod.metadata.annotations.take(),
+        ..Default::default()
+    };
+    let Some(spec) = pod.spec.as_mut() else { return };
+    let text = |field: &mut Option<String>, default: &str| {
+        if field.as_deref().is_none_or(str::is_empty) {
+            *field = Some(default.to_owned());
+        }
+    };
+    text(&mut spec.restart_policy, "Always");
+    text(&mut spec.dns_policy, "ClusterFirst");
+    text(&mut spec.scheduler_name, "default-scheduler");
+    spec.enable_service_links.get_or_insert(true);
+    spec.security_context.get_or_insert_with(PodSecurityContext::default);
+    // A negative grace period counts as one second, as in the API server.
+    let grace = spec.termination_grace_period_seconds.get_or_insert(30);
+    if *grace < 0 {
+        *grace = 1;
+    }
+    spec.volumes.iter_mut().flatten().for_each(volume);
+    let host_network = spec.host_network == Some(true);
+    for container in containers_mut(spec) {
+        text(&mut container.termination_message_path, "/dev/termination-log");
+        text(&mut container.termination_message_policy, "File");
+        let policy = policy_by_tag(container.image.as_deref().unwrap_or(""));
+        text(&mut container.image_pull_policy, policy);
+        ports(container, host_network.then_some(HostNetwork));
+        if let Some(resources) = &mut container.resources
+            && let Some(limits) = &resources.limits
+        {
+            let requests = resources.requests.get_or_insert_default();
+            for (name, limit) in limits {
+                requests.entry(name.clone()).or_insert_with(|| limit.clone());
+            }
+        }
+        for mount in container.volume_mounts.iter_mut().flatten() {
+            if !mount.mount_path.starts_with('/') && !mount.mount_path.is_empty() {
+                mount.mount_path.insert(0, '/');
+            }
+        }
+    }
+}
+
+/// The pod uses the host's network.
+struct HostNetwork;
+
+fn ports(container: &mut Container, host_network: Option<HostNetwork>) {
+    for port in container.ports.iter_mut().flatten() {
+        port.protocol = port.protocol.take().filter(|p| !p.is_empty()).or_else(|| Some("TCP".to_owned()));
+        port.host_port = port.host_port.filter(|p| *p != 0);
+        if host_network.is_some() {
+            port.host_port.get_or_insert(port.container_port);
+        }
+    }
+}
+
+fn volume(volume: &mut Volume) {
+    if let Some(host_path) = &mut volume.host_path {
+        host_path.type_.get_or_insert_default();
+    }
+    if volume.host_path.is_none() {
+        // A volume without a source is an emptyDir; other sources were refused by the support table.
+        volume.empty_dir.get_or_insert_with(EmptyDirVolumeSource::default);
+    }
+}
+
+/// Init containers first, then app containers.
+pub(super) fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
+}
+
+fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
+    spec.init_containers.iter_mut().flatten().chain(&mut spec.containers)
+}
+
+/// `Always` for the tag `latest` or neither tag nor digest, else `IfNotPresent`.
+fn policy_by_tag(image: &str) -> &'static str {
+    if image.contains('@') {
+        return "IfNotPresent";
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    match last.split_once(':') {
+        None | Some((_, "latest")) => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pull_policy_follows_the_tag() {
+        let cases = [
+            ("busybox", "Always"),
+            ("busybox:latest", "Always"),
+            ("busybox:1.28", "IfNotPresent"),
+            ("localhost:5000/busybox", "Always"),
+            ("localhost:5000/busybox:1", "IfNotPresent"),
+            ("busybox@sha256:00", "IfNotPresent"),
+            ("busybox:latest@sha256:00", "IfNotPresent"),
+        ];
+        for (image, policy) in cases {
+            assert_eq!(policy_by_tag(image), policy, "{image}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What was probably meant: the nearest name, the shortest correct form.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+/// Kinds that people hand to podshim and that it does not do yet.
+pub(super) const OTHER_KINDS: [&str; 17] = [
+    "ConfigMap",
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "Ingress",
+    "Job",
+    "List",
+    "Namespace",
+    "NetworkPolicy",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "PodTemplate",
+    "ReplicaSet",
+    "Secret",
+    "Service",
+    "ServiceAccount",
+    "StatefulSet",
+];
+
+/// The candidate nearest to a word: the same but for case, or within about a third of its letters.
+pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let lower = word.to_lowercase();
+    if lower.len() > 60 {
+        return None;
+    }
+    let distance = |c: &str| strsim::damerau_levenshtein(&lower, &c.to_lowercase());
+    let best = candidates.into_iter().map(|c| (distance(c), c)).min_by_key(|(d, _)| *d)?;
+    (best.0 <= (lower.chars().count() / 3).clamp(1, 3)).then_some(best.1)
+}
+
+/// The names of the fields below a path (without indexes), from the support table.
+pub(super) fn fields_of(pattern: &str) -> Vec<&'static str> {
+    static FIELDS: OnceLock<BTreeMap<String, Vec<&'static str>>> = OnceLock::new();
+    let all = FIELDS.get_or_init(|| {
+        let mut all: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
+        for path in super::support::paths() {
+            let mut start = 0;
+            for end in path.match_indices('.').map(|(i, _)| i).chain([path.len()]) {
+                let name = path[start..end].trim_end_matches("[]");
+                let fields = all.entry(path[..start].trim_end_matches('.').to_owned()).or_default();
+                if !fields.contains(&name) {
+                    fields.push(name);
+                }
+                start = end + 1;
+            }
+        }
+        all
+    });
+    all.get(&pattern.replacen("spec.initContainers", "spec.containers", 1)).cloned().unwrap_or_default()
+}
+
+/// A correct entry of a list, to be shown where something else stands.
+pub(super) fn sample_entry(list: &str) -> Option<&'static str> {
+    Some(match list {
+        "containers" | "initContainers" => "- name: app\n  image: busybox",
+        "env" => "- name: NAME\n  value: \"text\"",
+        "ports" => "- containerPort: 80",
+        "volumes" => "- name: data\n  emptyDir: {}",
+        "volumeMounts" => "- name: data\n  mountPath: /data",
+        "hostAliases" => "- ip: 192.0.2.1\n  hostnames: [\"example\"]",
+        _ => return None,
+    })
+}
+
+/// A command line, written as a list.
+pub(super) fn as_command(line: &str) -> String {
+    let shell = line.contains(['|', '&', ';', '<', '>', '$', '`', '"', '\'', '*', '\n']);
+    let words: Vec<String> = if shell {
+        vec!["sh".into(), "-c".into(), line.to_owned()]
+    } else {
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    let quoted: Vec<String> = words.iter().map(|w| format!("{w:?}")).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let fields = ["image", "imagePullPolicy", "name", "command", "volumeMounts"];
+        let cases = [
+            ("imagepullpolicy", Some("imagePullPolicy")),
+            ("volumeMount", Some("volumeMounts")),
+            ("comand", Some("command")),
+            ("nmae", Some("name")),
+            ("zebra", None),
+            ("", None),
+        ];
+        for (word, expect) in cases {
+            assert_eq!(nearest(word, fields), expect, "{word}");
+        }
+    }
+
+    #[test]
+    fn fields_come_from_the_support_table() {
+        assert!(fields_of("").contains(&"spec"));
+        assert!(fields_of("spec.initContainers[]").contains(&"imagePullPolicy"));
+        assert!(fields_of("spec.containers[].ports[]").contains(&"containerPort"));
+    }
+
+    #[test]
+    fn a_command_line_becomes_a_list() {
+        assert_eq!(as_command("sleep 3600"), r#"["sleep", "3600"]"#);
+        assert_eq!(as_command("echo hi && sleep 1"), r#"["sh", "-c", "echo hi && sleep 1"]"#);
+    }
+}

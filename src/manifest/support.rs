@@ -1,0 +1,284 @@
+//! The field support table: what this version does with each field of a Pod.
+//!
+//! Every field that a manifest sets falls under a row. What is not done is refused by name, never ignored.
+
+#[cfg(test)]
+mod readme;
+mod rows;
+
+use super::diagnostics::{Diagnostic, Report};
+use super::path::{Path, Seg};
+use super::tree::{Node, Value};
+use rows::ROWS;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+
+/// What podshim does with a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Class {
+    /// It has its effect.
+    Enforce,
+    /// It will have its effect in a later version; until then it is refused by name.
+    NotYet,
+    /// It has no effect on one host, which a note says.
+    Accept,
+    /// It needs what podshim does not have.
+    Refuse,
+}
+
+/// One field path.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// The path without indexes: `spec.containers[].image`.
+    pub(super) path: &'static str,
+    pub(super) class: Class,
+    /// The API's default, if it is another than an empty value: setting it says nothing.
+    pub(super) default: &'static str,
+    /// Why it has no effect, or what it would need.
+    pub(super) note: &'static str,
+}
+
+struct Table {
+    rows: BTreeMap<&'static str, &'static Row>,
+    /// Every path that is a row or lies above one.
+    known: BTreeSet<String>,
+}
+
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let mut known = BTreeSet::new();
+        for row in ROWS {
+            let path = row.path;
+            let ends = path.match_indices(['.', '[']).map(|(i, _)| i).chain([path.len()]);
+            for end in ends {
+                known.insert(path[..end].to_owned());
+                if path[end..].starts_with("[]") {
+                    known.insert(path[..end + 2].to_owned());
+                }
+            }
+        }
+        Table { rows: ROWS.iter().map(|row| (row.path, row)).collect(), known }
+    })
+}
+
+/// Init containers have the rows of containers.
+fn canonical(pattern: &str) -> String {
+    pattern.replacen("spec.initContainers", "spec.containers", 1)
+}
+
+/// Whether the table has this path (without indexes), as a field or above one. The root is `""`.
+pub(super) fn knows(pattern: &str) -> bool {
+    pattern.is_empty() || table().known.contains(&canonical(pattern))
+}
+
+/// The paths of all rows.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    // Keys of free maps are no fields.
+    ROWS.iter().map(|row| row.path).filter(|p| !p.contains('<') && !p.contains(".annotations."))
+}
+
+/// Whether a path is a mapping with keys of the user's own choice.
+pub(super) fn is_free_map(pattern: &str) -> bool {
+    let last = pattern.rsplit('.').next().unwrap_or("");
+    matches!(last, "labels" | "annotations" | "nodeSelector" | "limits" | "requests")
+}
+
+/// A pattern with the key of a free map brought to the table's terms.
+fn keyed(parent: &str, key: &str) -> String {
+    let resources = parent.ends_with(".limits") || parent.ends_with(".requests");
+    if resources && key.starts_with("hugepages-") {
+        return format!("{parent}.hugepages-<size>");
+    }
+    if resources && key.contains('/') {
+        return format!(
+            "{}.<extended>",
+            parent.trim_end_matches("requests").trim_end_matches("limits").to_owned() + "limits"
+        );
+    }
+    if parent == "metadata.annotations" {
+        for (prefix, rest) in [
+            ("container.apparmor.security.beta.kubernetes.io/", "<container>"),
+            ("container.seccomp.security.alpha.kubernetes.io/", "<container>"),
+            ("seccomp.security.alpha.kubernetes.io/", "<pod>"),
+        ] {
+            if key.starts_with(prefix) {
+                return format!("{parent}.{prefix}{rest}");
+            }
+        }
+    }
+    if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
+}
+
+/// The row of a path (without indexes), or of the nearest path above that stands for all below it.
+pub(super) fn row(pattern: &str) -> Option<&'static Row> {
+    let pattern = canonical(pattern);
+    let rows = &table().rows;
+    if let Some(row) = rows.get(pattern.as_str()) {
+        return Some(row);
+    }
+    let ends = pattern.match_indices(['.', '[']).map(|(i, _)| i).collect::<Vec<_>>();
+    ends.into_iter().rev().find_map(|end| {
+        let whole = rows.get(&pattern[..end]).or_else(|| rows.get(format!("{}[]", &pattern[..end]).as_str()));
+        whole.filter(|row| row.class != Class::Enforce || is_free_map(row.path)).copied()
+    })
+}
+
+/// What the check of a document found besides faults.
+#[derive(Debug, Default)]
+pub(super) struct Notes(pub(super) Vec<String>);
+
+/// Checks every field that a document sets against the table.
+pub(super) fn check(document: &Node, report: &mut Report) -> Notes {
+    let mut walk = Walk { notes: Notes::default(), report, host_network: false };
+    let spec = document.get("spec");
+    walk.host_network = spec.and_then(|s| s.get("hostNetwork")).is_some_and(|n| n.value == Value::Bool(true));
+    walk.node(document, &Path::root(), "");
+    walk.notes
+}
+
+struct Walk<'r> {
+    notes: Notes,
+    report: &'r mut Report,
+    host_network: bool,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, node: &Node, path: &Path, pattern: &str) {
+        for (key, value) in node.entries() {
+            let below = keyed(pattern, &key.name);
+            self.field(&path.field(&key.name), &below, (key.at, value));
+        }
+        for (i, item) in node.items().iter().enumerate() {
+            let below = format!("{pattern}[]");
+            if self.stands_for_all(&below) {
+                self.field(&path.index(i), &below, (item.at, item))
+            } else {
+                self.node(item, &path.index(i), &below)
+            }
+        }
+    }
+
+    fn stands_for_all(&self, pattern: &str) -> bool {
+        table().rows.get(canonical(pattern).as_str()).is_some_and(|row| row.class != Class::Enforce)
+    }
+
+    fn field(&mut self, path: &Path, pattern: &str, (at, value): (super::tree::Span, &Node)) {
+        let pattern = &canonical(pattern);
+        let row = table().rows.get(pattern.as_str()).or_else(|| table().rows.get(format!("{pattern}[]").as_str()));
+        let Some(row) = row else {
+            if knows(pattern) {
+                self.node(value, path, pattern);
+            } else if !self.report.touches(path) && !path.0.iter().rev().skip(1).any(is_free_key) && !value.is_empty() {
+                // Nothing may pass unseen: a field of the API types that the table lacks is a fault of podshim.
+                self.report.add(
+                    Diagnostic::new(at, "unknown to podshim's support table")
+                        .path(path)
+                        .help("please report this as a bug of podshim"),
+                );
+            }
+            return;
+        };
+        let unset = says_nothing(value, row) || self.is_implied(pattern, value);
+        match row.class {
+            Class::Enforce => self.node(value, path, pattern),
+            _ if unset => {}
+            Class::Accept if row.note.is_empty() => {}
+            Class::Accept => self.notes.0.push(format!("{path} {}", row.note)),
+            Class::NotYet => {
+                let help = if row.note.is_empty() {
+                    format!("remove `{}`, or wait for a version that has it", path.last_field())
+                } else {
+                    row.note.to_owned()
+                };
+                self.report.add(not_yet(at, path).help(help));
+            }
+            Class::Refuse => {
+                self.report.add(Diagnostic::new(at, "not supported on one host").path(path).label(row.note));
+            }
+        }
+    }
+
+    /// With the host's network a port is its own host port, which exported pods spell out.
+    fn is_implied(&self, pattern: &str, value: &Node) -> bool {
+        self.host_network && pattern == "spec.containers[].ports[].hostPort" && matches!(value.value, Value::Int(_))
+    }
+}
+
+/// A field, or a value of a field, that this version does not do.
+pub(super) fn not_yet(at: super::tree::Span, path: &Path) -> Diagnostic {
+    Diagnostic::new(
+        at,
+        concat!("not supported yet by podshim ", env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR")),
+    )
+    .path(path)
+}
+
+fn is_free_key(seg: &Seg) -> bool {
+    matches!(seg, Seg::Field(name) if is_free_map(name))
+}
+
+/// Whether setting a field to this is the same as not setting it.
+fn says_nothing(value: &Node, row: &Row) -> bool {
+    if let Some(source) = row.path.strip_prefix("spec.volumes[].")
+        && !source.contains(['.', '['])
+    {
+        // `configMap: {}` is no configMap yet, but an emptyDir it is not.
+        return value.value == Value::Null;
+    }
+    match value.value {
+        // Where the API's default is true, false is a request.
+        Value::Bool(_) if !row.default.is_empty() => is_default(value, row.default),
+        _ => value.is_empty() || is_default(value, row.default),
+    }
+}
+
+fn is_default(value: &Node, default: &str) -> bool {
+    match &value.value {
+        Value::Str(text) => !default.is_empty() && text == default,
+        Value::Bool(b) => default == b.to_string(),
+        Value::Int(i) => default == i.to_string(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `path <tab> type <tab> class`, a row per leaf of the API's Pod type.
+    const LEAVES: &str = include_str!("../../tests/data/pod-leaves.tsv");
+
+    #[test]
+    fn every_field_of_the_api_falls_under_a_row() {
+        let leaves: Vec<Vec<&str>> = LEAVES.lines().skip(1).map(|l| l.split('\t').collect()).collect();
+        assert!(leaves.len() > 900);
+        for leaf in leaves {
+            let path = leaf[0];
+            let found = row(path).is_some() || row(&format!("{path}[]")).is_some() || knows(path);
+            assert!(found, "{path}");
+            if leaf[2] == "REFUSE" && !path.contains("ephemeralContainers") {
+                assert_ne!(row(path).map(|r| r.class), Some(Class::Enforce), "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_unique_and_lie_in_the_api() {
+        assert_eq!(table().rows.len(), ROWS.len());
+        for row in ROWS {
+            assert!(row.class != Class::Refuse || !row.note.is_empty(), "{}", row.path);
+        }
+    }
+
+    #[test]
+    fn a_subtree_has_the_class_of_its_top() {
+        let class = |p| row(p).map(|r| r.class);
+        assert_eq!(class("spec.affinity.nodeAffinity"), Some(Class::Accept));
+        assert_eq!(class("spec.initContainers[].image"), Some(Class::Enforce));
+        assert_eq!(class("spec.containers[].livenessProbe.exec.command[]"), Some(Class::NotYet));
+        assert_eq!(class("spec.volumes[].csi.driver"), Some(Class::Refuse));
+        assert_eq!(class("metadata.labels.app"), Some(Class::Enforce));
+        assert_eq!(class("spec.bogus"), None);
+    }
+}

@@ -1,0 +1,243 @@
+//! The grammars of names and values, as apimachinery's `validation` package has them.
+
+/// A grammar: the error says what a text must be.
+pub(super) type Rule = fn(&str) -> Result<(), String>;
+
+/// Lower case letters, digits and `-`, at most 63 (RFC 1123 label).
+pub(super) fn dns_label(name: &str) -> Result<(), String> {
+    let rule = "must consist of lower case letters, digits and `-`, begin and end with a letter or digit, and have at most 63 characters";
+    if is_label(name) { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+/// Labels joined by dots, at most 253 (RFC 1123 subdomain).
+pub(super) fn dns_subdomain(name: &str) -> Result<(), String> {
+    let rule = "must consist of lower case letters, digits, `-` and `.`, begin and end with a letter or digit, and have at most 253 characters";
+    if name.len() <= 253 && name.split('.').all(is_label_of_any_length) { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+fn is_label(name: &str) -> bool {
+    name.len() <= 63 && is_label_of_any_length(name)
+}
+
+fn is_label_of_any_length(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty() && name.bytes().all(inner) && !name.starts_with('-') && !name.ends_with('-')
+}
+
+/// What a bad name would be if it were good.
+pub(super) fn as_label(name: &str) -> Option<String> {
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, ' ' | '_' | '-' | '.' | '/')) {
+        return None;
+    }
+    let mapped: String =
+        name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(63).collect();
+    Some(mapped.trim_matches('-').to_owned()).filter(|label| is_label(label))
+}
+
+/// A key of labels and annotations: an optional DNS prefix and `/`, then a name of at most 63.
+pub(super) fn qualified_key(key: &str) -> Result<(), String> {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
+    if prefix.is_some_and(|p| dns_subdomain(&p.to_lowercase()).is_err()) {
+        return Err("the part before `/` must be a DNS name".to_owned());
+    }
+    if is_qualified(name) {
+        return Ok(());
+    }
+    Err("must consist of letters, digits, `-`, `_` and `.`, begin and end with a letter or digit, and have at most 63 characters".to_owned())
+}
+
+/// A label's value: empty or like a key's name.
+pub(super) fn label_value(value: &str) -> Result<(), String> {
+    if value.is_empty() || is_qualified(value) {
+        return Ok(());
+    }
+    Err("must be empty or consist of letters, digits, `-`, `_` and `.`, begin and end with a letter or digit, and have at most 63 characters".to_owned())
+}
+
+fn is_qualified(name: &str) -> bool {
+    let end = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    name.len() <= 63 && end(name.bytes().next()) && end(name.bytes().last()) && name.bytes().all(inner)
+}
+
+/// A port's name (IANA service name).
+pub(super) fn port_name(name: &str) -> Result<(), String> {
+    let has_letter = name.bytes().any(|b| b.is_ascii_lowercase());
+    if name.len() <= 15 && is_label(name) && has_letter && !name.contains("--") {
+        return Ok(());
+    }
+    Err("must consist of lower case letters, digits and single `-`, hold a letter, begin and end with a letter or digit, and have at most 15 characters".to_owned())
+}
+
+/// An environment variable's name: printable ASCII without `=` (relaxed rule, since Kubernetes 1.34).
+pub(super) fn env_name(name: &str) -> Result<(), String> {
+    if !name.is_empty() && name.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'=') {
+        return Ok(());
+    }
+    Err("must consist of printable ASCII characters other than `=`".to_owned())
+}
+
+/// A search domain of resolv.conf: a DNS name, perhaps with `_` and a final dot, or `.` alone.
+pub(super) fn search_domain(domain: &str) -> Result<(), String> {
+    let trimmed = domain.strip_suffix('.').unwrap_or(domain);
+    if domain == "." || dns_subdomain(&trimmed.to_lowercase().replace('_', "x")).is_ok() {
+        return Ok(());
+    }
+    Err("must be a DNS name".to_owned())
+}
+
+/// Printable text without blanks, for a word of resolv.conf.
+pub(super) fn word(text: &str) -> Result<(), String> {
+    if text.chars().all(|c| !c.is_control() && !c.is_whitespace()) {
+        return Ok(());
+    }
+    Err("must not hold blanks or control characters".to_owned())
+}
+
+/// No NUL, which no path, argument or variable can hold.
+pub(super) fn no_nul(text: &str) -> Result<(), String> {
+    if text.contains('\0') { Err("must not hold a NUL character".to_owned()) } else { Ok(()) }
+}
+
+/// An absolute path without `..` and control characters.
+pub(super) fn absolute_path(path: &str) -> Result<(), String> {
+    if !path.starts_with('/') {
+        return Err("must be an absolute path".to_owned());
+    }
+    plain_path(path)
+}
+
+/// A relative path without `..` and control characters.
+pub(super) fn relative_path(path: &str) -> Result<(), String> {
+    if path.starts_with('/') {
+        return Err("must be a relative path".to_owned());
+    }
+    plain_path(path)
+}
+
+fn plain_path(path: &str) -> Result<(), String> {
+    if path.split('/').any(|part| part == "..") {
+        return Err("must not hold `..`".to_owned());
+    }
+    if path.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    if path.len() > 4095 || path.split('/').any(|part| part.len() > 255) {
+        return Err("must have at most 4095 bytes, and each part at most 255".to_owned());
+    }
+    Ok(())
+}
+
+/// `a//b/./c/` as `a/b/c`, to tell whether two mount paths are the same.
+pub(super) fn normal_path(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+    format!("/{}", parts.join("/"))
+}
+
+/// An image reference, as far as it can be judged without parsing it.
+pub(super) fn image(reference: &str) -> Result<(), String> {
+    if reference.trim() != reference || reference.chars().any(char::is_whitespace) {
+        return Err("must not hold blanks".to_owned());
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@[]+".contains(c);
+    if reference.is_empty() || reference.len() > 1024 || !reference.chars().all(allowed) {
+        return Err("is not an image reference".to_owned());
+    }
+    Ok(())
+}
+
+/// The Linux capabilities, without their `CAP_`.
+pub(super) const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_values_follow_their_grammars() {
+        let long = "a".repeat(64);
+        let cases: Vec<(&str, Rule, Vec<&str>, Vec<&str>)> = vec![
+            (
+                "label",
+                dns_label,
+                vec!["a", "my-app", "0a"],
+                vec!["", "-a", "a-", "A", "a.b", "a_b", "../x", "a\n", "\u{1b}[1m", &long],
+            ),
+            ("subdomain", dns_subdomain, vec!["a", "a.b-c.d"], vec!["", ".a", "a..b", "A", "a/b"]),
+            (
+                "key",
+                qualified_key,
+                vec!["app", "app.kubernetes.io/name", "A_b"],
+                vec!["", "/a", "a/", "a b", "-a", &long],
+            ),
+            ("label value", label_value, vec!["", "v1.2", "A"], vec!["-", "a b", "é", &long]),
+            ("port", port_name, vec!["http", "a-1"], vec!["", "1", "a--b", "HTTP", "0123456789abcdef"]),
+            ("env", env_name, vec!["A", "a b", "my.var", "1A"], vec!["", "A=B", "A\n", "é"]),
+            ("search", search_domain, vec!["a.b", "a.b.", ".", "_x.a"], vec!["", "a b", "a\nnameserver 1.2.3.4"]),
+            ("absolute", absolute_path, vec!["/", "/a/b..c"], vec!["a", "/a/..", "/a/../b", "/a\n"]),
+            ("relative", relative_path, vec!["a", "a/b", "..a"], vec!["/a", "..", "a/../b", "a\0"]),
+            (
+                "image",
+                image,
+                vec!["busybox", "a/b:1@sha256:00", "[::1]:5000/a"],
+                vec!["", " a", "a b", "\u{201c}a\u{201d}", "a\u{1b}"],
+            ),
+        ];
+        for (name, check, good, bad) in cases {
+            for text in good {
+                assert!(check(text).is_ok(), "{name} {text:?}");
+            }
+            for text in bad {
+                assert!(check(text).is_err(), "{name} {text:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_name_has_a_good_neighbour() {
+        assert_eq!(as_label("My App").as_deref(), Some("my-app"));
+        assert_eq!(as_label("__").as_deref(), None);
+    }
+}

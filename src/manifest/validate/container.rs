@@ -1,0 +1,242 @@
+//! Rules for one container.
+
+use super::super::diagnostics::Diagnostic;
+use super::super::path::Path;
+use super::super::quantity;
+use super::super::syntax;
+use super::{Checker, pod, quote};
+use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
+
+/// Less memory than this cannot even hold the process that starts the container.
+const LEAST_MEMORY: i64 = 512 * 1024;
+/// More than any host has, and far from overflowing a quota in microseconds.
+const MOST_CPU_MILLI: i64 = 1_000_000_000;
+
+pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
+    if let Some(image) = container.image.as_deref().filter(|i| !i.is_empty()) {
+        c.grammar(&at.field("image"), (image, syntax::image));
+    }
+    c.one_of(
+        &at.field("imagePullPolicy"),
+        (container.image_pull_policy.as_deref(), &["Always", "IfNotPresent", "Never"]),
+    );
+    for (field, words) in [("command", &container.command), ("args", &container.args)] {
+        for (i, word) in words.iter().flatten().enumerate() {
+            c.grammar(&at.field(field).index(i), (word, syntax::no_nul));
+        }
+    }
+    if let Some(dir) = container.working_dir.as_deref().filter(|d| !d.is_empty()) {
+        c.grammar(&at.field("workingDir"), (dir, syntax::absolute_path));
+    }
+    for (i, env) in container.env.iter().flatten().enumerate() {
+        let at = at.field("env").index(i);
+        c.grammar(&at.field("name"), (&env.name, syntax::env_name));
+        c.grammar(&at.field("value"), (env.value.as_deref().unwrap_or(""), syntax::no_nul));
+    }
+    ports(c, container, (spec, at));
+    mounts(c, container, (spec, at));
+    resources(c, container, at);
+    let path = at.field("terminationMessagePath");
+    c.grammar(&path, (container.termination_message_path.as_deref().unwrap_or("/"), syntax::absolute_path));
+    let policies = ["File", "FallbackToLogsOnError"];
+    c.one_of(&at.field("terminationMessagePolicy"), (container.termination_message_policy.as_deref(), &policies));
+    security(c, container, (spec, at));
+}
+
+fn ports(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
+    let mut names: BTreeMap<&str, Path> = BTreeMap::new();
+    for (i, port) in container.ports.iter().flatten().enumerate() {
+        let at = at.field("ports").index(i);
+        c.between(&at.field("containerPort"), (port.container_port.into(), 1, 65535));
+        c.one_of(&at.field("protocol"), (port.protocol.as_deref(), &["TCP", "UDP", "SCTP"]));
+        if spec.host_network == Some(true) && port.host_port.is_some_and(|p| p != port.container_port) {
+            c.fault(&at.field("hostPort"), "must equal containerPort, because the pod uses the host's network");
+        }
+        let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) else { continue };
+        let path = at.field("name");
+        c.name(&path, (name, syntax::port_name));
+        if let Some(first) = names.get(name) {
+            c.twice(&path, (&first.clone(), format!("{} is the name of another port of this container", quote(name))));
+        } else {
+            names.insert(name, path);
+        }
+    }
+}
+
+fn mounts(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
+    let volumes: Vec<&str> = spec.volumes.iter().flatten().map(|v| v.name.as_str()).collect();
+    let mut paths: BTreeMap<String, Path> = BTreeMap::new();
+    for (i, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let at = at.field("volumeMounts").index(i);
+        if !volumes.contains(&mount.name.as_str()) && !c.volumes_unclear {
+            let near = super::hints::nearest(&mount.name, volumes.iter().copied());
+            let label = match (near, volumes.as_slice()) {
+                (Some(near), _) => format!("did you mean `{near}`?"),
+                (None, []) => "the pod has no volumes".to_owned(),
+                (None, names) => format!("the pod's volumes are {}", names.join(", ")),
+            };
+            c.fault_with(
+                &at.field("name"),
+                format!("{} is not the name of a volume in spec.volumes", quote(&mount.name)),
+                |d| d.label(label),
+            );
+        }
+        let path = at.field("mountPath");
+        mount_path(c, &path, &mount.mount_path);
+        let normal = syntax::normal_path(&mount.mount_path);
+        if let Some(first) = paths.get(&normal) {
+            c.twice(&path, (&first.clone(), format!("another volume is mounted at {} already", quote(&normal))));
+        } else {
+            paths.insert(normal, path);
+        }
+        c.grammar(&at.field("subPath"), (mount.sub_path.as_deref().unwrap_or(""), syntax::relative_path));
+        let propagation = mount.mount_propagation.as_deref();
+        let path = at.field("mountPropagation");
+        c.one_of(&path, (propagation.filter(|p| !p.is_empty()), &["None", "HostToContainer", "Bidirectional"]));
+        let privileged = container.security_context.as_ref().and_then(|s| s.privileged) == Some(true);
+        if propagation == Some("Bidirectional") && !privileged {
+            c.fault(&path, "Bidirectional needs securityContext.privileged: true");
+        }
+    }
+}
+
+fn mount_path(c: &mut Checker<'_>, path: &Path, mount_path: &str) {
+    c.grammar(path, (mount_path, syntax::absolute_path));
+    if mount_path.contains(':') {
+        c.fault_with(path, format!("{} must not hold `:`", quote(mount_path)), |d| {
+            d.help("for a read-only mount write `readOnly: true`")
+        });
+    }
+    let normal = syntax::normal_path(mount_path);
+    if normal == "/" && !mount_path.is_empty() {
+        c.fault(path, "a volume cannot be mounted over the container's root");
+    } else if normal == "/proc" || normal.starts_with("/proc/") {
+        c.fault(path, "a volume cannot be mounted in /proc, which podshim provides");
+    }
+}
+
+fn resources(c: &mut Checker<'_>, container: &Container, at: &Path) {
+    let Some(resources) = &container.resources else { return };
+    let at = at.field("resources");
+    let limits = resources.limits.as_ref();
+    for (kind, amounts) in [("limits", limits), ("requests", resources.requests.as_ref())] {
+        for (name, amount) in amounts.into_iter().flatten() {
+            // A request that was defaulted from its limit has no fault of its own.
+            let defaulted = kind == "requests" && !is_written(c, &at, (kind, name));
+            if !defaulted {
+                one_amount(c, (name, amount), &at.field(kind).field(name));
+            }
+        }
+    }
+    for (name, request) in resources.requests.iter().flatten() {
+        let Some(limit) = limits.and_then(|l| l.get(name)) else { continue };
+        if let (Ok(request_milli), Ok(limit_milli)) = (amount_of(name, request), amount_of(name, limit))
+            && request_milli > limit_milli
+        {
+            let message = format!("{} is more than the limit {}", quote(&request.0), quote(&limit.0));
+            let limit_at = super::locate(c.document, &at.field("limits").field(name));
+            c.fault_with(&at.field("requests").field(name), message, |d| d.remark(limit_at, "the limit"));
+        }
+    }
+}
+
+fn is_written(c: &Checker<'_>, resources: &Path, (kind, name): (&str, &str)) -> bool {
+    super::locate_key(c.document, &resources.field(kind).field(name)).is_some()
+}
+
+fn amount_of(name: &str, amount: &Quantity) -> Result<i64, quantity::QuantityError> {
+    if name == "cpu" { quantity::milli(amount) } else { quantity::bytes(amount) }
+}
+
+fn one_amount(c: &mut Checker<'_>, (name, amount): (&str, &Quantity), path: &Path) {
+    if !matches!(name, "cpu" | "memory") {
+        // Known others are judged by the support table.
+        if !name.contains('/') && !name.starts_with("hugepages-") && name != "ephemeral-storage" {
+            let near = super::hints::nearest(name, ["cpu", "memory", "ephemeral-storage"]);
+            let label = near.map(|n| format!("did you mean `{n}`?"));
+            c.key_fault(path, format!("{} is not a resource", quote(name)), |d| {
+                label.into_iter().fold(d, Diagnostic::label)
+            });
+        }
+        return;
+    }
+    let shown = quote(&amount.0);
+    match amount_of(name, amount) {
+        Err(error) => c.fault(path, format!("{shown} is {error}")),
+        Ok(value) if value <= 0 => c.fault(path, format!("{shown} is not positive")),
+        Ok(value) if name == "cpu" && value > MOST_CPU_MILLI => {
+            c.fault(path, format!("{shown} is more cpus than any host has"))
+        }
+        Ok(value)
+            if name == "memory"
+                && value < LEAST_MEMORY
+                && path.0.iter().any(|s| matches!(s, super::Seg::Field(f) if f == "limits")) =>
+        {
+            let help = if amount.0.ends_with('m') {
+                "the suffix m means thousandths; for mebibytes write Mi"
+            } else {
+                "a number without suffix counts bytes; for mebibytes write Mi, for gibibytes Gi"
+            };
+            c.fault_with(path, format!("{shown} is too low: no container runs in less than 512Ki"), |d| {
+                d.label(if value == 1 { "this is one byte".to_owned() } else { format!("this is {value} bytes") })
+                    .help(help)
+            });
+        }
+        Ok(_) => {}
+    }
+}
+
+fn security(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
+    let at = at.field("securityContext");
+    let of_pod = spec.security_context.as_ref();
+    let own = container.security_context.as_ref();
+    let user = own.and_then(|s| s.run_as_user).or_else(|| of_pod.and_then(|s| s.run_as_user));
+    let non_root = own.and_then(|s| s.run_as_non_root).or_else(|| of_pod.and_then(|s| s.run_as_non_root));
+    if user == Some(0) && non_root == Some(true) {
+        let set_here = own.is_some_and(|s| s.run_as_user.is_some());
+        let path = if set_here { at.field("runAsUser") } else { Path::of("spec.securityContext.runAsUser") };
+        c.fault(&path, "0 is root, which runAsNonRoot: true forbids");
+    }
+    let Some(own) = own else { return };
+    for (field, id) in [("runAsUser", own.run_as_user), ("runAsGroup", own.run_as_group)] {
+        if let Some(id) = id {
+            c.between(&at.field(field), (id, 0, pod::MAX_ID));
+        }
+    }
+    capabilities(c, own, &at);
+    if own.allow_privilege_escalation == Some(false) {
+        let path = at.field("allowPrivilegeEscalation");
+        let added = |name: &str| own.capabilities.iter().flat_map(|x| x.add.iter().flatten()).any(|x| x == name);
+        if own.privileged == Some(true) {
+            c.fault(&path, "cannot be false for a privileged container");
+        } else if added("SYS_ADMIN") || added("CAP_SYS_ADMIN") {
+            c.fault(&path, "cannot be false where the capability SYS_ADMIN is added");
+        }
+    }
+    if let Some(profile) = &own.seccomp_profile {
+        pod::seccomp(c, &profile.type_, &at.field("seccompProfile").field("type"));
+    }
+}
+
+fn capabilities(c: &mut Checker<'_>, own: &SecurityContext, at: &Path) {
+    let Some(capabilities) = &own.capabilities else { return };
+    for (field, names) in [("add", &capabilities.add), ("drop", &capabilities.drop)] {
+        for (i, name) in names.iter().flatten().enumerate() {
+            if name == "ALL" || syntax::CAPABILITIES.contains(&name.as_str()) {
+                continue;
+            }
+            let upper = name.to_uppercase();
+            let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
+            let near = super::hints::nearest(bare, syntax::CAPABILITIES.into_iter().chain(["ALL"]));
+            let path = at.field("capabilities").field(field).index(i);
+            c.fault_with(&path, format!("{} is not a capability", quote(name)), |d| match near {
+                Some(near) => {
+                    d.label(format!("write `{near}`")).help("capabilities are written in upper case and without CAP_")
+                }
+                None => d,
+            });
+        }
+    }
+}

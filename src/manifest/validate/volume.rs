@@ -1,0 +1,70 @@
+//! Rules for volumes.
+
+use super::super::path::Path;
+use super::super::quantity;
+use super::super::syntax;
+use super::super::tree::Value;
+use super::{Checker, quote};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec};
+use std::collections::BTreeMap;
+
+/// What a hostPath may have to be; `""` is not checked.
+const HOST_PATH_TYPES: [&str; 8] =
+    ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+
+pub(super) fn check(c: &mut Checker<'_>, spec: &PodSpec) {
+    let list = Path::of("spec.volumes");
+    let mut seen: BTreeMap<&str, Path> = BTreeMap::new();
+    for (i, volume) in spec.volumes.iter().flatten().enumerate() {
+        let at = list.index(i);
+        let path = at.field("name");
+        c.name(&path, (&volume.name, syntax::dns_label));
+        if let Some(first) = seen.get(volume.name.as_str()) {
+            c.twice(
+                &path,
+                (&first.clone(), format!("{} is the name of another volume of this pod", quote(&volume.name))),
+            );
+        } else {
+            seen.insert(&volume.name, path);
+        }
+        one_source(c, &at, i);
+        if let Some(host_path) = &volume.host_path {
+            let at = at.field("hostPath");
+            c.grammar(&at.field("path"), (&host_path.path, syntax::absolute_path));
+            c.one_of(&at.field("type"), (host_path.type_.as_deref(), &HOST_PATH_TYPES));
+        }
+        if let Some(empty_dir) = &volume.empty_dir {
+            empty(c, empty_dir, &at.field("emptyDir"));
+        }
+    }
+}
+
+fn one_source(c: &mut Checker<'_>, at: &Path, index: usize) {
+    let volumes = c.document.get("spec").and_then(|s| s.get("volumes"));
+    let Some(volume) = volumes.and_then(|v| v.items().get(index)) else { return };
+    let is_source = |(key, node): &&(_, super::Node)| {
+        let key: &super::super::tree::Key = key;
+        key.name != "name" && node.value != Value::Null
+    };
+    let sources: Vec<String> = volume.entries().iter().filter(is_source).map(|(k, _)| k.name.clone()).collect();
+    if sources.len() > 1 {
+        c.fault(at, format!("a volume has one source, found {}: {}", sources.len(), sources.join(", ")));
+    }
+}
+
+fn empty(c: &mut Checker<'_>, empty_dir: &EmptyDirVolumeSource, at: &Path) {
+    let medium = empty_dir.medium.as_deref().unwrap_or("");
+    if medium.starts_with("HugePages") {
+        c.not_yet(&at.field("medium"), "use \"\" (disk) or Memory");
+    } else {
+        c.one_of(&at.field("medium"), (Some(medium), &["", "Memory"]));
+    }
+    let Some(limit) = &empty_dir.size_limit else { return };
+    let path = at.field("sizeLimit");
+    match quantity::bytes(limit) {
+        Err(error) => c.fault(&path, format!("{} is {error}", quote(&limit.0))),
+        Ok(bytes) if bytes < 0 => c.fault(&path, format!("{} is negative", quote(&limit.0))),
+        Ok(bytes) if bytes > 0 && medium.is_empty() => c.not_yet(&path, "it is supported with `medium: Memory` only"),
+        Ok(_) => {}
+    }
+}

@@ -1,0 +1,64 @@
+//! What a user is told about each broken manifest, word for word.
+//!
+//! `tests/manifests/**/<case>.yaml` with `<case>.stderr` beside it; `PODSHIM_BLESS=1` rewrites the latter, and the diff is
+//! reviewed. `tests/pods/*.yaml` must be admitted.
+
+use podshim::manifest::{Color, Source, admit, read_sources};
+use std::path::{Path, PathBuf};
+
+fn manifests(directory: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(directory);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{}", root.display());
+    files
+}
+
+fn source(path: &Path) -> Source {
+    let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+    Source { name, text: std::fs::read_to_string(path).unwrap() }
+}
+
+fn hold_against_golden(directory: &str) {
+    let bless = std::env::var_os("PODSHIM_BLESS").is_some();
+    let mut wrong = vec![];
+    for path in manifests(directory) {
+        let rendered = match admit(&[source(&path)]) {
+            Ok(_) => panic!("{} was admitted", path.display()),
+            Err(diagnostics) => diagnostics.render(Color::Plain),
+        };
+        assert!(!rendered.contains('\u{1b}'), "{}: an escape reached the terminal", path.display());
+        let golden = path.with_extension("stderr");
+        if bless {
+            std::fs::write(&golden, &rendered).unwrap();
+        } else if std::fs::read_to_string(&golden).unwrap_or_default() != rendered {
+            wrong.push(format!("{}:\n{rendered}", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "not as in the golden files:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_mistake_is_explained() {
+    hold_against_golden("manifests");
+}
+
+#[test]
+fn pods_as_people_paste_them_are_explained() {
+    hold_against_golden("manifests/broken");
+}
+
+#[test]
+fn the_owners_pods_are_admitted() {
+    for path in manifests("pods") {
+        let sources = read_sources(&[path.to_str().unwrap().to_owned()]).unwrap();
+        match admit(&sources) {
+            Ok(pods) => assert!(!pods.is_empty()),
+            Err(diagnostics) => panic!("{diagnostics}"),
+        }
+    }
+}
