@@ -9,4 +9,5 @@ pub mod host;
 pub mod lifecycle;
 pub mod manifest;
 pub mod paths;
+pub mod plan;
 pub mod sys;

@@ -1,0 +1,12 @@
+//! Pure planning: an admitted Pod becomes CRI-shaped configs, and each container an OCI runtime `Spec`.
+//!
+//! Nothing here asks the kernel or touches a file: what is known of the host comes in as plain values. So a plan can be
+//! printed, compared in a test and shown to a student.
+
+pub mod capabilities;
+pub mod config;
+pub mod env;
+pub mod pod;
+pub mod resources;
+pub mod seccomp;
+pub mod spec;

@@ -1,0 +1,261 @@
+//! Admitted Pod → [`PodPlan`]: the first front door. Pure.
+
+use super::config::*;
+use super::{env, resources};
+use crate::manifest::AdmittedPod;
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1 as k8s;
+use std::path::PathBuf;
+
+/// What the caller decides beside the manifest.
+#[derive(Debug, Clone)]
+pub struct Choices {
+    /// The pod's uid.
+    pub uid: String,
+    /// Where its network namespace comes from, unless the manifest says hostNetwork.
+    pub network: NetworkMode,
+    /// Where its cgroups go.
+    pub cgroup_parent: String,
+    /// `--resolv-conf`
+    pub resolv_conf: Option<PathBuf>,
+    /// The pod's log directory.
+    pub log_directory: PathBuf,
+    /// The host's memory in bytes, for oom_score_adj.
+    pub host_memory: u64,
+    /// Processes and threads that each container may have; `None` for no limit.
+    pub pids_limit: Option<i64>,
+    /// `--pull`, which overrides every container's policy.
+    pub pull: Option<PullPolicy>,
+}
+
+/// Plans a pod.
+pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
+    let pod = admitted.pod();
+    let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
+    let qos = resources::qos_class(spec)?;
+    let init = spec.init_containers.iter().flatten().map(|c| (ContainerKind::Init, c));
+    let app = spec.containers.iter().map(|c| (ContainerKind::App, c));
+    let containers = init
+        .chain(app)
+        .map(|(kind, container)| {
+            let planned = Container { admitted, spec, container, qos, choices: &choices };
+            planned.config(kind).with_context(|| format!("container {}", container.name))
+        })
+        .collect::<Result<_>>()?;
+    Ok(PodPlan {
+        volumes: spec.volumes.iter().flatten().map(volume).collect::<Result<_>>()?,
+        containers,
+        restart_policy: match spec.restart_policy.as_deref() {
+            Some("OnFailure") => RestartPolicy::OnFailure,
+            Some("Never") => RestartPolicy::Never,
+            _ => RestartPolicy::Always,
+        },
+        // A negative value is 1 (pod-api.md, spec.terminationGracePeriodSeconds).
+        grace_seconds: u64::try_from(spec.termination_grace_period_seconds.unwrap_or(30)).unwrap_or(1),
+        qos_class: qos.name().to_owned(),
+        sandbox: sandbox_config(pod, spec, choices),
+    })
+}
+
+fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> PodSandboxConfig {
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network };
+    let node_or = |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
+    let pid = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
+    PodSandboxConfig {
+        namespace: pod.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
+        // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
+        hostname: if network == NetworkMode::Host { String::new() } else { hostname(spec, &name) },
+        name,
+        log_directory: choices.log_directory,
+        dns: dns(spec, choices.resolv_conf),
+        host_aliases: spec
+            .host_aliases
+            .iter()
+            .flatten()
+            .map(|a| HostAlias { ip: a.ip.clone(), hostnames: a.hostnames.clone().unwrap_or_default() })
+            .collect(),
+        namespaces: NamespaceOptions {
+            network,
+            pid: node_or(spec.host_pid, pid),
+            ipc: node_or(spec.host_ipc, NamespaceMode::Pod),
+        },
+        cgroup: CgroupPath { parent: choices.cgroup_parent, pod: format!("pod{}", choices.uid) },
+        labels: pod.metadata.labels.clone().unwrap_or_default(),
+        annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+        uid: choices.uid,
+    }
+}
+
+/// `spec.hostname`, else the pod's name; cut to 63 bytes (the kernel's and DNS' limit) without a trailing `-` or `.`.
+fn hostname(spec: &k8s::PodSpec, name: &str) -> String {
+    let wanted = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or(name);
+    wanted[..wanted.len().min(63)].trim_end_matches(['-', '.']).to_owned()
+}
+
+fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
+    let config = spec.dns_config.as_ref();
+    let option = |o: &k8s::PodDNSConfigOption| match (&o.name, &o.value) {
+        (Some(name), Some(value)) if !value.is_empty() => format!("{name}:{value}"),
+        (name, _) => name.clone().unwrap_or_default(),
+    };
+    Dns {
+        // Without a cluster's name service ClusterFirst and ClusterFirstWithHostNet are Default (pod-api.md §14).
+        base: match (spec.dns_policy.as_deref(), resolv_conf) {
+            (Some("None"), _) => DnsBase::Empty,
+            (_, Some(file)) => DnsBase::File(file),
+            _ => DnsBase::HostFile,
+        },
+        servers: config.and_then(|c| c.nameservers.clone()).unwrap_or_default(),
+        searches: config.and_then(|c| c.searches.clone()).unwrap_or_default(),
+        options: config.and_then(|c| c.options.as_ref()).into_iter().flatten().map(option).collect(),
+    }
+}
+
+fn volume(volume: &k8s::Volume) -> Result<VolumePlan> {
+    let source = if let Some(host) = &volume.host_path {
+        let kind = match host.type_.as_deref().unwrap_or("") {
+            "" => HostPathType::Unset,
+            "DirectoryOrCreate" => HostPathType::DirectoryOrCreate,
+            "Directory" => HostPathType::Directory,
+            "FileOrCreate" => HostPathType::FileOrCreate,
+            "File" => HostPathType::File,
+            "Socket" => HostPathType::Socket,
+            "CharDevice" => HostPathType::CharDevice,
+            "BlockDevice" => HostPathType::BlockDevice,
+            other => anyhow::bail!("volume {}: hostPath.type {other:?}", volume.name),
+        };
+        VolumeSource::HostPath { path: PathBuf::from(&host.path), kind }
+    } else {
+        let empty = volume.empty_dir.clone().unwrap_or_default();
+        match empty.medium.as_deref() {
+            Some("Memory") => VolumeSource::Memory {
+                size: empty.size_limit.as_ref().map(resources::bytes).transpose()?.map(|b| b as u64),
+            },
+            _ => VolumeSource::EmptyDir,
+        }
+    };
+    Ok(VolumePlan { name: volume.name.clone(), source })
+}
+
+/// One container on its way to its config.
+struct Container<'a> {
+    admitted: &'a AdmittedPod,
+    spec: &'a k8s::PodSpec,
+    container: &'a k8s::Container,
+    qos: resources::QosClass,
+    choices: &'a Choices,
+}
+
+impl Container<'_> {
+    fn config(&self, kind: ContainerKind) -> Result<ContainerConfig> {
+        let container = self.container;
+        let written: Vec<_> =
+            container.env.iter().flatten().map(|v| (v.name.clone(), v.value.clone().unwrap_or_default())).collect();
+        let envs = env::environment(&written)?;
+        // An empty list is the same as none: Go's nil and [] are one (pod-api.md §13).
+        let expanded = |list: &Option<Vec<String>>| -> Result<Option<Vec<String>>> {
+            let list = list.as_ref().filter(|l| !l.is_empty());
+            list.map(|l| l.iter().map(|text| env::expand(text, &envs)).collect()).transpose()
+        };
+        Ok(ContainerConfig {
+            name: container.name.clone(),
+            kind,
+            image: container.image.clone().unwrap_or_default(),
+            pull_policy: self.pull_policy(),
+            command: expanded(&container.command).context("command")?,
+            args: expanded(&container.args).context("args")?,
+            working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
+            mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
+            resources: LinuxContainerResources {
+                pids_limit: self.choices.pids_limit,
+                ..resources::container(container, self.qos, self.choices.host_memory)?
+            },
+            security: self.security(),
+            stdio: match (container.tty, container.stdin) {
+                (Some(true), _) => Stdio::Terminal,
+                (_, Some(true)) => Stdio::Stdin,
+                _ => Stdio::Null,
+            },
+            termination_message_path: container
+                .termination_message_path
+                .clone()
+                .unwrap_or_else(|| "/dev/termination-log".into()),
+            termination_message_policy: match container.termination_message_policy.as_deref() {
+                Some("FallbackToLogsOnError") => TerminationMessagePolicy::FallbackToLogsOnError,
+                _ => TerminationMessagePolicy::File,
+            },
+            envs,
+        })
+    }
+
+    fn pull_policy(&self) -> PullPolicy {
+        if let Some(policy) = self.choices.pull {
+            return policy;
+        }
+        match self.container.image_pull_policy.as_deref() {
+            Some("Never") => PullPolicy::Never,
+            Some("Always") if self.admitted.pull_policy_written(&self.container.name) => PullPolicy::Always,
+            Some("Always") => PullPolicy::AlwaysByDefault,
+            _ => PullPolicy::IfNotPresent,
+        }
+    }
+
+    /// The container's value over the pod's, field by field (pod-api.md §23).
+    fn security(&self) -> SecurityContext {
+        let pod = self.spec.security_context.clone().unwrap_or_default();
+        let own = self.container.security_context.clone().unwrap_or_default();
+        let capabilities = own.capabilities.unwrap_or_default();
+        let names = |list: Option<Vec<String>>| -> Vec<String> {
+            let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
+            list.unwrap_or_default().into_iter().map(bare).collect()
+        };
+        let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
+        let profile = own.seccomp_profile.or(pod.seccomp_profile).map(|p| p.type_);
+        let privileged = own.privileged == Some(true);
+        SecurityContext {
+            privileged: if privileged { Privilege::Privileged } else { Privilege::Default },
+            add_capabilities: names(capabilities.add),
+            drop_capabilities: names(capabilities.drop),
+            run_as_user: id(own.run_as_user, pod.run_as_user),
+            run_as_group: id(own.run_as_group, pod.run_as_group),
+            root: match own.run_as_non_root.or(pod.run_as_non_root) {
+                Some(true) => RootUser::Forbidden,
+                _ => RootUser::Allowed,
+            },
+            supplemental_groups: pod
+                .supplemental_groups
+                .iter()
+                .flatten()
+                .filter_map(|g| u32::try_from(*g).ok())
+                .collect(),
+            rootfs: if own.read_only_root_filesystem == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
+            escalation: match own.allow_privilege_escalation {
+                Some(false) => Escalation::Forbidden,
+                _ => Escalation::Allowed,
+            },
+            // Safer than a kubelet, whose default is Unconfined.
+            seccomp: match profile.as_deref() {
+                _ if privileged => SeccompProfile::Unconfined,
+                Some("Unconfined") => SeccompProfile::Unconfined,
+                _ => SeccompProfile::RuntimeDefault,
+            },
+        }
+    }
+}
+
+fn mount(mount: &k8s::VolumeMount) -> VolumeMount {
+    // A relative mountPath is taken from the root, as every CRI runtime does.
+    let container_path = format!("/{}", mount.mount_path.trim_matches('/'));
+    VolumeMount {
+        volume: mount.name.clone(),
+        sub_path: mount.sub_path.clone().unwrap_or_default(),
+        container_path,
+        access: if mount.read_only == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
+        propagation: match mount.mount_propagation.as_deref() {
+            Some("HostToContainer") => MountPropagation::HostToContainer,
+            Some("Bidirectional") => MountPropagation::Bidirectional,
+            _ => MountPropagation::None,
+        },
+    }
+}
