@@ -1,0 +1,145 @@
+//! Messages on the supervisor's unix socket (`SOCK_SEQPACKET`, JSON, descriptors by SCM_RIGHTS).
+//!
+//! One request a connection. The socket answers only to podshim's own user (SO_PEERCRED), and lies in a directory of mode 0700.
+
+use crate::error::{Kind, failure};
+use crate::sys::process::TerminalSize;
+use crate::sys::socket::{self, Received};
+use crate::sys::{SysError, SysResult};
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// [`Reply::Changed`] now and after each change of the status file, until the connection ends.
+    Watch,
+    /// Stop the pod. [`Reply::Accepted`].
+    Stop {
+        /// Seconds between the stop signal and SIGKILL; the pod's own if `None`, at once if 0.
+        grace_seconds: Option<u64>,
+    },
+    /// Run a command in a container: [`Reply::Started`], then [`Reply::Exited`].
+    ///
+    /// Descriptors: three ends of pipes for stdin, stdout and stderr, or none with a terminal.
+    Exec {
+        /// The container.
+        container: String,
+        /// argv
+        command: Vec<String>,
+        /// A new terminal of this size; its master comes with [`Reply::Started`].
+        terminal: Option<TerminalSize>,
+    },
+    /// Connect to a container's own standard descriptors: [`Reply::Started`] with a descriptor to write input to (if the
+    /// container has any), then [`Reply::Exited`] when it ends.
+    ///
+    /// Descriptors: two ends of pipes for stdout and stderr.
+    Attach {
+        /// The container.
+        container: String,
+    },
+}
+
+/// What the supervisor answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// It will be done.
+    Accepted,
+    /// The status file is new.
+    Changed,
+    /// The process runs.
+    Started,
+    /// The process ended with this code.
+    Exited {
+        /// 128 + n after signal n.
+        code: i32,
+    },
+    /// It will not be done.
+    Refused {
+        /// Whether a caller can act on it.
+        kind: RefusedKind,
+        /// Why.
+        message: String,
+    },
+}
+
+/// [`Kind`] as far as it crosses the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusedKind {
+    /// No such container.
+    NotFound,
+    /// It does not run.
+    NotReady,
+    /// Exit code 127.
+    CommandNotFound,
+    /// Exit code 126.
+    CommandNotExecutable,
+    /// Anything else.
+    Failed,
+}
+
+impl From<RefusedKind> for Kind {
+    fn from(kind: RefusedKind) -> Kind {
+        match kind {
+            RefusedKind::NotFound => Kind::NotFound,
+            RefusedKind::NotReady => Kind::NotReady,
+            RefusedKind::CommandNotFound => Kind::CommandNotFound,
+            RefusedKind::CommandNotExecutable => Kind::CommandNotExecutable,
+            RefusedKind::Failed => Kind::Invalid,
+        }
+    }
+}
+
+/// A client's connection.
+pub struct Connection {
+    socket: OwnedFd,
+}
+
+impl Connection {
+    /// Connects and sends a request. A supervisor that is gone is an error of kind `NotReady`.
+    pub fn open(path: &Path, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Connection> {
+        let socket = socket::connect_to(path).map_err(|e| match e.errno() {
+            Errno::ENOENT | Errno::ECONNREFUSED => {
+                failure(Kind::NotReady, "the pod's supervisor is not running (any more)")
+            }
+            _ => e.into(),
+        })?;
+        let bytes = serde_json::to_vec(request).context("encoding a request")?;
+        socket::send(socket.as_fd(), &bytes, descriptors).map_err(|e| match e.errno() {
+            Errno::EMSGSIZE => failure(
+                Kind::Invalid,
+                format!("the request has {} bytes, at most {} can be sent", bytes.len(), socket::MAX_MESSAGE),
+            ),
+            _ => e.into(),
+        })?;
+        Ok(Connection { socket })
+    }
+
+    /// Waits for the next reply; `None` when the supervisor closed the connection. A refusal is an error.
+    pub fn reply(&self) -> Result<Option<(Reply, Vec<OwnedFd>)>> {
+        match socket::receive(self.socket.as_fd())? {
+            Received::Closed | Received::Nothing => Ok(None),
+            Received::Message(bytes, descriptors) => {
+                match serde_json::from_slice(&bytes).context("decoding a reply")? {
+                    Reply::Refused { kind, message } => Err(failure(kind.into(), message)),
+                    reply => Ok(Some((reply, descriptors))),
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Sends a reply; for the supervisor's end.
+pub fn reply(socket: BorrowedFd<'_>, reply: &Reply, descriptors: &[BorrowedFd<'_>]) -> SysResult<()> {
+    let bytes = serde_json::to_vec(reply).map_err(|_| SysError::new("sendmsg", "reply", Errno::EINVAL))?;
+    socket::send(socket, &bytes, descriptors)
+}
