@@ -4,6 +4,7 @@
 //! code). A pod's way through them: `manifest` reads and checks, `plan` decides (pure), `image` and `store` prepare,
 //! `supervisor` performs what `lifecycle` (pure) asks, through `runtime`, `volumes`, `network`, `cgroups` and `logs`.
 
+pub mod cgroups;
 pub mod control;
 pub mod error;
 pub mod host;

@@ -1,0 +1,221 @@
+//! Making a cgroup: directories, controllers, limits, device filter; then proof that they hold.
+
+use super::devices::DeviceList;
+use super::writes::{describe, reads_back};
+use super::{Cgroup, FileWrite, Need, device_program, read, write, writes};
+use crate::error::{Kind, failure};
+use crate::host::cgroup::{Hierarchy, Version};
+use crate::sys::{Called, SysError, SysResult, bpf};
+use anyhow::{Context, bail, ensure};
+use nix::errno::Errno;
+use oci_spec::runtime::LinuxResources;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The v2 controllers which podshim passes down, where they are available.
+const V2_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
+
+/// What making directories meets when another pod's removal takes an empty one away at the same moment.
+const PASSING: [Errno; 3] = [Errno::ENOENT, Errno::ENODEV, Errno::EEXIST];
+
+impl Cgroup {
+    /// Makes it new and sets limits and the device filter. One left over by a crash, without processes, is replaced, so
+    /// that nothing old (limits, counters, filters) stays. What was made is removed again if anything fails.
+    ///
+    /// # Errors
+    /// [`Kind::AlreadyExists`] if it holds processes. If a hierarchy is read-only, a controller is missing (names
+    /// controller and hierarchy), a value is refused, or reads back as something else.
+    pub fn create(&self, resources: &LinuxResources) -> anyhow::Result<()> {
+        let what = || format!("create cgroup {}", self.path());
+        let writes = writes(&self.setup, resources).with_context(what)?;
+        if let Some(h) = self.setup.hierarchies.iter().find(|h| h.read_only) {
+            bail!("{}: the cgroup hierarchy {} is mounted read-only", what(), describe(h));
+        }
+        if !self.is_empty().with_context(what)? {
+            return Err(failure(Kind::AlreadyExists, format!("cgroup {} exists and holds processes", self.path())));
+        }
+        self.remove(Duration::from_millis(200)).with_context(what)?;
+        let made = self.make(&writes, resources);
+        if made.is_err() {
+            // The first error tells what is wrong; what cannot be removed now is found again by its name.
+            let _ = self.remove(Duration::from_millis(200));
+        }
+        made.with_context(what)
+    }
+
+    fn make(&self, writes: &[FileWrite], resources: &LinuxResources) -> anyhow::Result<()> {
+        let mut refused = Vec::new();
+        for hierarchy in &self.setup.hierarchies {
+            refused.extend(self.make_dirs(hierarchy)?);
+        }
+        self.apply(writes, &refused)?;
+        if let Some(rules) = resources.devices().as_ref().filter(|r| !r.is_empty()) {
+            match self.home("devices") {
+                Some((_, dir)) => {
+                    let shown = read(&dir.join("devices.list"))?;
+                    let holds = DeviceList::read(rules)?.is_shown_by(&shown);
+                    ensure!(holds, "{}/devices.list shows other rules than were written: {shown:?}", dir.display());
+                }
+                None => self.attach_filter(&device_program(rules)?).context("restrict devices")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The directories of one hierarchy. Returns what the kernel said to v2 controllers that it did not pass down.
+    fn make_dirs(&self, hierarchy: &Hierarchy) -> anyhow::Result<Vec<SysError>> {
+        let mut chain = self.ancestors(hierarchy);
+        let subtree = self.subtree(hierarchy);
+        let leaf = self.dir(hierarchy);
+        let mut made = BTreeSet::new();
+        let mut attempts = 0;
+        // Whoever removes the last pod takes the empty directory `podshim` with it, perhaps between two of these steps.
+        while let Err(e) = make_chain(chain.iter().chain([&leaf]), &mut made) {
+            attempts += 1;
+            if attempts > 20 || !PASSING.contains(&e.errno()) || !hierarchy.mount.is_dir() {
+                return Err(e.into());
+            }
+        }
+        // Only now, when the leaf keeps the others from being removed: a directory made anew in between has nothing on.
+        let mut refused = Vec::new();
+        match hierarchy.version {
+            Version::V2 => {
+                for dir in &chain {
+                    refused.extend(pass_down(dir)?);
+                }
+            }
+            Version::V1 if hierarchy.has("cpuset") => {
+                chain.push(leaf);
+                // A directory above podshim's own that somebody else made keeps its settings.
+                for dir in chain.iter().filter(|d| d.starts_with(&subtree) || made.contains(*d)) {
+                    inherit_cpuset(dir)?;
+                }
+            }
+            Version::V1 => {}
+        }
+        Ok(refused)
+    }
+
+    /// Performs writes and reads the values back.
+    fn apply(&self, writes: &[FileWrite], refused: &[SysError]) -> anyhow::Result<()> {
+        for wanted in writes {
+            self.apply_one(wanted, refused)?;
+        }
+        Ok(())
+    }
+
+    fn apply_one(&self, wanted: &FileWrite, refused: &[SysError]) -> anyhow::Result<()> {
+        let (hierarchy, dir) = self
+            .home(&wanted.controller)
+            .with_context(|| format!("{}: no hierarchy has the controller {}", wanted.file, wanted.controller))?;
+        let path = dir.join(&wanted.file);
+        if !path.exists() {
+            return match &wanted.need {
+                Need::IfPresent => Ok(()),
+                Need::Else(other) => self.apply_one(other, refused),
+                Need::Required => Err(missing(hierarchy, wanted, &dir, refused)),
+            };
+        }
+        write(&path, &wanted.value).with_context(|| format!("set {} to {}", wanted.file, wanted.value))?;
+        if wanted.controller == "devices" {
+            return Ok(());
+        }
+        match read(&path) {
+            Ok(shown) => {
+                let holds = reads_back(wanted, &shown);
+                ensure!(holds, "{} holds {:?} after {:?} was written", path.display(), shown.trim(), wanted.value);
+                Ok(())
+            }
+            // Some files only take (memory.reclaim).
+            Err(e) if matches!(e.errno(), Errno::EINVAL | Errno::EACCES | Errno::EPERM) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn attach_filter(&self, program: &[bpf::BpfInsn]) -> anyhow::Result<()> {
+        let dir = self.unified().context("the v2 hierarchy is not mounted")?;
+        let cgroup = fs::File::open(&dir).called("open", dir.display())?;
+        let program = bpf::load_device_program(program)?;
+        bpf::attach_device_program(cgroup.as_fd(), program.as_fd())?;
+        let id = bpf::program_id(program.as_fd())?;
+        let attached = bpf::device_programs(cgroup.as_fd())?;
+        // The cgroup is new, so there can be no other.
+        ensure!(attached == [id], "{} has the device filters {attached:?}, not {id} alone", dir.display());
+        Ok(())
+    }
+}
+
+/// Makes directories from the top down; adds those that were not there to `made`.
+fn make_chain<'a>(dirs: impl Iterator<Item = &'a PathBuf>, made: &mut BTreeSet<PathBuf>) -> SysResult<()> {
+    for dir in dirs {
+        match fs::create_dir(dir).called("mkdir", dir.display()) {
+            Ok(()) => drop(made.insert(dir.clone())),
+            Err(e) if e.errno() == Errno::EEXIST && dir.is_dir() => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Switches on the controllers for a directory's children, one by one so that one refusal does not keep the others out.
+/// Returns the refusals: they matter only if a limit needs the controller.
+///
+/// Below the root, not where processes are: the kernel refuses that with EBUSY for some controllers only (memory, io); for
+/// the others it would quietly turn the directory into the root of a threaded subtree, in which nothing can be made.
+fn pass_down(dir: &Path) -> SysResult<Vec<SysError>> {
+    let file = dir.join("cgroup.subtree_control");
+    let (available, on) = (read(&dir.join("cgroup.controllers"))?, read(&file)?);
+    let has = |list: &str, controller| list.split_whitespace().any(|c| c == controller);
+    // Only the real root has no type, and may hold processes.
+    let busy = dir.join("cgroup.type").exists() && !read(&dir.join("cgroup.procs"))?.is_empty();
+    let mut refused = Vec::new();
+    for controller in V2_CONTROLLERS {
+        if has(&available, controller) && !has(&on, controller) {
+            if busy {
+                let target = format!("\"+{controller}\" to {}", file.display());
+                refused.push(SysError::new("write", target, Errno::EBUSY));
+                continue;
+            }
+            refused.extend(write(&file, &format!("+{controller}")).err());
+        }
+    }
+    Ok(refused)
+}
+
+/// A new v1 cpuset is empty, and no process can enter it; it gets its parent's.
+fn inherit_cpuset(dir: &Path) -> SysResult<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own = dir.join(file);
+        if read(&own)?.trim().is_empty() {
+            let above = dir.parent().unwrap_or(dir).join(file);
+            write(&own, read(&above)?.trim())?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a file is not there: the controller was not passed down, or this kernel does not have it.
+fn missing(hierarchy: &Hierarchy, wanted: &FileWrite, dir: &Path, refused: &[SysError]) -> anyhow::Error {
+    let FileWrite { controller, file, .. } = wanted;
+    let hierarchy_text = describe(hierarchy);
+    let here = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    let passed = hierarchy.version == Version::V1 || here.split_whitespace().any(|c| c == controller);
+    if passed || controller == "cgroup" {
+        return anyhow::anyhow!(
+            "{file}: the controller {controller} of {hierarchy_text} has no such file on this kernel"
+        );
+    }
+    let why = refused.iter().find(|e| e.target.contains(&format!("+{controller}\"")));
+    let busy = why.is_some_and(|e| e.errno() == Errno::EBUSY);
+    let hint = if busy {
+        "; a v2 cgroup which holds processes itself cannot pass controllers down: move them to a child of it, or give \
+         another cgroup parent"
+    } else {
+        ""
+    };
+    let why = why.map_or_else(String::new, |e| format!(": {e}{hint}"));
+    anyhow::anyhow!("{file}: the controller {controller} of {hierarchy_text} is not on in {}{why}", dir.display())
+}
