@@ -8,6 +8,7 @@ pub mod cgroups;
 pub mod control;
 pub mod error;
 pub mod host;
+pub mod image;
 pub mod lifecycle;
 pub mod manifest;
 pub mod paths;

@@ -1,0 +1,609 @@
+//! The content store: an OCI image layout on disk, and the unpacked layers beside it.
+//!
+//! | what | where | how it changes |
+//! |---|---|---|
+//! | which images there are, by what names | `images/index.json` | replaced atomically, under the exclusive lock |
+//! | manifests, configs, packed layers | `images/blobs/sha256/<hex>` | renamed into place when complete, verified and synced |
+//! | unpacked layers | `layers/<chain id>` | likewise |
+//! | work in progress | `tmp/<pid>-<n>/`, see [`super::session`] | removed by its owner, or by whoever opens the store next |
+//!
+//! Locks are flock(2) on `images.lock`: shared to read the index and what it names, exclusive to change it; neither is held
+//! during a download or while unpacking. What a pull relied on and did not write is looked at again when it commits.
+
+use super::index::{self, Addition, Entry, Origin, with_addition};
+use super::manifest::{
+    ConfigFile, Descriptor, Document, MAX_DOCUMENT, Manifest, Platform, parse_config, parse_document,
+};
+use super::reference::{Digest, Reference, image_id};
+use super::session::{Session, Work, blob_file, make_private_dir, open_readable, read_verified, remove_path};
+use super::{Event, Image, ImageFailure, ImageFailureKind, Progress, PullPolicy, Quiet, archive, registry, unpack};
+use crate::error::{Kind, failure, kind_of};
+use crate::paths::Dirs;
+use crate::sys::Called;
+use crate::sys::fs::rename_new;
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+/// How often a pull starts again because somebody removed what it relied on.
+const COMMIT_ATTEMPTS: u32 = 3;
+
+/// An image as `podshim image ls` shows it.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its name, unless it lost it.
+    pub name: Option<Reference>,
+    /// `sha256:…` of the config.
+    pub id: Digest,
+    /// `sha256:…` of the manifest.
+    pub digest: Digest,
+    /// What the name resolved to.
+    pub resolved: Digest,
+    /// When it was built, RFC 3339, as it says.
+    pub created: Option<String>,
+    /// Size of its blobs in bytes.
+    pub size: u64,
+}
+
+/// What a removal did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// A name went.
+    Untagged(String),
+    /// An image went, by its ID.
+    Deleted(String),
+}
+
+/// The store. Opening it needs no lock that another process holds for long.
+#[derive(Debug)]
+pub struct Store {
+    dirs: Dirs,
+    limits: unpack::Limits,
+    registries: Option<registry::Settings>,
+}
+
+/// Held as long as the lock is.
+struct Lock(#[allow(dead_code)] File);
+
+/// What a name or an ID was found to be.
+struct Stored {
+    entry: Entry,
+    manifest: Manifest,
+    file: ConfigFile,
+}
+
+impl Store {
+    /// Opens the store, making its directories (mode 0700) where they are missing, and removes what dead processes left.
+    ///
+    /// `PODSHIM_MAX_LAYER_BYTES` limits what one layer may unpack to (default 128 GiB).
+    pub fn open(dirs: &Dirs) -> Result<Store> {
+        let mut limits = unpack::Limits::default();
+        if let Some(text) = std::env::var_os("PODSHIM_MAX_LAYER_BYTES") {
+            let bytes = text.to_str().and_then(|t| t.parse().ok());
+            limits.bytes =
+                bytes.with_context(|| format!("PODSHIM_MAX_LAYER_BYTES={text:?} is not a number of bytes"))?;
+        }
+        let mut dirs = dirs.clone();
+        // The paths of layers are used by processes with other working directories.
+        dirs.root = std::path::absolute(&dirs.root).called("getcwd", dirs.root.display())?;
+        let store = Store { dirs, limits, registries: None };
+        let dirs = &store.dirs;
+        let prepare = || -> Result<()> {
+            // Others may pass through, nobody may look: containers' own files lie below.
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(&dirs.root)
+                .called("mkdir", dirs.root.display())?;
+            for dir in [dirs.image_tmp(), dirs.layers(), dirs.images(), dirs.images().join("blobs/sha256")] {
+                make_private_dir(&dir)?;
+            }
+            store.sweep()
+        };
+        prepare().with_context(|| format!("opening the image store in {}", dirs.root.display()))?;
+        Ok(store)
+    }
+
+    /// Uses these settings instead of those of the host (tests, the CRI server).
+    pub fn with_registries(mut self, settings: registry::Settings) -> Store {
+        self.registries = Some(settings);
+        self
+    }
+
+    /// Uses these limits on unpacking.
+    pub fn with_limits(mut self, limits: unpack::Limits) -> Store {
+        self.limits = limits;
+        self
+    }
+
+    /// The image of this name, from here or from its registry as the policy says. Errors have an [`ImageFailure`].
+    pub fn ensure(&self, reference: &Reference, policy: PullPolicy, progress: &mut dyn Progress) -> Result<Image> {
+        let local = self.find(&reference.to_string()).map_err(|e| self.cannot_read(reference, e))?;
+        let use_local = match (policy, &local) {
+            (PullPolicy::Never, None) => {
+                let text =
+                    format!("Container image {:?} is not present with pull policy of Never", reference.familiar());
+                return Err(ImageFailure::plain(ImageFailureKind::NeverPull, text));
+            }
+            (PullPolicy::Never | PullPolicy::IfNotPresent, Some(_)) => true,
+            (PullPolicy::AlwaysByDefault, Some(stored)) => stored.entry.origin == Origin::Import,
+            _ => false,
+        };
+        match local {
+            Some(stored) if use_local => {
+                self.ready(stored, progress, reference.to_string()).map_err(|e| self.cannot_read(reference, e))
+            }
+            _ => self.pull(reference, progress),
+        }
+    }
+
+    fn cannot_read(&self, reference: &Reference, error: anyhow::Error) -> anyhow::Error {
+        if kind_of(&error) == Some(Kind::Interrupted) {
+            return error;
+        }
+        ImageFailure::caused(ImageFailureKind::Inspect, format!("reading image {}", reference.familiar()), error)
+    }
+
+    /// The image of this name or ID (`sha256:…`, or 12 hex digits and more that only one image has), which must be here.
+    /// Layers that are not unpacked are.
+    pub fn resolve(&self, text: &str) -> Result<Image> {
+        let stored = self.find(text)?.ok_or_else(|| missing(text))?;
+        let name = stored.entry.name.as_ref().map(Reference::to_string).unwrap_or_default();
+        let name = if image_id(text).is_some() { name } else { super::parse_reference(text)?.to_string() };
+        self.ready(stored, &mut Quiet, name)
+    }
+
+    /// Fetches what is missing of the image from its registry, whatever is here.
+    pub fn pull(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<Image> {
+        let result = self.pull_once_complete(reference, progress);
+        progress.report(Event::Finished);
+        result.map_err(|error| {
+            if kind_of(&error) == Some(Kind::Interrupted) {
+                return error;
+            }
+            let kind = match error.chain().any(|e| e.is::<registry::Unavailable>()) {
+                true => ImageFailureKind::RegistryUnavailable,
+                false => ImageFailureKind::Pull,
+            };
+            ImageFailure::caused(kind, format!("pulling image {}", reference.familiar()), error)
+        })
+    }
+
+    fn pull_once_complete(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<Image> {
+        let settings = match &self.registries {
+            Some(settings) => settings.clone(),
+            None => registry::Settings::from_host()?,
+        };
+        progress.report(Event::Pulling(reference));
+        for _ in 0..COMMIT_ATTEMPTS {
+            let session = self.session()?;
+            let pulled =
+                registry::pull(&session, reference, registry::Pull { settings: &settings, progress: &mut *progress })?;
+            let (manifest, file) = self.load(&session, &pulled.manifest)?;
+            session.unpack(&manifest, &file, Work { progress: &mut *progress, limits: self.limits })?;
+            let addition = Addition {
+                manifest: &pulled.manifest,
+                names: std::slice::from_ref(reference),
+                origin: Origin::Pull,
+                resolved: pulled.resolved,
+            };
+            if self.commit(&session, &[addition])? {
+                return Ok(self.image(&pulled.manifest, (manifest, file), reference.to_string()));
+            }
+        }
+        bail!("other processes keep removing its layers")
+    }
+
+    /// Takes the images of an archive in; returns what each is called. Nothing is left of an archive that is broken.
+    pub fn import(&self, source: archive::Source, options: archive::Import) -> Result<Vec<(Vec<Reference>, Image)>> {
+        let archive::Import { name, progress } = options;
+        let session = self.session()?;
+        let found = archive::read(&session, source)?;
+        ensure!(!found.is_empty(), "the archive has no image for {}", Platform::host());
+        ensure!(name.is_none() || found.len() == 1, "the archive has {} images, --name can name only one", found.len());
+        let mut images = Vec::new();
+        let mut named: BTreeMap<Reference, &Digest> = BTreeMap::new();
+        for image in &found {
+            let names = name.clone().map_or_else(|| image.names.clone(), |n| vec![n]);
+            for name in &names {
+                let before = named.insert(name.clone(), &image.manifest.digest);
+                ensure!(
+                    before.is_none_or(|d| *d == image.manifest.digest),
+                    "the archive calls two images {}",
+                    name.familiar()
+                );
+            }
+            let (manifest, file) = self.load(&session, &image.manifest)?;
+            session.unpack(&manifest, &file, Work { progress: &mut *progress, limits: self.limits })?;
+            images.push((&image.manifest, names, manifest, file));
+        }
+        let additions: Vec<Addition> = images
+            .iter()
+            .map(|(descriptor, names, ..)| Addition {
+                manifest: descriptor,
+                names,
+                origin: Origin::Import,
+                resolved: descriptor.digest.clone(),
+            })
+            .collect();
+        ensure!(self.commit(&session, &additions)?, "another process removed a layer meanwhile; try again");
+        Ok(images
+            .into_iter()
+            .map(|(descriptor, names, manifest, file)| {
+                let name = names.first().map(Reference::to_string).unwrap_or_default();
+                let image = self.image(descriptor, (manifest, file), name);
+                (names, image)
+            })
+            .collect())
+    }
+
+    /// Writes the images of these names or IDs as one archive.
+    pub fn export(&self, names: &[String], format: archive::Format, out: &mut dyn Write) -> Result<()> {
+        let session = self.session()?;
+        let mut images = Vec::new();
+        for text in names {
+            let stored = self.find(text)?.ok_or_else(|| missing(text))?;
+            let asked = if image_id(text).is_some() { None } else { Some(super::parse_reference(text)?) };
+            let name = asked.or(stored.entry.name);
+            images.push(archive::Exported { descriptor: stored.entry.manifest, name, manifest: stored.manifest });
+        }
+        archive::write(&session, &images, archive::Output { format, out })
+    }
+
+    /// Every image, by name; those without one last.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let _lock = self.lock_shared()?;
+        let mut list = Vec::new();
+        for entry in self.entries()? {
+            let (manifest, file) = self.read_stored(&entry.manifest)?;
+            list.push(Listed {
+                name: entry.name,
+                id: manifest.config.digest.clone(),
+                digest: entry.manifest.digest,
+                resolved: entry.resolved,
+                created: file.created,
+                size: manifest.layers.iter().map(|l| l.size).sum::<u64>() + manifest.config.size,
+            });
+        }
+        list.sort_by_key(|l| (l.name.is_none(), l.name.as_ref().map(Reference::familiar)));
+        Ok(list)
+    }
+
+    /// Takes a name away, or an image by its ID; the image goes with its last name. Images whose ID is in `in_use` stay.
+    pub fn remove(&self, text: &str, in_use: &BTreeSet<String>) -> Result<Vec<Removed>> {
+        let session = self.session()?;
+        let stored = self.find(text)?.ok_or_else(|| missing(text))?;
+        let _lock = self.lock_exclusive()?;
+        let mut entries = self.entries()?;
+        let digest = &stored.entry.manifest.digest;
+        let id = stored.manifest.config.digest.to_string();
+        let same: Vec<&Entry> = entries.iter().filter(|e| e.manifest.digest == *digest).collect();
+        let by_id = image_id(text).is_some();
+        let names: Vec<String> = same.iter().filter_map(|e| e.name.as_ref()).map(Reference::familiar).collect();
+        if by_id && names.len() > 1 {
+            let text = format!("image {text} has several names, remove them one by one: {}", names.join(", "));
+            return Err(failure(Kind::NotReady, text));
+        }
+        let last = same.len() <= 1;
+        if last && in_use.contains(&id) {
+            return Err(failure(Kind::NotReady, format!("image {text} is used by a pod; remove the pod first")));
+        }
+        let name = stored.entry.name.clone();
+        entries.retain(|e| e.manifest.digest != *digest || e.name != name);
+        let mut removed: Vec<Removed> = name.iter().map(|n| Removed::Untagged(n.to_string())).collect();
+        self.write_index(&session, &entries)?;
+        if last {
+            self.collect(&session, &entries)?;
+            removed.push(Removed::Deleted(id));
+        }
+        Ok(removed)
+    }
+
+    /// Removes images without a name that are not in `in_use` (image IDs), and blobs and layers that no image needs.
+    pub fn prune(&self, in_use: &BTreeSet<String>) -> Result<Vec<Removed>> {
+        self.prune_where(in_use, |entry| entry.name.is_none())
+    }
+
+    /// As [`Self::prune`], and images with a name too.
+    pub fn prune_unused(&self, in_use: &BTreeSet<String>) -> Result<Vec<Removed>> {
+        self.prune_where(in_use, |_| true)
+    }
+
+    fn prune_where(&self, in_use: &BTreeSet<String>, candidate: fn(&Entry) -> bool) -> Result<Vec<Removed>> {
+        let session = self.session()?;
+        let _lock = self.lock_exclusive()?;
+        let (mut kept, mut removed) = (Vec::new(), Vec::new());
+        for entry in self.entries()? {
+            let id = self.read_stored(&entry.manifest)?.0.config.digest.to_string();
+            if in_use.contains(&id) || !candidate(&entry) {
+                kept.push(entry);
+                continue;
+            }
+            removed.extend(entry.name.iter().map(|n| Removed::Untagged(n.to_string())));
+            if !removed.contains(&Removed::Deleted(id.clone())) {
+                removed.push(Removed::Deleted(id));
+            }
+        }
+        self.write_index(&session, &kept)?;
+        self.collect(&session, &kept)?;
+        Ok(removed)
+    }
+
+    /// What is known of an image, in the words of `docker image inspect`.
+    pub fn inspect(&self, text: &str) -> Result<serde_json::Value> {
+        let stored = self.find(text)?.ok_or_else(|| missing(text))?;
+        let _lock = self.lock_shared()?;
+        let id = &stored.manifest.config.digest;
+        let same = self.entries()?.into_iter().filter(|e| e.manifest.digest == stored.entry.manifest.digest);
+        let (mut tags, mut digests) = (Vec::new(), BTreeSet::new());
+        for entry in same {
+            let Some(name) = entry.name else { continue };
+            digests.insert(format!("{}@{}", name.familiar_name(), entry.resolved));
+            if name.tag().is_some() {
+                tags.push(name.familiar());
+            }
+        }
+        let config: serde_json::Value = serde_json::from_slice(&read_verified(&blob_file(&self.dirs, id), id)?)?;
+        let layers: Vec<String> = self.layer_paths(&stored.file).iter().map(|p| p.display().to_string()).collect();
+        let size = stored.manifest.layers.iter().map(|l| l.size).sum::<u64>() + stored.manifest.config.size;
+        Ok(serde_json::json!({
+            "Id": id, "RepoTags": tags, "RepoDigests": digests, "Digest": stored.entry.manifest.digest,
+            "Created": config["created"], "Architecture": config["architecture"], "Os": config["os"], "Size": size,
+            "Config": config["config"], "RootFS": {"Type": "layers", "Layers": stored.file.diff_ids},
+            "GraphDriver": {"Name": "overlay", "Data": {"Layers": layers}},
+        }))
+    }
+
+    // Below: how it is done.
+
+    fn session(&self) -> Result<Session<'_>> {
+        let _lock = self.lock_shared()?;
+        Session::create(&self.dirs)
+    }
+
+    fn lock_file(&self) -> Result<File> {
+        let path = self.dirs.image_lock();
+        Ok(File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .called("open", path.display())?)
+    }
+
+    fn lock_shared(&self) -> Result<Lock> {
+        let file = self.lock_file()?;
+        file.lock_shared().called("flock", self.dirs.image_lock().display())?;
+        Ok(Lock(file))
+    }
+
+    fn lock_exclusive(&self) -> Result<Lock> {
+        let file = self.lock_file()?;
+        file.lock().called("flock", self.dirs.image_lock().display())?;
+        Ok(Lock(file))
+    }
+
+    /// Removes sessions whose process is dead; what a process left that died while it committed is garbage as well.
+    /// If somebody works on the store, he swept it himself.
+    fn sweep(&self) -> Result<()> {
+        let file = self.lock_file()?;
+        if file.try_lock().is_err() {
+            return Ok(());
+        }
+        let layout = self.dirs.images().join("oci-layout");
+        let mut dead = Vec::new();
+        let tmp = self.dirs.image_tmp();
+        for entry in fs::read_dir(&tmp).called("opendir", tmp.display())? {
+            let name = entry.called("readdir", tmp.display())?.file_name();
+            // A name that vanished or is no directory is nobody's.
+            let locked = File::open(tmp.join(&name)).is_ok_and(|f| f.try_lock().is_err());
+            if !locked {
+                dead.push(name);
+            }
+        }
+        if !dead.is_empty() || !layout.exists() {
+            let session = Session::create(&self.dirs)?;
+            if !layout.exists() {
+                self.replace(&session, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+            }
+            self.collect(&session, &self.entries()?)?;
+        }
+        for name in dead {
+            remove_path(&tmp, &name)?;
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<Entry>> {
+        let path = self.dirs.images().join("index.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(e).called("read", path.display()).map_err(Into::into),
+        };
+        index::parse(&bytes).with_context(|| format!("{} is damaged", path.display()))
+    }
+
+    fn write_index(&self, session: &Session, entries: &[Entry]) -> Result<()> {
+        self.replace(session, "index.json", &index::serialize(entries)?)
+    }
+
+    /// tmp → fsync → rename → fsync(dir): after a crash there is the old file or the new one.
+    fn replace(&self, session: &Session, name: &str, bytes: &[u8]) -> Result<()> {
+        let (part, path) = (session.dir().join(name), self.dirs.images().join(name));
+        let mut file = File::create(&part).called("open", part.display())?;
+        file.write_all(bytes).called("write", part.display())?;
+        file.sync_all().called("fsync", part.display())?;
+        fs::rename(&part, &path).called("rename", path.display())?;
+        sync_dir(&self.dirs.images())
+    }
+
+    fn load(&self, session: &Session, descriptor: &Descriptor) -> Result<(Manifest, ConfigFile)> {
+        let manifest = as_manifest(&session.read(descriptor)?, descriptor)?;
+        let file = parse_config(&session.read(&manifest.config)?, manifest.layers.len()).context("image config")?;
+        Ok((manifest, file))
+    }
+
+    fn read_stored(&self, descriptor: &Descriptor) -> Result<(Manifest, ConfigFile)> {
+        ensure!(descriptor.size <= MAX_DOCUMENT, "manifest {} is too large", descriptor.digest);
+        let read = |digest: &Digest| read_verified(&blob_file(&self.dirs, digest), digest);
+        let manifest = as_manifest(&read(&descriptor.digest)?, descriptor)?;
+        let file = parse_config(&read(&manifest.config.digest)?, manifest.layers.len()).context("image config")?;
+        Ok((manifest, file))
+    }
+
+    fn find(&self, text: &str) -> Result<Option<Stored>> {
+        let _lock = self.lock_shared()?;
+        let entries = self.entries()?;
+        let stored = |entry: Entry| -> Result<Option<Stored>> {
+            let (manifest, file) = self.read_stored(&entry.manifest)?;
+            Ok(Some(Stored { entry, manifest, file }))
+        };
+        if let Some(prefix) = image_id(text) {
+            let mut found: Option<Stored> = None;
+            for entry in entries.iter().cloned() {
+                let (manifest, file) = self.read_stored(&entry.manifest)?;
+                let digest = &manifest.config.digest;
+                if !digest.hex().starts_with(prefix) {
+                    continue;
+                }
+                if found.as_ref().is_some_and(|f| f.manifest.config.digest != *digest) {
+                    return Err(failure(Kind::Invalid, format!("{text} is the beginning of several image IDs")));
+                }
+                found.get_or_insert(Stored { entry, manifest, file });
+            }
+            if found.is_some() || text.len() >= 64 {
+                return Ok(found);
+            }
+        }
+        let reference = super::parse_reference(text)?;
+        if let Some(entry) = entries.iter().find(|e| e.name.as_ref() == Some(&reference)) {
+            return stored(entry.clone());
+        }
+        let Some(digest) = reference.digest() else { return Ok(None) };
+        let pinned = entries.into_iter().find(|e| {
+            let same_repository = e.name.as_ref().is_some_and(|n| n.name() == reference.name());
+            same_repository && (e.resolved == *digest || e.manifest.digest == *digest)
+        });
+        pinned.map_or(Ok(None), stored)
+    }
+
+    fn layer_paths(&self, file: &ConfigFile) -> Vec<std::path::PathBuf> {
+        file.chain_ids().iter().map(|id| self.dirs.layers().join(id.hex())).collect()
+    }
+
+    fn image(&self, descriptor: &Descriptor, (manifest, file): (Manifest, ConfigFile), reference: String) -> Image {
+        let layers = self.layer_paths(&file);
+        Image { reference, layers, ..Image::assemble(&manifest, file, &descriptor.digest) }
+    }
+
+    /// Unpacks what is missing of an image that is here.
+    fn ready(&self, stored: Stored, progress: &mut dyn Progress, reference: String) -> Result<Image> {
+        let Stored { entry, manifest, file } = stored;
+        if !self.layer_paths(&file).iter().all(|p| p.is_dir()) {
+            let session = self.session()?;
+            session.unpack(&manifest, &file, Work { progress, limits: self.limits })?;
+            let _lock = self.lock_exclusive()?;
+            self.publish(&session)?;
+        }
+        Ok(self.image(&entry.manifest, (manifest, file), reference))
+    }
+
+    /// Makes a session's work count. False if what it relied on has gone: then it has to be done again.
+    fn commit(&self, session: &Session, additions: &[Addition]) -> Result<bool> {
+        session.check_interrupt()?;
+        let _lock = self.lock_exclusive()?;
+        for addition in additions {
+            // Read through the session: a blob or layer counts whether it is staged or stored.
+            let Ok((manifest, file)) = self.load(session, addition.manifest) else { return Ok(false) };
+            let blobs = manifest.layers.iter().all(|l| session.blob_path(l).is_some());
+            let stored = |id: &Digest| {
+                self.dirs.layers().join(id.hex()).is_dir() || session.staged_layers().join(id.hex()).is_dir()
+            };
+            if !blobs || !file.chain_ids().iter().all(stored) {
+                return Ok(false);
+            }
+        }
+        let moved = self.publish(session)?;
+        let before = self.entries()?;
+        let after = additions.iter().fold(before.clone(), with_addition);
+        if moved || before != after {
+            self.write_index(session, &after)?;
+        }
+        Ok(true)
+    }
+
+    /// Renames staged blobs and layers to where they count; whether there were any.
+    fn publish(&self, session: &Session) -> Result<bool> {
+        let blobs = self.dirs.images().join("blobs/sha256");
+        let mut moved = false;
+        for (from, to) in [(session.staged_blobs(), blobs), (session.staged_layers(), self.dirs.layers())] {
+            let mut some = false;
+            for entry in fs::read_dir(&from).called("opendir", from.display())? {
+                let name = entry.called("readdir", from.display())?.file_name();
+                let target = to.join(&name);
+                match rename_new(&from.join(&name), &target).map_err(|error| (error.errno(), error)) {
+                    Ok(()) => some = true,
+                    // Another process was faster with the same content; but a blob of the wrong size is no content.
+                    Err((Errno::EEXIST, _)) if from == session.staged_blobs() => {
+                        fs::rename(from.join(&name), &target).called("rename", target.display())?;
+                        some = true;
+                    }
+                    Err((Errno::EEXIST, _)) => {}
+                    Err((_, error)) => return Err(error.into()),
+                }
+            }
+            if some {
+                sync_dir(&to)?;
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Removes blobs and layers that no entry needs. They are renamed away first: half a layer is never seen.
+    fn collect(&self, session: &Session, entries: &[Entry]) -> Result<()> {
+        let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
+        for entry in entries {
+            // If one cannot be read, what it needs is not known, so nothing goes.
+            let (manifest, file) = self.read_stored(&entry.manifest)?;
+            blobs.insert(entry.manifest.digest.hex().to_owned());
+            blobs.extend(manifest.layers.iter().chain([&manifest.config]).map(|d| d.digest.hex().to_owned()));
+            layers.extend(file.chain_ids().iter().map(|id| id.hex().to_owned()));
+        }
+        let places = [(self.dirs.images().join("blobs/sha256"), blobs, "b"), (self.dirs.layers(), layers, "l")];
+        for (dir, needed, mark) in places {
+            for entry in fs::read_dir(&dir).called("opendir", dir.display())? {
+                let name = entry.called("readdir", dir.display())?.file_name();
+                if name.to_str().is_some_and(|n| needed.contains(n)) {
+                    continue;
+                }
+                let trash = session.trash().join(format!("{mark}{}", name.display()));
+                fs::rename(dir.join(&name), &trash).called("rename", trash.display())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn as_manifest(bytes: &[u8], descriptor: &Descriptor) -> Result<Manifest> {
+    match parse_document(bytes, Some(&descriptor.media_type))
+        .with_context(|| format!("manifest {}", descriptor.digest))?
+    {
+        Document::Manifest(manifest) => Ok(manifest),
+        Document::Index(_) => bail!("{} is an index, not a manifest", descriptor.digest),
+    }
+}
+
+fn missing(text: &str) -> anyhow::Error {
+    failure(Kind::NotFound, format!("no such image: {text}"))
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    Ok(open_readable(dir)?.sync_all().called("fsync", dir.display())?)
+}

@@ -1,0 +1,485 @@
+//! Unpacks one layer into an empty directory, in the form that overlayfs merges.
+//!
+//! Duty: apply a tar stream so that the merged layers look as if each changeset had been applied to one tree (image-spec
+//! layer.md), and so that nothing outside the directory is ever touched. Every step works on a directory descriptor and one
+//! name; links among the parents are expanded here, inside the layer's root, never by the kernel on a joined path.
+//!
+//! - Whiteouts become character devices 0:0 and opaque directories get `trusted.overlay.opaque=y`, but only where a layer
+//!   below shows something: overlayfs lists such a device in a directory that only one layer has.
+//! - A whiteout hides what is below, not what this same layer adds, in either order.
+//! - A parent without an entry of its own gets the attributes it has below; a link below is followed, inside the root.
+//! - `..` and absolute names are taken as below the root. The root itself stays 0755 root:root.
+//! - `trusted.*`, `user.overlay.*` and `security.*` other than file capabilities are dropped: an image must not speak to
+//!   overlayfs or to the host's security modules. A character device 0:0 as an entry is refused.
+
+use super::entry::{Entries, Entry, EntryKind, Time};
+use super::tree::{Below, Found, OPAQUE, dir_flags, file_type, is_whiteout, remove_tree, stat_entry};
+use crate::sys::fs::{ResolveFlags, lsetxattrat, open_in_root, openat2};
+use crate::sys::{Called, SysError, SysResult};
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, futimens, makedev, mkdirat, mknodat, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, LinkatFlags, Uid, fchownat, linkat, symlinkat};
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// How much one layer may hold before it is refused: protection against bombs, not a quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries of the tar.
+    pub entries: u64,
+    /// Bytes of the tar, unpacked.
+    pub bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { entries: 5_000_000, bytes: 128 << 30 }
+    }
+}
+
+/// As many links as the kernel follows in one path (MAXSYMLINKS, path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+/// The longest path of an entry, in bytes (PATH_MAX without the NUL): a longer one could not be named in a container.
+const MAX_PATH: usize = 4095;
+
+/// Applies the tar stream to the empty directory `root`; the stream is read to its end. Must be root.
+pub fn apply(tar: impl Read, root: OwnedFd, below: &Below, limits: Limits) -> Result<()> {
+    let mut layer = Layer { root, below, parent: None, times: Vec::new(), hide_root: false };
+    layer.own_root()?;
+    let mut entries = Entries::new(tar);
+    let mut count = 0;
+    while let Some(entry) = entries.advance()? {
+        count += 1;
+        ensure!(count <= limits.entries, "more than {} entries", limits.entries);
+        layer
+            .entry(&entry, &mut entries.body())
+            .with_context(|| format!("entry {:?}", entry.name.to_string_lossy()))?;
+    }
+    layer.finish()
+}
+
+struct Layer<'a> {
+    root: OwnedFd,
+    below: &'a Below,
+    /// The parent of the last entry: entries of one directory follow each other, and depth costs nothing.
+    parent: Option<Parent>,
+    /// Directory times, set last since every new entry changes them.
+    times: Vec<(PathBuf, Time)>,
+    hide_root: bool,
+}
+
+/// A directory in the layer.
+struct Parent {
+    /// The path by which it was asked for.
+    asked: Vec<OsString>,
+    /// Its path without links.
+    real: Vec<OsString>,
+    fd: OwnedFd,
+}
+
+impl Parent {
+    fn child(&self, name: &OsStr) -> Vec<OsString> {
+        self.real.iter().cloned().chain([name.to_owned()]).collect()
+    }
+}
+
+/// What a name in a tar stands for.
+enum Name<'a> {
+    Root,
+    Plain(&'a OsStr),
+    /// Hide this name.
+    Whiteout(&'a OsStr),
+    /// Hide everything below the directory.
+    Opaque,
+    /// Bookkeeping of the old AUFS driver.
+    Ignored,
+}
+
+impl Layer<'_> {
+    fn own_root(&mut self) -> Result<()> {
+        let here = OsStr::new(".");
+        chown(self.root.as_fd(), here, (0, 0))?;
+        chmod(self.root.as_fd(), here, 0o755)?;
+        self.times.push((PathBuf::from("."), Time::default()));
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, body: &mut dyn Read) -> Result<()> {
+        ensure!(
+            entry.name.len() <= MAX_PATH,
+            "its path has {} bytes: {}",
+            entry.name.len(),
+            Errno::ENAMETOOLONG.desc()
+        );
+        let path = components(&entry.name);
+        let (name, parents) = match classify(&path)? {
+            Name::Ignored => return Ok(()),
+            Name::Root => {
+                ensure!(entry.kind == EntryKind::Directory, "the root of a layer must be a directory");
+                self.times.push((PathBuf::from("."), entry.mtime));
+                return Ok(());
+            }
+            Name::Opaque => {
+                let parent = self.parent(&path[..path.len() - 1])?;
+                let result = self.hide_below(&parent);
+                self.parent = Some(parent);
+                return result;
+            }
+            Name::Whiteout(name) => {
+                let parent = self.parent(&path[..path.len() - 1])?;
+                let result = self.whiteout(&parent, name);
+                self.parent = Some(parent);
+                return result;
+            }
+            Name::Plain(name) => (name, &path[..path.len() - 1]),
+        };
+        let parent = self.parent(parents)?;
+        let result = self.place(entry, body, Place { parent: &parent, name });
+        // After a removal the remembered descriptor may be of a directory that is gone.
+        if result? == Placed::Fresh {
+            self.parent = Some(parent);
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, entry: &Entry, body: &mut dyn Read, place: Place) -> Result<Placed> {
+        let dir = place.parent.fd.as_fd();
+        let old = stat_entry(dir, place.name)?;
+        if entry.kind == EntryKind::HardLink {
+            return self.hard_link(entry, place);
+        }
+        let old_type = old.as_ref().map(file_type);
+        if entry.kind == EntryKind::Directory && old_type == Some(SFlag::S_IFDIR) {
+            self.attributes(entry, &place)?;
+            return Ok(Placed::Fresh);
+        }
+        let placed = if old.is_some() { Placed::Replaced } else { Placed::Fresh };
+        if old.is_some() {
+            remove_tree(dir, place.name)?;
+        }
+        match entry.kind {
+            EntryKind::Directory => {
+                mkdirat(dir, place.name, Mode::S_IRWXU).called("mkdirat", place.name.display())?;
+                // What stood here before, be it a whiteout, hid the directory below.
+                if old.is_some() {
+                    self.set_opaque(dir, place.name)?;
+                }
+            }
+            EntryKind::File => return self.file(entry, body, place).map(|()| placed),
+            EntryKind::Symlink => {
+                symlinkat(entry.link.as_os_str(), dir, place.name).called("symlinkat", place.name.display())?;
+            }
+            EntryKind::Character if entry.device == (0, 0) => {
+                bail!("a character device 0:0 is overlayfs' mark of a deleted file")
+            }
+            EntryKind::Character | EntryKind::Block => {
+                let kind = if entry.kind == EntryKind::Block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+                mknod(dir, place.name, (kind, makedev(entry.device.0, entry.device.1)))?;
+            }
+            EntryKind::Fifo => mknod(dir, place.name, (SFlag::S_IFIFO, 0))?,
+            EntryKind::HardLink => {}
+        }
+        self.attributes(entry, &place)?;
+        Ok(placed)
+    }
+
+    fn file(&mut self, entry: &Entry, body: &mut dyn Read, place: Place) -> Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = openat(place.parent.fd.as_fd(), place.name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+            .called("openat", place.name.display())?;
+        let mut file = File::from(fd);
+        let written = std::io::copy(body, &mut file).context("writing it")?;
+        ensure!(written == entry.size, "the archive is truncated");
+        self.attributes(entry, &place)
+    }
+
+    /// CVE-2021-32760: a hard link's own mode and owner are not applied, they could be those of a file elsewhere.
+    fn hard_link(&mut self, entry: &Entry, place: Place) -> Result<Placed> {
+        let path = components(&entry.link);
+        let what = || format!("hard link to {:?}", entry.link.to_string_lossy());
+        let Some((target, parents)) = path.split_last() else { bail!("{}: the root of the layer", what()) };
+        let parents: PathBuf = parents.iter().collect();
+        let parents = if parents.as_os_str().is_empty() { PathBuf::from(".") } else { parents };
+        let target_dir =
+            open_in_root(self.root.as_fd(), &parents, OFlag::O_PATH | OFlag::O_DIRECTORY, 0).with_context(what)?;
+        let Some(stat) = stat_entry(target_dir.as_fd(), target).with_context(what)? else {
+            return Err(SysError::new("linkat", target.display(), Errno::ENOENT)).with_context(what);
+        };
+        ensure!(file_type(&stat) != SFlag::S_IFDIR, "{}: it is a directory", what());
+        ensure!(!is_whiteout(&stat), "{}: it was deleted", what());
+        let dir = place.parent.fd.as_fd();
+        let old = stat_entry(dir, place.name)?;
+        if let Some(old) = &old {
+            ensure!((old.st_dev, old.st_ino) != (stat.st_dev, stat.st_ino), "{}: it is this entry itself", what());
+            remove_tree(dir, place.name)?;
+        }
+        linkat(target_dir.as_fd(), target.as_os_str(), dir, place.name, LinkatFlags::empty())
+            .called("linkat", place.name.display())
+            .with_context(what)?;
+        Ok(if old.is_some() { Placed::Replaced } else { Placed::Fresh })
+    }
+
+    /// Owner before mode: chown(2) clears set-id bits. Attributes after both: it clears file capabilities too.
+    fn attributes(&mut self, entry: &Entry, place: &Place) -> Result<()> {
+        let (dir, name) = (place.parent.fd.as_fd(), place.name);
+        chown(dir, name, (entry.uid, entry.gid))?;
+        if entry.kind != EntryKind::Symlink {
+            chmod(dir, name, entry.mode)?;
+        }
+        for (key, value) in &entry.xattrs {
+            set_xattr(place, key, value)?;
+        }
+        if entry.kind == EntryKind::Directory {
+            self.times.push((place.parent.child(name).iter().collect(), entry.mtime));
+            return Ok(());
+        }
+        let time = timespec(entry.mtime);
+        utimensat(dir, name, &time, &time, UtimensatFlags::NoFollowSymlink).called("utimensat", name.display())?;
+        Ok(())
+    }
+
+    fn whiteout(&mut self, parent: &Parent, name: &OsStr) -> Result<()> {
+        if self.below.find(&parent.child(name))?.is_none() {
+            return Ok(());
+        }
+        match stat_entry(parent.fd.as_fd(), name)? {
+            None => mknod(parent.fd.as_fd(), name, (SFlag::S_IFCHR, 0)),
+            // This layer adds a directory of that name: it stays, what is below does not show through.
+            Some(stat) if file_type(&stat) == SFlag::S_IFDIR => self.set_opaque(parent.fd.as_fd(), name),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn hide_below(&mut self, dir: &Parent) -> Result<()> {
+        if dir.real.is_empty() {
+            // overlayfs does not look at the attribute on a layer's root.
+            self.hide_root = true;
+            return Ok(());
+        }
+        self.set_opaque(dir.fd.as_fd(), OsStr::new("."))
+    }
+
+    fn set_opaque(&self, dir: BorrowedFd, name: &OsStr) -> Result<()> {
+        if self.below.is_empty() {
+            return Ok(());
+        }
+        Ok(lsetxattrat(dir, name, OsStr::new(OPAQUE), b"y")?)
+    }
+
+    /// The directory at `path`, made with its parents where it is missing.
+    fn parent(&mut self, path: &[OsString]) -> Result<Parent> {
+        let known = match self.parent.take() {
+            Some(known) if path.starts_with(&known.asked) => known,
+            _ => Parent { asked: Vec::new(), real: Vec::new(), fd: clone(&self.root)? },
+        };
+        let rest: PathBuf = path[known.asked.len()..].iter().collect();
+        if rest.as_os_str().is_empty() {
+            return Ok(known);
+        }
+        let inside = ResolveFlags::RESOLVE_BENEATH | ResolveFlags::RESOLVE_NO_SYMLINKS;
+        match openat2(known.fd.as_fd(), &rest, OFlag::O_PATH | OFlag::O_DIRECTORY, 0, inside) {
+            Ok(fd) => {
+                let mut real = known.real;
+                real.extend_from_slice(&path[known.asked.len()..]);
+                Ok(Parent { asked: path.to_vec(), real, fd })
+            }
+            Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => self.walk(path),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// As [`Self::parent`], component by component from the root: follows links inside the root and makes what is missing.
+    fn walk(&mut self, path: &[OsString]) -> Result<Parent> {
+        let mut todo: VecDeque<OsString> = path.iter().cloned().collect();
+        let mut here = Parent { asked: path.to_vec(), real: Vec::new(), fd: clone(&self.root)? };
+        let mut links = 0;
+        while let Some(name) = todo.pop_front() {
+            if name == ".." {
+                here.real.pop();
+                here.fd = self.open_real(&here.real)?;
+                continue;
+            }
+            let Some(target) = self.descend(&mut here, &name)? else { continue };
+            links += 1;
+            ensure!(links <= MAX_LINKS, "parent {:?}: {}", name.to_string_lossy(), Errno::ELOOP.desc());
+            if target.as_bytes().starts_with(b"/") {
+                here.real.clear();
+                here.fd = clone(&self.root)?;
+            }
+            for component in target.as_bytes().split(|&b| b == b'/').rev() {
+                if !component.is_empty() && component != b"." {
+                    todo.push_front(OsStr::from_bytes(component).to_owned());
+                }
+            }
+        }
+        Ok(here)
+    }
+
+    /// Enters `name`, or returns the target of the link that it is.
+    fn descend(&mut self, here: &mut Parent, name: &OsStr) -> Result<Option<OsString>> {
+        let dir = here.fd.as_fd();
+        let child = here.child(name);
+        match stat_entry(dir, name)? {
+            Some(stat) if file_type(&stat) == SFlag::S_IFDIR => {}
+            Some(stat) if file_type(&stat) == SFlag::S_IFLNK => {
+                return Ok(Some(readlinkat(dir, name).called("readlinkat", name.display())?));
+            }
+            Some(stat) if is_whiteout(&stat) => {
+                remove_tree(dir, name)?;
+                self.make_parent(here, &child, None)?;
+                self.set_opaque(here.fd.as_fd(), name)?;
+            }
+            Some(_) => return Err(SysError::new("openat", name.display(), Errno::ENOTDIR)).context("parent"),
+            None => match self.below.find(&child)? {
+                Some(Found::Symlink(target)) => return Ok(Some(target)),
+                found => self.make_parent(here, &child, found)?,
+            },
+        }
+        here.fd = openat(here.fd.as_fd(), name, dir_flags(), Mode::empty()).called("openat", name.display())?;
+        here.real = child;
+        Ok(None)
+    }
+
+    /// A directory that the tar does not mention, with the attributes it has below.
+    fn make_parent(&mut self, here: &Parent, path: &[OsString], found: Option<Found>) -> Result<()> {
+        let Some(name) = path.last() else { return Ok(()) };
+        let dir = here.fd.as_fd();
+        mkdirat(dir, name.as_os_str(), Mode::S_IRWXU).called("mkdirat", name.display())?;
+        let mut time = Time::default();
+        let (owner, mode) = match found {
+            Some(Found::Directory(stat)) => {
+                time = Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec };
+                ((stat.st_uid, stat.st_gid), stat.st_mode & 0o7777)
+            }
+            _ => ((0, 0), 0o755),
+        };
+        chown(dir, name, owner)?;
+        chmod(dir, name, mode)?;
+        self.times.push((path.iter().collect(), time));
+        Ok(())
+    }
+
+    fn open_real(&self, real: &[OsString]) -> Result<OwnedFd> {
+        if real.is_empty() {
+            return clone(&self.root);
+        }
+        let path: PathBuf = real.iter().collect();
+        let inside = ResolveFlags::RESOLVE_BENEATH | ResolveFlags::RESOLVE_NO_SYMLINKS;
+        Ok(openat2(self.root.as_fd(), &path, OFlag::O_PATH | OFlag::O_DIRECTORY, 0, inside)?)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.hide_root {
+            for name in self.below.root_names()? {
+                let root = Parent { asked: Vec::new(), real: Vec::new(), fd: clone(&self.root)? };
+                self.whiteout(&root, &name)?;
+            }
+        }
+        let inside = ResolveFlags::RESOLVE_BENEATH | ResolveFlags::RESOLVE_NO_SYMLINKS;
+        for (path, time) in std::mem::take(&mut self.times) {
+            let fd = match openat2(self.root.as_fd(), &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0, inside) {
+                Ok(fd) => fd,
+                // A later entry put something else there.
+                Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => continue,
+                Err(e) => return Err(e.into()),
+            };
+            let time = timespec(time);
+            futimens(fd.as_fd(), &time, &time).called("futimens", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+/// Where an entry goes.
+struct Place<'a> {
+    parent: &'a Parent,
+    name: &'a OsStr,
+}
+
+#[derive(PartialEq)]
+enum Placed {
+    Fresh,
+    Replaced,
+}
+
+/// The components of a name, cleaned lexically: `.` and empty ones dropped, `..` never above the root.
+fn components(name: &OsStr) -> Vec<OsString> {
+    let mut path = Vec::new();
+    for component in name.as_bytes().split(|&b| b == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => drop(path.pop()),
+            _ => path.push(OsStr::from_bytes(component).to_owned()),
+        }
+    }
+    path
+}
+
+/// image-spec layer.md, "Representing Changes"; `.wh..wh.*` other than the opaque mark is AUFS' own.
+fn classify(path: &[OsString]) -> Result<Name<'_>> {
+    let Some((last, parents)) = path.split_last() else { return Ok(Name::Root) };
+    for parent in parents {
+        if parent.as_bytes().starts_with(b".wh..wh.") {
+            return Ok(Name::Ignored);
+        }
+        ensure!(!parent.as_bytes().starts_with(b".wh."), "a whiteout cannot have children");
+    }
+    let Some(hidden) = last.as_bytes().strip_prefix(b".wh.") else { return Ok(Name::Plain(last)) };
+    match hidden {
+        b".wh..opq" => Ok(Name::Opaque),
+        b"" | b"." | b".." => bail!("invalid whiteout name"),
+        _ if hidden.starts_with(b".wh.") => Ok(Name::Ignored),
+        _ => Ok(Name::Whiteout(OsStr::from_bytes(hidden))),
+    }
+}
+
+fn clone(fd: &OwnedFd) -> Result<OwnedFd> {
+    fd.try_clone().context("duplicating a descriptor of the layer")
+}
+
+fn timespec(time: Time) -> TimeSpec {
+    TimeSpec::new(time.seconds, time.nanoseconds)
+}
+
+fn mknod(dir: BorrowedFd, name: &OsStr, node: (SFlag, u64)) -> Result<()> {
+    let mode = Mode::empty();
+    Ok(mknodat(dir, name, node.0, mode, node.1).called("mknodat", name.display())?)
+}
+
+fn chown(dir: BorrowedFd, name: &OsStr, owner: (u32, u32)) -> SysResult<()> {
+    let (uid, gid) = (Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)));
+    fchownat(dir, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW).called("fchownat", name.display())
+}
+
+/// Only on what was just made and is no link: nobody else can reach the directory (0700 above it).
+fn chmod(dir: BorrowedFd, name: &OsStr, mode: u32) -> SysResult<()> {
+    let mode = Mode::from_bits_truncate(mode);
+    fchmodat(dir, name, mode, FchmodatFlags::FollowSymlink).called("fchmodat", name.display())
+}
+
+fn set_xattr(place: &Place, key: &OsStr, value: &[u8]) -> Result<()> {
+    let name = key.as_bytes();
+    let dropped = name.starts_with(b"trusted.")
+        || name.starts_with(b"user.overlay.")
+        || (name.starts_with(b"security.") && name != b"security.capability");
+    if dropped {
+        return Ok(());
+    }
+    let known = ["user.", "security.", "system.posix_acl_"].iter().any(|prefix| name.starts_with(prefix.as_bytes()));
+    ensure!(known, "extended attribute {:?} is of no known kind", key.to_string_lossy());
+    match lsetxattrat(place.parent.fd.as_fd(), place.name, key, value) {
+        // A file system without user attributes loses notes, not protections.
+        Err(e) if e.errno() == Errno::EOPNOTSUPP && name.starts_with(b"user.") => Ok(()),
+        result => Ok(result?),
+    }
+}
