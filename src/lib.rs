@@ -10,6 +10,7 @@ pub mod error;
 pub mod host;
 pub mod image;
 pub mod lifecycle;
+pub mod logs;
 pub mod manifest;
 pub mod paths;
 pub mod plan;
