@@ -1,0 +1,171 @@
+//! The files that podshim writes for a pod's containers (pod-api.md §14).
+
+use crate::paths::PodDirs;
+use crate::plan::config::{Dns, DnsBase, HostAlias, NetworkMode, PodSandboxConfig};
+use crate::sys::{Called, SysResult};
+use std::net::IpAddr;
+use std::path::Path;
+
+const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where systemd-resolved keeps the servers behind its stub, which a pod cannot reach at 127.0.0.53.
+const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
+const MAX_NAMESERVERS: usize = 3;
+const MAX_SEARCHES: usize = 32;
+
+/// Writes `hosts`, `resolv.conf` and `hostname`. They are written anew at each start of a container, as a kubelet does.
+pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAddr]) -> SysResult<()> {
+    let directory = dirs.data.join("etc");
+    std::fs::create_dir_all(&directory).called("mkdir", directory.display())?;
+    let host_network = config.namespaces.network == NetworkMode::Host;
+    let hosts = if host_network {
+        let host = std::fs::read_to_string("/etc/hosts").called("read", "/etc/hosts")?;
+        format!("# Kubernetes-managed hosts file (host network).\n{host}{}", aliases(&config.host_aliases))
+    } else {
+        pod_hosts(&config.hostname, &config.host_aliases, addresses)
+    };
+    let hostname = if host_network {
+        let name = nix::unistd::gethostname().called("gethostname", "")?;
+        name.to_string_lossy().into_owned()
+    } else {
+        config.hostname.clone()
+    };
+    let base = match &config.dns.base {
+        DnsBase::Empty => String::new(),
+        DnsBase::File(path) => std::fs::read_to_string(path).called("read", path.display())?,
+        DnsBase::HostFile => host_resolv_conf()?,
+    };
+    for (name, text) in
+        [("hosts", hosts), ("resolv.conf", resolv_conf(&base, &config.dns)), ("hostname", format!("{hostname}\n"))]
+    {
+        let path = dirs.etc(name);
+        // In place: containers that run have this very file mounted.
+        std::fs::write(&path, text).called("write", path.display())?;
+    }
+    Ok(())
+}
+
+fn host_resolv_conf() -> SysResult<String> {
+    let read = |path: &str| match std::fs::read_to_string(path) {
+        // A host without the file resolves by 127.0.0.1, and so does the pod; see resolv.conf(5).
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        other => other.called("read", path),
+    };
+    let text = read(HOST_RESOLV_CONF)?;
+    let stub_only = Parsed::new(&text).servers == ["127.0.0.53"];
+    if stub_only && Path::new(SYSTEMD_RESOLV_CONF).exists() { read(SYSTEMD_RESOLV_CONF) } else { Ok(text) }
+}
+
+fn pod_hosts(hostname: &str, host_aliases: &[HostAlias], addresses: &[IpAddr]) -> String {
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n\
+         127.0.0.1\tlocalhost\n\
+         ::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\n\
+         fe00::0\tip6-mcastprefix\n\
+         fe00::1\tip6-allnodes\n\
+         fe00::2\tip6-allrouters\n",
+    );
+    if addresses.is_empty() {
+        // A pod with loopback only still finds itself by its name.
+        text.push_str(&format!("127.0.0.1\t{hostname}\n"));
+    }
+    for address in addresses {
+        text.push_str(&format!("{address}\t{hostname}\n"));
+    }
+    text + &aliases(host_aliases)
+}
+
+fn aliases(list: &[HostAlias]) -> String {
+    if list.is_empty() {
+        return String::new();
+    }
+    let lines: String = list.iter().map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t"))).collect();
+    format!("\n# Entries added by HostAliases.\n{lines}")
+}
+
+#[derive(Default)]
+struct Parsed {
+    servers: Vec<String>,
+    searches: Vec<String>,
+    options: Vec<String>,
+}
+
+impl Parsed {
+    /// resolv.conf(5): the last `search` (or `domain`) line counts.
+    fn new(text: &str) -> Parsed {
+        let mut parsed = Parsed::default();
+        for line in text.lines() {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            match words.next().as_deref() {
+                Some("nameserver") => parsed.servers.extend(words.next()),
+                Some("search" | "domain") => {
+                    parsed.searches =
+                        words.map(|d| d.trim_end_matches('.').to_owned()).filter(|d| !d.is_empty()).collect();
+                }
+                Some("options") => parsed.options = words.collect(),
+                _ => {}
+            }
+        }
+        parsed
+    }
+}
+
+fn append(list: &mut Vec<String>, more: &[String]) {
+    for item in more {
+        if !list.contains(item) {
+            list.push(item.clone());
+        }
+    }
+}
+
+fn option_name(option: &str) -> &str {
+    option.split(':').next().unwrap_or(option)
+}
+
+/// The base with dnsConfig appended; the kernel's resolver limits are kept, what is over them is dropped.
+fn resolv_conf(base: &str, dns: &Dns) -> String {
+    let mut parsed = Parsed::new(base);
+    append(&mut parsed.servers, &dns.servers);
+    append(&mut parsed.searches, &dns.searches);
+    parsed.options.retain(|o| dns.options.iter().all(|own| option_name(own) != option_name(o)));
+    parsed.options.extend(dns.options.iter().cloned());
+    parsed.servers.truncate(MAX_NAMESERVERS);
+    parsed.searches.truncate(MAX_SEARCHES);
+    let mut text = String::new();
+    for (keyword, words) in [("search", &parsed.searches), ("options", &parsed.options)] {
+        if !words.is_empty() {
+            text.push_str(&format!("{keyword} {}\n", words.join(" ")));
+        }
+    }
+    let servers: String = parsed.servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    servers + &text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s14_hosts() {
+        let alias = HostAlias { ip: "10.0.0.9".into(), hostnames: vec!["a".into(), "b".into()] };
+        let text = pod_hosts("web", &[alias], &["10.1.2.3".parse().unwrap(), "fd00::1".parse().unwrap()]);
+        assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
+        assert!(text.ends_with("10.1.2.3\tweb\nfd00::1\tweb\n\n# Entries added by HostAliases.\n10.0.0.9\ta\tb\n"));
+        assert!(pod_hosts("web", &[], &[]).ends_with("127.0.0.1\tweb\n"));
+    }
+
+    #[test]
+    fn s14_resolv_conf() {
+        let base = "domain old.example.\nsearch a.example. .\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions ndots:1 edns0\n";
+        let dns = Dns {
+            base: DnsBase::HostFile,
+            servers: vec!["10.0.0.2".into(), "10.0.0.3".into(), "10.0.0.4".into()],
+            searches: vec!["a.example".into(), "b.example".into()],
+            options: vec!["ndots:5".into()],
+        };
+        let expected = "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n\
+                        search a.example b.example\noptions edns0 ndots:5\n";
+        assert_eq!(resolv_conf(base, &dns), expected);
+        assert_eq!(resolv_conf("", &Dns { servers: vec!["9.9.9.9".into()], ..Dns::default() }), "nameserver 9.9.9.9\n");
+    }
+}

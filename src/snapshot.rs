@@ -1,0 +1,117 @@
+//! A container's root file system: overlayfs over the image's layers, with an upper directory per instance.
+//!
+//! The result is a detached mount: the container's init attaches it in its own mount namespace, so the host never sees it
+//! and nothing has to be unmounted.
+
+use crate::image;
+use crate::sys::mount::{FsContext, attr};
+use crate::sys::{Called, SysError, SysResult};
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// Mounts `layers` (lowest first) below the writable directory `data`, which is made. Errors undo that.
+pub fn prepare(layers: &[PathBuf], data: &Path) -> Result<OwnedFd> {
+    ensure!(!layers.is_empty(), "the image has no layers");
+    let (upper, work) = (data.join("upper"), data.join("work"));
+    for dir in [&upper, &work] {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).called("mkdir", dir.display())?;
+    }
+    // The upper directory's mode is that of the container's root directory.
+    std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755)).called("chmod", upper.display())?;
+    let mounted = mount_overlay(layers, &upper, &work).map_err(explain);
+    mounted.with_context(|| format!("mounting the root file system of {} layers", layers.len()))
+}
+
+/// Puts an instance's writable directory away.
+pub fn remove(data: &Path) -> Result<()> {
+    Ok(remove_tree(data)?)
+}
+
+/// Removes a directory with everything in it, however deep a container has made it; gone already counts as done.
+pub fn remove_tree(path: &Path) -> SysResult<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(SysError::new("rmdir", path.display(), Errno::EINVAL));
+    };
+    match std::fs::File::open(parent) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => image::tree::remove_tree(other.called("open", parent.display())?.as_fd(), name),
+    }
+}
+
+fn directory(path: &Path) -> SysResult<OwnedFd> {
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).called("open", path.display())
+}
+
+fn mount_overlay(layers: &[PathBuf], upper: &Path, work: &Path) -> SysResult<OwnedFd> {
+    // overlayfs lists the topmost layer first.
+    let lowers: Vec<OwnedFd> = layers.iter().rev().map(|layer| directory(layer)).collect::<SysResult<_>>()?;
+    match mount_one_by_one(&lowers, upper, work) {
+        // Before Linux 6.8 `lowerdir+` is unknown: 6.5 and later say so at once, older ones (which take any option and read
+        // them all in the end) when the context is created. There is only one string then, of at most 255 bytes.
+        Err(first) if first.errno() == Errno::EINVAL => match mount_by_string(&lowers, upper, work) {
+            // So that was not the reason.
+            Err(again) if again.errno() == Errno::EINVAL => Err(first),
+            other => other,
+        },
+        other => other,
+    }
+}
+
+fn mount_one_by_one(lowers: &[OwnedFd], upper: &Path, work: &Path) -> SysResult<OwnedFd> {
+    let context = FsContext::open("overlay")?;
+    context.set("source", "overlay")?;
+    for fd in lowers {
+        context.set("lowerdir+", format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    }
+    context.set("upperdir", upper)?;
+    context.set("workdir", work)?;
+    context.mount(attr::RELATIME)
+}
+
+/// [`mount_one_by_one`] for kernels without `lowerdir+`: short names, relative to /proc/self/fd.
+fn mount_by_string(lowers: &[OwnedFd], upper: &Path, work: &Path) -> SysResult<OwnedFd> {
+    const MAX_OPTION: usize = 255;
+    let names: Vec<String> = lowers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    let list = names.join(":");
+    if list.len() > MAX_OPTION {
+        return Err(SysError::new(
+            "fsconfig",
+            format_args!("lowerdir: {} layers take Linux 6.8", lowers.len()),
+            Errno::E2BIG,
+        ));
+    }
+    let (upper, work) = (directory(upper)?, directory(work)?);
+    let context = FsContext::open("overlay")?;
+    context.set("source", "overlay")?;
+    let back = directory(Path::new("."))?;
+    nix::unistd::chdir("/proc/self/fd").called("chdir", "/proc/self/fd")?;
+    let mounted = (|| {
+        context.set("lowerdir", &list)?;
+        context.set("upperdir", upper.as_raw_fd().to_string())?;
+        context.set("workdir", work.as_raw_fd().to_string())?;
+        context.mount(attr::RELATIME)
+    })();
+    nix::unistd::fchdir(&back).called("fchdir", "back")?;
+    mounted
+}
+
+/// Some of overlayfs' errnos mislead.
+fn explain(error: SysError) -> anyhow::Error {
+    let hint = match error.errno() {
+        Errno::ELOOP => Some("overlayfs: a layer is used as the upper directory too, or layers overlap"),
+        Errno::ENODEV => Some("this kernel has no overlayfs: `modprobe overlay`"),
+        Errno::EINVAL => Some(
+            "overlayfs: the file system of podshim's data directory cannot hold an upper directory (is it an overlay itself? use --root on a disk)",
+        ),
+        _ => None,
+    };
+    match hint {
+        Some(hint) => anyhow::Error::new(error).context(hint),
+        None => error.into(),
+    }
+}
