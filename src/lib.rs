@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod network;
 pub mod paths;
 pub mod plan;
+pub mod runtime;
 pub mod snapshot;
 pub mod sys;
 pub mod volumes;

@@ -1,0 +1,369 @@
+//! Init: performs the steps in the new process, which then becomes the container.
+//!
+//! It runs in a copy of the supervisor's memory after clone3(2): it may allocate, but nothing it does is seen outside but
+//! through the kernel. Whatever fails ends it; nothing is best effort but what a step's text says.
+
+use super::handshake::{self, FailureKind, FromInit, START, StepFailure};
+use super::mounts;
+use super::step::{NamespaceKind, Step};
+use crate::host::cgroup::CgroupSetup;
+use crate::sys::mount::{self, Depth, Propagation, SetAttr};
+use crate::sys::{Called, SysError, SysResult, process, socket};
+use nix::errno::Errno;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The descriptors that steps use; opened by the supervisor, so that init walks no host path.
+pub struct Handles {
+    /// The hand-off.
+    pub sync: OwnedFd,
+    /// The detached mount of the root file system.
+    pub rootfs: Option<OwnedFd>,
+    /// Detached mounts, in the order of the `Bind` steps.
+    pub binds: Vec<OwnedFd>,
+    /// Namespaces to join.
+    pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// `cgroup.procs` of the container's cgroups; empty when clone3 put init there.
+    pub cgroups: Vec<OwnedFd>,
+    /// stdin, stdout, stderr; unused with a terminal.
+    pub stdio: [OwnedFd; 3],
+    /// A detached mount of the host's /dev/null, verified; what masks of files show.
+    pub null: Option<OwnedFd>,
+    /// Which cgroup hierarchies there are.
+    pub cgroup_setup: CgroupSetup,
+}
+
+/// An error of a step.
+pub(super) struct StepError {
+    pub(super) message: String,
+    pub(super) kind: FailureKind,
+}
+
+impl From<SysError> for StepError {
+    fn from(error: SysError) -> Self {
+        StepError { message: error.to_string(), kind: FailureKind::Setup }
+    }
+}
+
+impl StepError {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        StepError { message: message.into(), kind: FailureKind::Setup }
+    }
+}
+
+pub(super) type StepResult = Result<(), StepError>;
+
+/// Performs `steps`, the last of which is `Exec`. Never returns: the process becomes the container or ends.
+pub(super) fn run(steps: &[Step], mut handles: Handles) -> ! {
+    let covers = handles.null.take().map(mounts::Covers::new);
+    let mut init = Init { handles, binds: 0, terminal: None, covers };
+    // Nothing of the supervisor's stays open in a process that a container may come to see, and modes are meant as written:
+    // `User` sets the container's own mask.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let prepared = process::close_all_but(&init.kept()).and_then(|()| process::reset_signals());
+    if let Err(error) = prepared {
+        init.fail(String::from("Prepare"), error.into());
+    }
+    for step in steps {
+        if let Err(error) = init.perform(step) {
+            init.fail(step.name(), error);
+        }
+    }
+    init.fail(String::from("Exec"), StepError::new("the list of steps does not end in execve"));
+}
+
+struct Init {
+    handles: Handles,
+    binds: usize,
+    terminal: Option<OwnedFd>,
+    covers: Option<mounts::Covers>,
+}
+
+/// What fits into one message of the hand-off with room to spare; names and paths of an image can be longer.
+const MAX_TEXT: usize = 4096;
+
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+    }
+    text
+}
+
+impl Init {
+    /// Every descriptor that a step may need.
+    fn kept(&self) -> Vec<BorrowedFd<'_>> {
+        let handles = &self.handles;
+        let mut kept = vec![handles.sync.as_fd()];
+        kept.extend(
+            handles.rootfs.iter().chain(&handles.binds).chain(&handles.cgroups).chain(&handles.stdio).map(AsFd::as_fd),
+        );
+        kept.extend(handles.namespaces.iter().map(|(_, fd)| fd.as_fd()));
+        kept.extend(self.covers.iter().map(mounts::Covers::as_fd));
+        kept
+    }
+
+    fn fail(&self, step: String, error: StepError) -> ! {
+        let StepError { message, kind } = error;
+        let (step, message) = (cut(step), cut(message));
+        let code = match kind {
+            FailureKind::Setup => 125,
+            FailureKind::CommandNotExecutable => 126,
+            FailureKind::CommandNotFound => 127,
+        };
+        // If the supervisor is gone there is nobody left to tell.
+        let _ = handshake::send(self.handles.sync.as_fd(), &FromInit::Failed(StepFailure { step, message, kind }), &[]);
+        process::exit_now(code)
+    }
+
+    fn note(&self, text: String) -> StepResult {
+        Ok(handshake::send(self.handles.sync.as_fd(), &FromInit::Note { text: cut(text) }, &[])?)
+    }
+
+    fn perform(&mut self, step: &Step) -> StepResult {
+        match step {
+            Step::DieWithSupervisor => Ok(process::set_parent_death_signal(libc::SIGKILL)?),
+            Step::JoinCgroup => self.join_cgroup(),
+            Step::OomScoreAdj { value } => self.oom_score_adj(*value),
+            Step::JoinNamespace { kind } => self.join_namespace(*kind),
+            Step::NewCgroupNamespace => {
+                let flag = NamespaceKind::Cgroup.flag();
+                Ok(nix::sched::unshare(flag).called("unshare", "CLONE_NEWCGROUP")?)
+            }
+            Step::EnterPidNamespace => self.enter_pid_namespace(),
+            Step::StopPropagation => stop_propagation(),
+            Step::Pivot { path } => self.pivot(path),
+            Step::MountFileSystem { kind, target, attributes, options } => {
+                mounts::file_system(kind, target, *attributes, options)
+            }
+            Step::MountCgroups { target, attributes } => {
+                mounts::cgroups(&self.handles.cgroup_setup, target, *attributes)
+            }
+            Step::Bind { source, target, attributes, propagation } => {
+                let Some(tree) = self.handles.binds.get(self.binds) else {
+                    return Err(StepError::new(format!("no descriptor of {}", source.display())));
+                };
+                self.binds += 1;
+                mounts::bind(
+                    tree.as_fd(),
+                    mounts::BindAt { source, target, attributes: *attributes, propagation: *propagation },
+                )
+            }
+            Step::Device { path, major, minor } => mounts::device(path, *major, *minor),
+            Step::Symlink { target, path } => mounts::symlink(target, path),
+            Step::HostDevices => mounts::host_devices(),
+            Step::Terminal => self.open_terminal(),
+            Step::Console => match &self.terminal {
+                Some(terminal) => mounts::console(terminal.as_fd()),
+                None => Err(StepError::new("no terminal was opened")),
+            },
+            Step::Mask { path } => match &mut self.covers {
+                Some(covers) => covers.mask(path),
+                None => Err(StepError::new("no mount of /dev/null was prepared")),
+            },
+            Step::ReadonlyPath { path } => mounts::readonly_path(path),
+            Step::ReadonlyRoot => mounts::readonly_root(),
+            Step::Rlimit { kind, soft, hard } => self.rlimit(kind, *soft, *hard),
+            Step::WorkingDirectory { path } => mounts::working_directory(path),
+            Step::Stdio => self.stdio(),
+            Step::WaitForStart => self.wait_for_start(),
+            Step::BoundingSet { keep } => {
+                let drop = (0..=process::last_capability()).filter(|n| keep & (1 << n) == 0);
+                Ok(drop.into_iter().try_for_each(process::drop_bounding_capability)?)
+            }
+            Step::NoNewPrivileges => Ok(process::set_no_new_privs()?),
+            Step::Seccomp { profile } => {
+                let filter = super::seccomp::compile(profile).map_err(|e| StepError::new(format!("{e:#}")))?;
+                Ok(crate::sys::seccomp::load(&filter.program, filter.flags)?)
+            }
+            Step::User { uid, gid, groups, umask } => {
+                nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*umask));
+                process::set_keep_capabilities()?;
+                Ok(process::become_user(*uid, *gid, groups)?)
+            }
+            Step::Capabilities { masks } => {
+                process::set_capabilities(*masks)?;
+                Ok(process::clear_ambient_capabilities()?)
+            }
+            Step::Exec { arguments, environment } => exec(arguments, environment),
+        }
+    }
+
+    fn join_cgroup(&self) -> StepResult {
+        for file in &self.handles.cgroups {
+            nix::unistd::write(file, b"0").called("write", mount::fd_name(file.as_fd()))?;
+        }
+        Ok(())
+    }
+
+    fn oom_score_adj(&self, value: i32) -> StepResult {
+        match std::fs::write("/proc/self/oom_score_adj", value.to_string()).called("write", "/proc/self/oom_score_adj")
+        {
+            // Lowering takes CAP_SYS_RESOURCE; containerd goes on as well (restrict_oom_score_adj).
+            Err(e) if e.errno() == Errno::EACCES => {
+                self.note(format!("oom_score_adj stays as it is, {value} takes CAP_SYS_RESOURCE"))
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn join_namespace(&self, kind: NamespaceKind) -> StepResult {
+        match self.handles.namespaces.iter().find(|(k, _)| *k == kind) {
+            Some((_, fd)) => Ok(nix::sched::setns(fd, kind.flag()).called("setns", kind.file())?),
+            None => Err(StepError::new(format!("no descriptor of the {} namespace", kind.file()))),
+        }
+    }
+
+    fn enter_pid_namespace(&mut self) -> StepResult {
+        self.join_namespace(NamespaceKind::Pid)?;
+        // Descriptors of namespaces of the host's /proc are a way back that the others must not find.
+        self.handles.namespaces.clear();
+        self.handles.cgroups.clear();
+        self.handles.rootfs = None;
+        let Some(child) = process::clone_sibling()? else { return Ok(()) };
+        handshake::send(self.handles.sync.as_fd(), &FromInit::Born { pid: child.pid }, &[child.pidfd.as_fd()])?;
+        process::exit_now(0)
+    }
+
+    fn pivot(&self, path: &Path) -> StepResult {
+        let Some(rootfs) = &self.handles.rootfs else {
+            return Err(StepError::new("no root file system was prepared"));
+        };
+        let target = nix::fcntl::open(
+            path,
+            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC,
+            nix::sys::stat::Mode::empty(),
+        )
+        .called("open", path.display())?;
+        mount::attach(rootfs.as_fd(), target.as_fd())?;
+        nix::unistd::fchdir(rootfs).called("fchdir", path.display())?;
+        Ok(mount::pivot_to_cwd()?)
+    }
+
+    fn open_terminal(&mut self) -> StepResult {
+        let (master, peer) = mounts::open_terminal()?;
+        handshake::send(self.handles.sync.as_fd(), &FromInit::Terminal, &[master.as_fd()])?;
+        self.terminal = Some(peer);
+        Ok(())
+    }
+
+    fn rlimit(&self, kind: &str, soft: u64, hard: u64) -> StepResult {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let resource = match kind {
+            "RLIMIT_NOFILE" => Resource::RLIMIT_NOFILE,
+            "RLIMIT_CORE" => Resource::RLIMIT_CORE,
+            "RLIMIT_NPROC" => Resource::RLIMIT_NPROC,
+            "RLIMIT_MEMLOCK" => Resource::RLIMIT_MEMLOCK,
+            "RLIMIT_STACK" => Resource::RLIMIT_STACK,
+            other => return Err(StepError::new(format!("{other} is not supported"))),
+        };
+        match setrlimit(resource, soft, hard) {
+            Err(Errno::EPERM) => {
+                let (_, allowed) = getrlimit(resource).called("getrlimit", kind)?;
+                let (soft, clamped) = (soft.min(allowed), hard.min(allowed));
+                setrlimit(resource, soft, clamped).called("setrlimit", kind)?;
+                self.note(format!("{kind} is {soft}:{clamped}, a hard limit of {hard} takes CAP_SYS_RESOURCE"))
+            }
+            other => Ok(other.called("setrlimit", kind)?),
+        }
+    }
+
+    fn stdio(&mut self) -> StepResult {
+        nix::unistd::setsid().called("setsid", "")?;
+        if let Some(terminal) = &self.terminal {
+            process::set_controlling_terminal(terminal.as_fd())?;
+            for number in 0..3 {
+                process::set_standard(terminal.as_fd(), number)?;
+            }
+            return Ok(());
+        }
+        let [stdin, stdout, stderr] = &self.handles.stdio;
+        for (number, fd) in [stdin, stdout, stderr].into_iter().enumerate() {
+            process::set_standard(fd.as_fd(), number as i32)?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_start(&self) -> StepResult {
+        handshake::send(self.handles.sync.as_fd(), &FromInit::Ready, &[])?;
+        match socket::receive(self.handles.sync.as_fd())? {
+            socket::Received::Message(bytes, _) if bytes == START => {}
+            // The supervisor is gone or gave up: nobody waits for an answer.
+            _ => process::exit_now(125),
+        }
+        // From here on the container outlives its supervisor.
+        Ok(process::set_parent_death_signal(0)?)
+    }
+}
+
+fn stop_propagation() -> StepResult {
+    let root = std::fs::File::open("/").called("open", "/")?;
+    let change = SetAttr { set: 0, propagation: Some(Propagation::Slave), depth: Depth::Recursive };
+    Ok(mount::set_attributes(root.as_fd(), change)?)
+}
+
+fn c_strings(list: &[String]) -> Result<Vec<CString>, StepError> {
+    list.iter()
+        .map(|text| CString::new(text.as_str()).map_err(|_| StepError::new(format!("{text:?} contains a NUL byte"))))
+        .collect()
+}
+
+fn exec(arguments: &[String], environment: &[String]) -> StepResult {
+    let command = arguments.first().map(String::as_str).unwrap_or_default();
+    let path = find_command(command, environment)?;
+    let c_path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| StepError::new("NUL in command"))?;
+    let (argv, envp) = (c_strings(arguments)?, c_strings(environment)?);
+    // Everything here is close-on-exec already; this also covers what the supervisor's caller left open (CVE-2024-21626).
+    process::close_on_exec_from(3)?;
+    let error = process::execve(&c_path, &argv, &envp);
+    let (kind, what) = match error.errno() {
+        Errno::ENOENT => {
+            (FailureKind::CommandNotFound, "no such file or directory (is its interpreter there?)".to_owned())
+        }
+        Errno::ENOEXEC => {
+            (FailureKind::CommandNotExecutable, "exec format error (not a program for this machine?)".to_owned())
+        }
+        Errno::EACCES => (FailureKind::CommandNotExecutable, "permission denied".to_owned()),
+        _ => (FailureKind::CommandNotExecutable, error.to_string()),
+    };
+    Err(StepError { message: format!("exec: {command:?}: {what}"), kind })
+}
+
+/// Go's exec.LookPath, whose words runc and so Kubernetes report.
+fn find_command(command: &str, environment: &[String]) -> Result<PathBuf, StepError> {
+    let executable = |path: &Path| -> SysResult<bool> {
+        let metadata = std::fs::metadata(path).called("stat", path.display())?;
+        Ok(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if command.contains('/') {
+        return match executable(Path::new(command)) {
+            Ok(true) => Ok(PathBuf::from(command)),
+            Ok(false) => Err(StepError {
+                message: format!("exec: {command:?}: permission denied"),
+                kind: FailureKind::CommandNotExecutable,
+            }),
+            Err(e) => Err(StepError {
+                message: format!("exec: {command:?}: stat {command}: {}", e.errno().desc().to_lowercase()),
+                kind: FailureKind::CommandNotFound,
+            }),
+        };
+    }
+    let search = environment.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or_default();
+    // An empty element is the working directory in a shell; Go, and so runc, refuses it, and so is it here.
+    search
+        .split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| Path::new(dir).join(command))
+        .find(|path| executable(path).unwrap_or(false))
+        .ok_or_else(|| StepError {
+            message: format!("exec: {command:?}: executable file not found in $PATH"),
+            kind: FailureKind::CommandNotFound,
+        })
+}
+
+/// Duplicates a descriptor (`F_DUPFD_CLOEXEC`).
+pub fn duplicate(fd: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    fd.try_clone_to_owned().called("fcntl F_DUPFD_CLOEXEC", mount::fd_name(fd))
+}

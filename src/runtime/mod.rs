@@ -1,0 +1,153 @@
+//! OCI operations: a `Spec` and open descriptors become a running process.
+//!
+//! In: a [`Spec`], descriptors of everything it mounts or joins. Out: a [`Starting`] child whose hand-off the caller watches.
+//! The caller must be single-threaded; nothing here blocks or waits, and nothing here decides when a container runs.
+
+mod handshake;
+mod init;
+mod mounts;
+pub mod sandbox;
+pub mod seccomp;
+mod step;
+pub mod user;
+
+pub use handshake::receive;
+pub use handshake::{FailureKind, FromInit, Seen, StepFailure};
+pub use init::{Handles, duplicate};
+pub use step::{NamespaceKind, Step, container_steps, exec_steps};
+
+use crate::cgroups::Cgroup;
+use crate::host::cgroup::CgroupSetup;
+use crate::sys::mount::{self, Depth};
+use crate::sys::{Called, SysResult, process, socket};
+use anyhow::{Context, Result};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use oci_spec::runtime::Spec;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Which pid namespace a child is born in.
+pub enum PidNamespace<'a> {
+    /// A new one, whose first process it is.
+    New,
+    /// An existing one, which the child's `EnterPidNamespace` joins.
+    Join(BorrowedFd<'a>),
+    /// The caller's.
+    Inherit,
+}
+
+/// What a child takes along.
+pub struct Request<'a> {
+    /// The steps it performs.
+    pub steps: &'a [Step],
+    /// The root file system; `None` in `exec`.
+    pub rootfs: Option<OwnedFd>,
+    /// Detached mounts in the order of the bind steps.
+    pub binds: Vec<OwnedFd>,
+    /// Namespaces that it joins.
+    pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// Its pid namespace.
+    pub pid_namespace: PidNamespace<'a>,
+    /// Its cgroup.
+    pub cgroup: &'a Cgroup,
+    /// Its standard descriptors.
+    pub stdio: [OwnedFd; 3],
+}
+
+/// What the calling process keeps open to start children: opened once.
+pub struct Launcher {
+    null: OwnedFd,
+    cgroup_setup: CgroupSetup,
+}
+
+/// A child that performs its steps.
+#[derive(Debug)]
+pub struct Starting {
+    /// The child.
+    pub child: process::Child,
+    /// The hand-off, non-blocking.
+    pub sync: OwnedFd,
+}
+
+impl Launcher {
+    /// Opens /dev/null, verified to be that device.
+    pub fn new(cgroup_setup: CgroupSetup) -> Result<Launcher> {
+        let null = open_null()?;
+        Ok(Launcher { null, cgroup_setup })
+    }
+
+    /// A copy of the descriptor of /dev/null.
+    pub fn null(&self) -> SysResult<OwnedFd> {
+        duplicate(self.null.as_fd())
+    }
+
+    /// clone3(2): the child performs the request's steps. In the parent, everything that it took along is closed again.
+    pub fn launch(&self, request: Request<'_>) -> Result<Starting> {
+        let (ours, theirs) = socket::pair()?;
+        let mut flags = 0;
+        let mut namespaces = request.namespaces;
+        if request.rootfs.is_some() {
+            flags |= libc::CLONE_NEWNS as u64;
+        }
+        match request.pid_namespace {
+            PidNamespace::New => flags |= libc::CLONE_NEWPID as u64,
+            PidNamespace::Join(fd) => namespaces.push((NamespaceKind::Pid, duplicate(fd)?)),
+            PidNamespace::Inherit => {}
+        }
+        // Only who makes a mount namespace has paths to be masked.
+        let null = if flags & libc::CLONE_NEWNS as u64 != 0 {
+            Some(mount::clone_tree(self.null.as_fd(), Depth::Top)?)
+        } else {
+            None
+        };
+        let unified = request.cgroup.unified_dir()?;
+        let handles = Handles {
+            sync: theirs,
+            rootfs: request.rootfs,
+            binds: request.binds,
+            namespaces,
+            cgroups: if unified.is_some() { Vec::new() } else { request.cgroup.join_files()? },
+            stdio: request.stdio,
+            null,
+            cgroup_setup: self.cgroup_setup.clone(),
+        };
+        let cloned = process::clone3(flags, unified.as_ref().map(AsFd::as_fd));
+        if matches!(cloned, Ok(None)) {
+            drop(ours);
+            init::run(request.steps, handles);
+        }
+        let child = cloned.context("starting a process")?.context("clone3 returned no child")?;
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).called("fcntl", "hand-off")?;
+        Ok(Starting { child, sync: ours })
+    }
+}
+
+/// OCI `start`: a child that said that it is created goes on to execve(2).
+pub fn start(hand_off: BorrowedFd<'_>) -> SysResult<()> {
+    socket::send(hand_off, handshake::START, &[])
+}
+
+/// The bundle's `config.json`.
+pub fn write_bundle(spec: &Spec, directory: &std::path::Path) -> Result<()> {
+    let path = directory.join("config.json");
+    let text = serde_json::to_vec_pretty(spec).context("serializing the spec")?;
+    Ok(std::fs::write(&path, text).called("write", path.display())?)
+}
+
+/// Opens a namespace file.
+pub fn open_namespace(path: impl AsRef<std::path::Path>) -> SysResult<OwnedFd> {
+    let path = path.as_ref();
+    open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).called("open", path.display())
+}
+
+/// /dev/null, proven to be character device 1:3: it is what masked files of a container show.
+fn open_null() -> Result<OwnedFd> {
+    let fd = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
+    let status = fstat(&fd).called("fstat", "/dev/null")?;
+    let is_device = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR;
+    anyhow::ensure!(
+        is_device && (major(status.st_rdev), minor(status.st_rdev)) == (1, 3),
+        "the host's /dev/null is not the null device"
+    );
+    Ok(fd)
+}

@@ -1,0 +1,420 @@
+//! The mounts of a container, made by its init after pivot_root(2): no path of the host can be reached any more, sources
+//! are descriptors, and targets are resolved inside the new root without following `/proc` links.
+
+use super::init::{StepError, StepResult};
+use crate::host::cgroup::{CgroupSetup, Version};
+use crate::sys::fs::{ResolveFlags, open_in_root, openat2};
+use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
+use crate::sys::{Called, SysResult, process};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
+
+fn root() -> SysResult<OwnedFd> {
+    nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/")
+}
+
+/// What a mount point must be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TargetKind {
+    Directory,
+    File,
+}
+
+/// Opens the mount point `path`, making what is missing of it: directories with mode 0755, an empty file with 0644.
+fn target(path: &Path, kind: TargetKind) -> Result<OwnedFd, StepError> {
+    let top = root()?;
+    match open_in_root(top.as_fd(), path, OFlag::O_PATH, 0) {
+        Ok(fd) => return Ok(fd),
+        Err(e) if e.errno() == Errno::ENOENT => {}
+        Err(e) if e.errno() == Errno::ELOOP => {
+            let message = format!("{} leads through a link of /proc (or too many links)", path.display());
+            return Err(StepError::new(message));
+        }
+        Err(e) => return Err(e.into()),
+    }
+    let names: Vec<&OsStr> = path
+        .components()
+        .filter_map(|c| match c {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let mut walked = PathBuf::from("/");
+    let mut directory = root()?;
+    for (index, name) in names.iter().enumerate() {
+        walked.push(name);
+        let last = index + 1 == names.len();
+        let make_file = last && kind == TargetKind::File;
+        // Resolved from the root each time, so that an absolute link in the image means what it says there.
+        let opened = open_in_root(top.as_fd(), &walked, OFlag::O_PATH, 0);
+        directory = match opened {
+            Ok(fd) => fd,
+            Err(e) if e.errno() == Errno::ENOENT => {
+                if make_file {
+                    mknodat(&directory, *name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+                        .called("mknodat", walked.display())
+                } else {
+                    mkdirat(&directory, *name, Mode::from_bits_truncate(0o755)).called("mkdirat", walked.display())
+                }
+                .map_err(|e| match e.errno() {
+                    Errno::EEXIST => {
+                        StepError::new(format!("{} is a dangling symbolic link in the image", walked.display()))
+                    }
+                    _ => e.into(),
+                })?;
+                openat2(directory.as_fd(), Path::new(name), OFlag::O_PATH, 0, ResolveFlags::RESOLVE_NO_SYMLINKS)?
+            }
+            Err(e) => return Err(e.into()),
+        };
+    }
+    Ok(directory)
+}
+
+/// A directory of the container's skeleton; a symbolic link anywhere on the way to it is refused, because what is mounted
+/// there must be at that very place (runc's CVE-2019-19921, CVE-2023-27561).
+fn skeleton(path: &Path) -> Result<OwnedFd, StepError> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let open = || {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        openat2(root()?.as_fd(), relative, flags, 0, ResolveFlags::RESOLVE_NO_SYMLINKS | ResolveFlags::RESOLVE_IN_ROOT)
+    };
+    match open() {
+        Err(e) if e.errno() == Errno::ENOENT => {
+            target(path, TargetKind::Directory)?;
+            Ok(open()?)
+        }
+        Err(e) if e.errno() == Errno::ELOOP => {
+            Err(StepError::new(format!("{} or a part of it is a symbolic link in the image", path.display())))
+        }
+        Err(e) if e.errno() == Errno::ENOTDIR => {
+            Err(StepError::new(format!("{} is not a directory in the image", path.display())))
+        }
+        other => Ok(other?),
+    }
+}
+
+fn static_kind(kind: &str) -> Result<&'static str, StepError> {
+    ["proc", "tmpfs", "devpts", "mqueue", "sysfs"]
+        .into_iter()
+        .find(|known| *known == kind)
+        .ok_or_else(|| StepError::new(format!("file system {kind:?} is not supported")))
+}
+
+/// A new instance of a file system at `path`.
+pub(super) fn file_system(kind: &str, path: &Path, attributes: u64, options: &[String]) -> StepResult {
+    let context = FsContext::open(static_kind(kind)?)?;
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => context.set(key, value)?,
+            None => context.flag(option)?,
+        }
+    }
+    let mounted = context.mount(attributes)?;
+    Ok(mount::attach(mounted.as_fd(), skeleton(path)?.as_fd())?)
+}
+
+/// The container's cgroups as it may see them: its cgroup namespace makes its own cgroup the root.
+pub(super) fn cgroups(setup: &CgroupSetup, path: &Path, attributes: u64) -> StepResult {
+    if let [only] = &setup.hierarchies[..]
+        && only.version == Version::V2
+    {
+        let mounted = FsContext::open("cgroup2")?.mount(attributes)?;
+        return Ok(mount::attach(mounted.as_fd(), skeleton(path)?.as_fd())?);
+    }
+    let context = FsContext::open("tmpfs")?;
+    context.set("mode", "755")?;
+    let tmpfs = context.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    mount::attach(tmpfs.as_fd(), skeleton(path)?.as_fd())?;
+    for hierarchy in &setup.hierarchies {
+        let Some(name) = hierarchy.mount.file_name() else { continue };
+        let context = match hierarchy.version {
+            Version::V2 => FsContext::open("cgroup2")?,
+            Version::V1 => {
+                let context = FsContext::open("cgroup")?;
+                for controller in &hierarchy.controllers {
+                    match controller.strip_prefix("name=") {
+                        Some(name) => {
+                            context.flag("none")?;
+                            context.set("name", name)?;
+                        }
+                        None => context.flag(controller)?,
+                    }
+                }
+                context
+            }
+        };
+        mkdirat(&tmpfs, name, Mode::from_bits_truncate(0o755)).called("mkdirat", path.join(name).display())?;
+        let mounted = context.mount(attributes)?;
+        let at = openat2(tmpfs.as_fd(), Path::new(name), OFlag::O_PATH, 0, ResolveFlags::RESOLVE_NO_SYMLINKS)?;
+        mount::attach(mounted.as_fd(), at.as_fd())?;
+        // cpu,cpuacct is found by either name, as on the host.
+        let other_names =
+            |c: &&String| hierarchy.version == Version::V1 && OsStr::new(c.as_str()) != name && !c.contains('=');
+        for controller in hierarchy.controllers.iter().filter(other_names) {
+            nix::unistd::symlinkat(name, &tmpfs, controller.as_str()).called("symlinkat", controller)?;
+        }
+    }
+    let readonly = SetAttr { set: attributes & attr::RDONLY, propagation: None, depth: Depth::Top };
+    Ok(mount::set_attributes(tmpfs.as_fd(), readonly)?)
+}
+
+/// Where and how a tree is attached.
+pub(super) struct BindAt<'a> {
+    pub(super) source: &'a Path,
+    pub(super) target: &'a Path,
+    pub(super) attributes: u64,
+    pub(super) propagation: Propagation,
+}
+
+/// Attaches a detached tree.
+pub(super) fn bind(tree: BorrowedFd<'_>, at: BindAt<'_>) -> StepResult {
+    let source_kind = match file_type(tree)? {
+        SFlag::S_IFDIR => TargetKind::Directory,
+        _ => TargetKind::File,
+    };
+    let target = target(at.target, source_kind)?;
+    let magic = fstatfs(&target).called("fstatfs", at.target.display())?.filesystem_type();
+    if magic == PROC_SUPER_MAGIC || magic == SYSFS_MAGIC {
+        return Err(StepError::new(format!(
+            "{} is in {}, where nothing may be mounted",
+            at.target.display(),
+            if magic == PROC_SUPER_MAGIC { "procfs" } else { "sysfs" }
+        )));
+    }
+    let target_kind =
+        if file_type(target.as_fd())? == SFlag::S_IFDIR { TargetKind::Directory } else { TargetKind::File };
+    if source_kind != target_kind {
+        let word = |kind| if kind == TargetKind::Directory { "a directory" } else { "not a directory" };
+        return Err(StepError::new(format!(
+            "{} is {} but {} in the container is {}",
+            at.source.display(),
+            word(source_kind),
+            at.target.display(),
+            word(target_kind)
+        )));
+    }
+    mount::set_attributes(tree, SetAttr { set: 0, propagation: Some(at.propagation), depth: Depth::Recursive })?;
+    // readOnly means the top mount only (pod-api.md §16); recursiveReadOnly is another field.
+    mount::set_attributes(tree, SetAttr { set: at.attributes, propagation: None, depth: Depth::Top })?;
+    Ok(mount::attach(tree, target.as_fd())?)
+}
+
+fn file_type(fd: BorrowedFd<'_>) -> SysResult<SFlag> {
+    let status = nix::sys::stat::fstat(fd).called("fstat", mount::fd_name(fd))?;
+    Ok(SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()))
+}
+
+/// The directory that holds `path`, and its last name.
+fn parent(path: &Path) -> Result<(OwnedFd, &OsStr), StepError> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(StepError::new(format!("{} has no parent", path.display())));
+    };
+    Ok((skeleton(parent)?, name))
+}
+
+/// A character device, mode 0666.
+pub(super) fn device(path: &Path, major: u32, minor: u32) -> StepResult {
+    let (directory, name) = parent(path)?;
+    let wanted = makedev(major.into(), minor.into());
+    match mknodat(&directory, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), wanted) {
+        // A volume mounted at /dev may hold it already: only the very device is accepted, never what a link leads to.
+        Err(Errno::EEXIST) => {
+            let there = nix::sys::stat::fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .called("fstatat", path.display())?;
+            let kind = SFlag::from_bits_truncate(there.st_mode & SFlag::S_IFMT.bits());
+            if kind != SFlag::S_IFCHR || there.st_rdev != wanted {
+                return Err(StepError::new(format!(
+                    "{} is there already, and not the device {major}:{minor}",
+                    path.display()
+                )));
+            }
+        }
+        other => other.called("mknodat", path.display())?,
+    }
+    Ok(())
+}
+
+/// A symbolic link; one that is there already and says the same is fine.
+pub(super) fn symlink(text: &str, path: &Path) -> StepResult {
+    let (directory, name) = parent(path)?;
+    match nix::unistd::symlinkat(text, &directory, name) {
+        Err(Errno::EEXIST) => {
+            let there = nix::fcntl::readlinkat(&directory, name).called("readlinkat", path.display())?;
+            if there != OsStr::new(text) {
+                return Err(StepError::new(format!("{} is there already, and not a link to {text}", path.display())));
+            }
+            Ok(())
+        }
+        other => Ok(other.called("symlinkat", path.display())?),
+    }
+}
+
+/// Privileged containers have all of the host's devices: sysfs, which shows them, is a namespace-free view of the kernel's
+/// list, so no path of the host is needed.
+pub(super) fn host_devices() -> StepResult {
+    let context = FsContext::open("sysfs")?;
+    let sysfs = context.mount(attr::RDONLY)?;
+    for (list, kind) in [("dev/char", SFlag::S_IFCHR), ("dev/block", SFlag::S_IFBLK)] {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY;
+        let directory = openat2(sysfs.as_fd(), Path::new(list), flags, 0, ResolveFlags::RESOLVE_NO_MAGICLINKS)?;
+        let mut entries = nix::dir::Dir::from_fd(directory).called("fdopendir", list)?;
+        let numbers: Vec<String> =
+            entries.iter().flatten().filter_map(|e| e.file_name().to_str().ok().map(str::to_owned)).collect();
+        for number in numbers.iter().filter(|n| n.contains(':')) {
+            host_device(sysfs.as_fd(), &format!("{list}/{number}"), kind)?;
+        }
+    }
+    Ok(())
+}
+
+fn host_device(sysfs: BorrowedFd<'_>, entry: &str, kind: SFlag) -> StepResult {
+    let uevent = Path::new(entry).join("uevent");
+    let opened = openat2(sysfs, &uevent, OFlag::O_RDONLY, 0, ResolveFlags::RESOLVE_BENEATH);
+    // A device may go while the list is read.
+    let Ok(file) = opened else { return Ok(()) };
+    let text = std::io::read_to_string(std::fs::File::from(file)).called("read", uevent.display())?;
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let (Some(name), Some(major), Some(minor)) = (value("DEVNAME"), value("MAJOR"), value("MINOR")) else {
+        return Ok(());
+    };
+    let (Ok(major), Ok(minor)) = (major.parse::<u64>(), minor.parse::<u64>()) else { return Ok(()) };
+    // Terminals and what the runtime has made itself stay the container's own.
+    if name.contains("..") || name == "console" || name == "ptmx" || name.starts_with("pts/") {
+        return Ok(());
+    }
+    let path = Path::new("/dev").join(name);
+    if let Some(directory) = path.parent() {
+        target(directory, TargetKind::Directory)?;
+    }
+    let (directory, name) = parent(&path)?;
+    match mknodat(&directory, name, kind, Mode::from_bits_truncate(0o660), makedev(major, minor)) {
+        Err(Errno::EEXIST) => Ok(()),
+        other => Ok(other.called("mknodat", path.display())?),
+    }
+}
+
+/// A new pseudo-terminal of the container's own devpts: master and peer, neither opened by a name that the container or
+/// a sibling could have planted (CVE-2025-52565).
+pub(super) fn open_terminal() -> Result<(OwnedFd, OwnedFd), StepError> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
+    let path = Path::new("dev/pts/ptmx");
+    let master =
+        openat2(root()?.as_fd(), path, flags, 0, ResolveFlags::RESOLVE_NO_SYMLINKS | ResolveFlags::RESOLVE_IN_ROOT)?;
+    if fstatfs(&master).called("fstatfs", "/dev/pts/ptmx")?.filesystem_type() != DEVPTS_SUPER_MAGIC {
+        return Err(StepError::new("/dev/pts/ptmx is not of a devpts"));
+    }
+    process::unlock_terminal(master.as_fd())?;
+    let peer = process::terminal_peer(master.as_fd())?;
+    Ok((master, peer))
+}
+
+/// Binds the terminal to /dev/console.
+pub(super) fn console(terminal: BorrowedFd<'_>) -> StepResult {
+    let tree = mount::clone_tree(terminal, Depth::Top)?;
+    let target = target(Path::new("/dev/console"), TargetKind::File)?;
+    Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+}
+
+/// Opens a path of procfs or sysfs and verifies that it is one; `None` if it does not exist.
+fn kernel_path(path: &Path) -> Result<Option<OwnedFd>, StepError> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let flags = ResolveFlags::RESOLVE_NO_SYMLINKS | ResolveFlags::RESOLVE_IN_ROOT;
+    let fd = match openat2(root()?.as_fd(), relative, OFlag::O_PATH, 0, flags) {
+        Ok(fd) => fd,
+        Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let magic = fstatfs(&fd).called("fstatfs", path.display())?.filesystem_type();
+    if magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC {
+        return Err(StepError::new(format!("{} is neither of procfs nor of sysfs", path.display())));
+    }
+    Ok(Some(fd))
+}
+
+/// What masked paths show: files the host's /dev/null, never the container's own (CVE-2025-31133); directories an empty
+/// tmpfs.
+pub(super) struct Covers {
+    file: Cover,
+    directory: Option<Cover>,
+}
+
+/// A detached mount, which can be attached once. From then on it is in this mount namespace, and so can be cloned, which
+/// the kernel refuses for a mount that is in none (before Linux 6.15).
+struct Cover {
+    mount: OwnedFd,
+    is_attached: bool,
+}
+
+impl Cover {
+    fn attach(&mut self, target: BorrowedFd<'_>) -> SysResult<()> {
+        if self.is_attached {
+            return mount::attach(mount::clone_tree(self.mount.as_fd(), Depth::Top)?.as_fd(), target);
+        }
+        self.is_attached = true;
+        mount::attach(self.mount.as_fd(), target)
+    }
+}
+
+impl Covers {
+    /// `null` is a detached mount of the host's /dev/null.
+    pub(super) fn new(null: OwnedFd) -> Covers {
+        Covers { file: Cover { mount: null, is_attached: false }, directory: None }
+    }
+
+    /// The descriptor that it was made of.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.mount.as_fd()
+    }
+
+    fn directory(&mut self) -> SysResult<&mut Cover> {
+        let cover = match self.directory.take() {
+            Some(cover) => cover,
+            None => {
+                let context = FsContext::open("tmpfs")?;
+                context.set("nr_inodes", "1")?;
+                let mount = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+                Cover { mount, is_attached: false }
+            }
+        };
+        Ok(self.directory.insert(cover))
+    }
+
+    /// Covers a path of procfs or sysfs.
+    pub(super) fn mask(&mut self, path: &Path) -> StepResult {
+        let Some(target) = kernel_path(path)? else { return Ok(()) };
+        let is_directory = file_type(target.as_fd())? == SFlag::S_IFDIR;
+        let cover = if is_directory { self.directory()? } else { &mut self.file };
+        Ok(cover.attach(target.as_fd())?)
+    }
+}
+
+/// Makes a path read-only by mounting it onto itself.
+pub(super) fn readonly_path(path: &Path) -> StepResult {
+    let Some(target) = kernel_path(path)? else { return Ok(()) };
+    let tree = mount::clone_tree(target.as_fd(), Depth::Recursive)?;
+    mount::set_attributes(tree.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Recursive })?;
+    Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+}
+
+/// Makes the root mount read-only.
+pub(super) fn readonly_root() -> StepResult {
+    Ok(mount::set_attributes(root()?.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Top })?)
+}
+
+/// Goes to the working directory, making it if missing, and proves that it is inside (CVE-2024-21626).
+pub(super) fn working_directory(path: &Path) -> StepResult {
+    let directory = target(path, TargetKind::Directory)?;
+    nix::unistd::fchdir(&directory).called("fchdir", path.display())?;
+    let cwd = nix::unistd::getcwd().called("getcwd", path.display())?;
+    if !cwd.is_absolute() {
+        return Err(StepError::new(format!("working directory {} is outside the container", path.display())));
+    }
+    Ok(())
+}

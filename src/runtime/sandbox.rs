@@ -1,0 +1,203 @@
+//! The pod's namespaces: made by one short-lived child, pinned under the run directory so that they can be joined by name
+//! (`ip netns`, nsenter(1)) and need no process to live.
+
+use super::{NamespaceKind, open_namespace};
+use crate::cgroups::Cgroup;
+use crate::network;
+use crate::paths::PodDirs;
+use crate::plan::config::{NamespaceMode, NetworkMode, PodSandboxConfig};
+use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
+use crate::sys::process::{self, CapabilityMasks, Child};
+use crate::sys::{Called, SysResult, net, socket};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use oci_spec::runtime::LinuxResources;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// The sandbox of a pod.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Its namespaces; those of the host are not listed.
+    pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
+    /// With shareProcessNamespace, pid 1 of the pod.
+    pub reaper: Option<Child>,
+    /// The addresses in its network namespace.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Which namespaces the sandbox pins.
+fn pinned(config: &PodSandboxConfig) -> Vec<NamespaceKind> {
+    let mut kinds = Vec::new();
+    if config.namespaces.network != NetworkMode::Host {
+        kinds.extend([NamespaceKind::Network, NamespaceKind::Uts]);
+    }
+    if config.namespaces.ipc == NamespaceMode::Pod {
+        kinds.push(NamespaceKind::Ipc);
+    }
+    if config.namespaces.pid == NamespaceMode::Pod {
+        kinds.push(NamespaceKind::Pid);
+    }
+    kinds
+}
+
+/// Makes the pod's namespaces and pins them. On an error, [`remove`] undoes what was done.
+///
+/// With shareProcessNamespace, pid 1 of the pod gets the cgroup `reaper`, so that whoever removes the pod finds it there
+/// when the supervisor is gone.
+pub fn create(config: &PodSandboxConfig, dirs: &PodDirs, reaper: &Cgroup) -> Result<Sandbox> {
+    let kinds = pinned(config);
+    if kinds.is_empty() {
+        return Ok(Sandbox { namespaces: Vec::new(), reaper: None, addresses: network::addresses()? });
+    }
+    let joined = match &config.namespaces.network {
+        NetworkMode::Path(path) => {
+            Some(open_namespace(path).with_context(|| format!("--network ns:{}", path.display()))?)
+        }
+        _ => None,
+    };
+    let new = |kind: &&NamespaceKind| **kind != NamespaceKind::Network || joined.is_none();
+    let flags = kinds.iter().filter(new).fold(0, |bits, kind| bits | kind.flag().bits() as u64);
+    let (ours, theirs) = socket::pair()?;
+    let child = match process::clone3(flags, None).context("making the pod's namespaces")? {
+        Some(child) => child,
+        None => {
+            drop(ours);
+            in_child(config, joined.as_ref(), &theirs)
+        }
+    };
+    drop(theirs);
+    let joined_cgroup = match config.namespaces.pid {
+        NamespaceMode::Pod => join(reaper, child.pid),
+        _ => Ok(()),
+    };
+    let made = joined_cgroup
+        .and_then(|()| wait_until_made(&ours))
+        .and_then(|addresses| Ok((pin_all(&kinds, child.pid, dirs)?, addresses)));
+    match made {
+        Ok((namespaces, addresses)) if config.namespaces.pid == NamespaceMode::Pod => {
+            Ok(Sandbox { namespaces, reaper: Some(child), addresses })
+        }
+        other => {
+            // Nothing but the pins is needed any more; a child that failed has ended already.
+            process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+            waitpid(nix::unistd::Pid::from_raw(child.pid), None).called("waitpid", child.pid)?;
+            let (namespaces, addresses) = other?;
+            Ok(Sandbox { namespaces, reaper: None, addresses })
+        }
+    }
+}
+
+fn join(cgroup: &Cgroup, pid: i32) -> Result<()> {
+    cgroup.create(&LinuxResources::default())?;
+    for file in cgroup.join_files()? {
+        nix::unistd::write(&file, pid.to_string().as_bytes()).called("write", mount::fd_name(file.as_fd()))?;
+    }
+    Ok(())
+}
+
+/// What the child says: the addresses it sees, or what failed.
+type Made = SysResult<Vec<IpAddr>>;
+
+fn wait_until_made(socket: &OwnedFd) -> Result<Vec<IpAddr>> {
+    match socket::receive(socket.as_fd())? {
+        socket::Received::Message(bytes, _) => {
+            let made: Made = serde_json::from_slice(&bytes).context("the child's answer")?;
+            made.context("making the pod's namespaces")
+        }
+        _ => bail!("making the pod's namespaces: the child ended without a word"),
+    }
+}
+
+/// In the child: host name, loopback; then it is the pod's pid 1 or waits to be ended.
+fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &OwnedFd) -> ! {
+    let made: Made = (|| {
+        if let Some(network) = network {
+            let path = match &config.namespaces.network {
+                NetworkMode::Path(path) => path.display().to_string(),
+                _ => String::from("net"),
+            };
+            nix::sched::setns(network, NamespaceKind::Network.flag()).called("setns", path)?;
+        }
+        if config.namespaces.network != NetworkMode::Host {
+            nix::unistd::sethostname(&config.hostname).called("sethostname", &config.hostname)?;
+            net::loopback_up()?;
+        }
+        let addresses = network::addresses()?;
+        if config.namespaces.pid == NamespaceMode::Pod {
+            confine()?;
+        }
+        Ok(addresses)
+    })();
+    let answer = serde_json::to_vec(&made).unwrap_or_default();
+    if socket::send(socket.as_fd(), &answer, &[]).is_err() || made.is_err() {
+        process::exit_now(125);
+    }
+    if config.namespaces.pid == NamespaceMode::Pod {
+        reap();
+    }
+    // The parent ends us when everything is pinned; its own end does too.
+    let _ = socket::receive(socket.as_fd());
+    process::exit_now(0)
+}
+
+/// Takes everything from pid 1 of a pod that the pod's containers could reach through it: with CAP_SYS_PTRACE, which a
+/// manifest may give them, `/proc/1/root` is theirs. Its root becomes an empty read-only tmpfs, and it can do nothing.
+fn confine() -> SysResult<()> {
+    nix::sched::unshare(NamespaceKind::Mount.flag()).called("unshare", "CLONE_NEWNS")?;
+    let root = std::fs::File::open("/").called("open", "/")?;
+    let private = SetAttr { set: 0, propagation: Some(Propagation::Private), depth: Depth::Recursive };
+    mount::set_attributes(root.as_fd(), private)?;
+    let context = FsContext::open("tmpfs")?;
+    context.set("nr_inodes", "1")?;
+    let empty = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
+    mount::attach(empty.as_fd(), root.as_fd())?;
+    nix::unistd::fchdir(&empty).called("fchdir", "an empty tmpfs")?;
+    mount::pivot_to_cwd()?;
+    (0..=process::last_capability()).try_for_each(process::drop_bounding_capability)?;
+    process::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
+    process::set_no_new_privs()
+}
+
+/// Pid 1 of a pod with shareProcessNamespace: ends never, and reaps what its containers leave behind.
+fn reap() -> ! {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGCHLD);
+    // No descriptor of the supervisor stays open in a process that containers can see.
+    let ready = process::set_name("podshim-pause")
+        .and_then(|()| signals.thread_block().called("sigprocmask", "SIGCHLD"))
+        .and_then(|()| process::close_inherited(0));
+    if ready.is_err() {
+        process::exit_now(125);
+    }
+    loop {
+        while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+        let _ = signals.wait();
+    }
+}
+
+fn pin_all(kinds: &[NamespaceKind], pid: i32, dirs: &PodDirs) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+    kinds
+        .iter()
+        .map(|kind| {
+            let fd = open_namespace(format!("/proc/{pid}/ns/{}", kind.file()))?;
+            let pin = dirs.namespace(kind.file());
+            if let Some(parent) = pin.parent() {
+                std::fs::create_dir_all(parent).called("mkdir", parent.display())?;
+            }
+            let file = std::fs::File::create(&pin).called("open", pin.display())?;
+            let tree = mount::clone_tree(fd.as_fd(), Depth::Top)?;
+            mount::attach(tree.as_fd(), file.as_fd()).context("pinning a namespace")?;
+            Ok((*kind, fd))
+        })
+        .collect()
+}
+
+/// Takes the pins away; ones that were never made count as done.
+pub fn remove(dirs: &PodDirs) -> SysResult<()> {
+    for kind in [NamespaceKind::Network, NamespaceKind::Uts, NamespaceKind::Ipc, NamespaceKind::Pid] {
+        mount::detach(&dirs.namespace(kind.file()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,546 @@
+//! Compiles an OCI seccomp profile into a classic BPF program. Pure; `sys::seccomp` loads the result.
+//!
+//! ```text
+//! ld arch
+//! jeq x86_64 ──▶ ld nr; a binary tree of `jge` over the number ranges ──▶ ret | argument tests ──▶ ret
+//! jeq i386   ──▶ likewise with i386's numbers
+//! ret KILL_PROCESS                          an architecture that the profile does not name
+//! ```
+//!
+//! Meaning, where the runtime specification leaves it open, is what runc makes of it with libseccomp:
+//!
+//! * The native architecture is always included. Others that this kernel cannot run are skipped: no call comes from them.
+//!   x32 calls are calls of x86_64 with bit 30 set; without SCMP_ARCH_X32 they kill the process.
+//! * A name that an architecture does not have (or that is newer than the table) is skipped there.
+//! * A rule with the default action and errno changes nothing and is dropped, so it does not hide others.
+//! * A rule without conditions decides, wherever it stands; else the first rule in the list whose conditions all hold.
+//! * Conditions of one rule are ANDed, unless two of them are on the same argument: then each is a rule of its own (ORed).
+//! * A 32-bit architecture (and x32) compares 32 bits, of the argument and of the value.
+//! * Numbers above the newest that the profile names on that architecture give ENOSYS, not the default action, unless that
+//!   allows: a program asks for a new call, learns that it is not there, and uses the old one.
+//! * No `flags` at all means SPEC_ALLOW, an empty list means none.
+//!
+//! Differing from libseccomp, on i386 a rule that *allows* a call such as `socket` or `semop` opens only that call, not the
+//! multiplexer `socketcall`/`ipc` with it: the profile must name that. A rule that *restricts* one holds for the
+//! multiplexer too, whatever its conditions on arguments, which a filter cannot see there.
+
+use anyhow::{Context, Result, bail, ensure};
+use libc::sock_filter;
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator, LinuxSyscall,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::str::FromStr;
+
+/// The longest program that the kernel takes (BPF_MAXINSNS), in instructions.
+pub const MAX_INSTRUCTIONS: usize = 4096;
+
+/// A compiled profile, for `sys::seccomp::load`.
+pub struct Filter {
+    /// The program.
+    pub program: Vec<sock_filter>,
+    /// SECCOMP_FILTER_FLAG_*.
+    pub flags: u32,
+}
+
+/// One kind of system call that this kernel may see.
+struct Abi {
+    arch: Arch,
+    /// AUDIT_ARCH_*, as in `seccomp_data.arch`.
+    audit: u32,
+    /// The number of the call whose number is 0.
+    base: u32,
+    width: Width,
+    number: fn(&str) -> Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Width {
+    Bits32,
+    Bits64,
+}
+
+/// Bit 30 of a call number makes it an x32 call.
+const X32_BIT: u32 = 0x4000_0000;
+
+#[cfg(target_arch = "x86_64")]
+const ABIS: &[Abi] = &[
+    Abi { arch: Arch::ScmpArchX86_64, audit: 0xc000_003e, base: 0, width: Width::Bits64, number: x86_64 },
+    Abi { arch: Arch::ScmpArchX32, audit: 0xc000_003e, base: X32_BIT, width: Width::Bits32, number: x32 },
+    Abi { arch: Arch::ScmpArchX86, audit: 0x4000_0003, base: 0, width: Width::Bits32, number: i386 },
+];
+#[cfg(target_arch = "aarch64")]
+const ABIS: &[Abi] = &[
+    Abi { arch: Arch::ScmpArchAarch64, audit: 0xc000_00b7, base: 0, width: Width::Bits64, number: aarch64 },
+    Abi { arch: Arch::ScmpArchArm, audit: 0x4000_0028, base: 0, width: Width::Bits32, number: arm },
+];
+
+#[cfg(target_arch = "x86_64")]
+fn x86_64(name: &str) -> Option<u32> {
+    syscalls::x86_64::Sysno::from_str(name).ok().map(|n| n as u32)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn i386(name: &str) -> Option<u32> {
+    syscalls::x86::Sysno::from_str(name).ok().map(|n| n as u32)
+}
+
+/// x32 shares x86_64's numbers but for the calls whose structures hold pointers or longs, and lacks the obsolete ones
+/// (arch/x86/entry/syscalls/syscall_64.tbl).
+#[cfg(target_arch = "x86_64")]
+fn x32(name: &str) -> Option<u32> {
+    const OWN: [&str; 36] = [
+        "rt_sigaction",
+        "rt_sigreturn",
+        "ioctl",
+        "readv",
+        "writev",
+        "recvfrom",
+        "sendmsg",
+        "recvmsg",
+        "execve",
+        "ptrace",
+        "rt_sigpending",
+        "rt_sigtimedwait",
+        "rt_sigqueueinfo",
+        "sigaltstack",
+        "timer_create",
+        "mq_notify",
+        "kexec_load",
+        "waitid",
+        "set_robust_list",
+        "get_robust_list",
+        "vmsplice",
+        "move_pages",
+        "preadv",
+        "pwritev",
+        "rt_tgsigqueueinfo",
+        "recvmmsg",
+        "sendmmsg",
+        "process_vm_readv",
+        "process_vm_writev",
+        "setsockopt",
+        "getsockopt",
+        "io_setup",
+        "io_submit",
+        "execveat",
+        "preadv2",
+        "pwritev2",
+    ];
+    const LACKS: [&str; 14] = [
+        "uselib",
+        "_sysctl",
+        "create_module",
+        "get_kernel_syms",
+        "query_module",
+        "nfsservctl",
+        "set_thread_area",
+        "get_thread_area",
+        "epoll_ctl_old",
+        "epoll_wait_old",
+        "vserver",
+        "uretprobe",
+        "uprobe",
+        "map_shadow_stack",
+    ];
+    match OWN.iter().position(|own| *own == name) {
+        Some(index) => Some(512 + index as u32),
+        None if LACKS.contains(&name) => None,
+        None => x86_64(name),
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+fn aarch64(name: &str) -> Option<u32> {
+    syscalls::aarch64::Sysno::from_str(name).ok().map(|n| n as u32)
+}
+
+/// arm's own calls (arch/arm/include/uapi/asm/unistd.h) and libseccomp's two names for what the kernel calls otherwise.
+#[cfg(target_arch = "aarch64")]
+fn arm(name: &str) -> Option<u32> {
+    match name {
+        "breakpoint" => Some(0xf_0001),
+        "cacheflush" => Some(0xf_0002),
+        "usr26" => Some(0xf_0003),
+        "usr32" => Some(0xf_0004),
+        "set_tls" => Some(0xf_0005),
+        "get_tls" => Some(0xf_0006),
+        "sync_file_range2" | "arm_sync_file_range" => Some(341),
+        _ => syscalls::arm::Sysno::from_str(name).ok().map(|n| n as u32),
+    }
+}
+
+/// Numbers from here up are an architecture's private ones and say nothing about how new a profile is.
+const PRIVATE_NUMBERS: u32 = 0xf_0000;
+
+/// i386's multiplexers: the one that reaches a call, the mask of its first argument that counts, and the call's value there
+/// (uapi/linux/net.h; ipc.h, which keeps a version in the upper half).
+fn multiplexed(name: &str) -> Option<(&'static str, u64, u64)> {
+    const SOCKET: [&str; 20] = [
+        "socket",
+        "bind",
+        "connect",
+        "listen",
+        "accept",
+        "getsockname",
+        "getpeername",
+        "socketpair",
+        "send",
+        "recv",
+        "sendto",
+        "recvfrom",
+        "shutdown",
+        "setsockopt",
+        "getsockopt",
+        "sendmsg",
+        "recvmsg",
+        "accept4",
+        "recvmmsg",
+        "sendmmsg",
+    ];
+    const IPC: [(&str, u64); 12] = [
+        ("semop", 1),
+        ("semget", 2),
+        ("semctl", 3),
+        ("semtimedop", 4),
+        ("msgsnd", 11),
+        ("msgrcv", 12),
+        ("msgget", 13),
+        ("msgctl", 14),
+        ("shmat", 21),
+        ("shmdt", 22),
+        ("shmget", 23),
+        ("shmctl", 24),
+    ];
+    if let Some(index) = SOCKET.iter().position(|call| *call == name) {
+        return Some(("socketcall", 0xffff_ffff, index as u64 + 1));
+    }
+    IPC.iter().find(|(call, _)| *call == name).map(|(_, value)| ("ipc", 0xffff, *value))
+}
+
+/// What happens to a system call: a SECCOMP_RET_* with its data, or rules that look at the arguments, in order, with the
+/// default after the last.
+#[derive(Clone, PartialEq)]
+enum Decision {
+    Return(u32),
+    Rules(Vec<Rule>),
+}
+
+#[derive(Clone, PartialEq)]
+struct Rule {
+    width: Width,
+    all_of: Vec<LinuxSeccompArg>,
+    then: u32,
+}
+
+/// Decisions by call number: each holds from its number up to the next one's.
+struct Ranges(Vec<(u32, Decision)>);
+
+impl Ranges {
+    fn hold_from(&mut self, number: u32, decision: Decision) {
+        if self.0.last().is_some_and(|(start, _)| *start == number) {
+            self.0.pop();
+        }
+        if self.0.last().is_none_or(|(_, before)| *before != decision) {
+            self.0.push((number, decision));
+        }
+    }
+}
+
+/// Compiles `profile` for the architecture podshim was built for (x86_64 or aarch64) and its 32-bit ones.
+///
+/// # Errors
+/// SCMP_ACT_NOTIFY and a listener (not supported), an errnoRet on an action that has none or out of range, an argument index
+/// above 5, a program longer than [`MAX_INSTRUCTIONS`].
+pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
+    ensure!(profile.listener_path().is_none(), "seccomp: listenerPath (SCMP_ACT_NOTIFY) is not supported");
+    let default =
+        return_value(profile.default_action(), profile.default_errno_ret()).context("seccomp: defaultAction")?;
+    let named = |abi: &Abi| {
+        abi.arch == ABIS[0].arch || profile.architectures().as_deref().is_some_and(|archs| archs.contains(&abi.arch))
+    };
+
+    let mut program = vec![load(ARCH)];
+    for native in ABIS.iter().filter(|abi| abi.base == 0 && named(abi)) {
+        let mut ranges = Ranges(Vec::new());
+        abi_ranges(profile, native, default, &mut ranges)?;
+        if let Some(x32) = ABIS.iter().find(|abi| abi.base != 0 && abi.audit == native.audit) {
+            if named(x32) {
+                abi_ranges(profile, x32, default, &mut ranges)?;
+            } else {
+                ranges.hold_from(X32_BIT, Decision::Return(libc::SECCOMP_RET_KILL_PROCESS));
+            }
+        }
+        // A tracer skips a call by making its number -1: that is no call of any ABI.
+        ranges.hold_from(u32::MAX, Decision::Return(newer_than_profile(default)));
+        let mut code = vec![load(NUMBER)];
+        code.extend(tree(&ranges.0, default));
+        match u8::try_from(code.len()) {
+            Ok(len) => program.push(jump(JEQ, native.audit, (0, len))),
+            Err(_) => program.extend([jump(JEQ, native.audit, (1, 0)), jump(JA, code.len() as u32, (0, 0))]),
+        }
+        program.extend(code);
+    }
+    program.push(ret(libc::SECCOMP_RET_KILL_PROCESS));
+    ensure!(
+        program.len() <= MAX_INSTRUCTIONS,
+        "seccomp: the profile compiles to {} BPF instructions, the kernel takes {MAX_INSTRUCTIONS}",
+        program.len()
+    );
+    Ok(Filter { program, flags: filter_flags(profile) })
+}
+
+/// SECCOMP_FILTER_FLAG_* of the profile. WAIT_KILLABLE_RECV says something only about a listener, and there is none.
+fn filter_flags(profile: &LinuxSeccomp) -> u32 {
+    let Some(flags) = profile.flags() else { return libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32 };
+    flags.iter().fold(0, |all, flag| {
+        all | match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG as u32,
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC as u32,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+        }
+    })
+}
+
+/// SECCOMP_RET_* with its data, seccomp(2).
+fn return_value(action: Action, errno_ret: Option<u32>) -> Result<u32> {
+    let (code, takes_data) = match action {
+        Action::ScmpActKill | Action::ScmpActKillThread => (libc::SECCOMP_RET_KILL_THREAD, None),
+        Action::ScmpActKillProcess => (libc::SECCOMP_RET_KILL_PROCESS, None),
+        Action::ScmpActTrap => (libc::SECCOMP_RET_TRAP, None),
+        Action::ScmpActErrno => (libc::SECCOMP_RET_ERRNO, Some(4095)),
+        Action::ScmpActTrace => (libc::SECCOMP_RET_TRACE, Some(0xffff)),
+        Action::ScmpActLog => (libc::SECCOMP_RET_LOG, None),
+        Action::ScmpActAllow => (libc::SECCOMP_RET_ALLOW, None),
+        Action::ScmpActNotify => bail!("SCMP_ACT_NOTIFY is not supported"),
+    };
+    match (takes_data, errno_ret) {
+        (Some(most), Some(data)) if data > most => bail!("errnoRet {data} of {action} is above {most}"),
+        (Some(_), data) => Ok(code | data.unwrap_or(libc::EPERM as u32)),
+        (None, Some(data)) => bail!("errnoRet {data}: {action} takes none (OCI runtime specification, config-linux)"),
+        (None, None) => Ok(code),
+    }
+}
+
+fn allows(ret: u32) -> bool {
+    // A tracer decides itself about calls it does not know.
+    let action = ret & libc::SECCOMP_RET_ACTION_FULL;
+    [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG, libc::SECCOMP_RET_TRACE].contains(&action)
+}
+
+fn newer_than_profile(default: u32) -> u32 {
+    if allows(default) { default } else { libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32 }
+}
+
+/// Adds the ranges of one ABI, from its base to the end of the numbers.
+fn abi_ranges(profile: &LinuxSeccomp, abi: &Abi, default: u32, ranges: &mut Ranges) -> Result<()> {
+    let (decisions, newest) = decisions(profile, abi, default)?;
+    let beyond = |number: u32| match newest {
+        Some(newest) if number > newest => Decision::Return(newer_than_profile(default)),
+        _ => Decision::Return(default),
+    };
+    // Everything changes only at a decided number, behind it, and behind the newest.
+    let mut points = BTreeSet::from([0]);
+    points.extend(newest.map(|newest| newest + 1));
+    points.extend(decisions.keys().flat_map(|number| [*number, number + 1]));
+    for number in points {
+        ranges.hold_from(abi.base + number, decisions.get(&number).cloned().unwrap_or_else(|| beyond(number)));
+    }
+    Ok(())
+}
+
+/// What the profile says about each call it names on this ABI, and the newest of them.
+fn decisions(profile: &LinuxSeccomp, abi: &Abi, default: u32) -> Result<(BTreeMap<u32, Decision>, Option<u32>)> {
+    let mut decisions = BTreeMap::new();
+    let mut newest = None;
+    for syscall in profile.syscalls().iter().flatten() {
+        let then = return_value(syscall.action(), syscall.errno_ret())
+            .and_then(|then| checked(syscall).map(|()| then))
+            .with_context(|| format!("seccomp: rule for {}", syscall.names().join(", ")))?;
+        for name in syscall.names() {
+            if let Some(number) = (abi.number)(name) {
+                newest = newest.max(Some(number).filter(|n| *n < PRIVATE_NUMBERS));
+                if then != default {
+                    for all_of in alternatives(syscall) {
+                        decide(&mut decisions, number, Rule { width: abi.width, all_of, then });
+                    }
+                }
+            }
+            if then != default && abi.arch == Arch::ScmpArchX86 && !allows(then) {
+                restrict_multiplexer(&mut decisions, abi, (name, then));
+            }
+        }
+    }
+    Ok((decisions, newest))
+}
+
+fn checked(syscall: &LinuxSyscall) -> Result<()> {
+    match syscall.args().iter().flatten().find(|arg| arg.index() > 5) {
+        Some(arg) => bail!("argument index {} is above 5", arg.index()),
+        None => Ok(()),
+    }
+}
+
+/// The rule's conditions as lists of which one must hold whole: one list, or one per condition if two are on one argument.
+fn alternatives(syscall: &LinuxSyscall) -> impl Iterator<Item = Vec<LinuxSeccompArg>> {
+    let args = syscall.args().clone().unwrap_or_default();
+    let twice = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
+    let lists = if twice { args.into_iter().map(|arg| vec![arg]).collect() } else { vec![args] };
+    lists.into_iter()
+}
+
+fn decide(decisions: &mut BTreeMap<u32, Decision>, number: u32, rule: Rule) {
+    let decision = decisions.entry(number).or_insert(Decision::Rules(Vec::new()));
+    match decision {
+        Decision::Return(_) => {}
+        _ if rule.all_of.is_empty() => *decision = Decision::Return(rule.then),
+        Decision::Rules(rules) => rules.push(rule),
+    }
+}
+
+fn restrict_multiplexer(decisions: &mut BTreeMap<u32, Decision>, abi: &Abi, (name, then): (&str, u32)) {
+    let Some((by, mask, value)) = multiplexed(name) else { return };
+    let Some(number) = (abi.number)(by) else { return };
+    let call = LinuxSeccompArgBuilder::default().index(0_usize).value(mask).value_two(value);
+    let call = call.op(LinuxSeccompOperator::ScmpCmpMaskedEq).build().expect("every field has a default");
+    decide(decisions, number, Rule { width: abi.width, all_of: vec![call], then });
+}
+
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARGS: u32 = 16;
+
+const LD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+const JA: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+const JEQ: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JGT: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+const JGE: u16 = (libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K) as u16;
+const RET: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+fn load(offset: u32) -> sock_filter {
+    sock_filter { code: LD, jt: 0, jf: 0, k: offset }
+}
+
+fn ret(value: u32) -> sock_filter {
+    sock_filter { code: RET, jt: 0, jf: 0, k: value }
+}
+
+/// A jump over `if_so` instructions if the test holds, else over `if_not`. (JA jumps over `k`.)
+fn jump(code: u16, k: u32, (if_so, if_not): (u8, u8)) -> sock_filter {
+    sock_filter { code, jt: if_so, jf: if_not, k }
+}
+
+/// A binary search for the call number in the accumulator. Jumps go forward only, as the kernel demands.
+fn tree(ranges: &[(u32, Decision)], default: u32) -> Vec<sock_filter> {
+    if let [(_, decision)] = ranges {
+        return match decision {
+            Decision::Return(value) => vec![ret(*value)],
+            Decision::Rules(rules) => argument_tests(rules, default),
+        };
+    }
+    let (below, above) = ranges.split_at(ranges.len() / 2);
+    let left = tree(below, default);
+    let mut code = match u8::try_from(left.len()) {
+        Ok(len) => vec![jump(JGE, above[0].0, (len, 0))],
+        Err(_) => vec![jump(JGE, above[0].0, (0, 1)), jump(JA, left.len() as u32, (0, 0))],
+    };
+    code.extend(left);
+    code.extend(tree(above, default));
+    code
+}
+
+fn argument_tests(rules: &[Rule], default: u32) -> Vec<sock_filter> {
+    let mut code = Vec::new();
+    for rule in rules {
+        let tests: Vec<_> = rule.all_of.iter().map(|arg| condition(arg, rule.width)).collect();
+        let len = tests.iter().map(Vec::len).sum::<usize>() + 1;
+        let mut at = 0;
+        for test in tests {
+            let end = at + test.len();
+            for op in test {
+                // At most 6 conditions of 6 instructions: every distance fits a byte.
+                let distance = |to: To| match to {
+                    To::Next => 0,
+                    To::Holds => (end - at - 1) as u8,
+                    To::Fails => (len - at - 1) as u8,
+                };
+                code.push(jump(op.code, op.k, (distance(op.if_so), distance(op.if_not))));
+                at += 1;
+            }
+        }
+        code.push(ret(rule.then));
+    }
+    code.push(ret(default));
+    code
+}
+
+/// An instruction of a condition, with where it goes.
+struct Op {
+    code: u16,
+    k: u32,
+    if_so: To,
+    if_not: To,
+}
+
+#[derive(Clone, Copy)]
+enum To {
+    /// The next instruction.
+    Next,
+    /// Behind this condition.
+    Holds,
+    /// Behind this rule.
+    Fails,
+}
+
+/// A test of one argument, which falls through if it holds.
+///
+/// BPF works on 32 bits, so a 64-bit comparison looks at the upper half first; the lower decides only between equal ones.
+fn condition(arg: &LinuxSeccompArg, width: Width) -> Vec<Op> {
+    use LinuxSeccompOperator as Is;
+    use To::{Fails, Holds, Next};
+    let op = |code, k, if_so, if_not| Op { code, k, if_so, if_not };
+    // Little-endian, as all architectures in ABIS are.
+    let low_at = ARGS + 8 * arg.index() as u32;
+    let (high_at, value) = (low_at + 4, arg.value());
+    let (high, low) = ((value >> 32) as u32, value as u32);
+
+    let mut ops = Vec::new();
+    if arg.op() == Is::ScmpCmpMaskedEq {
+        let wanted = arg.value_two().unwrap_or(0) & value;
+        let halves = [(high_at, high, (wanted >> 32) as u32), (low_at, low, wanted as u32)];
+        let skipped = if width == Width::Bits32 { 1 } else { 0 };
+        for (at, mask, wanted) in halves.into_iter().skip(skipped).filter(|(_, mask, _)| *mask != 0) {
+            ops.extend([op(LD, at, Next, Next), op(AND, mask, Next, Next), op(JEQ, wanted, Next, Fails)]);
+        }
+        return ops;
+    }
+    if width == Width::Bits64 {
+        ops.push(op(LD, high_at, Next, Next));
+        match arg.op() {
+            Is::ScmpCmpEq | Is::ScmpCmpMaskedEq => ops.push(op(JEQ, high, Next, Fails)),
+            Is::ScmpCmpNe => ops.push(op(JEQ, high, Next, Holds)),
+            Is::ScmpCmpGt | Is::ScmpCmpGe => {
+                ops.extend([op(JGT, high, Holds, Next), op(JEQ, high, Next, Fails)]);
+            }
+            Is::ScmpCmpLt | Is::ScmpCmpLe => {
+                ops.extend([op(JGT, high, Fails, Next), op(JEQ, high, Next, Holds)]);
+            }
+        }
+    }
+    ops.push(op(LD, low_at, Next, Next));
+    ops.push(match arg.op() {
+        Is::ScmpCmpEq | Is::ScmpCmpMaskedEq => op(JEQ, low, Next, Fails),
+        Is::ScmpCmpNe => op(JEQ, low, Fails, Next),
+        Is::ScmpCmpGt => op(JGT, low, Next, Fails),
+        Is::ScmpCmpGe => op(JGE, low, Next, Fails),
+        Is::ScmpCmpLt => op(JGE, low, Fails, Next),
+        Is::ScmpCmpLe => op(JGT, low, Fails, Next),
+    });
+    ops
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,409 @@
+//! What a container's init does between clone3(2) and execve(2), as a list of plain values.
+//!
+//! [`container_steps`] makes the list from an OCI `Spec` alone; `init` performs it, an error names the step, and whoever
+//! wants to show what a container is prints it. The order is the lesson, so it is written down once, here.
+
+use crate::plan::{capabilities, spec::DEVICES};
+use crate::sys::mount::{Propagation, attr};
+use crate::sys::process::CapabilityMasks;
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{
+    Capabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, Mount, PosixRlimitType, Process, Spec,
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A namespace that is joined or made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceKind {
+    /// net
+    Network,
+    /// ipc
+    Ipc,
+    /// uts
+    Uts,
+    /// pid
+    Pid,
+    /// mnt
+    Mount,
+    /// cgroup
+    Cgroup,
+}
+
+impl NamespaceKind {
+    /// The name below `/proc/<pid>/ns/`.
+    pub fn file(self) -> &'static str {
+        match self {
+            NamespaceKind::Network => "net",
+            NamespaceKind::Ipc => "ipc",
+            NamespaceKind::Uts => "uts",
+            NamespaceKind::Pid => "pid",
+            NamespaceKind::Mount => "mnt",
+            NamespaceKind::Cgroup => "cgroup",
+        }
+    }
+
+    /// The `CLONE_NEW*` flag.
+    pub fn flag(self) -> nix::sched::CloneFlags {
+        use nix::sched::CloneFlags;
+        match self {
+            NamespaceKind::Network => CloneFlags::CLONE_NEWNET,
+            NamespaceKind::Ipc => CloneFlags::CLONE_NEWIPC,
+            NamespaceKind::Uts => CloneFlags::CLONE_NEWUTS,
+            NamespaceKind::Pid => CloneFlags::CLONE_NEWPID,
+            NamespaceKind::Mount => CloneFlags::CLONE_NEWNS,
+            NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+        }
+    }
+}
+
+/// One step. Descriptors that a step needs are in [`super::Handles`], in the order of the list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// prctl(PR_SET_PDEATHSIG): a half-made container does not outlive its supervisor.
+    DieWithSupervisor,
+    /// Writes itself into the container's cgroups, so that all that follows is accounted there.
+    JoinCgroup,
+    /// `/proc/self/oom_score_adj`
+    OomScoreAdj {
+        /// -1000 to 1000.
+        value: i32,
+    },
+    /// setns(2) to the pod's (or, in `exec`, the container's) namespace.
+    JoinNamespace {
+        /// Which.
+        kind: NamespaceKind,
+    },
+    /// unshare(CLONE_NEWCGROUP): the cgroup just joined becomes the root of what the container sees.
+    NewCgroupNamespace,
+    /// mount_setattr("/", slave, recursive): no mount made from here on reaches the host.
+    StopPropagation,
+    /// setns(2) to a pid namespace in which others live already, then clone3(2) of the process that performs the rest.
+    ///
+    /// Only now is it seen by them: with CAP_SYS_PTRACE they can look into it, so it must have nothing of the host left
+    /// (root directory, descriptors).
+    EnterPidNamespace,
+    /// Attaches the root file system at `path` in this mount namespace, pivot_root(2) into it, and detaches the host's.
+    Pivot {
+        /// The bundle's rootfs directory.
+        path: PathBuf,
+    },
+    /// fsopen(2), fsconfig(2), fsmount(2), move_mount(2): a new instance of a file system.
+    MountFileSystem {
+        /// proc, tmpfs, devpts, mqueue, sysfs
+        kind: String,
+        /// Where.
+        target: PathBuf,
+        /// `attr::*`
+        attributes: u64,
+        /// Options of the file system itself, `key` or `key=value`.
+        options: Vec<String>,
+    },
+    /// The container's view of its cgroups: cgroup2, or with v1 a tmpfs with one mount per hierarchy.
+    MountCgroups {
+        /// Where.
+        target: PathBuf,
+        /// `attr::*`
+        attributes: u64,
+    },
+    /// A detached mount of the host's `source`, opened before, is attached at `target`.
+    Bind {
+        /// For messages; the mount is of a descriptor.
+        source: PathBuf,
+        /// Where; made if missing.
+        target: PathBuf,
+        /// `attr::*`, of the whole tree when it is read-only by its own mounts.
+        attributes: u64,
+        /// Propagation of later mounts.
+        propagation: Propagation,
+    },
+    /// mknod(2) of a character device below /dev.
+    Device {
+        /// Where.
+        path: PathBuf,
+        /// Device number.
+        major: u32,
+        /// Device number.
+        minor: u32,
+    },
+    /// symlink(2)
+    Symlink {
+        /// What it says.
+        target: String,
+        /// Where.
+        path: PathBuf,
+    },
+    /// mknod(2) of each of the host's devices (privileged containers).
+    HostDevices,
+    /// A pseudo-terminal of the container's own devpts; its master is sent up.
+    Terminal,
+    /// The terminal is bound to /dev/console.
+    Console,
+    /// Covers a path by an empty read-only one, verified to be of procfs or sysfs.
+    Mask {
+        /// Nothing happens if it does not exist.
+        path: PathBuf,
+    },
+    /// Makes a path read-only, verified to be of procfs or sysfs.
+    ReadonlyPath {
+        /// Nothing happens if it does not exist.
+        path: PathBuf,
+    },
+    /// The root file system becomes read-only; mounts on it keep their own access.
+    ReadonlyRoot,
+    /// setrlimit(2); a limit that the caller may not raise is clamped and reported.
+    Rlimit {
+        /// `RLIMIT_*`, as the OCI spec names it.
+        kind: String,
+        /// Soft limit.
+        soft: u64,
+        /// Hard limit.
+        hard: u64,
+    },
+    /// mkdir(2) if missing, chdir(2), and a check that the result is inside.
+    WorkingDirectory {
+        /// Absolute.
+        path: PathBuf,
+    },
+    /// setsid(2), standard descriptors, controlling terminal.
+    Stdio,
+    /// Tells the supervisor that the container is created, and waits for its start.
+    WaitForStart,
+    /// prctl(PR_CAPBSET_DROP) of every other capability.
+    BoundingSet {
+        /// Bit n for capability n.
+        keep: u64,
+    },
+    /// prctl(PR_SET_NO_NEW_PRIVS)
+    NoNewPrivileges,
+    /// seccomp(SECCOMP_SET_MODE_FILTER); the filter is compiled here, so its memory goes with execve(2).
+    Seccomp {
+        /// The profile.
+        profile: Box<LinuxSeccomp>,
+    },
+    /// umask(2), setgroups(2), setresgid(2), setresuid(2) with PR_SET_KEEPCAPS.
+    User {
+        /// User id.
+        uid: u32,
+        /// Group id.
+        gid: u32,
+        /// Supplementary groups.
+        groups: Vec<u32>,
+        /// File mode creation mask.
+        umask: u32,
+    },
+    /// capset(2), ambient set cleared.
+    Capabilities {
+        /// Bit n for capability n.
+        masks: CapabilityMasks,
+    },
+    /// execve(2), with PATH searched inside the container; every descriptor above 2 is closed by it.
+    Exec {
+        /// argv
+        arguments: Vec<String>,
+        /// envp
+        environment: Vec<String>,
+    },
+}
+
+impl Step {
+    /// The step's name, for errors: `Mask /proc/keys`.
+    pub fn name(&self) -> String {
+        let debug = format!("{self:?}");
+        let kind = debug.split([' ', '{', '(']).next().unwrap_or_default();
+        match self {
+            Step::MountFileSystem { target: path, .. }
+            | Step::MountCgroups { target: path, .. }
+            | Step::Bind { target: path, .. }
+            | Step::Device { path, .. }
+            | Step::Symlink { path, .. }
+            | Step::Mask { path }
+            | Step::ReadonlyPath { path }
+            | Step::WorkingDirectory { path }
+            | Step::Pivot { path } => format!("{kind} {}", path.display()),
+            Step::JoinNamespace { kind: namespace } => format!("{kind} {}", namespace.file()),
+            Step::Rlimit { kind: resource, .. } => format!("{kind} {resource}"),
+            _ => kind.to_owned(),
+        }
+    }
+}
+
+/// The steps of a container's init.
+pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
+    let linux = spec.linux().as_ref().context("the spec has no linux section")?;
+    let process = spec.process().as_ref().context("the spec has no process")?;
+    let root = spec.root().as_ref().context("the spec has no root")?;
+    let privileged = linux.masked_paths().as_ref().is_none_or(Vec::is_empty);
+    let mut steps = vec![Step::DieWithSupervisor, Step::JoinCgroup];
+    steps.extend(process.oom_score_adj().map(|value| Step::OomScoreAdj { value }));
+    for namespace in linux.namespaces().iter().flatten().filter(|n| n.path().is_some()) {
+        match namespace.typ() {
+            LinuxNamespaceType::Network => steps.push(Step::JoinNamespace { kind: NamespaceKind::Network }),
+            LinuxNamespaceType::Ipc => steps.push(Step::JoinNamespace { kind: NamespaceKind::Ipc }),
+            LinuxNamespaceType::Uts => steps.push(Step::JoinNamespace { kind: NamespaceKind::Uts }),
+            // After the host's files are out of reach.
+            LinuxNamespaceType::Pid => {}
+            other => bail!("joining a namespace of type {other:?} is not supported"),
+        }
+    }
+    let is_cgroup = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Cgroup && n.path().is_none();
+    if linux.namespaces().iter().flatten().any(is_cgroup) {
+        // After joining the cgroup, never at clone3: the namespace's root is the cgroup its maker is in.
+        steps.push(Step::NewCgroupNamespace);
+    }
+    steps.push(Step::StopPropagation);
+    steps.push(Step::Pivot { path: root.path().clone() });
+    let is_shared = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Pid && n.path().is_some();
+    if linux.namespaces().iter().flatten().any(is_shared) {
+        steps.extend([Step::EnterPidNamespace, Step::DieWithSupervisor]);
+    }
+    for mount in spec.mounts().iter().flatten() {
+        steps.push(mount_step(mount)?);
+        if mount.destination() == Path::new("/dev") {
+            steps.extend(device_steps(privileged));
+        }
+    }
+    if process.terminal() == Some(true) {
+        steps.extend([Step::Terminal, Step::Console]);
+    }
+    steps.extend(linux.masked_paths().iter().flatten().map(|path| Step::Mask { path: path.into() }));
+    steps.extend(linux.readonly_paths().iter().flatten().map(|path| Step::ReadonlyPath { path: path.into() }));
+    // Directories for mounts and the working directory are made before the root becomes read-only.
+    steps.push(Step::WorkingDirectory { path: process.cwd().clone() });
+    if root.readonly() == Some(true) {
+        steps.push(Step::ReadonlyRoot);
+    }
+    steps.extend(rlimits(process));
+    steps.push(Step::Stdio);
+    steps.push(Step::WaitForStart);
+    let seccomp = linux.seccomp().as_ref();
+    steps.extend(privilege_steps(process, seccomp)?);
+    Ok(steps)
+}
+
+/// The steps of a process that joins a running container (`exec`): the same confinement, no new file systems.
+pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
+    let linux = spec.linux().as_ref().context("the spec has no linux section")?;
+    let process = spec.process().as_ref().context("the spec has no process")?;
+    let mut steps = vec![Step::DieWithSupervisor, Step::JoinCgroup];
+    steps.extend(process.oom_score_adj().map(|value| Step::OomScoreAdj { value }));
+    // The mount namespace last: until then /proc is the supervisor's.
+    for kind in
+        [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts, NamespaceKind::Cgroup, NamespaceKind::Mount]
+    {
+        steps.push(Step::JoinNamespace { kind });
+    }
+    steps.extend([Step::EnterPidNamespace, Step::DieWithSupervisor]);
+    if process.terminal() == Some(true) {
+        steps.push(Step::Terminal);
+    }
+    steps.push(Step::WorkingDirectory { path: process.cwd().clone() });
+    steps.extend(rlimits(process));
+    steps.push(Step::Stdio);
+    steps.push(Step::WaitForStart);
+    steps.extend(privilege_steps(process, linux.seccomp().as_ref())?);
+    Ok(steps)
+}
+
+fn rlimits(process: &Process) -> impl Iterator<Item = Step> + '_ {
+    process.rlimits().iter().flatten().map(|limit| Step::Rlimit {
+        kind: rlimit_name(limit.typ()),
+        soft: limit.soft(),
+        hard: limit.hard(),
+    })
+}
+
+fn rlimit_name(kind: PosixRlimitType) -> String {
+    kind.to_string()
+}
+
+/// The steps that give up privileges, ending in execve(2).
+fn privilege_steps(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<Vec<Step>> {
+    let capabilities = process.capabilities().as_ref().context("the spec's process has no capabilities")?;
+    let masks = CapabilityMasks {
+        effective: mask(capabilities.effective())?,
+        permitted: mask(capabilities.permitted())?,
+        inheritable: mask(capabilities.inheritable())?,
+    };
+    let user = process.user();
+    let filter = seccomp.map(|profile| Step::Seccomp { profile: Box::new(profile.clone()) });
+    let no_new_privileges = process.no_new_privileges() == Some(true);
+    let mut steps = vec![Step::BoundingSet { keep: mask(capabilities.bounding())? }];
+    if no_new_privileges {
+        steps.push(Step::NoNewPrivileges);
+    } else {
+        // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give up.
+        steps.extend(filter.clone());
+    }
+    steps.push(Step::User {
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(0o022),
+    });
+    steps.push(Step::Capabilities { masks });
+    if no_new_privileges {
+        steps.extend(filter);
+    }
+    steps.push(Step::Exec {
+        arguments: process.args().clone().unwrap_or_default(),
+        environment: process.env().clone().unwrap_or_default(),
+    });
+    Ok(steps)
+}
+
+fn mask(set: &Option<Capabilities>) -> Result<u64> {
+    set.iter().flatten().try_fold(0, |bits, capability| Ok(bits | 1 << capabilities::number(*capability)?))
+}
+
+fn mount_step(mount: &Mount) -> Result<Step> {
+    let target = mount.destination().clone();
+    let given: Vec<&str> = mount.options().iter().flatten().map(String::as_str).collect();
+    let mut attributes = attr::RELATIME;
+    let mut options = Vec::new();
+    let mut propagation = Propagation::Private;
+    for option in given {
+        match option {
+            "ro" => attributes |= attr::RDONLY,
+            "nosuid" => attributes |= attr::NOSUID,
+            "nodev" => attributes |= attr::NODEV,
+            "noexec" => attributes |= attr::NOEXEC,
+            "rprivate" => propagation = Propagation::Private,
+            "rslave" => propagation = Propagation::Slave,
+            "rshared" => propagation = Propagation::Shared,
+            "rw" | "relatime" | "bind" | "rbind" => {}
+            "strictatime" => {}
+            other => options.push(other.to_owned()),
+        }
+    }
+    Ok(match mount.typ().as_deref() {
+        Some("bind") => {
+            let source = mount.source().clone().context("a bind mount has no source")?;
+            Step::Bind { source, target, attributes, propagation }
+        }
+        Some("cgroup") => Step::MountCgroups { target, attributes },
+        Some(kind) => Step::MountFileSystem { kind: kind.to_owned(), target, attributes, options },
+        None => bail!("the mount at {} has no type", target.display()),
+    })
+}
+
+/// Devices and links in /dev, as the runtime-spec lists them (config-linux.md, "Default Devices").
+fn device_steps(privileged: bool) -> Vec<Step> {
+    let path = |name: &str| Path::new("/dev").join(name);
+    let mut steps: Vec<Step> = DEVICES
+        .iter()
+        .map(|(name, major, minor)| Step::Device { path: path(name), major: *major, minor: *minor })
+        .collect();
+    let links = [
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+        ("pts/ptmx", "ptmx"),
+    ];
+    steps.extend(links.map(|(target, name)| Step::Symlink { target: target.to_owned(), path: path(name) }));
+    if privileged {
+        steps.push(Step::HostDevices);
+    }
+    steps
+}
