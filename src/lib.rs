@@ -17,5 +17,6 @@ pub mod paths;
 pub mod plan;
 pub mod runtime;
 pub mod snapshot;
+pub mod store;
 pub mod sys;
 pub mod volumes;

@@ -1,0 +1,320 @@
+//! Pods on disk: reserve a name, write atomically, lock, find, list.
+//!
+//! A pod is its directory `<state>/pods/<uid>` with `record.json` in it; its name is reserved by a symlink. Everything that the
+//! pod will have on the host is named after its uid, so that it can be removed even if nothing but the directory's name is
+//! left. Removal itself is in `supervisor::remove`, which knows all those things.
+
+use crate::control::RefusedKind;
+use crate::error::{Kind, failure};
+use crate::host;
+use crate::lifecycle::PodStatus;
+use crate::lifecycle::status::Time;
+use crate::paths::{Dirs, PodDirs};
+use crate::plan::config::{ImageSpec, PodPlan};
+use crate::sys::{Called, SysError};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The format of `record.json`; a record of another version is refused by name, never guessed at.
+pub const RECORD_VERSION: u32 = 1;
+
+/// What the supervisor works from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`RECORD_VERSION`]
+    pub version: u32,
+    /// Where everything is.
+    pub dirs: Dirs,
+    /// The boot that the pod was made in.
+    pub boot_id: String,
+    /// When, in seconds since the epoch.
+    pub created: Time,
+    /// The plan.
+    pub plan: PodPlan,
+    /// Each container's image, in the order of the plan's containers.
+    pub images: Vec<ImageSpec>,
+}
+
+/// What the supervisor last observed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The pod's status.
+    pub status: PodStatus,
+    /// When it was asked to end.
+    pub deletion: Option<Time>,
+    /// Whether the pod is over and its supervisor gone on purpose.
+    pub over: bool,
+    /// Why the first start of a container failed, if one did.
+    pub failure: Option<FirstFailure>,
+}
+
+/// A container that never ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FirstFailure {
+    /// What kind.
+    pub kind: RefusedKind,
+    /// Which container and why.
+    pub message: String,
+}
+
+/// A pod found in the store.
+#[derive(Debug, Clone)]
+pub struct Pod {
+    /// Its directories.
+    pub dirs: PodDirs,
+    /// Its record.
+    pub record: Record,
+}
+
+impl Pod {
+    /// `namespace/name`
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.record.plan.sandbox.namespace, self.record.plan.sandbox.name)
+    }
+
+    /// The last report; `None` before the first one.
+    pub fn report(&self) -> Result<Option<Report>> {
+        read_json(&self.dirs.status())
+    }
+
+    /// Whether a supervisor is alive: it holds the lock as long as it is.
+    pub fn is_supervised(&self) -> bool {
+        // Shared: several who look do not take each other for the supervisor.
+        let file = std::fs::File::open(self.dirs.lock());
+        file.is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
+    }
+}
+
+/// Whether to wait for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it is free.
+    Yes,
+    /// Not at all.
+    No,
+}
+
+/// flock(2), exclusive; `None` if it is held by somebody and is not to be waited for. Released when dropped.
+pub fn lock(path: &Path, wait: Wait) -> Result<Option<Flock<File>>> {
+    let options = || std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let file = options().called("open", path.display())?;
+    let how = if wait == Wait::Yes { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
+    let mut file = file;
+    loop {
+        match Flock::lock(file, how) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((again, Errno::EINTR)) => file = again,
+            Err((_, errno)) => return Err(SysError::new("flock", path.display(), errno).into()),
+        }
+    }
+}
+
+/// Makes the state directories, 0700 as they hold control sockets and namespaces.
+pub fn make_directories(dirs: &Dirs) -> Result<()> {
+    for path in [&dirs.state, &dirs.pods(), &dirs.names(), &dirs.root] {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.called("mkdir", path.display())?;
+    }
+    // A kubelet's log directory is 0755: log shippers of other users read there.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&dirs.log_dir)
+        .called("mkdir", dirs.log_dir.display())?;
+    Ok(())
+}
+
+/// Reserves the pod's name and puts its record and manifest on disk. Exactly one of several callers wins.
+pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
+    let dirs = &record.dirs;
+    let sandbox = &record.plan.sandbox;
+    make_directories(dirs)?;
+    let _lock = lock(&dirs.store_lock(), Wait::Yes)?;
+    let pod = dirs.pod(&sandbox.uid);
+    let link = dirs.name_link(&sandbox.namespace, &sandbox.name);
+    let taken = || {
+        failure(
+            Kind::AlreadyExists,
+            format!("pod {}/{} already exists: `podshim rm {0}/{1}` removes it", sandbox.namespace, sandbox.name),
+        )
+    };
+    match std::fs::read_link(&link) {
+        Ok(target) if dirs.names().join(&target).exists() => return Err(taken()),
+        // Whoever reserved it died before the pod's directory was made, or after it was removed.
+        Ok(_) => std::fs::remove_file(&link).called("unlink", link.display())?,
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => Err(e).called("readlink", link.display())?,
+    }
+    // The record comes before the name and before every resource: whatever is made later can be found from it.
+    std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
+    let written = make_data(&pod)
+        .and_then(|()| write_json(&pod.record(), record))
+        .and_then(|()| write_atomically(&pod.manifest(), manifest.as_bytes()))
+        .and_then(|()| {
+            let target = Path::new("../pods").join(&sandbox.uid);
+            Ok(std::os::unix::fs::symlink(target, &link).called("symlink", link.display())?)
+        });
+    match written {
+        Ok(()) => Ok(Pod { dirs: pod, record: record.clone() }),
+        Err(error) => {
+            // Best effort: the error that matters is the first one.
+            let _ = std::fs::remove_dir_all(&pod.data);
+            let _ = std::fs::remove_dir_all(&pod.state);
+            Err(error.context("reserving the pod's name"))
+        }
+    }
+}
+
+fn make_data(pod: &PodDirs) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&pod.data).called("mkdir", pod.data.display())?;
+    Ok(std::os::unix::fs::symlink(&pod.state, pod.owner()).called("symlink", pod.owner().display())?)
+}
+
+/// All pods, oldest first. A directory whose record cannot be read is reported by its name in the second list.
+pub fn list(dirs: &Dirs) -> Result<(Vec<Pod>, Vec<Broken>)> {
+    let mut pods = Vec::new();
+    let mut broken = Vec::new();
+    let entries = match std::fs::read_dir(dirs.pods()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok((pods, broken)),
+        other => other.called("opendir", dirs.pods().display())?,
+    };
+    for entry in entries.flatten() {
+        let uid = entry.file_name().to_string_lossy().into_owned();
+        let pod = dirs.pod(&uid);
+        match load(&pod) {
+            Ok(Some(record)) => pods.push(Pod { dirs: pod, record }),
+            // Being reserved or removed at this moment.
+            Ok(None) => {}
+            Err(error) => broken.push(Broken { uid, error }),
+        }
+    }
+    pods.sort_by_key(|pod| (pod.record.created, pod.full_name()));
+    Ok((pods, broken))
+}
+
+/// A pod whose record cannot be used.
+#[derive(Debug)]
+pub struct Broken {
+    /// Its directory's name.
+    pub uid: String,
+    /// What is wrong with it.
+    pub error: anyhow::Error,
+}
+
+/// Reads a pod's record; `None` if there is none.
+pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
+    let path = pod.record();
+    let Some(version) = read_json::<serde_json::Value>(&path)? else { return Ok(None) };
+    match version.get("version").and_then(serde_json::Value::as_u64) {
+        Some(v) if v == u64::from(RECORD_VERSION) => {}
+        other => bail!("{} is of version {other:?}, this podshim reads version {RECORD_VERSION}", path.display()),
+    }
+    Ok(Some(serde_json::from_value(version).with_context(|| format!("reading {}", path.display()))?))
+}
+
+/// Finds the pod that a user means: `name` (in namespace `default`, or the only one of that name), `namespace/name`, or the
+/// beginning of a uid.
+pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
+    let (pods, broken) = list(dirs)?;
+    if let Some(broken) = broken.into_iter().find(|b| b.uid == wanted) {
+        return Err(broken.error);
+    }
+    let wanted_name = wanted.strip_prefix("pod/").unwrap_or(wanted);
+    let exact = |pod: &&Pod| match wanted_name.split_once('/') {
+        Some((namespace, name)) => {
+            (namespace, name) == (&*pod.record.plan.sandbox.namespace, &*pod.record.plan.sandbox.name)
+        }
+        None => pod.record.plan.sandbox.name == wanted_name,
+    };
+    let mut found: Vec<&Pod> = pods.iter().filter(exact).collect();
+    if found.len() > 1
+        && let Some(default) = found.iter().find(|p| p.record.plan.sandbox.namespace == "default")
+    {
+        found = vec![default];
+    }
+    if found.is_empty() && wanted_name.len() >= 6 {
+        found = pods.iter().filter(|p| p.record.plan.sandbox.uid.starts_with(wanted_name)).collect();
+    }
+    match &found[..] {
+        [pod] => Ok((*pod).clone()),
+        [] => Err(not_found(wanted_name, &pods)),
+        several => {
+            let names: Vec<String> = several.iter().map(|p| p.full_name()).collect();
+            Err(failure(Kind::Invalid, format!("{wanted_name:?} could be any of {}: name the one", names.join(", "))))
+        }
+    }
+}
+
+fn not_found(wanted: &str, pods: &[Pod]) -> anyhow::Error {
+    let close = pods
+        .iter()
+        .map(|p| (strsim::jaro_winkler(wanted, &p.record.plan.sandbox.name), p.full_name()))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let hint = match close {
+        Some((_, name)) => format!(": did you mean {name}?"),
+        None if pods.is_empty() => ": there are no pods".to_owned(),
+        None => ": `podshim ps` lists them".to_owned(),
+    };
+    failure(Kind::NotFound, format!("pod {wanted:?} not found{hint}"))
+}
+
+/// The ids of the images that pods use, which must not be removed.
+pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> {
+    let (pods, _) = list(dirs)?;
+    Ok(pods.into_iter().flat_map(|p| p.record.images).map(|image| image.id).collect())
+}
+
+/// A new record of this boot.
+pub fn record(dirs: &Dirs, plan: PodPlan, images: Vec<ImageSpec>) -> Result<Record> {
+    let created =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
+    Ok(Record {
+        version: RECORD_VERSION,
+        dirs: dirs.clone(),
+        boot_id: host::boot_id()?,
+        created: Time(created.as_secs() as i64),
+        plan,
+        images,
+    })
+}
+
+/// Reads JSON; `None` if the file is missing.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let mut text = Vec::new();
+    match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => Err(e).called("open", path.display())?,
+        Ok(mut file) => file.read_to_end(&mut text).called("read", path.display())?,
+    };
+    serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+}
+
+/// Writes JSON atomically.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_vec(value).with_context(|| format!("serializing {}", path.display()))?;
+    write_atomically(path, &text)
+}
+
+/// Writes a file so that readers see the old text or the new one. State is on a tmpfs: nothing is gained by fsync(2).
+pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)
+        .called("open", temporary.display())?;
+    file.write_all(text).called("write", temporary.display())?;
+    Ok(std::fs::rename(&temporary, path).called("rename", path.display())?)
+}
