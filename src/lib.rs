@@ -18,5 +18,6 @@ pub mod plan;
 pub mod runtime;
 pub mod snapshot;
 pub mod store;
+pub mod supervisor;
 pub mod sys;
 pub mod volumes;

@@ -1,0 +1,474 @@
+//! One container: from its config to a child that performs its steps.
+
+use super::pod::{StartFailed, Supervisor};
+use super::poll::{Output, Source, Token};
+use super::remove;
+use super::slot::{Instance, Stage};
+use crate::control::RefusedKind;
+use crate::error::Kind;
+use crate::lifecycle::{Event, ImageFailure, StartFailure};
+use crate::logs;
+use crate::network;
+use crate::paths::PodDirs;
+use crate::plan::config::{Access, ContainerConfig, ImageSpec, MountPropagation, NamespaceMode, PullPolicy, Stdio};
+use crate::plan::spec::{self, Bind, Resolved};
+use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
+use crate::snapshot;
+use crate::sys::mount::{self, Depth};
+use crate::sys::{Called, SysResult};
+use crate::volumes;
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A child process that asks the registry for a container's image.
+pub(super) struct Pull {
+    child: std::process::Child,
+    token: Token,
+    answer: Vec<u8>,
+    restart_count: u32,
+}
+
+impl Pull {
+    /// Ends it; its end of file is its answer.
+    pub(super) fn cancel(&mut self) {
+        // It has ended already if this fails.
+        let _ = self.child.kill();
+    }
+}
+
+/// A failure to create a container, with what the machine must know of it.
+struct CreateError {
+    failure: StartFailure,
+    error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for CreateError {
+    fn from(error: E) -> Self {
+        CreateError { failure: StartFailure::Create, error: error.into() }
+    }
+}
+
+/// The file that is mounted at a container's terminationMessagePath.
+pub(super) fn termination_file(pod: &PodDirs, container: &str, restart_count: u32) -> PathBuf {
+    pod.data.join("termination").join(format!("{container}-{restart_count}"))
+}
+
+impl Supervisor {
+    /// Starts a container, asking the registry first where the policy says so.
+    pub(super) fn start(&mut self, index: usize, restart_count: u32) -> Result<()> {
+        let config = &self.pod.record.plan.containers[index];
+        // The CLI pulled for the first start, where the user sees it.
+        if restart_count > 0 && config.pull_policy == PullPolicy::Always {
+            return self.begin_pull(index, restart_count);
+        }
+        self.create(index, restart_count)
+    }
+
+    fn begin_pull(&mut self, index: usize, restart_count: u32) -> Result<()> {
+        let dirs = &self.pod.record.dirs;
+        let image = &self.pod.record.plan.containers[index].image;
+        let spawned = std::process::Command::new("/proc/self/exe")
+            .arg0_podshim()
+            .arg("--root")
+            .arg(&dirs.root)
+            .arg("--state")
+            .arg(&dirs.state)
+            .args(["ensure-image", "--pull", "always", image])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .called("execve", "podshim ensure-image");
+        let mut child = match spawned {
+            Ok(child) => child,
+            Err(error) => {
+                let failed =
+                    Event::ImageFailed { container: index, failure: ImageFailure::Pull, message: error.to_string() };
+                self.queue.push_back(failed);
+                return Ok(());
+            }
+        };
+        if let Some(stdout) = child.stdout.as_mut() {
+            let token = self.poll.watch(&*stdout, Source::Pull(index))?;
+            self.slots[index].pull = Some(Pull { child, token, answer: Vec::new(), restart_count });
+        }
+        Ok(())
+    }
+
+    /// The pulling child says something, or has ended.
+    pub(super) fn pulled(&mut self, index: usize) -> Result<()> {
+        let Some(pull) = &mut self.slots[index].pull else { return Ok(()) };
+        let Some(stdout) = pull.child.stdout.as_mut() else { return Ok(()) };
+        let mut buffer = [0u8; 4096];
+        let count = stdout.read(&mut buffer).called("read", "ensure-image")?;
+        if count > 0 {
+            pull.answer.extend_from_slice(&buffer[..count]);
+            return Ok(());
+        }
+        self.poll.forget(pull.token, stdout.as_fd());
+        let Some(mut pull) = self.slots[index].pull.take() else { return Ok(()) };
+        // Its standard output is closed: it is about to end, if it has not yet.
+        pull.child.wait().called("waitpid", "ensure-image")?;
+        match serde_json::from_slice::<Answer>(&pull.answer) {
+            Ok(Answer::Image(image)) => {
+                self.pod.record.images[index] = *image;
+                // The record keeps what runs from being pruned.
+                if let Err(error) = crate::store::write_json(&self.pod.dirs.record(), &self.pod.record) {
+                    self.warn("FailedToWriteRecord", format!("{error:#}"));
+                }
+                self.create(index, pull.restart_count)
+            }
+            Ok(Answer::Failed { reason, message }) => {
+                let failure = match reason.as_str() {
+                    "ErrImageNeverPull" => ImageFailure::NeverPull,
+                    "InvalidImageName" => ImageFailure::InvalidName,
+                    "RegistryUnavailable" => ImageFailure::RegistryUnavailable,
+                    "ImageInspectError" => ImageFailure::Inspect,
+                    _ => ImageFailure::Pull,
+                };
+                self.queue.push_back(Event::ImageFailed { container: index, failure, message });
+                Ok(())
+            }
+            Err(_) => {
+                let message = "the pull was ended".to_owned();
+                self.queue.push_back(Event::ImageFailed { container: index, failure: ImageFailure::Pull, message });
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, index: usize, restart_count: u32) -> Result<()> {
+        let name = self.pod.record.plan.containers[index].name.clone();
+        match self.try_create(index, restart_count) {
+            Ok(instance) => {
+                let created = Event::Created {
+                    container: index,
+                    container_id: format!("podshim://{}", instance.id),
+                    image_id: self.pod.record.images[index].id.clone(),
+                };
+                self.slots[index].instance = Some(instance);
+                self.queue.push_back(created);
+            }
+            Err(CreateError { failure, error }) => {
+                // What was made before the error is found by its name.
+                let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &name);
+                let undone = group.and_then(|group| group.remove(std::time::Duration::from_secs(1)));
+                let data = snapshot::remove(&self.pod.dirs.container_data(&name, restart_count));
+                for leftover in [undone, data].into_iter().filter_map(Result::err) {
+                    self.warn("KillContainerError", format!("container {name}: {leftover:#}"));
+                }
+                let kind = match crate::error::kind_of(&error) {
+                    Some(Kind::CommandNotFound) => RefusedKind::CommandNotFound,
+                    _ => RefusedKind::Failed,
+                };
+                self.start_failed(index, restart_count, StartFailed { failure, kind, message: format!("{error:#}") });
+            }
+        }
+        Ok(())
+    }
+
+    fn try_create(&mut self, index: usize, restart_count: u32) -> Result<Instance, CreateError> {
+        let plan = self.pod.record.plan.clone();
+        let config = &plan.containers[index];
+        let image = self.pod.record.images[index].clone();
+        let state = self.pod.dirs.container_state(&config.name);
+        let bundle_rootfs = state.join("rootfs");
+        std::fs::create_dir_all(&bundle_rootfs).called("mkdir", bundle_rootfs.display())?;
+        let rootfs = snapshot::prepare(&image.layers, &self.pod.dirs.container_data(&config.name, restart_count))?;
+        let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)
+            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
+        network::write_files(&plan.sandbox, &self.pod.dirs, &self.addresses)?;
+        let binds = self.binds(config, restart_count)?;
+        let cgroup = remove::cgroup(&self.facts.cgroups, &plan.sandbox.cgroup, &config.name)?;
+        let resolved = Resolved {
+            user: &user,
+            rootfs: bundle_rootfs,
+            cgroup: cgroup.path(),
+            binds: &binds,
+            pins: self.pins(),
+            thermal_throttle: self.facts.thermal_throttle.clone(),
+            available_capabilities: self.facts.capabilities,
+            memory_is_unified: self
+                .facts
+                .cgroups
+                .with_controller("memory")
+                .is_some_and(|h| h.version == crate::host::cgroup::Version::V2),
+        };
+        let spec = spec::container(&plan.sandbox, config, &image.config, resolved)
+            .map_err(|error| CreateError { failure: start_failure(&error), error })?;
+        runtime::write_bundle(&spec, &state)?;
+        let steps = runtime::container_steps(&spec)?;
+        let trees = self.open_binds(&spec, config, &binds)?;
+        create_cgroup(&cgroup, &spec)?;
+        let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
+        let log = self.open_log(config, restart_count)?;
+        let starting = self.launcher.launch(Request {
+            steps: &steps,
+            rootfs: Some(rootfs),
+            binds: trees,
+            namespaces: self.joined()?,
+            pid_namespace: self.pid_namespace(),
+            cgroup: &cgroup,
+            stdio: pipes.take_theirs()?,
+        })?;
+        let exit_token = self.poll.watch(&starting.child.pidfd, Source::Exit(index))?;
+        let hand_off = self.poll.watch(&starting.sync, Source::HandOff(index))?;
+        let mut outputs = Vec::new();
+        for (output, fd) in pipes.ours {
+            let token = self.poll.watch(&fd, Source::Output(index, output))?;
+            outputs.push((output, token, fd));
+        }
+        Ok(Instance {
+            child: starting.child,
+            exit_token,
+            hand_off: Some((hand_off, starting.sync)),
+            stage: Stage::Creating,
+            cgroup,
+            restart_count,
+            log,
+            outputs,
+            input: pipes.input,
+            id: format!("{}-{}-{restart_count}", plan.sandbox.uid, config.name),
+        })
+    }
+
+    /// Opens the log, and drops the logs of instances before the previous one, as a kubelet does.
+    fn open_log(&self, config: &ContainerConfig, restart_count: u32) -> Result<logs::Writer> {
+        let pod_logs = &self.pod.record.plan.sandbox.log_directory;
+        let place = logs::Place { pod_logs, container: &config.name, restart_count };
+        let log = logs::Writer::open(place, logs::Limits::default(), jiff::tz::TimeZone::system())?;
+        if let Some(old) = restart_count.checked_sub(2) {
+            logs::remove_instance(pod_logs, &config.name, old)?;
+            remove::file(&termination_file(&self.pod.dirs, &config.name, old))?;
+        }
+        Ok(log)
+    }
+
+    /// Pins of the namespaces that a container joins, for the bundle.
+    fn pins(&self) -> Vec<(LinuxNamespaceType, PathBuf)> {
+        self.sandbox
+            .namespaces
+            .iter()
+            .map(|(kind, _)| {
+                let kind_of_spec = match kind {
+                    NamespaceKind::Network => LinuxNamespaceType::Network,
+                    NamespaceKind::Ipc => LinuxNamespaceType::Ipc,
+                    NamespaceKind::Uts => LinuxNamespaceType::Uts,
+                    NamespaceKind::Pid => LinuxNamespaceType::Pid,
+                    NamespaceKind::Mount => LinuxNamespaceType::Mount,
+                    NamespaceKind::Cgroup => LinuxNamespaceType::Cgroup,
+                };
+                (kind_of_spec, self.pod.dirs.namespace(kind.file()))
+            })
+            .collect()
+    }
+
+    fn joined(&self) -> SysResult<Vec<(NamespaceKind, OwnedFd)>> {
+        let by_init = self.sandbox.namespaces.iter().filter(|(kind, _)| *kind != NamespaceKind::Pid);
+        by_init.map(|(kind, fd)| Ok((*kind, runtime::duplicate(fd.as_fd())?))).collect()
+    }
+
+    fn pid_namespace(&self) -> PidNamespace<'_> {
+        let shared = self.sandbox.namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::Pid);
+        match (self.pod.record.plan.sandbox.namespaces.pid, shared) {
+            (NamespaceMode::Node, _) => PidNamespace::Inherit,
+            (NamespaceMode::Pod, Some((_, fd))) => PidNamespace::Join(fd.as_fd()),
+            _ => PidNamespace::New,
+        }
+    }
+
+    /// Everything that is mounted into a container beside its file systems, in order; a volume at the path of one of
+    /// podshim's own files takes its place.
+    fn binds(&self, config: &ContainerConfig, restart_count: u32) -> Result<Vec<Bind>> {
+        let own = |source: PathBuf, destination: &str| Bind {
+            source,
+            destination: destination.to_owned(),
+            access: Access::ReadWrite,
+            propagation: MountPropagation::None,
+        };
+        let pod = &self.pod.dirs;
+        let host_ipc = self.pod.record.plan.sandbox.namespaces.ipc == NamespaceMode::Node;
+        let shm = if host_ipc { PathBuf::from("/dev/shm") } else { pod.data.join("shm") };
+        let message = termination_file(pod, &config.name, restart_count);
+        make_termination_file(&message)?;
+        let mut binds: Vec<Bind> =
+            ["hosts", "resolv.conf", "hostname"].map(|file| own(pod.etc(file), &format!("/etc/{file}"))).into();
+        binds.push(own(shm, "/dev/shm"));
+        binds.push(own(message, &config.termination_message_path));
+        binds.retain(|bind| config.mounts.iter().all(|m| m.container_path != bind.destination));
+        for mount in &config.mounts {
+            let volume = self.volume(&mount.volume)?;
+            binds.push(Bind {
+                source: volume.join(&mount.sub_path),
+                destination: mount.container_path.clone(),
+                access: mount.access,
+                propagation: mount.propagation,
+            });
+        }
+        Ok(binds)
+    }
+
+    fn volume(&self, name: &str) -> Result<PathBuf> {
+        let volumes = &self.pod.record.plan.volumes;
+        let plan = volumes.iter().find(|v| v.name == name).with_context(|| format!("the pod has no volume {name}"))?;
+        Ok(match &plan.source {
+            crate::plan::config::VolumeSource::HostPath { path, .. } => path.clone(),
+            _ => self.pod.dirs.volume(name),
+        })
+    }
+
+    /// A detached mount for each bind of the spec, in the spec's order.
+    fn open_binds(&self, spec: &Spec, config: &ContainerConfig, binds: &[Bind]) -> Result<Vec<OwnedFd>> {
+        let wanted = spec.mounts().iter().flatten().filter(|m| m.typ().as_deref() == Some("bind"));
+        wanted
+            .map(|mount| {
+                let is_wanted = |bind: &&Bind| Path::new(&bind.destination) == mount.destination();
+                let bind = binds.iter().find(is_wanted).context("a bind mount of the spec was not asked for")?;
+                let source = self.open_source(config, bind)?;
+                let depth = if bind.propagation == MountPropagation::None && !is_volume(config, bind) {
+                    Depth::Top
+                } else {
+                    Depth::Recursive
+                };
+                mount::clone_tree(source.as_fd(), depth).with_context(|| format!("mounting {}", bind.destination))
+            })
+            .collect()
+    }
+
+    fn open_source(&self, config: &ContainerConfig, bind: &Bind) -> Result<OwnedFd> {
+        let Some(mount) = config.mounts.iter().find(|m| m.container_path == bind.destination) else {
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            return Ok(open(&bind.source, flags, Mode::empty()).called("open", bind.source.display())?);
+        };
+        let volumes = &self.pod.record.plan.volumes;
+        let plan = volumes.iter().find(|v| v.name == mount.volume).context("the pod has no such volume")?;
+        let root = volumes::open(plan, &self.pod.dirs)?;
+        if mount.sub_path.is_empty() {
+            return Ok(root);
+        }
+        volumes::open_sub_path(root.as_fd(), &mount.sub_path)
+            .with_context(|| format!("volume {} at {}", mount.volume, mount.container_path))
+    }
+}
+
+fn is_volume(config: &ContainerConfig, bind: &Bind) -> bool {
+    config.mounts.iter().any(|m| m.container_path == bind.destination)
+}
+
+/// An image or manifest without any command is what `podshim run` gives up for, like a command that does not exist.
+fn start_failure(error: &anyhow::Error) -> StartFailure {
+    match crate::error::kind_of(error) {
+        Some(_) => StartFailure::Config,
+        None => StartFailure::Create,
+    }
+}
+
+fn create_cgroup(cgroup: &crate::cgroups::Cgroup, spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref().context("the spec has no linux section")?;
+    cgroup.create(&linux.resources().clone().unwrap_or_default())
+}
+
+/// Mode 0666: the container's user, whoever that is, writes it (pod-api.md §11).
+fn make_termination_file(path: &Path) -> SysResult<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).called("mkdir", directory.display())?;
+    }
+    std::fs::write(path, "").called("write", path.display())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).called("chmod", path.display())
+}
+
+/// A container's standard descriptors, both sides.
+struct Pipes {
+    theirs: Option<[OwnedFd; 3]>,
+    ours: Vec<(Output, OwnedFd)>,
+    input: Option<OwnedFd>,
+}
+
+impl Pipes {
+    /// Named FIFOs, which the container's side keeps open for reading too: a write never gets EPIPE when the supervisor
+    /// dies, and a new one finds them.
+    fn open(state: &Path, stdio: Stdio, launcher: &runtime::Launcher) -> Result<Pipes> {
+        let null = || launcher.null();
+        if stdio == Stdio::Terminal {
+            return Ok(Pipes { theirs: Some([null()?, null()?, null()?]), ours: Vec::new(), input: None });
+        }
+        let (stdout, ours_out) = output_fifo(&state.join("stdout"))?;
+        let (stderr, ours_err) = output_fifo(&state.join("stderr"))?;
+        let (stdin, input) = match stdio {
+            Stdio::Stdin => {
+                let path = state.join("stdin");
+                make_fifo(&path)?;
+                // Without a writer that stays, the container would see end of file at once.
+                let input = open_fifo(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
+                (open_fifo(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).and_then(blocking)?, Some(input))
+            }
+            _ => (null()?, None),
+        };
+        Ok(Pipes {
+            theirs: Some([stdin, stdout, stderr]),
+            ours: vec![(Output::Stdout, ours_out), (Output::Stderr, ours_err)],
+            input,
+        })
+    }
+
+    fn take_theirs(&mut self) -> Result<[OwnedFd; 3]> {
+        self.theirs.take().context("standard descriptors were taken already")
+    }
+}
+
+/// A new one for each instance: whoever got hold of the old one has no part in the new.
+fn make_fifo(path: &Path) -> SysResult<()> {
+    match nix::unistd::unlink(path) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(errno).called("unlink", path.display()),
+    }
+    mkfifo(path, Mode::from_bits_truncate(0o600)).called("mkfifo", path.display())
+}
+
+fn open_fifo(path: &Path, flags: OFlag) -> SysResult<OwnedFd> {
+    open(path, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()).called("open", path.display())
+}
+
+fn blocking(fd: OwnedFd) -> SysResult<OwnedFd> {
+    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).called("fcntl", "F_SETFL")?;
+    Ok(fd)
+}
+
+/// The container's side of an output FIFO and the supervisor's.
+fn output_fifo(path: &Path) -> SysResult<(OwnedFd, OwnedFd)> {
+    make_fifo(path)?;
+    let ours = open_fifo(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+    Ok((open_fifo(path, OFlag::O_RDWR)?, ours))
+}
+
+/// What `podshim ensure-image` prints.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub enum Answer {
+    /// The image.
+    Image(Box<ImageSpec>),
+    /// Why there is none.
+    Failed {
+        /// The kubelet's reason.
+        reason: String,
+        /// The error.
+        message: String,
+    },
+}
+
+trait Named {
+    fn arg0_podshim(&mut self) -> &mut Self;
+}
+
+impl Named for std::process::Command {
+    fn arg0_podshim(&mut self) -> &mut Self {
+        std::os::unix::process::CommandExt::arg0(self, "podshim")
+    }
+}

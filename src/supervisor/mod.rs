@@ -1,0 +1,29 @@
+//! The per-pod process: performs what `lifecycle` asks, with `runtime`, `volumes`, `network`, `cgroups`, `snapshot` and `logs`,
+//! and answers on the control socket.
+//!
+//! It is single-threaded and never blocks: one epoll loop over pidfds, hand-offs, output, the control socket, one timer and one
+//! signalfd. It starts containers by clone3(2) from the loop itself. It decides nothing: each thing that happens is an
+//! [`Event`](crate::lifecycle::Event) for the pure machine, and what comes out is performed.
+//!
+//! | file | content |
+//! |---|---|
+//! | `process` | the process: how it is spawned and becomes one |
+//! | `pod` | the loop, events and actions |
+//! | `create` | one container: from its config to a starting child |
+//! | `slot` | one container's process, output and end |
+//! | `clients` | the control socket: watch, stop, exec, attach |
+//! | `events` | the pod's event list on disk |
+//! | `poll` | epoll |
+//! | [`remove`] | everything that a pod has on the host, taken away |
+
+mod clients;
+mod create;
+pub mod events;
+mod pod;
+mod poll;
+mod process;
+pub mod remove;
+mod slot;
+
+pub use create::Answer;
+pub use process::{Supervising, run, spawn};

@@ -1,0 +1,389 @@
+//! The loop: what becomes ready turns into an event for the machine, and the machine's actions are performed.
+
+use super::clients::{Client, Exec};
+use super::events;
+use super::poll::{Poll, Source};
+use super::remove;
+use super::slot::Slot;
+use crate::control::RefusedKind;
+use crate::error::Kind;
+use crate::host::{self, HostFacts};
+use crate::lifecycle::status::Time;
+use crate::lifecycle::{Action, ContainerSpec, Event, EventType, Now, PodEvent, PodSpec, PodState, StartFailure};
+use crate::network;
+use crate::runtime::Launcher;
+use crate::runtime::sandbox::{self, Sandbox};
+use crate::snapshot;
+use crate::store::{self, FirstFailure, Pod, Report};
+use crate::sys::{Called, SysResult, process, socket};
+use crate::volumes;
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One pod's supervisor.
+pub(super) struct Supervisor {
+    pub(super) pod: Pod,
+    pub(super) facts: HostFacts,
+    pub(super) launcher: Launcher,
+    pub(super) poll: Poll,
+    pub(super) sandbox: Sandbox,
+    pub(super) addresses: Vec<IpAddr>,
+    /// One per container, in the plan's order.
+    pub(super) slots: Vec<Slot>,
+    pub(super) clients: BTreeMap<u64, Client>,
+    pub(super) execs: BTreeMap<u64, Exec>,
+    pub(super) next_id: u64,
+    /// Events to be given to the machine, in order.
+    pub(super) queue: VecDeque<Event>,
+    state: PodState,
+    listener: OwnedFd,
+    signals: SignalFd,
+    timer: TimerFd,
+    said: BTreeSet<String>,
+    failure: Option<FirstFailure>,
+    over: bool,
+    /// Writable layers of ended instances, to be removed.
+    pub(super) discarded: Vec<PathBuf>,
+    /// Kept for the moment when there are no descriptors left.
+    spare: Option<OwnedFd>,
+}
+
+/// Why a container could not be started.
+pub(super) struct StartFailed {
+    pub(super) failure: StartFailure,
+    pub(super) kind: RefusedKind,
+    pub(super) message: String,
+}
+
+/// A hundred years.
+pub(super) const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Both clocks.
+pub(super) fn now() -> Now {
+    let read = |clock| {
+        let time = nix::time::clock_gettime(clock).unwrap_or(TimeSpec::new(0, 0));
+        Duration::new(time.tv_sec().max(0) as u64, time.tv_nsec().clamp(0, 999_999_999) as u32)
+    };
+    Now { boot: read(nix::time::ClockId::CLOCK_BOOTTIME), wall: read(nix::time::ClockId::CLOCK_REALTIME) }
+}
+
+impl Supervisor {
+    /// Sets the sandbox and the volumes up. On an error, what was made is undone.
+    pub(super) fn new(pod: Pod) -> Result<Supervisor> {
+        let facts = host::probe()?;
+        let made = Self::set_up(pod.clone(), facts.clone());
+        if made.is_err() {
+            // The error that made us give up is the one to be told.
+            drop(remove::sandbox(&facts.cgroups, &pod.record.plan.sandbox.cgroup, &pod.dirs));
+        }
+        made
+    }
+
+    fn set_up(pod: Pod, facts: HostFacts) -> Result<Supervisor> {
+        let plan = &pod.record.plan;
+        let mut blocked = SigSet::empty();
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            blocked.add(signal);
+        }
+        blocked.thread_block().called("sigprocmask", "TERM, INT, HUP")?;
+        let signals =
+            SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).called("signalfd", "")?;
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
+            .called("timerfd_create", "CLOCK_BOOTTIME")?;
+        for volume in &plan.volumes {
+            volumes::materialize(volume, &pod.dirs)?;
+        }
+        volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+        // No container can have this name (DNS-1123).
+        let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "_pause")?;
+        let made = sandbox::create(&plan.sandbox, &pod.dirs, &reaper)?;
+        let addresses = made.addresses.clone();
+        network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
+        let listener = socket::listen_at(&pod.dirs.socket())?;
+        let mut poll = Poll::new()?;
+        poll.watch(&listener, Source::Listener)?;
+        poll.watch(&signals, Source::Signals)?;
+        poll.watch(&timer, Source::Timer)?;
+        let launcher = Launcher::new(facts.cgroups.clone())?;
+        Ok(Supervisor {
+            discarded: Vec::new(),
+            spare: Some(launcher.null()?),
+            launcher,
+            state: PodState::new(machine_spec(&pod), now()),
+            slots: plan.containers.iter().map(|_| Slot::default()).collect(),
+            sandbox: made,
+            facts,
+            poll,
+            addresses,
+            clients: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            next_id: 0,
+            queue: VecDeque::new(),
+            listener,
+            signals,
+            timer,
+            said: BTreeSet::new(),
+            failure: None,
+            over: false,
+            pod,
+        })
+    }
+
+    /// Runs the pod to its end.
+    pub(super) fn run(&mut self) -> Result<()> {
+        self.queue.push_back(Event::Begin);
+        loop {
+            self.settle()?;
+            if self.over {
+                return Ok(());
+            }
+            for source in self.poll.wait()? {
+                if let Err(error) = self.ready(source) {
+                    self.went_wrong(source, &error)?;
+                }
+            }
+        }
+    }
+
+    /// An error about one thing ends that thing and not the supervisor: a client is disconnected, a process is killed.
+    fn went_wrong(&mut self, source: Source, error: &anyhow::Error) -> Result<()> {
+        self.warn("SupervisorError", format!("{source:?}: {error:#}"));
+        match source {
+            Source::Client(id) => {
+                self.disconnect(id);
+                Ok(())
+            }
+            Source::HandOff(index) | Source::Exit(index) | Source::Output(index, _) => self.kill_container(index),
+            Source::ExecHandOff(id) | Source::ExecExit(id) => self.execs.get(&id).map_or(Ok(()), Exec::kill),
+            Source::Pull(index) => self.cancel_start(index),
+            Source::Signals | Source::Timer | Source::Listener | Source::Reaper => Ok(()),
+        }
+    }
+
+    /// Gives the machine what has happened, performs what it asks, then tells the world.
+    fn settle(&mut self) -> Result<()> {
+        let mut changed = false;
+        while let Some(event) = self.queue.pop_front() {
+            changed = true;
+            for action in self.state.step(event, now()) {
+                self.perform(action)?;
+            }
+        }
+        if changed {
+            self.report()?;
+            self.arm_timer()?;
+        }
+        for data in std::mem::take(&mut self.discarded) {
+            if let Err(error) = snapshot::remove(&data) {
+                self.warn("KillContainerError", format!("{error:#}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, source: Source) -> Result<()> {
+        match source {
+            Source::Signals => self.signalled(),
+            Source::Timer => {
+                // Its count is of no interest; reading it makes it unready.
+                let _ = self.timer.wait();
+                self.queue.push_back(Event::Tick);
+                Ok(())
+            }
+            Source::Listener => self.accept(),
+            Source::Client(id) => self.client_ready(id),
+            Source::HandOff(index) => self.hand_off(index),
+            Source::Exit(index) => self.exited(index),
+            Source::Output(index, output) => self.output_ready(index, output),
+            Source::Pull(index) => self.pulled(index),
+            Source::ExecHandOff(id) => self.exec_hand_off(id),
+            Source::ExecExit(id) => self.exec_exited(id),
+            Source::Reaper => self.reaper_ended(),
+        }
+    }
+
+    fn signalled(&mut self) -> Result<()> {
+        while let Some(info) = self.signals.read_signal().called("read", "signalfd")? {
+            // A terminal that goes away is not the pod's end.
+            if info.ssi_signo != Signal::SIGHUP as u32 {
+                self.queue.push_back(Event::Stop { grace: None });
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> Result<()> {
+        loop {
+            match socket::accept(self.listener.as_fd()) {
+                Ok(Some(connection)) => self.connected(connection)?,
+                Ok(None) => return Ok(()),
+                Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
+                    // The one who waits is turned away with the descriptor that is kept for this; left waiting, he would
+                    // wake us for ever.
+                    self.spare = None;
+                    drop(socket::accept(self.listener.as_fd()));
+                    self.spare = self.launcher.null().ok();
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) -> Result<()> {
+        match action {
+            // It was made before the CLI was told that the pod is set up.
+            Action::CreateSandbox => {
+                let ips = self.addresses.iter().map(IpAddr::to_string).collect();
+                self.queue.push_back(Event::SandboxReady { ips });
+                Ok(())
+            }
+            Action::Start { container, restart_count } => self.start(container, restart_count),
+            Action::CancelStart { container } => self.cancel_start(container),
+            Action::Signal { container } => self.signal_container(container),
+            Action::Kill { container } => self.kill_container(container),
+            Action::DestroySandbox => self.destroy_sandbox(),
+            Action::Emit(event) => {
+                self.emit(event);
+                Ok(())
+            }
+            Action::Finished => {
+                self.over = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn destroy_sandbox(&mut self) -> Result<()> {
+        // Pid 1 of a namespace ends after everything in it, and what is our child there after we have reaped it: not to be
+        // waited for here.
+        for exec in self.execs.values() {
+            exec.kill()?;
+        }
+        if let Some(reaper) = &self.sandbox.reaper {
+            self.poll.watch(&reaper.pidfd, Source::Reaper)?;
+            return Ok(process::send_signal(reaper.pidfd.as_fd(), libc::SIGKILL)?);
+        }
+        self.sandbox_gone()
+    }
+
+    fn reaper_ended(&mut self) -> Result<()> {
+        let Some(reaper) = &self.sandbox.reaper else { return Ok(()) };
+        if process::try_wait(reaper.pidfd.as_fd())?.is_none() {
+            return Ok(());
+        }
+        self.sandbox.reaper = None;
+        self.sandbox_gone()
+    }
+
+    fn sandbox_gone(&mut self) -> Result<()> {
+        self.sandbox.namespaces.clear();
+        for error in remove::sandbox(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &self.pod.dirs) {
+            self.warn("KillPodSandboxError", format!("{error:#}"));
+        }
+        self.queue.push_back(Event::SandboxGone);
+        Ok(())
+    }
+
+    /// Puts an event on the pod's list.
+    pub(super) fn emit(&mut self, event: PodEvent) {
+        let object = match event.container.and_then(|index| self.pod.record.plan.containers.get(index)) {
+            Some(container) => format!("container/{}", container.name),
+            None => format!("pod/{}", self.pod.record.plan.sandbox.name),
+        };
+        // A full disk must not end the supervisor: the event is lost, the pod is not.
+        let _ = events::append(&self.pod.dirs, &events::entry(event, object, Time(now().wall.as_secs() as i64)));
+    }
+
+    /// A warning about the pod.
+    pub(super) fn warn(&mut self, reason: &str, message: String) {
+        self.emit(PodEvent { type_: EventType::Warning, reason: reason.into(), message, container: None });
+    }
+
+    /// A warning about a container, once in a pod's life.
+    pub(super) fn note(&mut self, container: usize, message: String) {
+        if self.said.insert(message.clone()) {
+            let reason = "Restricted".into();
+            self.emit(PodEvent { type_: EventType::Warning, reason, message, container: Some(container) });
+        }
+    }
+
+    /// Tells the machine that a start failed. The first failure of a first start is remembered: `podshim run` gives up for
+    /// it, as nothing that ran before can be lost.
+    pub(super) fn start_failed(&mut self, container: usize, restart_count: u32, failed: StartFailed) {
+        let StartFailed { failure, kind, message } = failed;
+        if restart_count == 0 {
+            let name = &self.pod.record.plan.containers[container].name;
+            let message = format!("container {name}: {message}");
+            self.failure.get_or_insert(FirstFailure { kind, message });
+        }
+        self.queue.push_back(Event::StartFailed { container, failure, message });
+    }
+
+    fn report(&mut self) -> Result<()> {
+        let mut status = self.state.status();
+        status.qos_class = Some(self.pod.record.plan.qos_class.clone());
+        let report = Report {
+            status,
+            deletion: self.state.deletion_timestamp(),
+            over: self.over,
+            failure: self.failure.clone(),
+        };
+        // Without space on the state's tmpfs the pod goes on unseen rather than ending.
+        if let Err(error) = store::write_json(&self.pod.dirs.status(), &report) {
+            // The supervisor's log may be on the same full file system.
+            let _ = writeln!(std::io::stderr(), "podshim: {error:#}");
+        }
+        self.tell_watchers();
+        Ok(())
+    }
+
+    fn arm_timer(&self) -> SysResult<()> {
+        let Some(deadline) = self.state.next_deadline() else {
+            return self.timer.unset().called("timerfd_settime", "off");
+        };
+        // A zero time would disarm it; one in the past makes it fire at once; one beyond the kernel's reach is far enough.
+        let at = TimeSpec::from_duration(deadline.clamp(Duration::from_nanos(1), FAR));
+        self.timer
+            .set(Expiration::OneShot(at), TimerSetTimeFlags::TFD_TIMER_ABSTIME)
+            .called("timerfd_settime", format_args!("{deadline:?}"))
+    }
+
+    /// The container of a name, if it is the pod's.
+    pub(super) fn index_of(&self, container: &str) -> Result<usize> {
+        let containers = &self.pod.record.plan.containers;
+        containers.iter().position(|c| c.name == container).ok_or_else(|| {
+            let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
+            crate::error::failure(
+                Kind::NotFound,
+                format!("pod {} has no container {container:?}: it has {}", self.pod.full_name(), names.join(", ")),
+            )
+        })
+    }
+}
+
+fn machine_spec(pod: &Pod) -> PodSpec {
+    let plan = &pod.record.plan;
+    PodSpec {
+        name: plan.sandbox.name.clone(),
+        namespace: plan.sandbox.namespace.clone(),
+        uid: plan.sandbox.uid.clone(),
+        restart_policy: plan.restart_policy,
+        grace: Duration::from_secs(plan.grace_seconds).min(FAR),
+        containers: plan
+            .containers
+            .iter()
+            .map(|c| ContainerSpec { name: c.name.clone(), kind: c.kind, image: c.image.clone() })
+            .collect(),
+    }
+}

@@ -1,0 +1,90 @@
+//! The event loop's epoll(7): descriptors, each with what it is for.
+
+use crate::sys::{Called, SysResult};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// Standard output or standard error of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    Stdout,
+    Stderr,
+    /// Both, of a terminal.
+    Terminal,
+}
+
+/// What became ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Signals,
+    Timer,
+    Listener,
+    /// A client's connection.
+    Client(u64),
+    /// The hand-off of a container that starts.
+    HandOff(usize),
+    /// A container's pidfd.
+    Exit(usize),
+    /// A container's output.
+    Output(usize, Output),
+    /// The answer of a pull.
+    Pull(usize),
+    /// The hand-off of an exec.
+    ExecHandOff(u64),
+    /// An exec's pidfd.
+    ExecExit(u64),
+    /// The pidfd of the pod's pid 1.
+    Reaper,
+}
+
+/// A registration; numbers are never used twice, so an event that was already fetched for a source that is gone is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token(u64);
+
+pub(super) struct Poll {
+    epoll: Epoll,
+    sources: BTreeMap<u64, Source>,
+    next: u64,
+}
+
+impl Poll {
+    pub(super) fn new() -> SysResult<Poll> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).called("epoll_create1", "")?;
+        Ok(Poll { epoll, sources: BTreeMap::new(), next: 0 })
+    }
+
+    /// Watches a descriptor for input until [`Poll::forget`].
+    pub(super) fn watch(&mut self, fd: impl AsFd, source: Source) -> SysResult<Token> {
+        let token = self.next;
+        self.next += 1;
+        self.epoll
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+            .called("epoll_ctl", format_args!("{source:?}"))?;
+        self.sources.insert(token, source);
+        Ok(Token(token))
+    }
+
+    /// Stops watching, before the descriptor is closed: a child that has not reached execve(2) holds a copy of it, which
+    /// would keep the registration alive.
+    pub(super) fn forget(&mut self, token: Token, fd: BorrowedFd<'_>) {
+        self.sources.remove(&token.0);
+        // Only fails for a descriptor that is not registered, which is what is wanted.
+        let _ = self.epoll.delete(fd);
+    }
+
+    /// Waits for events, at most eight at once.
+    pub(super) fn wait(&self) -> SysResult<Vec<Source>> {
+        let mut events = [EpollEvent::empty(); 8];
+        loop {
+            match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Err(Errno::EINTR) => {}
+                other => {
+                    let count = other.called("epoll_wait", "")?;
+                    return Ok(events[..count].iter().filter_map(|e| self.sources.get(&e.data()).copied()).collect());
+                }
+            }
+        }
+    }
+}

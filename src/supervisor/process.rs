@@ -1,0 +1,133 @@
+//! How a supervisor comes to be: spawned by the CLI from a read-only view of podshim's own executable, in its own session.
+
+use super::pod::Supervisor;
+use crate::error::{Kind, failure};
+use crate::paths::PodDirs;
+use crate::store::{self, Pod, Wait};
+use crate::sys::mount::{self, Depth, SetAttr, attr};
+use crate::sys::{Called, process};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// The hidden verb that a supervisor is started with.
+const VERB: &str = "supervise-pod";
+
+/// A supervisor that was spawned.
+#[derive(Debug)]
+pub struct Supervising {
+    child: Child,
+}
+
+/// Starts a pod's supervisor and waits until the sandbox and the volumes are set up, or could not be.
+pub fn spawn(pod: &Pod) -> Result<Supervising> {
+    let log = std::fs::File::create(pod.dirs.supervisor_log()).called("open", pod.dirs.supervisor_log().display())?;
+    let executable = readonly_executable()?;
+    let arguments: [OsString; 2] = [VERB.into(), pod.dirs.state.clone().into()];
+    let mut command = Command::new(format!("/proc/self/fd/{}", executable.as_raw_fd()));
+    command.arg0("podshim").args(arguments).current_dir("/");
+    // The caller's environment may hold secrets; a supervisor needs nothing of it but what finds an image's registry.
+    command.env_clear().envs(std::env::vars_os().filter(|(key, _)| is_passed_on(key)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    process::in_new_session(&mut command);
+    let mut child = command.spawn().called("execve", "supervisor").context("starting the pod's supervisor")?;
+    let mut answer = String::new();
+    let read = match child.stdout.take() {
+        Some(mut pipe) => pipe.read_to_string(&mut answer).called("read", "supervisor"),
+        None => bail!("the supervisor has no standard output"),
+    };
+    read?;
+    if answer == READY {
+        return Ok(Supervising { child });
+    }
+    let status = child.wait().called("waitpid", "supervisor")?;
+    if answer.is_empty() {
+        let log = std::fs::read_to_string(pod.dirs.supervisor_log()).unwrap_or_default();
+        bail!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
+    }
+    Err(failure(Kind::NotReady, answer))
+}
+
+const READY: &str = "ready";
+
+fn is_passed_on(key: &std::ffi::OsStr) -> bool {
+    const NAMES: [&str; 8] = [
+        "PATH",
+        "HOME",
+        "REGISTRY_AUTH_FILE",
+        "DOCKER_CONFIG",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "TZ",
+        "PODSHIM_REGISTRIES",
+    ];
+    NAMES.iter().any(|name| key == *name)
+}
+
+impl Supervising {
+    /// Whether it has ended meanwhile.
+    pub fn has_ended(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(_)))
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> Result<()> {
+        self.child.wait().called("waitpid", "supervisor")?;
+        Ok(())
+    }
+}
+
+/// podshim's executable on a mount of its own, which is read-only: no container, whatever it can reach through
+/// `/proc/<pid>/exe`, can overwrite the host's file (CVE-2019-5736). The mount lives as long as a process runs from it.
+fn readonly_executable() -> Result<OwnedFd> {
+    let file =
+        open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/proc/self/exe")?;
+    let view = mount::clone_tree(file.as_fd(), Depth::Top)?;
+    mount::set_attributes(view.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Top })?;
+    Ok(view)
+}
+
+/// The supervisor's `main`: does not return before the pod is over. The answer on standard output tells the CLI whether the
+/// pod was set up.
+pub fn run(state: &Path) -> Result<()> {
+    // First of all: nothing of the caller's stays open, and nobody looks into this process.
+    process::close_inherited(3)?;
+    process::set_not_dumpable()?;
+    process::set_name("podshim")?;
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let answer = |text: &str| -> Result<()> {
+        let mut out = std::io::stdout();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).called("write", "stdout")?;
+        // End of file is what the CLI waits for.
+        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
+        Ok(process::set_standard(null.as_fd(), 1)?)
+    };
+    let (mut supervisor, _lock) = match set_up(state) {
+        Ok(both) => both,
+        Err(error) => return answer(&format!("{error:#}")),
+    };
+    // A command line that was killed meanwhile does not end the pod.
+    let _ = answer(READY);
+    supervisor.run()
+}
+
+type Lock = nix::fcntl::Flock<std::fs::File>;
+
+fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
+    let Some(uid) = state.file_name().and_then(|name| name.to_str()) else {
+        bail!("{} is no pod's state directory", state.display());
+    };
+    let unknown_data = PodDirs { state: state.to_owned(), data: state.to_owned() };
+    let record = store::load(&unknown_data)?.with_context(|| format!("{} has no record", state.display()))?;
+    let pod = Pod { dirs: record.dirs.pod(uid), record };
+    let Some(lock) = store::lock(&pod.dirs.lock(), Wait::No)? else {
+        bail!("the pod has a supervisor already");
+    };
+    Ok((Supervisor::new(pod)?, lock))
+}

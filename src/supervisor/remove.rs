@@ -1,0 +1,171 @@
+//! Everything that a pod has on the host, taken away. It is found by names derived from the pod's uid, so it works with any
+//! part missing, after a crash at any moment, and any number of times. Each thing is tried whatever the others did.
+
+use crate::cgroups::Cgroup;
+use crate::error::{Kind, failure};
+use crate::host::cgroup::CgroupSetup;
+use crate::paths::{Dirs, PodDirs};
+use crate::plan::config::CgroupPath;
+use crate::runtime::sandbox;
+use crate::store::{self, Pod};
+use crate::sys::{Called, SysResult, mount, process, socket};
+use anyhow::{Result, bail};
+use nix::errno::Errno;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The cgroup of a container, or with an empty name of the pod.
+pub(super) fn cgroup(setup: &CgroupSetup, path: &CgroupPath, container: &str) -> Result<Cgroup> {
+    let name = if container.is_empty() { path.pod.clone() } else { format!("{}/{container}", path.pod) };
+    Cgroup::at(setup, &path.parent, &name)
+}
+
+/// Ends every process of a pod and takes its sandbox away: cgroups, namespace pins, mounts of its volumes.
+pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &PodDirs) -> Vec<anyhow::Error> {
+    let mut errors = Vec::new();
+    let mut attempt = |result: Result<()>| errors.extend(result.err());
+    attempt(cgroup(setup, cgroup_path, "").and_then(|group| {
+        let left = group.kill(PATIENCE)?;
+        if !left.is_empty() {
+            bail!("processes {left:?} do not end");
+        }
+        group.remove(PATIENCE)
+    }));
+    attempt(sandbox::remove(pod).map_err(Into::into));
+    match mounts_below(&pod.data) {
+        Ok(paths) => paths.iter().for_each(|path| attempt(mount::detach(path).map_err(Into::into))),
+        // Unknown mounts must not be walked into by whoever removes the directory next.
+        Err(error) => attempt(Err(error.into())),
+    }
+    errors
+}
+
+/// Mount points at or below `directory`, deepest first.
+fn mounts_below(directory: &Path) -> SysResult<Vec<PathBuf>> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").called("read", "/proc/self/mountinfo")?;
+    let mut found: Vec<PathBuf> = text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|path| PathBuf::from(unescape(path)))
+        .filter(|path| path.starts_with(directory))
+        .collect();
+    found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    Ok(found)
+}
+
+/// proc_pid_mountinfo(5): blanks and backslashes are octal escapes.
+fn unescape(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+/// SIGKILL to a pod's supervisor that does not answer: the process that listens on the pod's socket.
+pub fn kill_supervisor(pod: &PodDirs) -> Result<()> {
+    let connection = socket::connect_to(&pod.socket())?;
+    let pidfd = socket::peer_pidfd(connection.as_fd())?;
+    Ok(process::send_signal(pidfd.as_fd(), libc::SIGKILL)?)
+}
+
+fn tree(path: &Path) -> SysResult<()> {
+    crate::snapshot::remove_tree(path)
+}
+
+pub(super) fn file(path: &Path) -> SysResult<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.called("unlink", path.display()),
+    }
+}
+
+/// Removes a pod's name, unless it is another pod's by now: one who removes at the same time was quicker.
+fn name(pod: &Pod) -> Result<()> {
+    let (dirs, sandbox) = (&pod.record.dirs, &pod.record.plan.sandbox);
+    let link = dirs.name_link(&sandbox.namespace, &sandbox.name);
+    let _lock = store::lock(&dirs.store_lock(), store::Wait::Yes)?;
+    match std::fs::read_link(&link) {
+        Ok(target) if target.file_name().is_some_and(|n| n == &*sandbox.uid) => Ok(file(&link)?),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a pod's state directory. Another one who removes the pod may put a lock file into it just then.
+fn state(path: &Path) -> Result<()> {
+    for _ in 0..100 {
+        match tree(path) {
+            Err(e) if e.errno() == Errno::ENOTEMPTY => {}
+            other => return Ok(other?),
+        }
+    }
+    Ok(tree(path)?)
+}
+
+/// Removes a pod whose supervisor is gone, with its logs and its name. A pod that is still supervised is refused.
+pub fn pod(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
+    let lock = match store::lock(&pod.dirs.lock(), store::Wait::No) {
+        // Somebody else removed it in this moment: gone is what was wanted.
+        Err(_) if !pod.dirs.state.exists() => return Ok(()),
+        other => other?,
+    };
+    let Some(_lock) = lock else {
+        return Err(failure(
+            Kind::NotReady,
+            format!("pod {} is running: `podshim stop` it first, or `rm -f`", pod.full_name()),
+        ));
+    };
+    let config = &pod.record.plan.sandbox;
+    let mut errors = sandbox(setup, &config.cgroup, &pod.dirs);
+    if errors.is_empty() {
+        let mut attempt = |result: SysResult<()>| errors.extend(result.err().map(Into::into));
+        attempt(tree(&pod.dirs.data));
+        attempt(tree(&config.log_directory));
+    }
+    if let [first, rest @ ..] = &errors[..] {
+        let more: String = rest.iter().map(|e| format!("; {e:#}")).collect();
+        bail!("removing pod {}: {first:#}{more} (it stays listed: try again)", pod.full_name());
+    }
+    // The name goes when nothing is left that would be in the way of a new pod of that name.
+    name(pod)?;
+    state(&pod.dirs.state)
+}
+
+/// Removes what pods of earlier boots left on disk, names whose pod is gone, and what was being reserved or removed by
+/// somebody who was killed. Done by whoever makes a new pod. Several state directories may share one root: each pod's data
+/// says whose it is.
+pub fn sweep(dirs: &Dirs) -> Result<()> {
+    let _lock = store::lock(&dirs.store_lock(), store::Wait::Yes)?;
+    let names = |path: PathBuf| -> Vec<PathBuf> {
+        std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+    };
+    for data in names(dirs.root.join("pods")) {
+        let pod = PodDirs { state: PathBuf::new(), data: data.clone() };
+        // Without the link it is being made at this moment.
+        let is_left = std::fs::read_link(pod.owner()).is_ok_and(|state| !state.exists());
+        if is_left {
+            for path in mounts_below(&data)? {
+                mount::detach(&path)?;
+            }
+            tree(&data)?;
+        }
+    }
+    let mut named = std::collections::BTreeSet::new();
+    for link in names(dirs.names()) {
+        if link.exists() {
+            named.extend(std::fs::read_link(&link).ok().and_then(|target| target.file_name().map(ToOwned::to_owned)));
+        } else {
+            file(&link)?;
+        }
+    }
+    // A name comes after the directory and goes before it, so one without a name is of somebody who was killed while he
+    // reserved or removed a pod: of that pod there is nothing but its data. Nobody reserves now, as we hold the lock.
+    for directory in names(dirs.pods()) {
+        if let Some(uid) = directory.file_name().filter(|uid| !named.contains(*uid)) {
+            tree(&dirs.pod(&uid.to_string_lossy()).data)?;
+            state(&directory)?;
+        }
+    }
+    Ok(())
+}

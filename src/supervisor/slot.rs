@@ -1,0 +1,361 @@
+//! One container's place in its pod: the process that fills it, its output, its end.
+
+use super::pod::{StartFailed, Supervisor};
+use super::poll::{Output, Source, Token};
+use crate::cgroups::Cgroup;
+use crate::control::RefusedKind;
+use crate::lifecycle::{Event, Exit, StartFailure};
+use crate::logs::{self, Stream};
+use crate::plan::config::TerminationMessagePolicy;
+use crate::runtime::{FailureKind, FromInit, Seen, StepFailure};
+use crate::sys::Called;
+use crate::sys::process::{self, Child, Ended};
+use anyhow::Result;
+use nix::errno::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+/// A container's place: empty between two instances.
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) instance: Option<Instance>,
+    pub(super) pull: Option<super::create::Pull>,
+    pub(super) attached: Vec<Attached>,
+}
+
+/// A client that sees a container's output as it comes.
+pub(super) struct Attached {
+    pub(super) client: u64,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// One process that is or becomes a container.
+pub(super) struct Instance {
+    pub(super) child: Child,
+    pub(super) exit_token: Token,
+    pub(super) hand_off: Option<(Token, OwnedFd)>,
+    pub(super) stage: Stage,
+    pub(super) cgroup: Cgroup,
+    pub(super) restart_count: u32,
+    pub(super) log: logs::Writer,
+    /// What the supervisor reads of the container's output.
+    pub(super) outputs: Vec<(Output, Token, OwnedFd)>,
+    /// What `attach` writes the container's input to: a FIFO or the terminal's master.
+    pub(super) input: Option<OwnedFd>,
+    pub(super) id: String,
+}
+
+/// How far an instance came.
+pub(super) enum Stage {
+    /// Its init performs the steps.
+    Creating,
+    /// It was told to start; end of file on the hand-off means that it did.
+    Starting,
+    /// execve(2) succeeded.
+    Running,
+    /// It said what failed, and is about to end.
+    Failed(StepFailure),
+}
+
+impl Instance {
+    /// Gives up an init that does not keep to the hand-off.
+    fn fail(&mut self, message: String) -> Result<()> {
+        self.stage = Stage::Failed(StepFailure { step: "hand-off".into(), message, kind: FailureKind::Setup });
+        Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
+    }
+}
+
+/// The process that performs the rest of the steps takes the place of the one that made it, which has nothing left to do
+/// but to end.
+pub(super) fn reborn(old: &Child, new: Child) -> Result<Child> {
+    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(old.pid), None).called("waitpid", old.pid)?;
+    Ok(new)
+}
+
+const READ_SIZE: usize = 16 << 10;
+
+/// How much of an ended container's output is still read: more than its FIFOs hold. Who else has got hold of one could
+/// write to it for ever.
+const LAST_READS: usize = 64;
+
+impl Supervisor {
+    /// Init has something to say, or has become the container.
+    pub(super) fn hand_off(&mut self, index: usize) -> Result<()> {
+        loop {
+            let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+            let Some((token, socket)) = &instance.hand_off else { return Ok(()) };
+            let seen = match crate::runtime::receive(socket.as_fd()) {
+                Ok(seen) => seen,
+                Err(error) => {
+                    instance.fail(error.to_string())?;
+                    return Ok(());
+                }
+            };
+            match seen {
+                Seen::Nothing => return Ok(()),
+                Seen::Message(FromInit::Note { text }, _) => self.note(index, text),
+                Seen::Message(FromInit::Born { pid }, Some(pidfd)) => {
+                    self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
+                    instance.child = reborn(&instance.child, Child { pid, pidfd })?;
+                    instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
+                }
+                Seen::Message(FromInit::Born { .. }, None) => instance.fail("its process has no pidfd".into())?,
+                Seen::Message(FromInit::Terminal, Some(master)) => self.terminal_opened(index, master)?,
+                Seen::Message(FromInit::Terminal, None) => {}
+                Seen::Message(FromInit::Ready, _) => {
+                    // It was killed while it waited if this fails; its pidfd says so.
+                    if crate::runtime::start(socket.as_fd()).is_ok() {
+                        instance.stage = Stage::Starting;
+                    }
+                }
+                Seen::Message(FromInit::Failed(failure), _) => instance.stage = Stage::Failed(failure),
+                Seen::Closed => {
+                    self.poll.forget(*token, socket.as_fd());
+                    instance.hand_off = None;
+                    // Without Ready before it, it died: its pidfd says how.
+                    if matches!(instance.stage, Stage::Starting) {
+                        instance.stage = Stage::Running;
+                        self.queue.push_back(Event::Started { container: index });
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn terminal_opened(&mut self, index: usize, master: OwnedFd) -> Result<()> {
+        nix::fcntl::fcntl(
+            &master,
+            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_NONBLOCK),
+        )
+        .called("fcntl", "terminal")?;
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        instance.input = Some(crate::runtime::duplicate(master.as_fd())?);
+        let token = self.poll.watch(&master, Source::Output(index, Output::Terminal))?;
+        instance.outputs.push((Output::Terminal, token, master));
+        Ok(())
+    }
+
+    /// Some output can be read.
+    pub(super) fn output_ready(&mut self, index: usize, output: Output) -> Result<()> {
+        // One read a turn: a container that floods does not keep the others waiting.
+        self.read_output(index, output);
+        Ok(())
+    }
+
+    /// Reads once; whether there may be more.
+    fn read_output(&mut self, index: usize, output: Output) -> bool {
+        let slot = &mut self.slots[index];
+        let Some(instance) = &mut slot.instance else { return false };
+        let Some(at) = instance.outputs.iter().position(|(which, ..)| *which == output) else { return false };
+        let mut buffer = [0u8; READ_SIZE];
+        let mut log_trouble = None;
+        let more = match nix::unistd::read(&instance.outputs[at].2, &mut buffer) {
+            Err(Errno::EINTR) => true,
+            Err(Errno::EAGAIN) => false,
+            Ok(count) if count > 0 => {
+                let stream = if output == Output::Stderr { Stream::Stderr } else { Stream::Stdout };
+                let outcome = instance.log.feed(stream, &buffer[..count], jiff::Timestamp::now());
+                log_trouble = outcome.trouble.map(|error| format!("{} log bytes are lost: {error}", outcome.lost));
+                pass_on(&mut slot.attached, output, &buffer[..count]);
+                true
+            }
+            // End of file, or EIO of a terminal whose last user is gone.
+            _ => {
+                let (_, token, fd) = instance.outputs.remove(at);
+                self.poll.forget(token, fd.as_fd());
+                let stream = if output == Output::Stderr { Stream::Stderr } else { Stream::Stdout };
+                instance.log.end(stream, jiff::Timestamp::now());
+                false
+            }
+        };
+        if let Some(message) = log_trouble {
+            self.note(index, message);
+        }
+        more
+    }
+
+    /// A container's first process has ended.
+    pub(super) fn exited(&mut self, index: usize) -> Result<()> {
+        // What it said last, before it is said that it ended; also that another process goes on in its place.
+        self.hand_off(index)?;
+        let ended = match &self.slots[index].instance {
+            Some(instance) => process::try_wait(instance.child.pidfd.as_fd())?,
+            None => None,
+        };
+        let Some(ended) = ended else { return Ok(()) };
+        if let Some(instance) = &self.slots[index].instance {
+            // With a pid namespace of its own nothing is left; otherwise its other processes end with it.
+            if let Err(error) = instance.cgroup.kill(Duration::from_secs(2)) {
+                self.warn("KillContainerError", format!("{error:#}"));
+            }
+        }
+        for output in [Output::Stdout, Output::Stderr, Output::Terminal] {
+            for _ in 0..LAST_READS {
+                if !self.read_output(index, output) {
+                    break;
+                }
+            }
+        }
+        let Some(instance) = self.slots[index].instance.take() else { return Ok(()) };
+        self.last_words(index, &instance, ended);
+        self.clear(index, instance)?;
+        for attached in std::mem::take(&mut self.slots[index].attached) {
+            self.tell_exit(attached.client, ended);
+        }
+        Ok(())
+    }
+
+    /// Tells the machine how an instance ended.
+    fn last_words(&mut self, index: usize, instance: &Instance, ended: Ended) {
+        let count = instance.restart_count;
+        match &instance.stage {
+            Stage::Failed(failed) => {
+                // 128 is what containerd reports (reason StartError).
+                let start = StartFailure::Start { exit_code: 128 };
+                let (failure, kind) = match failed.kind {
+                    FailureKind::Setup => (StartFailure::Create, RefusedKind::Failed),
+                    FailureKind::CommandNotFound => (start, RefusedKind::CommandNotFound),
+                    FailureKind::CommandNotExecutable => (start, RefusedKind::CommandNotExecutable),
+                };
+                self.start_failed(index, count, StartFailed { failure, kind, message: failed.to_string() });
+            }
+            Stage::Creating => {
+                let message = format!("its init ended ({ended:?}) before the container was created");
+                let kind = RefusedKind::Failed;
+                self.start_failed(index, count, StartFailed { failure: StartFailure::Create, kind, message });
+            }
+            Stage::Starting | Stage::Running => {
+                let oom_killed = instance.cgroup.oom_kills().unwrap_or(0) > 0;
+                let (code, signal) = match ended {
+                    Ended::Exited(code) => (code, None),
+                    Ended::Signaled(signal) => (128 + signal, Some(signal)),
+                };
+                let message = self.termination_message(index, instance, code);
+                let exit = Exit { code, signal, oom_killed, message };
+                self.queue.push_back(Event::Exited { container: index, exit });
+            }
+        }
+    }
+
+    /// pod-api.md §11: the file's last 4096 bytes, or the log's last lines.
+    fn termination_message(&self, index: usize, instance: &Instance, code: i32) -> String {
+        const MAX_FILE: u64 = 4096;
+        let config = &self.pod.record.plan.containers[index];
+        let path = super::create::termination_file(&self.pod.dirs, &config.name, instance.restart_count);
+        let mut bytes = Vec::new();
+        if let Ok(file) = std::fs::File::open(&path)
+            && let Ok(metadata) = file.metadata()
+        {
+            bytes.resize(metadata.len().min(MAX_FILE) as usize, 0);
+            if file.read_exact_at(&mut bytes, metadata.len().saturating_sub(MAX_FILE)).is_err() {
+                bytes.clear();
+            }
+        }
+        let fall_back = config.termination_message_policy == TerminationMessagePolicy::FallbackToLogsOnError;
+        if bytes.is_empty() && code != 0 && fall_back {
+            let log = crate::paths::log_file(
+                &self.pod.record.plan.sandbox.log_directory,
+                &config.name,
+                instance.restart_count,
+            );
+            return logs::last_lines(&log, 80, 2048).unwrap_or_default();
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Takes away what an instance had.
+    pub(super) fn clear(&mut self, index: usize, mut instance: Instance) -> Result<()> {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            instance.log.end(stream, jiff::Timestamp::now());
+        }
+        self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
+        if let Some((token, socket)) = &instance.hand_off {
+            self.poll.forget(*token, socket.as_fd());
+        }
+        for (_, token, fd) in &instance.outputs {
+            self.poll.forget(*token, fd.as_fd());
+        }
+        let name = self.pod.record.plan.containers[index].name.clone();
+        let data = self.pod.dirs.container_data(&name, instance.restart_count);
+        if let Err(error) = instance.cgroup.remove(Duration::from_secs(2)) {
+            self.warn("KillContainerError", format!("container {name}: {error:#}"));
+        }
+        // A large layer takes a while: not before it is told that the container ended.
+        self.discarded.push(data);
+        Ok(())
+    }
+
+    /// The image's stop signal, else SIGTERM, to the container's first process (pod-api.md §8).
+    pub(super) fn signal_container(&mut self, index: usize) -> Result<()> {
+        let signal = self.pod.record.images[index].config.stop_signal.as_deref().and_then(signal_number);
+        match &self.slots[index].instance {
+            Some(instance) => Ok(process::send_signal(instance.child.pidfd.as_fd(), signal.unwrap_or(libc::SIGTERM))?),
+            None => Ok(()),
+        }
+    }
+
+    /// SIGKILL to the first process, which ends every other one of its pid namespace; its end kills what is left.
+    pub(super) fn kill_container(&mut self, index: usize) -> Result<()> {
+        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
+        process::send_signal(instance.child.pidfd.as_fd(), libc::SIGKILL)?;
+        // A frozen container takes no signal: this thaws it.
+        instance.cgroup.kill(Duration::ZERO).map(drop)
+    }
+
+    /// Gives up a start that is under way; the pull's or the child's end answers it.
+    pub(super) fn cancel_start(&mut self, index: usize) -> Result<()> {
+        if let Some(pull) = &mut self.slots[index].pull {
+            pull.cancel();
+        }
+        self.kill_container(index)
+    }
+}
+
+/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+fn signal_number(text: &str) -> Option<i32> {
+    let upper = text.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
+        return Some(libc::SIGRTMIN() + offset).filter(|n| *n <= libc::SIGRTMAX());
+    }
+    let by_name = || format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32);
+    name.parse::<i32>().ok().filter(|n| (1..=64).contains(n)).or_else(by_name)
+}
+
+/// Gives output to whoever is attached. A client that does not read misses what does not fit its pipe; one that is gone is
+/// left out.
+fn pass_on(attached: &mut Vec<Attached>, output: Output, bytes: &[u8]) {
+    attached.retain(|client| {
+        let to = if output == Output::Stderr { &client.stderr } else { &client.stdout };
+        !matches!(nix::unistd::write(to, bytes), Err(Errno::EPIPE))
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signal_number;
+
+    #[test]
+    fn s8_stop_signals() {
+        let rows = [
+            ("SIGTERM", Some(15)),
+            ("term", Some(15)),
+            ("15", Some(15)),
+            ("SIGQUIT", Some(3)),
+            ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
+            ("RTMIN", Some(libc::SIGRTMIN())),
+            ("SIGRTMIN+99", None),
+            ("0", None),
+            ("65", None),
+            ("SIGNONE", None),
+            ("", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(signal_number(text), expected, "{text}");
+        }
+    }
+}
