@@ -5,6 +5,7 @@
 //! `supervisor` performs what `lifecycle` (pure) asks, through `runtime`, `volumes`, `network`, `cgroups` and `logs`.
 
 pub mod cgroups;
+pub mod cli;
 pub mod control;
 pub mod error;
 pub mod host;

@@ -1,2 +1,5 @@
 //! The `podshim` command: everything is in the library; this file only hands over.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    podshim::cli::main()
+}

@@ -1,0 +1,257 @@
+//! Pods in the foreground (`podshim run`), and `podshim attach`.
+
+use super::follow::Watch;
+use super::prefix::{Colour, End, Piece, Prefixer};
+use super::pump::{self, Streams};
+use super::run::{Ended, Started, Warnings};
+use super::terminal::Interrupts;
+use crate::control::{Connection, Reply, Request};
+use crate::error::{Kind, failure, kind_of};
+use crate::logs::{self, Follow, Record, Timestamps};
+use crate::paths::Dirs;
+use crate::plan::config::Stdio;
+use crate::store::{self, Pod};
+use crate::sys::Called;
+use anyhow::{Context, Result};
+use clap::Args;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// One pod's side of the foreground.
+struct Shown<'a> {
+    pod: &'a Pod,
+    watch: Option<Watch<'a>>,
+    follow: Follow,
+    /// The first index of its containers among all names.
+    offset: usize,
+    warnings: Warnings,
+}
+
+/// Shows the pods' output until all are over. The first interrupt stops them gracefully, a second one kills.
+pub(super) fn foreground(started: &[Started], interrupts: &Interrupts, timestamps: Timestamps) -> Result<Ended> {
+    let mut names = Vec::new();
+    let mut shown = Vec::new();
+    for Started { pod, .. } in started {
+        let containers: Vec<String> = pod.record.plan.containers.iter().map(|c| c.name.clone()).collect();
+        let follow = Follow::open(&pod.record.plan.sandbox.log_directory, &containers, logs::Start::Beginning)?;
+        let offset = names.len();
+        let full = |name: &String| match started {
+            [_] => name.clone(),
+            _ => format!("{}/{name}", pod.record.plan.sandbox.name),
+        };
+        names.extend(containers.iter().map(full));
+        let watch = match Watch::open(pod) {
+            Ok(watch) => Some(watch),
+            // It is over already.
+            Err(error) if kind_of(&error).is_some() => None,
+            Err(error) => return Err(error),
+        };
+        shown.push(Shown { pod, watch, follow, offset, warnings: Warnings::default() });
+    }
+    let mut screen = Screen { prefixer: Prefixer::new(&names, colour()), timestamps, gone: false };
+    let mut interrupted = None;
+    loop {
+        let mut more = false;
+        for one in &mut shown {
+            more |= one.print(&mut screen)?;
+        }
+        if screen.gone && interrupted.is_none() {
+            // Nobody reads any more, as after `podshim run … | head`.
+            interrupted = Some(141);
+            stop_all(&shown, None);
+        }
+        if shown.iter().all(|one| one.watch.is_none()) {
+            break;
+        }
+        if !more {
+            wait_for_news(&shown, interrupts)?;
+        }
+        while let Some(signal) = interrupts.next()? {
+            let again = interrupted.replace(128 + signal as u8).is_some();
+            stop_all(&shown, again.then_some(0));
+        }
+        for one in &mut shown {
+            one.take_news()?;
+        }
+    }
+    for one in &mut shown {
+        while one.print(&mut screen)? {}
+    }
+    screen.finish()?;
+    Ok(interrupted.map_or(Ended::Over, Ended::Interrupted))
+}
+
+fn colour() -> Colour {
+    match anstream::AutoStream::choice(&std::io::stdout()) {
+        anstream::ColorChoice::Never => Colour::Off,
+        _ => Colour::Names,
+    }
+}
+
+fn stop_all(shown: &[Shown<'_>], grace_seconds: Option<u64>) {
+    for one in shown.iter().filter(|one| one.watch.is_some()) {
+        // A supervisor that is gone is noticed by its watch.
+        let _ = Connection::open(&one.pod.dirs.socket(), &Request::Stop { grace_seconds }, &[]);
+    }
+}
+
+fn wait_for_news(shown: &[Shown<'_>], interrupts: &Interrupts) -> Result<()> {
+    let mut fds = vec![PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
+    for one in shown {
+        fds.push(PollFd::new(one.follow.as_fd(), PollFlags::POLLIN));
+        fds.extend(one.watch.as_ref().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)));
+    }
+    match poll(&mut fds, PollTimeout::NONE) {
+        Err(nix::errno::Errno::EINTR) => Ok(()),
+        other => Ok(other.called("poll", "pods").map(drop)?),
+    }
+}
+
+impl Shown<'_> {
+    /// Takes in what the supervisor says, without waiting for it.
+    fn take_news(&mut self) -> Result<()> {
+        let Some(watch) = &self.watch else { return Ok(()) };
+        let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut fds, PollTimeout::ZERO).called("poll", "control socket")? == 0 {
+            return Ok(());
+        }
+        if !watch.next()? {
+            self.watch = None;
+        }
+        let Some(report) = self.pod.report()? else { return Ok(()) };
+        if report.deletion.is_some() {
+            // What fails from here on fails because the pod is being ended.
+            return Ok(());
+        }
+        self.warnings.print(self.pod)?;
+        // A container that cannot even be started: the pod is given up (and `run` says why).
+        if report.failure.is_some() && !report.over {
+            let _ = Connection::open(&self.pod.dirs.socket(), &Request::Stop { grace_seconds: Some(0) }, &[]);
+        }
+        Ok(())
+    }
+
+    /// Prints one batch, no more: a container that never stops writing must not keep an interrupt from being seen.
+    /// Whether there was anything.
+    fn print(&mut self, screen: &mut Screen) -> Result<bool> {
+        let records = self.follow.next(Some(Duration::ZERO))?;
+        screen.show(&records, self.offset)?;
+        Ok(!records.is_empty())
+    }
+}
+
+/// Standard output, shared by all containers.
+struct Screen {
+    prefixer: Prefixer,
+    timestamps: Timestamps,
+    gone: bool,
+}
+
+impl Screen {
+    fn show(&mut self, records: &[Record], offset: usize) -> Result<()> {
+        let mut text = Vec::new();
+        for record in records {
+            let piece = Piece {
+                container: record.container + offset,
+                stream: record.stream as u8,
+                stamp: if self.timestamps == Timestamps::Shown { &record.stamp } else { "" },
+                bytes: &record.bytes,
+                end: if record.complete { End::Newline } else { End::GoesOn },
+            };
+            self.prefixer.push(piece, &mut text);
+        }
+        self.write(&text)
+    }
+
+    fn write(&mut self, text: &[u8]) -> Result<()> {
+        if self.gone {
+            return Ok(());
+        }
+        let mut out = std::io::stdout().lock();
+        match out.write_all(text).and_then(|()| out.flush()) {
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => {
+                self.gone = true;
+                Ok(())
+            }
+            other => Ok(other.context("writing to standard output")?),
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let mut text = Vec::new();
+        self.prefixer.finish(&mut text);
+        self.write(&text)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AttachArgs {
+    /// NAME, NAMESPACE/NAME or the beginning of a uid
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// The container [default: the first one]
+    #[arg(short, long)]
+    container: Option<String>,
+    /// Pass standard input on, if the container has `stdin: true`
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Standard input is a terminal, as the container's is (`tty: true`)
+    #[arg(short, long)]
+    tty: bool,
+}
+
+pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
+    let pod = store::find(dirs, &args.pod)?;
+    require_not_over(&pod)?;
+    let container = container_of(&pod, args.container)?;
+    let config = pod.record.plan.containers.iter().find(|c| c.name == container);
+    if args.stdin && config.is_some_and(|c| c.stdio == Stdio::Null) {
+        anyhow::bail!("container {container} has no `stdin: true`: nothing can be passed on to it");
+    }
+    let streams = Streams::output()?;
+    let request = Request::Attach { container };
+    let connection = Connection::open(&pod.dirs.socket(), &request, &streams.lent())?;
+    let input = match connection.reply()? {
+        Some((Reply::Started, descriptors)) => descriptors.into_iter().next(),
+        _ => anyhow::bail!("the supervisor did not answer"),
+    };
+    let input = if args.stdin { input } else { None };
+    let raw = args.tty.then(super::terminal::Raw::stdin).transpose()?;
+    let code = pump::attached(connection, streams, input)?;
+    drop(raw);
+    Ok(code)
+}
+
+/// Refuses a pod that is over in other words than one whose supervisor is gone.
+pub(super) fn require_not_over(pod: &Pod) -> Result<()> {
+    match pod.report()? {
+        Some(report) if report.over => {
+            let message = format!(
+                "pod {} is not running any more: it has ended ({})",
+                pod.full_name(),
+                report.status.phase.as_str()
+            );
+            Err(failure(Kind::NotReady, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The container that a user means, kubectl's default being the first one.
+pub(super) fn container_of(pod: &Pod, wanted: Option<String>) -> Result<String> {
+    let containers = &pod.record.plan.containers;
+    match wanted {
+        Some(name) => Ok(name),
+        None => {
+            let app = containers.iter().find(|c| c.kind == crate::plan::config::ContainerKind::App);
+            let name = app.context("the pod has no containers")?.name.clone();
+            if containers.len() > 1 {
+                let all: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
+                anstream::eprintln!("Defaulted container {name:?} out of: {}", all.join(", "));
+            }
+            Ok(name)
+        }
+    }
+}

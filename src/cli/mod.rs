@@ -1,0 +1,170 @@
+//! The command line: clap types, one file per verb, one place that prints errors and sets exit codes.
+//!
+//! Verbs and their words are kubectl's where kubectl has them, else podman's.
+
+mod attach;
+mod check;
+mod ensure;
+mod events;
+mod exec;
+mod follow;
+mod image;
+mod info;
+mod inspect;
+mod logs;
+mod output;
+pub mod prefix;
+mod ps;
+mod pump;
+mod remove;
+mod run;
+mod terminal;
+mod wait;
+
+use crate::error::{self, Kind, failure};
+use crate::paths::Dirs;
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs Kubernetes Pods on this host, with nothing between the manifest and the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "podshim", version, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    places: Places,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Where podshim keeps things.
+#[derive(Debug, Args)]
+struct Places {
+    /// Images, volumes and writable layers
+    #[arg(long, global = true, env = "PODSHIM_ROOT", value_name = "DIR", default_value = "/var/lib/podshim")]
+    root: PathBuf,
+    /// Run state: sockets, namespaces (on a tmpfs)
+    #[arg(long, global = true, env = "PODSHIM_STATE", value_name = "DIR", default_value = "/run/podshim")]
+    state: PathBuf,
+    /// Container logs
+    #[arg(long, global = true, env = "PODSHIM_LOG_DIR", value_name = "DIR", default_value = "/var/log/podshim/pods")]
+    log_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the pods of a manifest: in the foreground with their logs, or in the background with -d
+    Run(run::RunArgs),
+    /// List pods
+    #[command(visible_alias = "get")]
+    Ps(ps::PsArgs),
+    /// Print the logs of a pod's containers
+    Logs(logs::LogsArgs),
+    /// Execute a command in a container
+    Exec(exec::ExecArgs),
+    /// Connect to a running container's output and input
+    Attach(attach::AttachArgs),
+    /// Show a pod: its manifest with defaults, and its status
+    Inspect(inspect::InspectArgs),
+    /// Wait for a condition of pods, or for their end
+    Wait(wait::WaitArgs),
+    /// Stop pods gracefully
+    Stop(remove::StopArgs),
+    /// Remove pods and everything they had on this host
+    #[command(visible_alias = "delete")]
+    Rm(remove::RmArgs),
+    /// Show what happened to pods
+    Events(events::EventsArgs),
+    /// Check manifests without running anything; needs no root
+    Check(check::CheckArgs),
+    /// Pull, import, list and remove images
+    Image(image::ImageArgs),
+    /// Show what this host offers
+    Info(info::InfoArgs),
+    /// Show podshim's version
+    Version(info::VersionArgs),
+    #[command(hide = true)]
+    SupervisePod {
+        /// The pod's state directory
+        state: PathBuf,
+    },
+    #[command(hide = true)]
+    EnsureImage(ensure::EnsureArgs),
+}
+
+/// Runs the command line. Errors are printed here and nowhere else.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(141),
+        Err(error) => {
+            anstream::eprintln!("podshim: {}", output::escape(&format!("{error:#}")));
+            ExitCode::from(error::exit_code(&error))
+        }
+    }
+}
+
+/// Standard output was closed by whoever read it, like `head`: nothing to be said, as with any Unix tool.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn dispatch(cli: Cli) -> Result<u8> {
+    let directory = |path: PathBuf| std::path::absolute(path);
+    let dirs = Dirs {
+        root: directory(cli.places.root)?,
+        state: directory(cli.places.state)?,
+        log_dir: directory(cli.places.log_dir)?,
+    };
+    if let Verb::Check(args) = cli.verb {
+        // 0 or 1, whatever is wrong: a file that cannot be read is no manifest that can be run.
+        return match check::run(args) {
+            Ok(fine) => Ok(u8::from(!fine)),
+            Err(error) => {
+                anstream::eprintln!("podshim: {}", output::escape(&format!("{error:#}")));
+                Ok(1)
+            }
+        };
+    }
+    if let Verb::Version(args) = cli.verb {
+        return info::version(args).map(|()| 0);
+    }
+    require_root()?;
+    match cli.verb {
+        Verb::Run(args) => run::run(args, &dirs),
+        Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
+        Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
+        Verb::Exec(args) => exec::run(args, &dirs),
+        Verb::Attach(args) => attach::run(args, &dirs),
+        Verb::Inspect(args) => inspect::run(args, &dirs).map(|()| 0),
+        Verb::Wait(args) => wait::run(args, &dirs),
+        Verb::Stop(args) => remove::stop(args, &dirs).map(|()| 0),
+        Verb::Rm(args) => remove::rm(args, &dirs).map(|()| 0),
+        Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
+        Verb::Image(args) => {
+            let in_use = crate::store::images_in_use(&dirs)?;
+            image::run(args, &dirs, &in_use).map(|()| 0)
+        }
+        Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
+        Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
+        Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
+        // Handled above; the compiler wants them named.
+        Verb::Check(_) | Verb::Version(_) => Ok(0),
+    }
+}
+
+fn require_root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(failure(
+        Kind::Forbidden,
+        "this takes root (namespaces, mounts and cgroups are made): try again with sudo. \
+         Without root there are `podshim check` and `podshim version`",
+    ))
+}

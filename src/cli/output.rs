@@ -1,0 +1,75 @@
+//! What more than one verb prints: tables, YAML and JSON, escaped text.
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::io::Write;
+
+/// Text of a manifest, an image or a container for a person's terminal: control characters are shown, not obeyed.
+pub(super) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Prints rows under a head in kubectl's way: columns three blanks apart, the last one not padded.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
+    let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    let mut line = |cells: Vec<&str>| -> std::io::Result<()> {
+        let last = cells.len() - 1;
+        for (index, (cell, width)) in cells.iter().zip(&widths).enumerate() {
+            if index == last {
+                writeln!(out, "{cell}")?;
+            } else {
+                write!(out, "{cell:width$}   ")?;
+            }
+        }
+        Ok(())
+    };
+    line(head.to_vec())?;
+    for row in &rows {
+        line(row.iter().map(String::as_str).collect())?;
+    }
+    Ok(())
+}
+
+/// `-o yaml` or `-o json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Structured {
+    /// YAML
+    Yaml,
+    /// JSON
+    Json,
+}
+
+/// Prints a value.
+pub(super) fn structured(value: &impl Serialize, how: Structured) -> Result<()> {
+    let mut text = match how {
+        Structured::Json => serde_json::to_string_pretty(value).context("writing JSON")?,
+        Structured::Yaml => serde_saphyr::to_string(value).context("writing YAML")?,
+    };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(super::escape("a\x1b[31mb\x07\u{9b}c\n"), "a\\u{1b}[31mb\\u{7}\\u{9b}c\n");
+    }
+}

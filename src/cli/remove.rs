@@ -1,0 +1,138 @@
+//! `podshim stop` and `podshim rm`.
+
+use super::follow::Watch;
+use crate::control::{Connection, Request};
+use crate::error::{Kind, failure, kind_of};
+use crate::host::cgroup;
+use crate::paths::Dirs;
+use crate::store::{self, Pod};
+use crate::supervisor;
+use anyhow::Result;
+use clap::Args;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub(super) struct StopArgs {
+    /// NAME, NAMESPACE/NAME or the beginning of a uid
+    #[arg(required_unless_present = "all", value_name = "POD")]
+    pods: Vec<String>,
+    /// Seconds between the stop signal and SIGKILL [default: the pod's terminationGracePeriodSeconds]
+    #[arg(short = 't', long, alias = "time", value_name = "SECONDS")]
+    grace_period: Option<u64>,
+    /// Stop all pods
+    #[arg(long, conflicts_with = "pods")]
+    all: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RmArgs {
+    /// NAME, NAMESPACE/NAME or the beginning of a uid
+    #[arg(required_unless_present = "all", value_name = "POD")]
+    pods: Vec<String>,
+    /// Kill running containers at once instead of stopping them gracefully; a pod that is not there is fine
+    #[arg(short, long)]
+    force: bool,
+    /// Seconds between the stop signal and SIGKILL [default: the pod's terminationGracePeriodSeconds]
+    #[arg(short = 't', long, alias = "time", value_name = "SECONDS", conflicts_with = "force")]
+    grace_period: Option<u64>,
+    /// Remove all pods
+    #[arg(long, conflicts_with = "pods")]
+    all: bool,
+}
+
+fn chosen(dirs: &Dirs, names: &[String], all: bool) -> Vec<Result<Pod>> {
+    if !all {
+        return names.iter().map(|name| store::find(dirs, name)).collect();
+    }
+    match store::list(dirs) {
+        Ok((pods, _)) => pods.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    }
+}
+
+/// Does something with each pod, whatever became of the others; the last error is the result.
+fn each(pods: Vec<Result<Pod>>, mut act: impl FnMut(&Pod) -> Result<()>) -> Result<()> {
+    let mut errors: Vec<anyhow::Error> = Vec::new();
+    for pod in pods {
+        match pod.and_then(|pod| act(&pod).map(|()| pod)) {
+            Ok(pod) => println!("{}", pod.full_name()),
+            Err(error) => errors.push(error),
+        }
+    }
+    match (errors.pop(), errors.is_empty()) {
+        (None, _) => Ok(()),
+        (Some(only), true) => Err(only),
+        (Some(last), false) => {
+            let kind = kind_of(&last).unwrap_or(Kind::NotReady);
+            let mut all: Vec<String> = errors.iter().map(|e| format!("{e:#}")).collect();
+            all.push(format!("{last:#}"));
+            Err(failure(kind, all.join("\n")))
+        }
+    }
+}
+
+pub(super) fn stop(args: StopArgs, dirs: &Dirs) -> Result<()> {
+    each(chosen(dirs, &args.pods, args.all), |pod| stop_pod(pod, args.grace_period))
+}
+
+pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
+    let mut pods = chosen(dirs, &args.pods, args.all);
+    if args.force {
+        pods.retain(|pod| !matches!(pod, Err(error) if kind_of(error) == Some(Kind::NotFound)));
+    }
+    let grace = if args.force { Some(0) } else { args.grace_period };
+    each(pods, |pod| {
+        stop_pod(pod, grace)?;
+        remove_pod(pod)
+    })
+}
+
+/// Stops a pod and waits until its supervisor is gone. One whose supervisor is gone has nothing to be stopped by: what is
+/// left of it is ended when it is removed.
+pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
+    // Watching begins before the request, so the end is not missed.
+    let watch = match Watch::open(pod) {
+        Err(error) if kind_of(&error) == Some(Kind::NotReady) => return end_orphans(pod),
+        other => other?,
+    };
+    match Connection::open(&pod.dirs.socket(), &Request::Stop { grace_seconds }, &[]) {
+        // It ended by itself in this moment.
+        Err(error) if kind_of(&error) == Some(Kind::NotReady) => {}
+        other => {
+            other?.reply()?;
+        }
+    }
+    // A supervisor that does not do what it was told to do at once is not waited for.
+    let patience = (grace_seconds == Some(0)).then_some(FORCED_PATIENCE);
+    let ended = watch.until_gone(patience)?;
+    if !ended {
+        supervisor::remove::kill_supervisor(&pod.dirs)?;
+    }
+    if ended && pod.report()?.is_some_and(|report| report.over) {
+        return Ok(());
+    }
+    anstream::eprintln!("podshim: warning: the supervisor of pod {} did not end it; doing that now", pod.full_name());
+    end_orphans(pod)
+}
+
+/// How long `rm -f` waits for a supervisor.
+const FORCED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Ends the containers of a pod that nobody supervises (any more).
+fn end_orphans(pod: &Pod) -> Result<()> {
+    let errors = supervisor::remove::sandbox(&cgroup::detect()?, &pod.record.plan.sandbox.cgroup, &pod.dirs);
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// Removes a pod that has been stopped. Its supervisor's last act is to let go of the lock.
+pub(super) fn remove_pod(pod: &Pod) -> Result<()> {
+    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    loop {
+        match supervisor::remove::pod(pod, &cgroup::detect()?) {
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) && std::time::Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other,
+        }
+    }
+}
