@@ -1,0 +1,236 @@
+#!/bin/busybox sh
+# What scripts/test-v2.sh runs inside a machine that has only cgroup version 2. Asserts on the kernel's own files.
+# Written for busybox; podshim is /bin/podshim, the images are in /images.
+set -u
+failures=0
+cgroups=/sys/fs/cgroup
+
+note() { echo "v2: $*"; }
+# same WHAT EXPECTED FOUND
+same() {
+    if [ "$2" = "$3" ]; then
+        note "ok: $1"
+    else
+        failures=$((failures + 1))
+        note "FAILED: $1: expected $(echo "$2" | head -n 5), found $(echo "$3" | head -n 5)"
+    fi
+}
+# succeeds WHAT COMMAND...: the command succeeds.
+succeeds() {
+    what=$1
+    shift
+    if out=$("$@" 2>&1); then note "ok: $what"; else
+        failures=$((failures + 1))
+        note "FAILED: $what: $* said: $(echo "$out" | tail -n 5)"
+    fi
+}
+# eventually SECONDS WHAT COMMAND...: the command succeeds within the time.
+eventually() {
+    seconds=$1 what=$2
+    shift 2
+    end=$(($(cut -d . -f 1 /proc/uptime) + seconds))
+    until "$@" >/dev/null 2>&1; do
+        if [ "$(cut -d . -f 1 /proc/uptime)" -ge "$end" ]; then
+            failures=$((failures + 1))
+            note "FAILED: within $seconds s: $what"
+            return 1
+        fi
+        sleep 0.2
+    done
+    note "ok: $what"
+}
+
+# The uid of a pod, as its cgroup has it.
+uid() { podshim inspect -o json "$1" | sed -n 's/^ *"uid": "\(.*\)",*$/\1/p' | head -n 1; }
+status_word() { podshim ps | awk -v name="$1" '$2 == name { print $4 }'; }
+has_status() { [ "$(status_word "$1")" = "$2" ]; }
+restarts() { podshim ps | awk -v name="$1" '$2 == name { print $5 }'; }
+has_restarts() { [ "$(restarts "$1")" -ge "$2" ]; }
+
+note "kernel $(uname -r); $(grep cgroup /proc/mounts)"
+same "only version 2 is mounted" "cgroup2" "$(awk '$3 ~ /^cgroup/ { print $3 }' /proc/mounts | sort -u)"
+same "nothing is there before" "" "$(find $cgroups -name '*podshim*')"
+if ! podshim image import /images; then
+    note "FAILED: image import"
+    exit 1
+fi
+
+### Limits, as the kernel shows them.
+cat >/tmp/limits.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: limits}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: limited
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sleep, "100000"]
+    resources:
+      requests: {cpu: 250m, memory: 32Mi}
+      limits: {cpu: 500m, memory: 64Mi}
+  - name: requested
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sleep, "100000"]
+    resources:
+      requests: {cpu: "1"}
+  - name: free
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sleep, "100000"]
+POD
+succeeds "run -d of a pod with limits" podshim run -d /tmp/limits.yaml
+pod=$cgroups/podshim/pod$(uid limits)
+# 10^((l² + 125 l) / 612 − 7/34), rounded up, l = log2(shares); 250m are 256 shares, 1 CPU 1024, none 2.
+same "cpu.weight of 256 shares" 35 "$(cat "$pod/limited/cpu.weight")"
+same "cpu.weight of 1024 shares" 100 "$(cat "$pod/requested/cpu.weight")"
+same "cpu.weight of no request" 1 "$(cat "$pod/free/cpu.weight")"
+same "cpu.max" "50000 100000" "$(cat "$pod/limited/cpu.max")"
+same "cpu.max without a limit" "max 100000" "$(cat "$pod/free/cpu.max")"
+same "memory.max" 67108864 "$(cat "$pod/limited/memory.max")"
+same "memory.max without a limit" max "$(cat "$pod/free/memory.max")"
+same "pids.max" 2048 "$(cat "$pod/free/pids.max")"
+if [ -e "$pod/limited/memory.swap.max" ]; then
+    same "memory.swap.max" 0 "$(cat "$pod/limited/memory.swap.max")"
+fi
+same "memory.oom.group" 1 "$(cat "$pod/limited/memory.oom.group")"
+same "the pod's own cgroup holds no process" "" "$(cat "$pod/cgroup.procs")"
+same "one process in the container's" 1 "$(wc -l <"$pod/limited/cgroup.procs")"
+same "and it is the container's" "sleep 100000 " "$(tr '\0' ' ' <"/proc/$(cat "$pod/limited/cgroup.procs")/cmdline")"
+same "oom_score_adj of no request in a Burstable pod" 999 "$(cat "/proc/$(cat "$pod/free/cgroup.procs")/oom_score_adj")"
+
+### What a container sees.
+inside() { podshim exec -c limited limits -- "$@"; }
+same "the cgroup namespace begins at the container's" "0::/" "$(inside cat /proc/self/cgroup)"
+same "its limits are visible inside" 67108864 "$(inside cat /sys/fs/cgroup/memory.max)"
+same "and read-only" "sh: can't create /sys/fs/cgroup/memory.max: Read-only file system" \
+    "$(inside sh -c 'echo max >/sys/fs/cgroup/memory.max' 2>&1 | tail -n 1)"
+same "no other cgroup is visible" "" "$(inside find /sys/fs/cgroup -mindepth 1 -type d)"
+same "a device node may be made" "" "$(inside mknod /tmp/mem c 1 1 2>&1)"
+same "but not opened" "dd: can't open '/tmp/mem': Operation not permitted" \
+    "$(inside dd if=/tmp/mem of=/dev/null bs=1 count=1 2>&1 | tail -n 1)"
+succeeds "allowed devices open" inside dd if=/dev/zero of=/dev/null bs=1 count=1
+
+### exec joins the cgroup.
+podshim exec -c limited limits -- sleep 54321 &
+exec_client=$!
+in_cgroup() {
+    for pid in $(cat "$pod/limited/cgroup.procs"); do
+        grep -q 54321 "/proc/$pid/cmdline" && return 0
+    done
+    return 1
+}
+eventually 20 "an exec's process is in the container's cgroup" in_cgroup
+
+### Stop and remove: by TERM, which sleep as pid 1 ignores, then by KILL.
+succeeds "stop" podshim stop limits
+wait "$exec_client"
+same "the exec ended with its container" 137 "$?"
+same "the stopped pod has no process" "" "$(find "$pod" -name cgroup.procs -exec cat {} + 2>/dev/null)"
+succeeds "rm" podshim rm limits
+same "rm leaves no cgroup" "" "$(find $cgroups -name '*podshim*')"
+
+### Out of memory: the whole container ends, is reported, and starts again.
+cat >/tmp/oom.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: oom}
+spec:
+  restartPolicy: Always
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: hungry
+    image: localhost/facts
+    imagePullPolicy: Never
+    args: [alloc, "200"]
+    resources: {limits: {memory: 24Mi}}
+POD
+succeeds "run -d of a pod that takes too much memory" podshim run -d /tmp/oom.yaml
+oom_reported() { podshim inspect -o json oom | grep -q '"reason": "OOMKilled"'; }
+eventually 60 "OOMKilled is reported" oom_reported
+succeeds "with exit code 137" sh -c "podshim inspect -o json oom | grep -q '\"exitCode\": 137'"
+eventually 90 "it is started again" has_restarts oom 1
+succeeds "rm -f" podshim rm -f oom
+same "no cgroup is left" "" "$(find $cgroups -name '*podshim*')"
+
+### Restart after a kill from outside; a process that leaves children behind is killed with them.
+cat >/tmp/again.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: again}
+spec:
+  restartPolicy: OnFailure
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "setsid sleep 100000 & setsid sleep 100000 & exec sleep 100000"]
+POD
+succeeds "run -d of a pod with child processes" podshim run -d /tmp/again.yaml
+pod=$cgroups/podshim/pod$(uid again)
+three() { [ "$(wc -l <"$pod/app/cgroup.procs")" = 3 ]; }
+eventually 20 "three processes in its cgroup" three
+echo 1 >"$pod/app/cgroup.kill"
+eventually 60 "killed, it is started again" has_restarts again 1
+eventually 20 "and its processes are three again" three
+succeeds "rm -f with processes" podshim rm -f again
+same "no cgroup is left of it" "" "$(find $cgroups -name '*podshim*')"
+same "no process is left of it" "" "$(pidof sleep)"
+
+### Several layers below one another.
+cat >/tmp/layered.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: layered}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: app
+    image: localhost/layered
+    imagePullPolicy: Never
+    command: [sh, -c, "cat /which; test ! -e /gone && echo new >/which && cat /which; echo end"]
+POD
+same "layers and the writable one" "app | third
+app | new
+app | end" "$(podshim run /tmp/layered.yaml)"
+
+### Two pods at once, one with a shared pid namespace, and init containers.
+cat >/tmp/two.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: first}
+spec:
+  terminationGracePeriodSeconds: 1
+  shareProcessNamespace: true
+  initContainers:
+  - {name: before, image: busybox, imagePullPolicy: IfNotPresent, command: ["true"]}
+  containers:
+  - {name: a, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, "100000"]}
+  - {name: b, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, "100000"]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: second}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: a, image: busybox, imagePullPolicy: IfNotPresent, command: [sleep, "100000"]}
+POD
+succeeds "run -d of two pods" podshim run -d /tmp/two.yaml
+same "a shared pid namespace has the reaper and both" 2 "$(podshim exec -c a first -- pidof sleep | wc -w)"
+same "the init container's cgroup is gone" "" "$(find $cgroups -name before)"
+succeeds "rm -f of one" podshim rm -f first
+eventually 10 "the other goes on" has_status second Running
+succeeds "rm -f of the other" podshim rm -f second
+same "no cgroup is left of both" "" "$(find $cgroups -name '*podshim*')"
+same "no mount is left" "" "$(grep podshim /proc/mounts)"
+same "no podshim runs" "" "$(pidof podshim)"
+
+if [ "$failures" != 0 ]; then
+    note "$failures assertions failed"
+    exit 1
+fi
+note "all passed"

@@ -1,0 +1,135 @@
+//! What is left on the host of a test, found by its names: mounts, processes, cgroups, network namespaces, files.
+
+use std::path::{Path, PathBuf};
+
+/// What is the test's own.
+pub(crate) struct Own<'a> {
+    /// Its directory.
+    pub(crate) dir: &'a Path,
+    /// The name of its directory and of its cgroup parent, and the start of its network namespaces'.
+    pub(crate) token: &'a str,
+}
+
+/// A process as /proc shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) cmdline: String,
+    cgroup: String,
+    environ: String,
+}
+
+fn text(path: PathBuf) -> String {
+    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).replace('\0', " ")).unwrap_or_default()
+}
+
+/// The processes that `wanted` accepts.
+pub(crate) fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let at = |file: &str| text(entry.path().join(file));
+        let process = Process { pid, cmdline: at("cmdline"), cgroup: at("cgroup"), environ: at("environ") };
+        if wanted(&process) {
+            found.push(process);
+        }
+    }
+    found
+}
+
+fn hierarchies() -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_cgroup = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+    mounts.lines().filter(is_cgroup).filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
+}
+
+/// The processes of a cgroup, lowest pid first.
+pub(crate) fn processes_in(below: &str) -> Vec<i32> {
+    let mut pids: Vec<i32> = hierarchies()
+        .iter()
+        .filter_map(|mount| std::fs::read_to_string(mount.join(below).join("cgroup.procs")).ok())
+        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<i32>>())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// A file of a cgroup, in whichever hierarchy has it.
+pub(crate) fn cgroup_file(below: &str, file: &str) -> Option<String> {
+    let read = |mount: &PathBuf| std::fs::read_to_string(mount.join(below).join(file)).ok();
+    hierarchies().iter().find_map(read).map(|text| text.trim().to_owned())
+}
+
+fn tree(dir: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            tree(&entry.path(), into);
+        }
+        into.push(entry.path());
+    }
+}
+
+/// Removes the test's own cgroup parent, which it named and podshim made.
+pub(crate) fn remove_cgroups(token: &str) {
+    for mount in hierarchies() {
+        let _ = std::fs::remove_dir(mount.join(token));
+    }
+}
+
+/// Everything that carries the test's names.
+pub(crate) fn find(own: &Own<'_>) -> Vec<String> {
+    let mut left = Vec::new();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    left.extend(mounts.lines().filter(|l| l.contains(own.token)).map(|l| format!("mount {l}")));
+    let me = std::process::id() as i32;
+    // One that ended and waits for the machine's init to take note is nobody's business here.
+    let zombie = |p: &Process| {
+        text(format!("/proc/{}/stat", p.pid).into()).rsplit(')').next().is_some_and(|r| r.starts_with(" Z"))
+    };
+    let ours = |p: &Process| [&p.cmdline, &p.cgroup, &p.environ].iter().any(|text| text.contains(own.token));
+    left.extend(
+        processes(|p| p.pid != me && ours(p) && !zombie(p)).iter().map(|p| format!("process {} {}", p.pid, p.cmdline)),
+    );
+    for mount in hierarchies() {
+        let mut below = Vec::new();
+        tree(&mount.join(own.token), &mut below);
+        left.extend(below.iter().filter(|p| p.is_dir()).map(|p| format!("cgroup {}", p.display())));
+    }
+    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(own.token) {
+            left.push(format!("network namespace {}", entry.path().display()));
+        }
+    }
+    for folder in ["state/pods", "state/names", "root/pods", "root/tmp", "log"] {
+        let mut below = Vec::new();
+        tree(&own.dir.join(folder), &mut below);
+        left.extend(below.iter().map(|p| format!("file {}", p.display())));
+    }
+    left
+}
+
+#[test]
+fn the_leak_check_finds_each_kind_of_thing() {
+    use crate::harness::{Host, Live, until};
+    let Some(host) = Host::bare(&["ip"]) else { return };
+    host.assert_clean();
+    let mounted = std::path::PathBuf::from(host.folder("mounted"));
+    nix::mount::mount(Some("x"), &mounted, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    host.network("left");
+    let hierarchy = hierarchies().remove(0);
+    let group = hierarchy.join(&host.cgroup_parent).join("left");
+    std::fs::create_dir_all(&group).unwrap();
+    host.folder("state/pods/left");
+    let sleeper = Live::start(host.command_by(&["sleep", "1000"], &[] as &[&str]));
+    // Until it has executed sleep(1), it is this very program.
+    until("the process", || host.leaks().iter().any(|l| l.starts_with("process ")).then_some(()));
+    let left = host.leaks();
+    std::fs::remove_dir(&group).unwrap();
+    nix::mount::umount(&mounted).unwrap();
+    drop(sleeper);
+    std::fs::remove_dir_all(host.path("state/pods/left")).unwrap();
+    for kind in ["mount ", "process ", "cgroup ", "network namespace ", "file "] {
+        assert!(left.iter().any(|l| l.starts_with(kind)), "{kind}: {left:#?}");
+    }
+}

@@ -1,0 +1,19 @@
+//! Whole pods, run as root by the binary as a user runs it, and held against what the kernel shows.
+//!
+//! Each test has directories, a cgroup parent and network namespaces of its own, so all may run at once; when it ends, the
+//! harness proves that nothing of it is left on the host. Images come from `$PODSHIM_TEST_IMAGES` (default
+//! `target/images`, which `scripts/images.sh` makes), the program from `$PODSHIM_BIN` (default: cargo's).
+
+mod badinput;
+mod confinement;
+mod crash;
+mod harness;
+mod leaks;
+mod names;
+mod owner;
+mod resources;
+mod restarts;
+mod sandbox;
+mod verbs;
+mod volumes;
+mod walls;
