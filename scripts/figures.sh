@@ -1,0 +1,142 @@
+#!/bin/bash
+# Measures podshim and prints the figures as a Markdown table: start of a pod, memory of its supervisor, size of the binary.
+#
+#   sudo scripts/figures.sh [RUNS]       default: 20 pods
+#
+# Needs scripts/build.sh and scripts/images.sh to have run. Everything is made below a directory of its own and removed.
+# Environment: FIGURES_PIE=1 also measures a position-independent build of the same source (in target/pie);
+# PODSHIM_BIN, CARGO_TARGET_DIR.
+set -euo pipefail
+export LC_ALL=C
+runs=${1:-20}
+cd "$(dirname "$0")/.."
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+podshim=$(realpath -m "${PODSHIM_BIN:-$target_dir/podshim}")
+
+fail() {
+    echo "figures.sh: $*" >&2
+    exit 1
+}
+[ "$(id -u)" = 0 ] || fail "pods take root: try again with sudo"
+[ -x "$podshim" ] || fail "$podshim is missing: scripts/build.sh makes it"
+[ -d "$target_dir/images/oci" ] || fail "$target_dir/images/oci is missing: scripts/images.sh makes it"
+
+work=$(mktemp -d /tmp/podshim-figures.XXXXXX)
+export PODSHIM_ROOT=$work/root PODSHIM_STATE=$work/run PODSHIM_LOG_DIR=$work/log
+cleanup() {
+    "$podshim" rm --force --all >/dev/null 2>&1 || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+"$podshim" image import "$target_dir/images/oci" >/dev/null 2>&1
+
+# What is timed: the two app processes print the clock (adjtimex, to the microsecond) as the first thing they do.
+# What is weighed: two that only wait.
+pod() {
+    cat <<POD
+apiVersion: v1
+kind: Pod
+metadata: {name: figures}
+spec:
+  terminationGracePeriodSeconds: 0
+  restartPolicy: Never
+  initContainers:
+  - {name: init, image: busybox, imagePullPolicy: Never, command: ["true"]}
+  containers:
+  - {name: one, image: busybox, imagePullPolicy: Never, command: [$1]}
+  - {name: two, image: busybox, imagePullPolicy: Never, command: [$1]}
+POD
+}
+pod adjtimex >"$work/clock.yaml"
+pod 'sleep, "100000"' >"$work/idle.yaml"
+
+now() { date +%s%N; }
+median() { sort -n | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+milliseconds() { awk '{ printf "%.1f ms", $1 / 1e6 }'; }
+
+# $1: podshim, $2: container. The clock that it printed, in nanoseconds.
+executed() {
+    "$1" logs figures -c "$2" | awk '
+        $1 == "status:" { nano = int($2 / 8192) % 2 }
+        $1 == "time.tv_sec:" { seconds = $2 }
+        $1 == "time.tv_usec:" { printf "%d%09d\n", seconds, nano ? $2 : $2 * 1000 }'
+}
+# $1: podshim. Per pod: nanoseconds from the start of `run -d` until the later app process was executed, and until it returned.
+measure_starts() {
+    local start end one two
+    for _ in $(seq "$runs"); do
+        start=$(now)
+        "$1" run -d "$work/clock.yaml" >/dev/null 2>"$work/stderr" || fail "run: $(cat "$work/stderr")"
+        end=$(now)
+        "$1" wait figures >/dev/null
+        one=$(executed "$1" one) two=$(executed "$1" two)
+        [ -n "$one" ] && [ -n "$two" ] || fail "the containers printed no time: $("$1" logs figures -c one 2>&1)"
+        [ "$one" -gt "$two" ] || one=$two
+        echo "$((one - start)) $((end - start))"
+        "$1" rm --force figures >/dev/null
+    done
+}
+measure_command() {
+    local start
+    for _ in $(seq "$runs"); do
+        start=$(now)
+        "$@" >/dev/null 2>&1
+        echo $(($(now) - start))
+    done | median | milliseconds
+}
+supervisor_pid() {
+    local process
+    for process in /proc/[0-9]*; do
+        if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -q " supervise-pod $work/run/"; then
+            echo "${process#/proc/}"
+            return
+        fi
+    done
+    fail "no supervisor was found"
+}
+# $1: podshim. Prints Pss and Private_Dirty, in KiB, of the supervisor of an idle pod.
+measure_memory() {
+    "$1" run -d "$work/idle.yaml" >/dev/null 2>"$work/stderr" || fail "run: $(cat "$work/stderr")"
+    # Pages of the binary that are not on the disk yet would count as dirty.
+    sync
+    sleep 1
+    awk '$1 == "Pss:" { pss = $2 } $1 == "Private_Dirty:" { dirty = $2 } END { print pss, dirty }' \
+        "/proc/$(supervisor_pid)/smaps_rollup"
+    "$1" rm --force figures >/dev/null
+}
+
+row() { echo "| $1 | $2 |"; }
+measure_starts "$podshim" >"$work/starts"
+read -r pss dirty <<<"$(measure_memory "$podshim")"
+
+echo "$(date -u +%Y-%m-%d), $(uname -srm), $(nproc) CPUs ($(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)), median of $runs"
+echo
+row "what" "figure"
+echo "|---|---|"
+row "\`podshim run -d\` to both app processes executed (1 init + 2 app containers, images local)" \
+    "$(cut -d ' ' -f 1 "$work/starts" | median | milliseconds)"
+row "the same to the return of \`podshim run -d\`" "$(cut -d ' ' -f 2 "$work/starts" | median | milliseconds)"
+row "floor: starting one process (\`busybox true\`)" "$(measure_command /bin/busybox true)"
+row "\`podshim version\`" "$(measure_command "$podshim" version)"
+for other in crun podman; do
+    if command -v "$other" >/dev/null; then
+        row "\`$other --version\` ($("$other" --version | head -n 1))" "$(measure_command "$other" --version)"
+    else
+        row "\`$other\`" "not installed here, not measured"
+    fi
+done
+row "supervisor of an idle pod: Pss" "$pss KiB"
+row "supervisor of an idle pod: Private_Dirty" "$dirty KiB"
+row "size of the binary" "$(stat -c %s "$podshim" | awk '{ printf "%.1f MiB", $1 / 1048576 }')"
+
+if [ "${FIGURES_PIE:-}" = 1 ]; then
+    rust_target=$(uname -m)-unknown-linux-musl
+    # RUSTFLAGS replace those of .cargo/config.toml.
+    RUSTFLAGS="-Crelocation-model=pic" CARGO_TARGET_DIR=$target_dir/pie \
+        cargo build --quiet --locked --release -p podshim --bin podshim --target "$rust_target"
+    pie=$target_dir/pie/$rust_target/release/podshim
+    read -r pss dirty <<<"$(measure_memory "$pie")"
+    row "position-independent build: Pss of the supervisor" "$pss KiB"
+    row "position-independent build: Private_Dirty of the supervisor" "$dirty KiB"
+    row "position-independent build: size" "$(stat -c %s "$pie" | awk '{ printf "%.1f MiB", $1 / 1048576 }')"
+fi

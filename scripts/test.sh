@@ -1,0 +1,107 @@
+#!/bin/bash
+# Passes all the tests, on a fresh Debian (bookworm or later), as root: installs what they need, builds, and runs them.
+#
+#   sudo scripts/test.sh
+#
+# Needs cargo (see scripts/build.sh) and the network for Debian's packages and crates. Reads no stdin, needs no terminal.
+# Every step runs even if one before it failed; the summary at the end says which; exit code 1 if any did.
+# Environment: PODSHIM_MAY_SKIP (what may be missing, e.g. "docker-registry,v2-guest"; nothing by default),
+# CARGO_TARGET_DIR (as cargo's).
+set -euo pipefail
+exec </dev/null
+cd "$(dirname "$0")/.."
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
+# The tests choose their own directories, and golden files are compared, not rewritten.
+unset PODSHIM_ROOT PODSHIM_STATE PODSHIM_LOG_DIR PODSHIM_CGROUP_PARENT PODSHIM_REGISTRIES PODSHIM_BLESS
+[ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
+
+if [ "$(id -u)" != 0 ]; then
+    echo "test.sh: pods take root (namespaces, mounts and cgroups are made): try again with sudo.
+Without root there is \`PODSHIM_MAY_SKIP=root cargo test --lib\`." >&2
+    exit 1
+fi
+
+summary=() failed=0
+# step NAME COMMAND... (a function must not rely on `set -e`, which is off in a condition)
+step() {
+    local name=$1 begin=$SECONDS result=ok
+    shift
+    echo
+    echo "== $name: $*"
+    if ! "$@"; then
+        result=FAILED
+        failed=1
+    fi
+    summary+=("$(printf '%-7s %4d s  %s' "$result" $((SECONDS - begin)) "$name")")
+    [ "$result" = ok ]
+}
+finish() {
+    echo
+    echo "== summary"
+    printf '%s\n' "${summary[@]}"
+    exit "$failed"
+}
+may_skip() { [[ ,${PODSHIM_MAY_SKIP:-}, = *,$1,* ]]; }
+
+install_packages() {
+    local package missing=()
+    # For podshim and its images; for the tests; for the guest with cgroup v2.
+    for package in build-essential busybox-static mmdebstrap \
+        ca-certificates git iproute2 openssl procps python3 util-linux \
+        qemu-system-x86 xz-utils; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    if [ ${#missing[@]} -gt 0 ] || ! apt-cache show docker-registry >/dev/null 2>&1; then
+        apt-get update -qq || return 1
+    fi
+    if [ ${#missing[@]} -gt 0 ]; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null ||
+            return 1
+    fi
+    # Unpacked, not installed: its package starts a server that listens on all addresses.
+    if ! command -v docker-registry >/dev/null && ! may_skip docker-registry; then
+        local tools=$target_dir/tools
+        if [ ! -x "$tools/usr/bin/docker-registry" ]; then
+            rm -rf "$tools"
+            mkdir -p "$tools"
+            (cd "$tools" && apt-get -qq -o APT::Sandbox::User=root download docker-registry && dpkg-deb -x ./*.deb .) ||
+                return 1
+        fi
+        export PATH=$PATH:$tools/usr/bin
+    fi
+}
+rust_components() {
+    local component
+    for component in rustfmt clippy; do
+        cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component" || return 1
+    done
+}
+licences() {
+    if ! cargo deny --version >/dev/null 2>&1; then
+        echo "cargo-deny is not installed: licences and bans (deny.toml) are not checked here"
+        return
+    fi
+    cargo deny check licenses bans
+}
+
+# Without these nothing else makes sense.
+step "packages" install_packages || finish
+step "rust components" rust_components || finish
+step "release build" scripts/build.sh || finish
+step "images" scripts/images.sh || finish
+
+export PODSHIM_BIN=$target_dir/podshim PODSHIM_TEST_IMAGES=$target_dir/images
+step "format" cargo fmt --check --all || true
+step "lints" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings || true
+step "licences" licences || true
+step "tests" cargo test --locked --workspace --no-fail-fast || true
+if may_skip v2-guest; then
+    summary+=("skipped         cgroup v2 (PODSHIM_MAY_SKIP)")
+else
+    step "cgroup v2" scripts/test-v2.sh || true
+fi
+step "figures" scripts/figures.sh 2 || true
+step "demo" env PODSHIM_DEMO_SECONDS=5 PODSHIM_ROOT="$target_dir/demo/root" PODSHIM_STATE="$target_dir/demo/run" \
+    PODSHIM_LOG_DIR="$target_dir/demo/log" scripts/demo.sh || true
+finish
