@@ -176,7 +176,9 @@ impl Supervisor {
         while let Some(event) = self.queue.pop_front() {
             changed = true;
             for action in self.state.step(event, now()) {
-                self.perform(action)?;
+                if let Err(error) = self.perform(action.clone()) {
+                    self.not_performed(action, &error);
+                }
             }
         }
         if changed {
@@ -189,6 +191,22 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// An action that failed is answered as such where the machine waits for an answer.
+    fn not_performed(&mut self, action: Action, error: &anyhow::Error) {
+        let message = format!("{error:#}");
+        match action {
+            Action::Start { container, restart_count } => {
+                let failed = StartFailed { failure: StartFailure::Create, kind: RefusedKind::Failed, message };
+                self.start_failed(container, restart_count, failed);
+            }
+            Action::DestroySandbox => {
+                self.warn("KillPodSandboxError", message);
+                self.queue.push_back(Event::SandboxGone);
+            }
+            other => self.warn("SupervisorError", format!("{other:?}: {message}")),
+        }
     }
 
     fn ready(&mut self, source: Source) -> Result<()> {
