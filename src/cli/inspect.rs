@@ -3,6 +3,7 @@
 use super::output::{self, Structured};
 use crate::lifecycle::PodStatus;
 use crate::paths::Dirs;
+use crate::plan::config::PullPolicy;
 use crate::store::{self, Pod};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -30,6 +31,11 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
 pub(super) fn object(pod: &Pod) -> Result<Value> {
     let mut object: Value = store::read_json(&pod.dirs.manifest())?
         .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
+    for container in &pod.record.plan.containers {
+        if container.pull_policy == PullPolicy::AlwaysByDefault {
+            omit_pull_policy(&mut object, &container.name);
+        }
+    }
     let metadata = &mut object["metadata"];
     metadata["uid"] = json!(pod.record.plan.sandbox.uid);
     metadata["creationTimestamp"] = json!(pod.record.created);
@@ -40,6 +46,18 @@ pub(super) fn object(pod: &Pod) -> Result<Value> {
         object["status"] = status(&report.status)?;
     }
     Ok(object)
+}
+
+/// `Always` that nobody wrote is not shown: written, it would mean that a registry is asked (README, "Decisions"), and what
+/// is shown is to run the same again.
+fn omit_pull_policy(object: &mut Value, container: &str) {
+    for list in ["initContainers", "containers"] {
+        for found in object["spec"][list].as_array_mut().into_iter().flatten().filter(|c| c["name"] == container) {
+            if let Some(fields) = found.as_object_mut() {
+                fields.shift_remove("imagePullPolicy");
+            }
+        }
+    }
 }
 
 fn status(status: &PodStatus) -> Result<Value> {
