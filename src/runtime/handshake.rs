@@ -4,7 +4,7 @@
 //!  supervisor                          init (becomes the container)
 //!    |-- clone3(flags, cgroup fd) ------>|
 //!    |<- Note { text } ------------------|   something was done differently, e.g. a limit clamped
-//!    |<- Born { pid } + pidfd ------------|   only into a pid namespace that others live in
+//!    |<- Born + pidfd --------------------|   only into a pid namespace that others live in
 //!    |<- Terminal + master --------------|   only with a terminal
 //!    |<- Ready --------------------------|   all steps but the last few are done      = OCI "created"
 //!    |-- Start ------------------------->|
@@ -60,10 +60,7 @@ pub enum FromInit {
         text: String,
     },
     /// Another process performs the rest of the steps; its pidfd comes with this message.
-    Born {
-        /// Its pid, as the supervisor sees it.
-        pid: i32,
-    },
+    Born,
     /// The master of the container's terminal comes with this message.
     Terminal,
     /// Created; waits for [`START`].

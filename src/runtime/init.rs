@@ -223,7 +223,7 @@ impl Init {
         self.handles.cgroups.clear();
         self.handles.rootfs = None;
         let Some(child) = process::clone_sibling()? else { return Ok(()) };
-        handshake::send(self.handles.sync.as_fd(), &FromInit::Born { pid: child.pid }, &[child.pidfd.as_fd()])?;
+        handshake::send(self.handles.sync.as_fd(), &FromInit::Born, &[child.pidfd.as_fd()])?;
         process::exit_now(0)
     }
 

@@ -243,12 +243,13 @@ impl Supervisor {
             };
             match seen {
                 Seen::Nothing => return Ok(()),
-                Seen::Message(FromInit::Born { pid }, Some(pidfd)) => {
+                Seen::Message(FromInit::Born, Some(pidfd)) => {
+                    let child = process::child_of(pidfd)?;
                     self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
-                    exec.child = reborn(&exec.child, Child { pid, pidfd })?;
+                    exec.child = reborn(&exec.child, child)?;
                     exec.exit_token = self.poll.watch(&exec.child.pidfd, Source::ExecExit(id))?;
                 }
-                Seen::Message(FromInit::Born { .. }, None) => return exec.fail("its process has no pidfd".into()),
+                Seen::Message(FromInit::Born, None) => return exec.fail("its process has no pidfd".into()),
                 // What a container cannot have was said when it started.
                 Seen::Message(FromInit::Note { .. }, _) => {}
                 Seen::Message(FromInit::Terminal, master) => exec.master = master,

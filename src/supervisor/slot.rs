@@ -68,8 +68,9 @@ impl Instance {
 }
 
 /// The process that performs the rest of the steps takes the place of the one that made it, which has nothing left to do
-/// but to end.
+/// but to end. The message may be forged by who can trace such a process: it is waited for only after SIGKILL.
 pub(super) fn reborn(old: &Child, new: Child) -> Result<Child> {
+    process::send_signal(old.pidfd.as_fd(), libc::SIGKILL)?;
     nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(old.pid), None).called("waitpid", old.pid)?;
     Ok(new)
 }
@@ -96,12 +97,13 @@ impl Supervisor {
             match seen {
                 Seen::Nothing => return Ok(()),
                 Seen::Message(FromInit::Note { text }, _) => self.note(index, text),
-                Seen::Message(FromInit::Born { pid }, Some(pidfd)) => {
+                Seen::Message(FromInit::Born, Some(pidfd)) => {
+                    let child = process::child_of(pidfd)?;
                     self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
-                    instance.child = reborn(&instance.child, Child { pid, pidfd })?;
+                    instance.child = reborn(&instance.child, child)?;
                     instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
                 }
-                Seen::Message(FromInit::Born { .. }, None) => instance.fail("its process has no pidfd".into())?,
+                Seen::Message(FromInit::Born, None) => instance.fail("its process has no pidfd".into())?,
                 Seen::Message(FromInit::Terminal, Some(master)) => self.terminal_opened(index, master)?,
                 Seen::Message(FromInit::Terminal, None) => {}
                 Seen::Message(FromInit::Ready, _) => {

@@ -138,6 +138,21 @@ pub fn try_wait(pidfd: BorrowedFd<'_>) -> SysResult<Option<Ended>> {
     })
 }
 
+/// The child that a pidfd refers to: its pid is the kernel's word (`Pid:` of `/proc/self/fdinfo`, pidfd_open(2)), and a process
+/// that is no child of the caller is an error (`ECHILD`). The child is not reaped.
+pub fn child_of(pidfd: OwnedFd) -> SysResult<Child> {
+    // SAFETY: an all-zero siginfo_t is valid: plain integers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: the kernel writes one siginfo_t, which lives during the call.
+    let result = unsafe { libc::waitid(libc::P_PIDFD, pidfd.as_raw_fd() as libc::id_t, &raw mut info, flags) };
+    check(result.into(), "waitid", "pidfd")?;
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).called("read", &path)?;
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.map(|pid| Child { pid, pidfd }).ok_or_else(|| SysError::new("read", path, Errno::ESRCH))
+}
+
 /// pidfd_send_signal(2); a process that has ended (`ESRCH`) counts as done. `signal` may be a real-time signal.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
     // SAFETY: only integers and NULL are passed.
