@@ -10,6 +10,8 @@
 # (as podshim's) put everything elsewhere; CARGO_TARGET_DIR (as cargo's).
 # Exit code: podshim's own, 130 after Ctrl-C; 0 if PODSHIM_DEMO_SECONDS ended it.
 set -euo pipefail
+# A login shell finds cargo here; a CI job or `sudo` often does not.
+[ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 manifest=${1:-}
 [ -z "$manifest" ] || manifest=$(realpath "$manifest")

@@ -7,6 +7,8 @@
 # Environment: FIGURES_PIE=1 also measures a position-independent build of the same source (in target/pie);
 # PODSHIM_BIN, CARGO_TARGET_DIR.
 set -euo pipefail
+# A login shell finds cargo here; a CI job or `sudo` often does not.
+[ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 export LC_ALL=C
 runs=${1:-20}
 cd "$(dirname "$0")/.."

@@ -7,6 +7,8 @@
 # of `podshim image import`. An image whose inputs did not change is not made again.
 # Environment: CARGO_TARGET_DIR (as cargo's), PODSHIM_IMAGES (only these, e.g. "busybox facts"; default all).
 set -eu
+# A login shell finds cargo here; a CI job or `sudo` often does not.
+[ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 case ${1:-} in
 "" | /*) ;;

@@ -7,6 +7,8 @@
 # Needs target/podshim (scripts/build.sh) and qemu-system-x86_64. Environment: PODSHIM_BIN (another static podshim),
 # PODSHIM_V2_SECONDS (patience, default 600: emulation is slow), CARGO_TARGET_DIR.
 set -euo pipefail
+# A login shell finds cargo here; a CI job or `sudo` often does not.
+[ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 podshim=${PODSHIM_BIN:-$target_dir/podshim}
