@@ -211,7 +211,10 @@ impl Init {
 
     fn join_namespace(&self, kind: NamespaceKind) -> StepResult {
         match self.handles.namespaces.iter().find(|(k, _)| *k == kind) {
-            Some((_, fd)) => Ok(nix::sched::setns(fd, kind.flag()).called("setns", kind.file())?),
+            Some((_, fd)) => {
+                nix::sched::setns(fd, kind.flag()).called("setns", kind.file())?;
+                if kind == NamespaceKind::Mount { mounts::assert_own_root() } else { Ok(()) }
+            }
             None => Err(StepError::new(format!("no descriptor of the {} namespace", kind.file()))),
         }
     }

@@ -315,6 +315,16 @@ pub(super) fn open_terminal() -> Result<(OwnedFd, OwnedFd), StepError> {
     Ok((master, peer))
 }
 
+/// After setns(2) to a container's mount namespace: its root must be the container's overlay. It is not if podshim runs in a
+/// chroot(2), where pivot_root(2) cannot change the namespace's own root; then a command would run in the host's.
+pub(super) fn assert_own_root() -> StepResult {
+    const OVERLAYFS_SUPER_MAGIC: FsType = FsType(0x794c_7630);
+    if fstatfs(root()?).called("fstatfs", "/")?.filesystem_type() == OVERLAYFS_SUPER_MAGIC {
+        return Ok(());
+    }
+    Err(StepError::new("the namespace's root is not the container's: does podshim run in a chroot?"))
+}
+
 /// Binds the terminal to /dev/console.
 pub(super) fn console(terminal: BorrowedFd<'_>) -> StepResult {
     let tree = mount::clone_tree(terminal, Depth::Top)?;
