@@ -135,6 +135,21 @@ impl PodDirs {
         self.data.join("containers").join(container).join(restart_count.to_string())
     }
 
+    /// The pod's events.
+    pub fn events(&self) -> PathBuf {
+        self.state.join("events.jsonl")
+    }
+
+    /// The memory that the pod's containers share as /dev/shm.
+    pub fn shm(&self) -> PathBuf {
+        self.data.join("shm")
+    }
+
+    /// What is mounted at the terminationMessagePath of one instance of a container.
+    pub fn termination_message(&self, container: &str, restart_count: u32) -> PathBuf {
+        self.data.join("termination").join(format!("{container}-{restart_count}"))
+    }
+
     /// A symlink in the pod's data to its run state: data whose pod is gone is told from that of another state directory.
     pub fn owner(&self) -> PathBuf {
         self.data.join("state")

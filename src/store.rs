@@ -131,6 +131,12 @@ pub fn make_directories(dirs: &Dirs) -> Result<()> {
     Ok(())
 }
 
+/// The error of a name that is taken.
+pub fn already_exists(namespace: &str, name: &str) -> anyhow::Error {
+    let message = format!("pod {namespace}/{name} already exists: `podshim rm {namespace}/{name}` removes it");
+    failure(Kind::AlreadyExists, message)
+}
+
 /// Reserves the pod's name and puts its record and manifest on disk. Exactly one of several callers wins.
 pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
     let dirs = &record.dirs;
@@ -139,14 +145,10 @@ pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
     let _lock = lock(&dirs.store_lock(), Wait::Yes)?;
     let pod = dirs.pod(&sandbox.uid);
     let link = dirs.name_link(&sandbox.namespace, &sandbox.name);
-    let taken = || {
-        failure(
-            Kind::AlreadyExists,
-            format!("pod {}/{} already exists: `podshim rm {0}/{1}` removes it", sandbox.namespace, sandbox.name),
-        )
-    };
     match std::fs::read_link(&link) {
-        Ok(target) if dirs.names().join(&target).exists() => return Err(taken()),
+        Ok(target) if dirs.names().join(&target).exists() => {
+            return Err(already_exists(&sandbox.namespace, &sandbox.name));
+        }
         // Whoever reserved it died before the pod's directory was made, or after it was removed.
         Ok(_) => std::fs::remove_file(&link).called("unlink", link.display())?,
         Err(e) if e.kind() == ErrorKind::NotFound => {}

@@ -164,12 +164,9 @@ fn prepare(admitted: &AdmittedPod, args: &RunArgs, host: Host<'_>) -> Result<Rec
         uid,
     };
     let plan = pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))?;
-    if host.dirs.names().join(format!("{namespace}_{name}")).exists() {
+    if host.dirs.name_link(namespace, name).exists() {
         // Told now rather than after a pull; `store::reserve` decides.
-        return Err(failure(
-            Kind::AlreadyExists,
-            format!("pod {namespace}/{name} already exists: `podshim rm {namespace}/{name}` removes it"),
-        ));
+        return Err(store::already_exists(namespace, name));
     }
     for volume in &plan.volumes {
         volumes::check(volume)?;

@@ -9,7 +9,6 @@ use crate::error::Kind;
 use crate::lifecycle::{Event, ImageFailure, StartFailure};
 use crate::logs;
 use crate::network;
-use crate::paths::PodDirs;
 use crate::plan::config::{Access, ContainerConfig, ImageSpec, MountPropagation, NamespaceMode, PullPolicy, Stdio};
 use crate::plan::spec::{self, Bind, Resolved};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
@@ -26,6 +25,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 /// A child process that asks the registry for a container's image.
@@ -56,11 +56,6 @@ impl<E: Into<anyhow::Error>> From<E> for CreateError {
     }
 }
 
-/// The file that is mounted at a container's terminationMessagePath.
-pub(super) fn termination_file(pod: &PodDirs, container: &str, restart_count: u32) -> PathBuf {
-    pod.data.join("termination").join(format!("{container}-{restart_count}"))
-}
-
 impl Supervisor {
     /// Starts a container, asking the registry first where the policy says so.
     pub(super) fn start(&mut self, index: usize, restart_count: u32) -> Result<()> {
@@ -76,7 +71,7 @@ impl Supervisor {
         let dirs = &self.pod.record.dirs;
         let image = &self.pod.record.plan.containers[index].image;
         let spawned = std::process::Command::new("/proc/self/exe")
-            .arg0_podshim()
+            .arg0("podshim")
             .arg("--root")
             .arg(&dirs.root)
             .arg("--state")
@@ -247,7 +242,7 @@ impl Supervisor {
         let log = logs::Writer::open(place, logs::Limits::default(), jiff::tz::TimeZone::system())?;
         if let Some(old) = restart_count.checked_sub(2) {
             logs::remove_instance(pod_logs, &config.name, old)?;
-            remove::file(&termination_file(&self.pod.dirs, &config.name, old))?;
+            remove::file(&self.pod.dirs.termination_message(&config.name, old))?;
         }
         Ok(log)
     }
@@ -296,8 +291,8 @@ impl Supervisor {
         };
         let pod = &self.pod.dirs;
         let host_ipc = self.pod.record.plan.sandbox.namespaces.ipc == NamespaceMode::Node;
-        let shm = if host_ipc { PathBuf::from("/dev/shm") } else { pod.data.join("shm") };
-        let message = termination_file(pod, &config.name, restart_count);
+        let shm = if host_ipc { PathBuf::from("/dev/shm") } else { pod.shm() };
+        let message = pod.termination_message(&config.name, restart_count);
         make_termination_file(&message)?;
         let mut binds: Vec<Bind> =
             ["hosts", "resolv.conf", "hostname"].map(|file| own(pod.etc(file), &format!("/etc/{file}"))).into();
@@ -461,14 +456,4 @@ pub enum Answer {
         /// The error.
         message: String,
     },
-}
-
-trait Named {
-    fn arg0_podshim(&mut self) -> &mut Self;
-}
-
-impl Named for std::process::Command {
-    fn arg0_podshim(&mut self) -> &mut Self {
-        std::os::unix::process::CommandExt::arg0(self, "podshim")
-    }
 }

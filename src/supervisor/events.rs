@@ -8,7 +8,6 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,13 +28,9 @@ pub struct Entry {
 /// When the file is larger, the older half is dropped.
 const MAX_BYTES: u64 = 256 << 10;
 
-fn path(pod: &PodDirs) -> PathBuf {
-    pod.state.join("events.jsonl")
-}
-
 /// Adds an event.
 pub(super) fn append(pod: &PodDirs, entry: &Entry) -> SysResult<()> {
-    let path = path(pod);
+    let path = pod.events();
     let mut file =
         std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).called("open", path.display())?;
     let mut line = serde_json::to_string(entry).unwrap_or_default();
@@ -59,7 +54,7 @@ pub(super) fn entry(event: PodEvent, object: String, time: Time) -> Entry {
 
 /// Reads all events; a line that is being written is left out.
 pub fn read(pod: &PodDirs) -> Result<Vec<Entry>> {
-    let path = path(pod);
+    let path = pod.events();
     let text = match std::fs::read_to_string(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.called("read", path.display())?,

@@ -246,7 +246,7 @@ impl Supervisor {
     fn termination_message(&self, index: usize, instance: &Instance, code: i32) -> String {
         const MAX_FILE: u64 = 4096;
         let config = &self.pod.record.plan.containers[index];
-        let path = super::create::termination_file(&self.pod.dirs, &config.name, instance.restart_count);
+        let path = self.pod.dirs.termination_message(&config.name, instance.restart_count);
         let mut bytes = Vec::new();
         if let Ok(file) = std::fs::File::open(&path)
             && let Ok(metadata) = file.metadata()

@@ -47,5 +47,5 @@ pub fn open(volume: &VolumePlan, dirs: &PodDirs) -> Result<OwnedFd> {
 
 /// The memory that the containers of a pod share as /dev/shm, 64 MiB as with every CRI runtime.
 pub fn materialize_shm(dirs: &PodDirs) -> SysResult<()> {
-    empty_dir::shm(&dirs.data.join("shm"))
+    empty_dir::shm(&dirs.shm())
 }

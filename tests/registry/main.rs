@@ -5,6 +5,8 @@
 //! `PODSHIM_MAY_SKIP` names it (`root,docker-registry,openssl`).
 
 mod archives;
+#[path = "../support/available.rs"]
+mod available;
 mod hostile;
 mod support;
 

@@ -1,5 +1,6 @@
 //! Images made here, a store in a temporary directory, Debian's registry.
 
+pub(crate) use crate::available::available;
 use podshim::image::{Digest, Reference, Store};
 use podshim::paths::Dirs;
 use serde_json::{Value, json};
@@ -9,19 +10,6 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// Whether what a test needs is here; if not, that fails unless `PODSHIM_MAY_SKIP` names it.
-pub(crate) fn available(needs: &[&str]) -> bool {
-    let may = std::env::var("PODSHIM_MAY_SKIP").unwrap_or_default();
-    needs.iter().all(|need| {
-        let here = match *need {
-            "root" => nix::unistd::geteuid().is_root(),
-            program => std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|d| d.join(program).exists()),
-        };
-        assert!(here || may.split(',').any(|w| w.trim() == *need), "needs {need} (or PODSHIM_MAY_SKIP={need})");
-        here
-    })
-}
 
 pub(crate) fn reference(text: &str) -> Reference {
     text.parse().unwrap()

@@ -1,5 +1,6 @@
 //! One test's own little host: directories, cgroups, network namespaces, and podshim in them.
 
+pub(crate) use crate::available::available;
 use crate::leaks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -15,19 +16,6 @@ use std::time::{Duration, Instant};
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The image whose only program reports facts.
 pub(crate) const FACTS: &str = "localhost/facts";
-
-/// Whether what a test needs is here; if not, that fails unless `PODSHIM_MAY_SKIP` names it.
-pub(crate) fn available(needs: &[&str]) -> bool {
-    let may = std::env::var("PODSHIM_MAY_SKIP").unwrap_or_default();
-    needs.iter().all(|need| {
-        let here = match *need {
-            "root" => nix::unistd::geteuid().is_root(),
-            program => std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|d| d.join(program).exists()),
-        };
-        assert!(here || may.split(',').any(|w| w.trim() == *need), "needs {need} (or PODSHIM_MAY_SKIP={need})");
-        here
-    })
-}
 
 /// Looks again and again until there is an answer.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -4,6 +4,8 @@
 //! harness proves that nothing of it is left on the host. Images come from `$PODSHIM_TEST_IMAGES` (default
 //! `target/images`, which `scripts/images.sh` makes), the program from `$PODSHIM_BIN` (default: cargo's).
 
+#[path = "../support/available.rs"]
+mod available;
 mod badinput;
 mod confinement;
 mod crash;
