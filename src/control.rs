@@ -3,6 +3,7 @@
 //! One request a connection. The socket answers only to podshim's own user (SO_PEERCRED), and lies in a directory of mode 0700.
 
 use crate::error::{Kind, failure};
+use crate::plan::config::{ContainerConfig, ImageSpec, PodPlan};
 use crate::sys::process::TerminalSize;
 use crate::sys::socket::{self, Received};
 use crate::sys::{SysError, SysResult};
@@ -40,6 +41,33 @@ pub enum Request {
     Attach {
         /// The container.
         container: String,
+    },
+    /// Set a condition of the pod that readiness gates may wait for. [`Reply::Accepted`].
+    SetCondition {
+        /// `type`
+        #[serde(rename = "type")]
+        type_: String,
+        /// `status`
+        holds: bool,
+        /// `reason`
+        reason: String,
+        /// `message`
+        message: String,
+    },
+    /// Start an ephemeral container in the pod (`podshim debug`). [`Reply::Accepted`] when it is part of the pod.
+    Join {
+        /// Its config, of kind `Ephemeral`.
+        config: Box<ContainerConfig>,
+        /// Its image.
+        image: Box<ImageSpec>,
+    },
+    /// The pod is as this says now (`podshim apply`): images, resources, labels, annotations and the deadline may differ from
+    /// what it was, nothing else. [`Reply::Accepted`] when it is on disk.
+    Update {
+        /// The new plan, of the same uid.
+        plan: Box<PodPlan>,
+        /// Each container's image, in the order of the plan's containers.
+        images: Vec<ImageSpec>,
     },
 }
 

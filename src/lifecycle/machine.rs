@@ -258,6 +258,8 @@ impl PodState {
             (RestartPolicy::Always, ContainerKind::App) => true,
             (RestartPolicy::OnFailure, ContainerKind::App) => container.last_failed(),
             (_, ContainerKind::Init) => container.last_failed() || container.last_was_oom_killed(),
+            (_, ContainerKind::Sidecar) => true,
+            (_, ContainerKind::Ephemeral) => false,
         }
     }
 

@@ -46,8 +46,12 @@ pub struct PodSpec {
     pub restart_policy: RestartPolicy,
     /// `spec.terminationGracePeriodSeconds`.
     pub grace: Duration,
-    /// All containers, init containers first, each kind in the order of the manifest. Events and actions name a container by
-    /// its index here.
+    /// `spec.activeDeadlineSeconds`.
+    pub active_deadline: Option<Duration>,
+    /// `spec.readinessGates[].conditionType`.
+    pub readiness_gates: Vec<String>,
+    /// All containers: init containers and sidecars first, then app containers, each in the order of the manifest, then
+    /// ephemeral containers in the order of their coming. Events and actions name a container by its index here.
     pub containers: Vec<ContainerSpec>,
 }
 
@@ -60,15 +64,152 @@ pub struct ContainerSpec {
     pub kind: ContainerKind,
     /// `image`, as the manifest has it; only for messages.
     pub image: String,
+    /// When it starts again.
+    pub restart: ContainerRestart,
+    /// Its probes.
+    pub probes: Probes,
+    /// `lifecycle.postStart`.
+    pub post_start: Option<Hook>,
+    /// `lifecycle.preStop`.
+    pub pre_stop: Option<Hook>,
 }
 
-/// Which list of the manifest a container is in.
+impl ContainerSpec {
+    /// A container without probes, hooks and a restart policy of its own.
+    pub fn new(name: &str, kind: ContainerKind, image: &str) -> Self {
+        ContainerSpec {
+            name: name.to_owned(),
+            kind,
+            image: image.to_owned(),
+            restart: ContainerRestart::default(),
+            probes: Probes::default(),
+            post_start: None,
+            pre_stop: None,
+        }
+    }
+}
+
+/// What a container is to its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerKind {
     /// `initContainers`: runs to its end before the next one starts.
     Init,
+    /// `initContainers` with `restartPolicy: Always`: starts in its turn and goes on beside what follows.
+    Sidecar,
     /// `containers`.
     App,
+    /// `ephemeralContainers`: joins a running pod, never restarted, of no consequence for the pod.
+    Ephemeral,
+}
+
+impl ContainerKind {
+    /// Whether it is in the list `initContainers`.
+    pub fn is_init_list(self) -> bool {
+        matches!(self, ContainerKind::Init | ContainerKind::Sidecar)
+    }
+}
+
+/// A container's own `restartPolicy` and `restartPolicyRules`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRestart {
+    /// The pod's if `None`.
+    pub policy: Option<RestartPolicy>,
+    /// The first one that matches the exit code decides before the policy does.
+    pub rules: Vec<RestartRule>,
+}
+
+/// `restartPolicyRules[]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartRule {
+    /// `action`
+    pub action: RestartAction,
+    /// `exitCodes.operator`
+    pub operator: ExitCodeOperator,
+    /// `exitCodes.values`
+    pub codes: Vec<i32>,
+}
+
+/// `restartPolicyRules[].action`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartAction {
+    /// This container.
+    Restart,
+    /// All containers of the pod, from the first init container.
+    RestartAllContainers,
+}
+
+/// `restartPolicyRules[].exitCodes.operator`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitCodeOperator {
+    /// The exit code is one of the values.
+    In,
+    /// It is none of them.
+    NotIn,
+}
+
+/// A container's probes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probes {
+    /// `startupProbe`
+    pub startup: Option<ProbeTiming>,
+    /// `livenessProbe`
+    pub liveness: Option<ProbeTiming>,
+    /// `readinessProbe`
+    pub readiness: Option<ProbeTiming>,
+}
+
+/// The numbers of a probe, with the API's defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeTiming {
+    /// `initialDelaySeconds`, from the container's start.
+    pub initial_delay: Duration,
+    /// `periodSeconds`
+    pub period: Duration,
+    /// `timeoutSeconds`
+    pub timeout: Duration,
+    /// `successThreshold`
+    pub success_threshold: u32,
+    /// `failureThreshold`
+    pub failure_threshold: u32,
+    /// `terminationGracePeriodSeconds`: in the place of the pod's if this probe ends the container.
+    pub grace: Option<Duration>,
+}
+
+/// A lifecycle hook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Hook {
+    /// The supervisor runs it: [`Action::Perform`].
+    Perform,
+    /// `sleep`: time passes; the machine knows by itself when it is over.
+    Sleep(Duration),
+}
+
+/// Something that is done about a running container, named as in the manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Task {
+    /// `startupProbe`
+    StartupProbe,
+    /// `livenessProbe`
+    LivenessProbe,
+    /// `readinessProbe`
+    ReadinessProbe,
+    /// `lifecycle.postStart`
+    PostStart,
+    /// `lifecycle.preStop`
+    PreStop,
+}
+
+/// What came of a [`Task`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is as it should be. A hook has done its work.
+    Success,
+    /// It counts as success, but a user should know (a redirect to another host).
+    Warning(String),
+    /// It is not as it should be: the probe's or hook's output.
+    Failure(String),
+    /// It could not be found out (the probe's command could not be executed).
+    Error(String),
 }
 
 /// `spec.restartPolicy`.
@@ -138,6 +279,43 @@ pub enum Event {
         /// Why.
         message: String,
     },
+    /// Answer to [`Action::Perform`]. One that comes without having been asked for changes nothing.
+    Performed {
+        /// Index of the container.
+        container: usize,
+        /// What was to be done.
+        task: Task,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// Somebody outside sets a condition of the pod (one that is not podshim's own): what readiness gates wait for.
+    SetCondition {
+        /// `type`
+        type_: String,
+        /// `status`
+        holds: bool,
+        /// `reason`
+        reason: String,
+        /// `message`
+        message: String,
+    },
+    /// An ephemeral container joins the pod: it gets the next index.
+    Join(ContainerSpec),
+    /// A container's image (also in what [`Action::Start`] will start) is another one now: it is restarted whatever its
+    /// restart policy.
+    Redefined {
+        /// Index of the container.
+        container: usize,
+        /// `image`
+        image: String,
+    },
+    /// A container's resources were changed in place: what it crashed for may be over, so its back-off is forgotten.
+    Resized {
+        /// Index of the container.
+        container: usize,
+    },
+    /// `spec.activeDeadlineSeconds` is another one now.
+    DeadlineChanged(Option<Duration>),
     /// A container's first process ended. Without [`Event::Started`] before it, it answers [`Action::Start`] too.
     Exited {
         /// Index of the container.
@@ -229,6 +407,20 @@ pub enum Action {
     CancelStart {
         /// Index of the container.
         container: usize,
+    },
+    /// Run a probe or a hook. Answer: [`Event::Performed`]; none if the container ends before.
+    Perform {
+        /// Index of the container.
+        container: usize,
+        /// What is to be done.
+        task: Task,
+    },
+    /// The time of a probe is over: end it. Answer: [`Event::Performed`] with the failure that its kind has for a time-out.
+    TimeOut {
+        /// Index of the container.
+        container: usize,
+        /// The probe.
+        task: Task,
     },
     /// Send the container its stop signal.
     Signal {

@@ -39,10 +39,9 @@ fn op() -> impl Strategy<Value = Op> {
 fn pod() -> impl Strategy<Value = PodSpec> {
     let policy = prop_oneof![Just(RestartPolicy::Always), Just(RestartPolicy::OnFailure), Just(RestartPolicy::Never)];
     (policy, 0usize..4, 1usize..4, 0u64..60).prop_map(|(restart_policy, inits, apps, grace)| {
-        let container = |index| ContainerSpec {
-            name: format!("c{index}"),
-            kind: if index < inits { ContainerKind::Init } else { ContainerKind::App },
-            image: "img".into(),
+        let container = |index| {
+            let kind = if index < inits { ContainerKind::Init } else { ContainerKind::App };
+            ContainerSpec::new(&format!("c{index}"), kind, "img")
         };
         PodSpec {
             name: "p".into(),
@@ -50,6 +49,8 @@ fn pod() -> impl Strategy<Value = PodSpec> {
             uid: "u".into(),
             restart_policy,
             grace: Duration::from_secs(grace),
+            active_deadline: None,
+            readiness_gates: vec![],
             containers: (0..inits + apps).map(container).collect(),
         }
     })
@@ -195,6 +196,7 @@ impl World {
                 assert!(!self.sandbox && !self.creating && self.alive() == 0);
                 self.finished = true;
             }
+            Action::Perform { .. } | Action::TimeOut { .. } => panic!("nobody has probes"),
             Action::Emit(_) => {}
         }
     }

@@ -134,7 +134,7 @@ fn container_status(spec: &ContainerSpec, container: &Container) -> ContainerSta
         last_state,
         ready: match spec.kind {
             ContainerKind::Init => container.succeeded(),
-            ContainerKind::App => container.is_running(),
+            ContainerKind::App | ContainerKind::Sidecar | ContainerKind::Ephemeral => container.is_running(),
         },
         restart_count: container.instances.saturating_sub(1),
         image: spec.image.clone(),

@@ -1,7 +1,9 @@
 //! The one waist: what both front doors (a Pod manifest, a CRI request) become. Field names are CRI's
 //! (`runtime/v1/api.proto`: PodSandboxConfig, ContainerConfig), reduced to what podshim performs.
 
-pub use crate::lifecycle::{ContainerKind, RestartPolicy};
+pub use crate::lifecycle::{
+    ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, RestartAction, RestartPolicy, RestartRule,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -307,6 +309,83 @@ pub enum TerminationMessagePolicy {
     FallbackToLogsOnError,
 }
 
+/// What a probe or a hook does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Handler {
+    /// Executes a command in the container, without a shell.
+    Exec {
+        /// argv; a probe's is expanded already, a hook's is as written (pod-api.md §6, §7).
+        command: Vec<String>,
+    },
+    /// Sends a GET request.
+    HttpGet(HttpGet),
+    /// Opens a connection and closes it.
+    TcpSocket {
+        /// The pod's own address if `None`.
+        host: Option<String>,
+        /// The port, resolved if the manifest names it.
+        port: u16,
+    },
+    /// Asks `grpc.health.v1.Health/Check`, which must answer SERVING.
+    Grpc {
+        /// The port.
+        port: u16,
+        /// The service asked about; empty for the server as a whole.
+        service: String,
+        /// `mode: TLS`: encrypted, the certificate not verified.
+        tls: bool,
+    },
+    /// Waits (hooks only).
+    Sleep {
+        /// How long.
+        seconds: u64,
+    },
+}
+
+/// `httpGet` of a probe or a hook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpGet {
+    /// `scheme: HTTPS`; the certificate is not verified.
+    pub tls: bool,
+    /// `protocol: H2C`: HTTP/2 without TLS from the first byte.
+    pub http2: bool,
+    /// The pod's own address if `None`.
+    pub host: Option<String>,
+    /// The port, resolved if the manifest names it.
+    pub port: u16,
+    /// Path and query; begins with `/`.
+    pub path: String,
+    /// Header fields, in the manifest's order.
+    pub headers: Vec<(String, String)>,
+}
+
+/// One probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What it does.
+    pub handler: Handler,
+    /// When, and how often.
+    pub timing: ProbeTiming,
+}
+
+/// A container's probes and hooks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lifecycle {
+    /// `startupProbe`
+    pub startup: Option<Probe>,
+    /// `livenessProbe`
+    pub liveness: Option<Probe>,
+    /// `readinessProbe`
+    pub readiness: Option<Probe>,
+    /// `lifecycle.postStart`
+    pub post_start: Option<Handler>,
+    /// `lifecycle.preStop`
+    pub pre_stop: Option<Handler>,
+    /// `lifecycle.stopSignal`, in the place of the image's.
+    pub stop_signal: Option<String>,
+}
+
 /// CRI `ContainerConfig`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
@@ -338,6 +417,12 @@ pub struct ContainerConfig {
     pub termination_message_path: String,
     /// What else may serve as one.
     pub termination_message_policy: TerminationMessagePolicy,
+    /// Its own `restartPolicy` and rules.
+    pub restart: ContainerRestart,
+    /// Probes and hooks.
+    pub lifecycle: Lifecycle,
+    /// Of an ephemeral container: the container whose pid namespace it joins (CRI's `NamespaceMode` TARGET).
+    pub target: Option<String>,
 }
 
 /// `hostPath.type`
@@ -402,6 +487,10 @@ pub struct PodPlan {
     pub restart_policy: RestartPolicy,
     /// `terminationGracePeriodSeconds`
     pub grace_seconds: u64,
+    /// `activeDeadlineSeconds`
+    pub active_deadline_seconds: Option<u64>,
+    /// `readinessGates[].conditionType`
+    pub readiness_gates: Vec<String>,
     /// BestEffort, Burstable or Guaranteed (pod-api.md §20).
     pub qos_class: String,
 }

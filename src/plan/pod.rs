@@ -52,6 +52,8 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
         },
         // A negative value is 1 (pod-api.md, spec.terminationGracePeriodSeconds).
         grace_seconds: u64::try_from(spec.termination_grace_period_seconds.unwrap_or(30)).unwrap_or(1),
+        active_deadline_seconds: None,
+        readiness_gates: Vec::new(),
         qos_class: qos.name().to_owned(),
         sandbox: sandbox_config(pod, spec, choices),
     })
@@ -185,6 +187,9 @@ impl Container<'_> {
                 Some("FallbackToLogsOnError") => TerminationMessagePolicy::FallbackToLogsOnError,
                 _ => TerminationMessagePolicy::File,
             },
+            restart: ContainerRestart::default(),
+            lifecycle: Lifecycle::default(),
+            target: None,
             envs,
         })
     }

@@ -16,6 +16,9 @@ fn config() -> ContainerConfig {
         stdio: Stdio::Null,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
+        restart: ContainerRestart::default(),
+        lifecycle: Lifecycle::default(),
+        target: None,
     }
 }
 

@@ -121,6 +121,9 @@ impl Supervisor {
                 self.exec(id, ExecIn { container: &container, command, terminal, pipes: descriptors })
             }
             Request::Attach { container } => self.attach(id, &container, descriptors),
+            Request::SetCondition { .. } | Request::Join { .. } | Request::Update { .. } => {
+                Err(failure(Kind::Invalid, "not built yet"))
+            }
         }
     }
 

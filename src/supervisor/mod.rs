@@ -11,6 +11,7 @@
 //! | `pod` | the loop, events and actions |
 //! | `create` | one container: from its config to a starting child |
 //! | `slot` | one container's process, output and end |
+//! | `tasks` | probes and hooks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
 //! | `events` | the pod's event list on disk |
 //! | `poll` | epoll |
@@ -24,6 +25,7 @@ mod poll;
 mod process;
 pub mod remove;
 mod slot;
+mod tasks;
 
 pub use create::Answer;
 pub use process::{Supervising, run, spawn};

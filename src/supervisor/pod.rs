@@ -9,8 +9,11 @@ use crate::control::RefusedKind;
 use crate::error::Kind;
 use crate::host::{self, HostFacts};
 use crate::lifecycle::status::Time;
-use crate::lifecycle::{Action, ContainerSpec, Event, EventType, Now, PodEvent, PodSpec, PodState, StartFailure};
+use crate::lifecycle::{
+    Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, PodState, Probes, StartFailure,
+};
 use crate::network;
+use crate::plan::config::{ContainerConfig, Handler, Probe};
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
@@ -268,6 +271,8 @@ impl Supervisor {
             }
             Action::Start { container, restart_count } => self.start(container, restart_count),
             Action::CancelStart { container } => self.cancel_start(container),
+            Action::Perform { container, task } => self.perform_task(container, task),
+            Action::TimeOut { container, task } => self.time_out_task(container, task),
             Action::Signal { container } => self.signal_container(container),
             Action::Kill { container } => self.kill_container(container),
             Action::DestroySandbox => self.destroy_sandbox(),
@@ -398,10 +403,32 @@ fn machine_spec(pod: &Pod) -> PodSpec {
         uid: plan.sandbox.uid.clone(),
         restart_policy: plan.restart_policy,
         grace: Duration::from_secs(plan.grace_seconds).min(FAR),
-        containers: plan
-            .containers
-            .iter()
-            .map(|c| ContainerSpec { name: c.name.clone(), kind: c.kind, image: c.image.clone() })
-            .collect(),
+        active_deadline: plan.active_deadline_seconds.map(Duration::from_secs),
+        readiness_gates: plan.readiness_gates.clone(),
+        containers: plan.containers.iter().map(container_spec).collect(),
+    }
+}
+
+/// What the machine must know of a container.
+pub(super) fn container_spec(config: &ContainerConfig) -> ContainerSpec {
+    let hook = |handler: &Option<Handler>| {
+        handler.as_ref().map(|handler| match handler {
+            Handler::Sleep { seconds } => Hook::Sleep(Duration::from_secs(*seconds).min(FAR)),
+            _ => Hook::Perform,
+        })
+    };
+    let timing = |probe: &Option<Probe>| probe.as_ref().map(|probe| probe.timing.clone());
+    ContainerSpec {
+        name: config.name.clone(),
+        kind: config.kind,
+        image: config.image.clone(),
+        restart: config.restart.clone(),
+        probes: Probes {
+            startup: timing(&config.lifecycle.startup),
+            liveness: timing(&config.lifecycle.liveness),
+            readiness: timing(&config.lifecycle.readiness),
+        },
+        post_start: hook(&config.lifecycle.post_start),
+        pre_stop: hook(&config.lifecycle.pre_stop),
     }
 }

@@ -38,7 +38,7 @@ impl Sim {
         let (init, app) = names.split_once('|').unwrap_or(("", names));
         let of = |names: &str, kind| {
             let names: Vec<&str> = names.split_whitespace().collect();
-            names.into_iter().map(move |n| ContainerSpec { name: n.into(), kind, image: "img".into() }).collect()
+            names.into_iter().map(move |n| ContainerSpec::new(n, kind, "img")).collect()
         };
         let containers: [Vec<ContainerSpec>; 2] = [of(init, ContainerKind::Init), of(app, ContainerKind::App)];
         let spec = PodSpec {
@@ -47,6 +47,8 @@ impl Sim {
             uid: "u1".into(),
             restart_policy,
             grace: secs(30),
+            active_deadline: None,
+            readiness_gates: vec![],
             containers: containers.concat(),
         };
         let pod = PodState::new(spec, Now { boot: secs(0), wall: secs(EPOCH) });
