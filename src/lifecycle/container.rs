@@ -1,8 +1,10 @@
 //! One container: where it is in its life, and what its status says meanwhile.
 
 use super::backoff::BackOff;
+use super::ending::{Cause, Ending};
+use super::probe::ProbeStates;
 use super::status::{OOM_KILLED, Terminated, Waiting};
-use super::{Exit, ImageFailure, Now, StartFailure};
+use super::{Exit, ImageFailure, Now, Probes, StartFailure};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -16,21 +18,21 @@ pub(super) enum Stage {
     Idle { due: Duration },
     /// Its start was asked for and is not answered yet.
     Starting,
-    /// It runs, since this time on the wall clock.
-    Running { since: Duration },
+    /// It runs, since this time on the wall clock, and on the boot clock.
+    Running { since: Duration, boot: Duration },
     /// No process, and there will be none.
     Done,
 }
 
-/// What was done to end a container (or its start).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Serialize, Deserialize)]
-pub(super) enum Ending {
-    /// Nothing.
-    Unasked,
-    /// Signalled, or its start cancelled.
-    Asked,
-    /// Killed.
-    Killed,
+/// The post-start hook of the present instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum PostStart {
+    /// It has not done its work yet; a sleeping one has when it is this time.
+    UnderWay { until: Option<Duration> },
+    /// It failed: the instance is being ended.
+    Failed,
+    /// It has done its work, or there is none: the start is complete.
+    Passed,
 }
 
 /// A failed pull, shown for one resync period as what it is and then as `ImagePullBackOff`.
@@ -46,6 +48,14 @@ pub(super) struct FailedPull {
 pub(super) struct Container {
     pub(super) stage: Stage,
     pub(super) ending: Ending,
+    /// Why it is being ended, if it is.
+    pub(super) cause: Option<Cause>,
+    pub(super) post_start: PostStart,
+    pub(super) probes: ProbeStates,
+    /// Of the init list: the sequence may go on after it.
+    pub(super) passed: bool,
+    /// What runs is not what the pod says any more.
+    pub(super) stale: bool,
     /// How many instances were created so far.
     pub(super) instances: u32,
     /// Whether the start under way has created its instance.
@@ -70,6 +80,11 @@ impl Container {
         Container {
             stage: Stage::Idle { due: Duration::ZERO },
             ending: Ending::Unasked,
+            cause: None,
+            post_start: PostStart::Passed,
+            probes: ProbeStates::default(),
+            passed: false,
+            stale: false,
             instances: 0,
             created: false,
             container_id: String::new(),
@@ -94,9 +109,33 @@ impl Container {
         matches!(self.stage, Stage::Running { .. })
     }
 
+    /// Whether its process runs and its post-start hook is done.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_running() && self.post_start == PostStart::Passed
+    }
+
+    /// Whether its start was asked for and is not complete.
+    pub(super) fn start_is_under_way(&self) -> bool {
+        let hook = matches!(self.post_start, PostStart::UnderWay { .. });
+        self.stage == Stage::Starting || (self.is_running() && hook)
+    }
+
+    /// When its sleeping post-start hook is done.
+    pub(super) fn post_start_sleep(&self) -> Option<Duration> {
+        match self.post_start {
+            PostStart::UnderWay { until } if self.is_running() => until,
+            _ => None,
+        }
+    }
+
+    /// When it needs a look without anything having happened.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        [self.ending_deadline(), self.post_start_sleep()].into_iter().flatten().min()
+    }
+
     /// Whether it waits for its first process.
     pub(super) fn never_ran(&self) -> bool {
-        self.last.is_none() && !self.is_running()
+        self.last.is_none() && !self.is_up()
     }
 
     /// Whether it has ended for good with exit code 0.
@@ -110,9 +149,9 @@ impl Container {
         self.exited_zero() && !self.last_was_oom_killed()
     }
 
-    /// Whether its last instance failed: exit code not 0.
-    pub(super) fn last_failed(&self) -> bool {
-        self.last.as_ref().is_some_and(|last| last.exit_code != 0)
+    /// Whether it has ended for good without doing its work.
+    pub(super) fn has_failed(&self) -> bool {
+        self.stage == Stage::Done && self.last.is_some() && !self.succeeded()
     }
 
     /// Whether the kernel killed something of its last instance for lack of memory.
@@ -128,6 +167,8 @@ impl Container {
         self.stage = Stage::Starting;
         self.created = false;
         self.failed_pull = None;
+        self.stale = false;
+        (self.ending, self.cause) = (Ending::Unasked, None);
     }
 
     /// The start under way has created an instance.
@@ -137,13 +178,42 @@ impl Container {
         self.image_id = image_id;
     }
 
-    /// The start succeeded.
+    /// Its process runs.
     pub(super) fn started(&mut self, now: Now) {
         self.count_instance();
-        self.stage = Stage::Running { since: now.wall };
+        self.stage = Stage::Running { since: now.wall, boot: now.boot };
         // What was done to the start has not ended the process.
         self.ending = Ending::Unasked;
-        self.waiting = None;
+    }
+
+    /// Its start is complete: from now on it is probed, and the status says that it runs.
+    pub(super) fn settled(&mut self, probes: &Probes) {
+        if let Stage::Running { boot, .. } = self.stage {
+            self.post_start = PostStart::Passed;
+            self.probes = ProbeStates::of_instance(probes, boot);
+            self.waiting = None;
+        }
+    }
+
+    /// The pod says another image than what it runs, or waits for, was made from.
+    pub(super) fn redefined(&mut self, now: Now) {
+        self.stale = self.is_alive();
+        self.pull = BackOff::default();
+        self.failed_pull = None;
+        self.forget_crashes(now);
+    }
+
+    /// It is another container now, as far as back-offs are concerned: if it waits for one, it does not any more.
+    pub(super) fn forget_crashes(&mut self, now: Now) {
+        self.crash = BackOff::default();
+        if let Stage::Idle { due } = &mut self.stage {
+            *due = now.boot.min(*due);
+        }
+    }
+
+    /// The next instance follows no crash.
+    pub(super) fn forget_end(&mut self) {
+        self.ended = None;
     }
 
     fn count_instance(&mut self) {
@@ -176,7 +246,7 @@ impl Container {
     pub(super) fn ended(&mut self, how: Ended, now: Now) {
         self.count_instance();
         let started_at = match self.stage {
-            Stage::Running { since } => Some(since.into()),
+            Stage::Running { since, .. } => Some(since.into()),
             _ => None,
         };
         let ended = Terminated {
@@ -192,6 +262,8 @@ impl Container {
         self.ended = Some(now.boot);
         self.stage = Stage::Done;
         self.waiting = None;
+        self.post_start = PostStart::Passed;
+        self.probes = ProbeStates::default();
     }
 
     /// The pause before the next instance may start.

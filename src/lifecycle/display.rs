@@ -214,6 +214,7 @@ mod tests {
             qos_class: None,
             init_container_statuses,
             container_statuses,
+            ephemeral_container_statuses: vec![],
         }
     }
 

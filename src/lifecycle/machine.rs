@@ -1,10 +1,10 @@
-//! [`PodState`]: which container's turn it is, whether it is restarted, how the pod ends.
+//! [`PodState`]: what has happened is recorded, and what follows from the state as a whole is asked for.
 //!
-//! A step first records what happened, then asks the state as a whole what follows from it (`advance`), as a kubelet's sync
-//! does: no event needs to know what else is under way.
+//! A step first records its event, then looks at the whole state (`advance`), as a kubelet's sync does: no event needs to know
+//! what else is under way.
 //!
 //! ```text
-//!            Begin        SandboxReady                          all done, or stopped and nothing alive
+//!            Begin        SandboxReady                          all done, or torn down and nothing alive
 //!  NotAsked ------> Creating ------> Ready  (containers live here)  ------> Destroying ------> Gone
 //!                     |   ^                                                       SandboxGone
 //!       SandboxFailed v   | 10 s
@@ -12,35 +12,33 @@
 //!
 //!             turn and due       Created, Started            Exited
 //!       Idle -----------> Starting ---------------> Running -------> Done
-//!        ^                   | ImageFailed, StartFailed         | restart policy
+//!        ^                   | ImageFailed, StartFailed         | restart policy and rules
 //!        +-------------------+----------------------------------+
 //! ```
 
-use super::container::{Container, Ended, Ending, RESYNC, Stage};
-use super::status::{Condition, Phase, Terminated, Time, Waiting};
+use super::container::{Container, RESYNC, Stage};
+use super::restart::RestartAll;
+use super::status::{Condition, Phase, Time};
+use super::teardown::{Teardown, TeardownCause};
 use super::{
-    Action, ContainerKind, ContainerSpec, Event, EventType, ImageFailure, Now, PodEvent, PodSpec, RestartPolicy,
-    StartFailure,
+    Action, ContainerKind, ContainerSpec, Event, EventType, Now, Outcome, PodEvent, PodSpec, ProbeTiming, Task,
 };
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
-
-/// A container always gets this long between its stop signal and SIGKILL. The kubelet's other floor, 1 s for the pod, lies below
-/// it and shows only where a hook uses up the grace period first.
-const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 
 /// A pod, from its admission to its end. It can be stored and read back, so that a new supervisor of a running pod knows the
 /// back-offs of the old one; boot times in it are void after a reboot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodState {
-    spec: PodSpec,
+    pub(super) spec: PodSpec,
     /// In the order of `spec.containers`.
-    containers: Vec<Container>,
+    pub(super) containers: Vec<Container>,
     pub(super) sandbox: Sandbox,
-    stop: Option<StopTime>,
+    pub(super) teardown: Option<Teardown>,
+    pub(super) restart_all: RestartAll,
     pub(super) phase: Phase,
-    /// When the pod was admitted, on the wall clock.
-    pub(super) admitted: Option<Duration>,
+    /// When the pod was admitted.
+    pub(super) admitted: Option<Now>,
     pub(super) ips: Vec<String>,
     pub(super) conditions: Vec<Condition>,
 }
@@ -56,49 +54,42 @@ pub(super) enum Sandbox {
     Gone,
 }
 
-/// When whatever still lives of a stopped pod is killed, on both clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct StopTime {
-    boot: Duration,
-    wall: Duration,
-}
-
 /// A step in the making.
-struct Step {
-    now: Now,
-    actions: Vec<Action>,
+pub(super) struct Step {
+    pub(super) now: Now,
+    pub(super) actions: Vec<Action>,
 }
 
 impl Step {
-    fn tell(&mut self, container: usize, reason: &str, message: String) {
-        self.emit(EventType::Normal, container, (reason, message));
+    pub(super) fn tell(&mut self, container: usize, reason: &str, message: String) {
+        self.emit(EventType::Normal, Some(container), (reason, message));
     }
 
-    fn warn(&mut self, container: usize, reason: &str, message: String) {
-        self.emit(EventType::Warning, container, (reason, message));
+    pub(super) fn warn(&mut self, container: usize, reason: &str, message: String) {
+        self.emit(EventType::Warning, Some(container), (reason, message));
     }
 
-    fn emit(&mut self, type_: EventType, container: usize, (reason, message): (&str, String)) {
-        let event = PodEvent { type_, reason: reason.to_owned(), message, container: Some(container) };
-        self.actions.push(Action::Emit(event));
+    pub(super) fn emit(&mut self, type_: EventType, container: Option<usize>, (reason, message): (&str, String)) {
+        self.actions.push(Action::Emit(PodEvent { type_, reason: reason.to_owned(), message, container }));
     }
 }
 
 impl PodState {
     /// A pod that is not admitted yet: nothing happens before [`Event::Begin`].
     pub fn new(spec: PodSpec, now: Now) -> Self {
-        let has_init = spec.containers.iter().any(|c| c.kind == ContainerKind::Init);
-        let waiting = if has_init { "PodInitializing" } else { "ContainerCreating" };
         let mut pod = PodState {
-            containers: spec.containers.iter().map(|_| Container::new(waiting)).collect(),
+            containers: Vec::new(),
             spec,
             sandbox: Sandbox::NotAsked,
-            stop: None,
+            teardown: None,
+            restart_all: RestartAll::Never,
             phase: Phase::Pending,
             admitted: None,
             ips: Vec::new(),
             conditions: Vec::new(),
         };
+        let reason = pod.first_waiting_reason();
+        pod.containers = pod.spec.containers.iter().map(|_| Container::new(reason)).collect();
         pod.update_conditions(now);
         pod
     }
@@ -117,26 +108,19 @@ impl PodState {
         if self.phase.is_terminal() {
             return None;
         }
-        if let Some(stop) = self.stop {
-            let unkilled = self.containers.iter().any(|c| c.is_alive() && c.ending < Ending::Killed);
-            return unkilled.then_some(stop.boot);
-        }
-        match self.sandbox {
-            Sandbox::Failed { retry } => Some(retry),
-            Sandbox::Ready => {
-                let shows = self.containers.iter().filter_map(|c| c.failed_pull.as_ref()).map(|pull| pull.shown_until);
-                // While a start is under way nothing else is started; its answer is a step of its own.
-                let starting = self.containers.iter().any(|c| c.stage == Stage::Starting);
-                let dues = self.in_turn().into_iter().filter(|_| !starting).map(|(_, due)| due);
-                shows.chain(dues).min()
-            }
+        let whole = match (self.teardown, self.sandbox) {
+            (None, Sandbox::Failed { retry }) => Some(retry),
             _ => None,
-        }
+        };
+        let containers = (0..self.containers.len())
+            .flat_map(|index| [self.containers[index].next_deadline(), self.next_probe_deadline(index)]);
+        let all = containers.chain([whole, self.active_deadline(), self.next_start()]);
+        all.flatten().min()
     }
 
-    /// The pod's `metadata.deletionTimestamp` once it is being stopped: when its grace period is over.
+    /// The pod's `metadata.deletionTimestamp` once somebody has asked for its end: when its grace period is over.
     pub fn deletion_timestamp(&self) -> Option<Time> {
-        self.stop.map(|stop| stop.wall.into())
+        self.teardown.and_then(|teardown| teardown.deletion).map(Time::from)
     }
 
     /// The pod that this is the state of.
@@ -146,16 +130,60 @@ impl PodState {
 
     /// The containers of a kind, with their indices, in order.
     pub(super) fn of_kind(&self, kind: ContainerKind) -> impl Iterator<Item = (usize, &ContainerSpec, &Container)> {
+        self.each().filter(move |(_, spec, _)| spec.kind == kind)
+    }
+
+    /// All containers, with their indices, in order.
+    pub(super) fn each(&self) -> impl Iterator<Item = (usize, &ContainerSpec, &Container)> {
         let all = self.spec.containers.iter().zip(&self.containers).enumerate();
-        all.map(|(index, (spec, container))| (index, spec, container)).filter(move |(_, spec, _)| spec.kind == kind)
+        all.map(|(index, (spec, container))| (index, spec, container))
+    }
+
+    /// What a container waits for before anything was done for it.
+    pub(super) fn first_waiting_reason(&self) -> &'static str {
+        let has_init = self.spec.containers.iter().any(|c| c.kind.is_init_list());
+        if has_init { "PodInitializing" } else { "ContainerCreating" }
+    }
+
+    /// The numbers of a probe.
+    pub(super) fn timing(&self, index: usize, task: Task) -> Option<&ProbeTiming> {
+        let probes = &self.spec.containers[index].probes;
+        match task {
+            Task::StartupProbe => probes.startup.as_ref(),
+            Task::LivenessProbe => probes.liveness.as_ref(),
+            Task::ReadinessProbe => probes.readiness.as_ref(),
+            Task::PostStart | Task::PreStop => None,
+        }
+    }
+
+    /// Whether a container has started in the sense of `status.started`: its process runs, its post-start hook is done, and its
+    /// startup probe, if it has one, has succeeded.
+    pub(super) fn is_started(&self, index: usize) -> bool {
+        let container = &self.containers[index];
+        container.is_up()
+            && (self.spec.containers[index].probes.startup.is_none() || container.probes.startup_succeeded())
+    }
+
+    /// Whether a container can be used (`status.ready`); an init container, whether it is done.
+    pub(super) fn is_ready(&self, index: usize) -> bool {
+        let (spec, container) = (&self.spec.containers[index], &self.containers[index]);
+        match spec.kind {
+            ContainerKind::Init => container.succeeded(),
+            // It has no probes, and nobody waits for it.
+            ContainerKind::Ephemeral => false,
+            ContainerKind::Sidecar | ContainerKind::App => {
+                let probed = spec.probes.readiness.is_none() || container.probes.readiness_succeeded();
+                self.is_started(index) && probed
+            }
+        }
     }
 
     // What happened.
 
     fn record(&mut self, event: Event, step: &mut Step) {
         match event {
-            Event::Begin if self.sandbox == Sandbox::NotAsked && self.stop.is_none() => {
-                self.admitted = Some(step.now.wall);
+            Event::Begin if self.sandbox == Sandbox::NotAsked && self.teardown.is_none() => {
+                self.admitted = Some(step.now);
                 self.sandbox = Sandbox::Creating;
                 step.actions.push(Action::CreateSandbox);
             }
@@ -165,19 +193,17 @@ impl PodState {
             }
             Event::SandboxFailed { message } if self.sandbox == Sandbox::Creating => {
                 self.sandbox = Sandbox::Failed { retry: step.now.boot + RESYNC };
-                step.actions.push(Action::Emit(PodEvent {
-                    type_: EventType::Warning,
-                    reason: "FailedCreatePodSandBox".to_owned(),
-                    message: format!("Failed to create pod sandbox: {message}"),
-                    container: None,
-                }));
+                let message = format!("Failed to create pod sandbox: {message}");
+                step.emit(EventType::Warning, None, ("FailedCreatePodSandBox", message));
             }
             Event::SandboxGone if self.sandbox == Sandbox::Destroying => {
                 self.sandbox = Sandbox::Gone;
                 step.actions.push(Action::Finished);
             }
-            Event::Stop { grace } => self.stop_within(grace.unwrap_or(self.spec.grace).max(MINIMUM_GRACE), step.now),
-            Event::Kill => self.stop_within(Duration::ZERO, step.now),
+            Event::Stop { grace } => {
+                self.tear_down(grace.unwrap_or(self.spec.grace), TeardownCause::Asked, step);
+            }
+            Event::Kill => self.kill_pod(step),
             Event::ImageFailed { container, .. }
             | Event::Created { container, .. }
             | Event::Started { container }
@@ -187,87 +213,55 @@ impl PodState {
                 self.record_start(event, step);
             }
             Event::Exited { container, exit } if self.containers.get(container).is_some_and(Container::is_alive) => {
-                self.containers[container].ended(exit.into(), step.now);
-                self.restart_or_not(container, None, step);
+                self.record_exit(container, exit, step);
             }
-            // A tick, or an event that comes too late to matter.
-            _ => {}
+            Event::Performed { container, task, outcome }
+                if self.containers.get(container).is_some_and(Container::is_running) =>
+            {
+                self.record_task(container, (task, outcome), step);
+            }
+            other => self.record_change(other, step),
         }
     }
 
-    /// Records an answer to [`Action::Start`], of a container that is being started.
-    fn record_start(&mut self, event: Event, step: &mut Step) {
-        match event {
-            Event::ImageFailed { container, failure, message } => {
-                for (reason, message) in image_events(failure, &self.spec.containers[container].image, &message) {
-                    step.warn(container, reason, message);
-                }
-                self.containers[container].image_failed(failure, message, step.now);
+    fn record_task(&mut self, index: usize, (task, outcome): (Task, Outcome), step: &mut Step) {
+        match task {
+            Task::PostStart => self.post_start_done(index, outcome, step),
+            Task::PreStop => self.pre_stop_done(index, outcome, step),
+            Task::StartupProbe | Task::LivenessProbe | Task::ReadinessProbe => {
+                self.probed(index, (task, outcome), step);
             }
-            Event::Created { container, container_id, image_id } => {
-                self.containers[container].created(container_id, image_id);
-                step.tell(container, "Created", "Container created".to_owned());
-            }
-            Event::Started { container } => {
-                self.containers[container].started(step.now);
-                step.tell(container, "Started", "Container started".to_owned());
-            }
-            Event::StartFailed { container, failure, message } => {
-                step.warn(container, "Failed", format!("Error: {message}"));
-                let waiting = Waiting { reason: failure.reason().to_owned(), message: message.clone() };
-                if let StartFailure::Start { exit_code } = failure {
-                    let how = Ended { exit_code, reason: "StartError", message };
-                    self.containers[container].ended(how, step.now);
-                    self.restart_or_not(container, Some(waiting), step);
-                } else {
-                    // Without an instance there is nothing that a restart policy or a back-off could refer to: it is tried
-                    // again at each sync, also under Never.
-                    self.containers[container].not_created(waiting, step.now.boot + RESYNC);
-                }
-            }
-            _ => {}
         }
     }
 
-    /// Decides whether a container whose instance has just ended gets another one, and when. If at once, the status says
-    /// `meanwhile`, or how the instance ended.
-    fn restart_or_not(&mut self, index: usize, meanwhile: Option<Waiting>, step: &mut Step) {
-        if self.stop.is_some() || !self.restarts(index) {
+    /// What somebody outside changes about the pod. A pod that ends, or has ended, is not changed any more.
+    fn record_change(&mut self, event: Event, step: &mut Step) {
+        if self.phase.is_terminal() || self.teardown.is_some() {
             return;
         }
-        let pause = self.containers[index].crash_pause(step.now);
-        let container = &mut self.containers[index];
-        container.stage = Stage::Idle { due: step.now.boot + pause };
-        container.waiting = meanwhile;
-        if !pause.is_zero() {
-            let PodSpec { name: pod, namespace, uid, containers, .. } = &self.spec;
-            let name = &containers[index].name;
-            let pause = go_duration(pause);
-            let message = format!("back-off {pause} restarting failed container={name} pod={pod}_{namespace}({uid})");
-            container.waiting = Some(Waiting { reason: "CrashLoopBackOff".to_owned(), message });
-            let message = format!("Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})");
-            step.warn(index, "BackOff", message);
-        }
-    }
-
-    /// Whether a container is started again after its last instance ended as it did.
-    fn restarts(&self, index: usize) -> bool {
-        let container = &self.containers[index];
-        match (self.spec.restart_policy, self.spec.containers[index].kind) {
-            (RestartPolicy::Never, _) => false,
-            (RestartPolicy::Always, ContainerKind::App) => true,
-            (RestartPolicy::OnFailure, ContainerKind::App) => container.last_failed(),
-            (_, ContainerKind::Init) => container.last_failed() || container.last_was_oom_killed(),
-            (_, ContainerKind::Sidecar) => true,
-            (_, ContainerKind::Ephemeral) => false,
-        }
-    }
-
-    /// The pod is to be dead after `grace`; a stop under way can only be shortened.
-    fn stop_within(&mut self, grace: Duration, now: Now) {
-        let asked = StopTime { boot: now.boot + grace, wall: now.wall + grace };
-        if !self.phase.is_terminal() && self.stop.is_none_or(|stop| asked.boot < stop.boot) {
-            self.stop = Some(asked);
+        match event {
+            Event::SetCondition { type_, holds, reason, message } => {
+                self.set_condition((type_, holds), (reason, message), step.now);
+            }
+            Event::Join(spec) if self.sandbox == Sandbox::Ready && spec.kind == ContainerKind::Ephemeral => {
+                self.spec.containers.push(spec);
+                self.containers.push(Container::new("ContainerCreating"));
+            }
+            Event::Redefined { container, image } if container < self.containers.len() => {
+                self.spec.containers[container].image = image;
+                let is_past = self.spec.containers[container].kind == ContainerKind::Init
+                    && self.containers[container].succeeded();
+                // An init container that has done its work is not run again for another image (pod-api.md §2).
+                if !is_past {
+                    self.containers[container].redefined(step.now);
+                }
+            }
+            Event::Resized { container } if container < self.containers.len() => {
+                self.containers[container].forget_crashes(step.now);
+            }
+            Event::DeadlineChanged(deadline) => self.spec.active_deadline = deadline,
+            // A tick, or an event that comes too late to matter.
+            _ => {}
         }
     }
 
@@ -275,18 +269,25 @@ impl PodState {
 
     fn advance(&mut self, step: &mut Step) {
         if !self.phase.is_terminal() {
-            match (self.stop, self.sandbox) {
-                (Some(stop), _) => self.end_containers(stop, step),
+            self.end_sleeps(step);
+            self.note_progress();
+            self.finish_restart_all(step);
+            self.end_pod_if_due(step);
+            match (self.teardown, self.sandbox) {
+                (Some(_), _) => self.retire_idle(),
                 (None, Sandbox::Failed { retry }) if retry <= step.now.boot => {
                     self.sandbox = Sandbox::Creating;
                     step.actions.push(Action::CreateSandbox);
                 }
-                (None, Sandbox::Ready) => {
+                (None, Sandbox::Ready) if self.restart_all != RestartAll::UnderWay => {
+                    self.end_stale(step);
                     self.start_next(step);
                     self.show_pull_back_offs(step);
                 }
                 (None, _) => {}
             }
+            self.advance_endings(step);
+            self.advance_probes(step);
             self.phase = self.current_phase();
         }
         if self.phase.is_terminal() {
@@ -294,111 +295,15 @@ impl PodState {
         }
     }
 
-    /// Starts the next container whose turn it is. One at a time and in order, app containers too, as a kubelet does: the start
-    /// of one is complete (later: with its postStart hook) before the next one's begins.
-    fn start_next(&mut self, step: &mut Step) {
-        if self.containers.iter().any(|c| c.stage == Stage::Starting) {
-            return;
-        }
-        if let Some((index, _)) = self.in_turn().into_iter().find(|(_, due)| *due <= step.now.boot) {
-            let container = &mut self.containers[index];
-            container.start(step.now);
-            step.actions.push(Action::Start { container: index, restart_count: container.instances });
-        }
-    }
-
-    /// The containers that may be started now or later, without waiting for any other one's end: index and boot time.
-    fn in_turn(&self) -> Vec<(usize, Duration)> {
-        let idle = |(index, _, container): (usize, &ContainerSpec, &Container)| match container.stage {
-            Stage::Idle { due } => Some((index, due)),
-            _ => None,
-        };
-        match self.of_kind(ContainerKind::Init).find(|(_, _, init)| !init.succeeded()) {
-            Some(init) => idle(init).into_iter().collect(),
-            None => self.of_kind(ContainerKind::App).filter_map(idle).collect(),
-        }
-    }
-
-    /// A failed pull is shown for as long as a kubelet takes to look again; from then on the status says that it is waiting.
-    fn show_pull_back_offs(&mut self, step: &mut Step) {
-        for (index, container) in self.containers.iter_mut().enumerate() {
-            let Some(pull) = container.failed_pull.take_if(|pull| pull.shown_until <= step.now.boot) else { continue };
-            let back_off = format!("Back-off pulling image {:?}", self.spec.containers[index].image);
-            let message = format!("{back_off}: {}", pull.cause);
-            container.waiting = Some(Waiting { reason: "ImagePullBackOff".to_owned(), message });
-            step.tell(index, "BackOff", back_off);
-            step.warn(index, "Failed", "Error: ImagePullBackOff".to_owned());
-        }
-    }
-
-    /// Signals what runs, kills it when its time is over, and lets nothing start any more.
-    fn end_containers(&mut self, stop: StopTime, step: &mut Step) {
-        let over = stop.boot <= step.now.boot;
-        for (index, container) in self.containers.iter_mut().enumerate() {
-            let running = match container.stage {
-                Stage::Idle { .. } => {
-                    container.retire();
-                    continue;
-                }
-                Stage::Done => continue,
-                Stage::Starting => false,
-                Stage::Running { .. } => true,
+    /// Remembers how far the init sequence has come: a sidecar that dies later does not take it back.
+    fn note_progress(&mut self) {
+        for index in 0..self.containers.len() {
+            self.containers[index].passed |= match self.spec.containers[index].kind {
+                ContainerKind::Init => self.containers[index].succeeded(),
+                ContainerKind::Sidecar => self.is_started(index),
+                ContainerKind::App | ContainerKind::Ephemeral => false,
             };
-            let asked = container.ending;
-            if running && asked == Ending::Unasked {
-                let message = format!("Stopping container {}", self.spec.containers[index].name);
-                step.tell(index, "Killing", message);
-            }
-            container.ending = if over { Ending::Killed } else { Ending::Asked };
-            match (asked, over) {
-                (Ending::Unasked | Ending::Asked, true) => step.actions.push(Action::Kill { container: index }),
-                (Ending::Unasked, false) if running => step.actions.push(Action::Signal { container: index }),
-                (Ending::Unasked, false) => step.actions.push(Action::CancelStart { container: index }),
-                (Ending::Asked, false) | (Ending::Killed, _) => {}
-            }
         }
-        if self.containers.iter().all(|c| c.stage == Stage::Done) {
-            self.write_off_missing();
-        }
-    }
-
-    /// A pod that ended after its initialisation must show an end for each app container, as a kubelet's does.
-    fn write_off_missing(&mut self) {
-        if self.of_kind(ContainerKind::Init).any(|(_, _, init)| !init.succeeded()) {
-            return;
-        }
-        for (container, spec) in self.containers.iter_mut().zip(&self.spec.containers) {
-            if spec.kind == ContainerKind::App && container.last.is_none() {
-                container.waiting = None;
-                container.last = Some(Terminated {
-                    exit_code: 137,
-                    signal: None,
-                    reason: "ContainerStatusUnknown".to_owned(),
-                    message: "The container could not be located when the pod was terminated".to_owned(),
-                    started_at: None,
-                    finished_at: None,
-                    container_id: String::new(),
-                });
-            }
-        }
-    }
-
-    /// The phase that follows from the containers. Its order is the kubelet's (`getPhase`): an earlier line wins.
-    fn current_phase(&self) -> Phase {
-        let inits = || self.of_kind(ContainerKind::Init).map(|(_, _, init)| init);
-        let apps = || self.of_kind(ContainerKind::App).map(|(_, _, app)| app);
-        let verdict = || if apps().all(Container::exited_zero) { Phase::Succeeded } else { Phase::Failed };
-        let over = self.containers.iter().all(|c| c.stage == Stage::Done);
-        if inits().any(|init| init.stage == Stage::Done && init.last.is_some() && !init.succeeded()) {
-            return Phase::Failed;
-        }
-        if self.stop.is_some() && over {
-            return verdict();
-        }
-        if !inits().all(Container::succeeded) || apps().any(Container::never_ran) {
-            return Phase::Pending;
-        }
-        if over { verdict() } else { Phase::Running }
     }
 
     /// The pod has ended: so must its sandbox.
@@ -415,23 +320,5 @@ impl PodState {
             // Its creation or destruction is under way and will be answered; or it is gone.
             Sandbox::Creating | Sandbox::Destroying | Sandbox::Gone => {}
         }
-    }
-}
-
-/// The warnings for a missing image: reason and message.
-fn image_events(failure: ImageFailure, image: &str, message: &str) -> [(&'static str, String); 2] {
-    let (reason, text) = match failure {
-        ImageFailure::NeverPull => ("ErrImageNeverPull", message.to_owned()),
-        ImageFailure::InvalidName | ImageFailure::Inspect => ("InspectFailed", message.to_owned()),
-        _ => ("Failed", format!("Failed to pull image {image:?}: {message}")),
-    };
-    [(reason, text), ("Failed", format!("Error: {}", failure.reason()))]
-}
-
-/// Whole seconds as Go prints a `time.Duration`: `10s`, `1m20s`, `5m0s`.
-fn go_duration(duration: Duration) -> String {
-    match (duration.as_secs() / 60, duration.as_secs() % 60) {
-        (0, seconds) => format!("{seconds}s"),
-        (minutes, seconds) => format!("{minutes}m{seconds}s"),
     }
 }

@@ -8,19 +8,29 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `machine` | [`PodState`]: which container's turn it is, restart or not, stop, the sandbox, the phase |
+//! | `machine` | [`PodState`]: what happened is recorded, what follows from it is asked for |
+//! | `start` | whose turn it is, starts, post-start hooks, pull back-offs |
+//! | `restart` | restart policies and rules, one container's restart, all containers' restart |
+//! | `ending` | how a container is ended: pre-stop hook, order of sidecars, stop signal, SIGKILL |
+//! | `teardown` | why and until when the whole pod ends |
+//! | `probe` | thresholds, gating by the startup probe, what failed probes lead to |
 //! | `container` | one container: idle, starting, running, done, and what its status says meanwhile |
 //! | `backoff` | 10 s doubling to 300 s, forgotten after 600 s |
-//! | `report` | the status and the conditions of a [`PodState`] |
+//! | `report` | the phase, the status and the conditions of a [`PodState`] |
 //! | [`status`] | `.status` of a Pod as plain structs |
 //! | [`display`] | the columns of `kubectl get pods` |
 
 mod backoff;
 mod container;
 pub mod display;
+mod ending;
 mod machine;
+mod probe;
 mod report;
+mod restart;
+mod start;
 pub mod status;
+mod teardown;
 
 #[cfg(test)]
 mod properties;
@@ -28,6 +38,7 @@ mod properties;
 mod tests;
 
 pub use machine::PodState;
+pub use report::OWN_CONDITIONS;
 pub use status::{PodStatus, pod_exit_code};
 
 use serde::{Deserialize, Serialize};
@@ -224,7 +235,7 @@ pub enum RestartPolicy {
 }
 
 /// The time of an event, on two clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// `CLOCK_BOOTTIME`: back-offs and deadlines are on this clock, so that setting the wall clock does not move them.
     pub boot: Duration,

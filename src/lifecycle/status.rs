@@ -75,6 +75,9 @@ pub struct PodStatus {
     /// In the order of the manifest (a kubelet sorts them by name).
     #[serde(default)]
     pub container_statuses: Vec<ContainerStatus>,
+    /// In the order of their coming.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ephemeral_container_statuses: Vec<ContainerStatus>,
 }
 
 /// `status.phase`.
@@ -111,7 +114,7 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `PodScheduled`, `PodReadyToStartContainers`, `Initialized`, `ContainersReady` or `Ready`.
+    /// One of podshim's own ([`super::OWN_CONDITIONS`]), or what a readiness gate waits for.
     #[serde(rename = "type")]
     pub type_: String,
     /// Whether it holds.
@@ -211,7 +214,7 @@ pub struct Terminated {
     /// Never filled by podshim, as CRI has no such field; understood in [`super::display`] because kubectl does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError` or `ContainerStatusUnknown`.
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`, `RestartingAllContainers` or `ContainerStatusUnknown`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The termination message, or why it could not start.

@@ -8,13 +8,15 @@ fn stop(grace: Option<u64>) -> Event {
 
 #[test]
 fn s8_grace_has_a_floor_of_2s() {
-    for (given, waited) in [(None, 30), (Some(60), 60), (Some(2), 2), (Some(1), 2), (Some(0), 2)] {
+    for (given, granted, waited) in
+        [(None, 30, 30), (Some(60), 60, 60), (Some(2), 2, 2), (Some(1), 1, 2), (Some(0), 1, 2)]
+    {
         let mut sim = Sim::new(Always, "a b");
         sim.started(0);
         sim.started(1);
         let signals = [Action::Signal { container: 0 }, Action::Signal { container: 1 }];
         assert_eq!(sim.at(100, stop(given)), signals, "{given:?}");
-        assert_eq!(sim.pod.deletion_timestamp().unwrap(), Time((EPOCH + 100 + waited) as i64), "{given:?}");
+        assert_eq!(sim.pod.deletion_timestamp().unwrap(), Time((EPOCH + 100 + granted) as i64), "{given:?}");
         assert_eq!(sim.events.last().unwrap(), "Killing: Stopping container b");
         assert_eq!(sim.exited(0, 143), [], "{given:?}");
         assert_eq!((sim.tick(), sim.asked.as_slice()), (waited, &[Action::Kill { container: 1 }][..]), "{given:?}");
