@@ -244,7 +244,7 @@ impl PodState {
                 self.set_condition((type_, holds), (reason, message), step.now);
             }
             Event::Join(spec) if self.sandbox == Sandbox::Ready && spec.kind == ContainerKind::Ephemeral => {
-                self.spec.containers.push(spec);
+                self.spec.containers.push(*spec);
                 self.containers.push(Container::new("ContainerCreating"));
             }
             Event::Redefined { container, image } if container < self.containers.len() => {

@@ -311,7 +311,7 @@ pub enum Event {
         message: String,
     },
     /// An ephemeral container joins the pod: it gets the next index.
-    Join(ContainerSpec),
+    Join(Box<ContainerSpec>),
     /// A container's image (also in what [`Action::Start`] will start) is another one now: it is restarted whatever its
     /// restart policy.
     Redefined {
