@@ -73,7 +73,7 @@ fn a_field_that_says_nothing_needs_no_support() {
         "  imagePullSecrets: []\n",
         "  subdomain: \"\"\n",
         "  os: {name: linux}\n",
-        "  activeDeadlineSeconds:\n",
+        "  runtimeClassName:\n",
         "  securityContext: {fsGroupChangePolicy: Always, sysctls: []}\n",
     ] {
         one(&format!("{POD}{field}"));
@@ -81,7 +81,7 @@ fn a_field_that_says_nothing_needs_no_support() {
     for field in [
         "  hostUsers: false\n",
         "  subdomain: a\n",
-        "  activeDeadlineSeconds: 5\n",
+        "  runtimeClassName: kata\n",
         "  securityContext: {fsGroup: 0}\n",
         "  volumes: [{name: a, configMap: {}}]\n",
     ] {
