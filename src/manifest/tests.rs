@@ -142,6 +142,7 @@ fn mutilated_pods_get_an_answer() {
         include_str!("../../tests/pods/elastic-stack.yaml"),
         include_str!("../../tests/pods/myapp-init-services.yaml"),
         include_str!("../../tests/pods/myapp-git.yaml"),
+        include_str!("../../tests/plans/lifecycle/pod.yaml"),
     ];
     let mutations: [fn(&str) -> String; 9] = [
         |_| String::new(),
