@@ -1,6 +1,8 @@
 //! What the API server fills in before it validates a Pod.
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, PodSecurityContext, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{
+    Container, EmptyDirVolumeSource, HTTPGetAction, Pod, PodSecurityContext, PodSpec, Probe, Volume,
+};
 
 /// Fills in the defaults. What names podshim's own field `status` and what a cluster sets is dropped.
 pub(super) fn apply(pod: &mut Pod) {
@@ -13,11 +15,6 @@ pub(super) fn apply(pod: &mut Pod) {
         ..Default::default()
     };
     let Some(spec) = pod.spec.as_mut() else { return };
-    let text = |field: &mut Option<String>, default: &str| {
-        if field.as_deref().is_none_or(str::is_empty) {
-            *field = Some(default.to_owned());
-        }
-    };
     text(&mut spec.restart_policy, "Always");
     text(&mut spec.dns_policy, "ClusterFirst");
     text(&mut spec.scheduler_name, "default-scheduler");
@@ -36,6 +33,7 @@ pub(super) fn apply(pod: &mut Pod) {
         let policy = policy_by_tag(container.image.as_deref().unwrap_or(""));
         text(&mut container.image_pull_policy, policy);
         ports(container, host_network.then_some(HostNetwork));
+        handlers(container);
         if let Some(resources) = &mut container.resources
             && let Some(limits) = &resources.limits
         {
@@ -50,6 +48,45 @@ pub(super) fn apply(pod: &mut Pod) {
             }
         }
     }
+}
+
+fn text(field: &mut Option<String>, default: &str) {
+    if field.as_deref().is_none_or(str::is_empty) {
+        *field = Some(default.to_owned());
+    }
+}
+
+/// Probes and hooks.
+fn handlers(container: &mut Container) {
+    let probes = [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
+    for one in probes.into_iter().flatten() {
+        probe(one);
+    }
+    let Some(lifecycle) = &mut container.lifecycle else { return };
+    for hook in [&mut lifecycle.post_start, &mut lifecycle.pre_stop].into_iter().flatten() {
+        hook.http_get.iter_mut().for_each(http_get);
+    }
+}
+
+/// A number that is 0 is as good as none.
+fn probe(probe: &mut Probe) {
+    for (field, default) in [
+        (&mut probe.timeout_seconds, 1),
+        (&mut probe.period_seconds, 10),
+        (&mut probe.success_threshold, 1),
+        (&mut probe.failure_threshold, 3),
+    ] {
+        *field = field.filter(|n| *n != 0).or(Some(default));
+    }
+    probe.http_get.iter_mut().for_each(http_get);
+    if let Some(grpc) = &mut probe.grpc {
+        grpc.service.get_or_insert_default();
+    }
+}
+
+fn http_get(action: &mut HTTPGetAction) {
+    text(&mut action.path, "/");
+    text(&mut action.scheme, "HTTP");
 }
 
 /// The pod uses the host's network.
@@ -85,7 +122,7 @@ fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
 }
 
 /// `Always` for the tag `latest` or neither tag nor digest, else `IfNotPresent`.
-fn policy_by_tag(image: &str) -> &'static str {
+pub(crate) fn policy_by_tag(image: &str) -> &'static str {
     if image.contains('@') {
         return "IfNotPresent";
     }
@@ -99,6 +136,22 @@ fn policy_by_tag(image: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_of_a_probe_are_its_defaults() {
+        let mut zero = Probe {
+            period_seconds: Some(0),
+            failure_threshold: Some(5),
+            http_get: Some(HTTPGetAction { path: Some(String::new()), ..Default::default() }),
+            ..Default::default()
+        };
+        probe(&mut zero);
+        let numbers = [zero.timeout_seconds, zero.period_seconds, zero.success_threshold, zero.failure_threshold]
+            .map(Option::unwrap);
+        assert_eq!((numbers, zero.initial_delay_seconds), ([1, 10, 1, 5], None));
+        let http = zero.http_get.unwrap();
+        assert_eq!((http.path.as_deref(), http.scheme.as_deref()), (Some("/"), Some("HTTP")));
+    }
 
     #[test]
     fn the_pull_policy_follows_the_tag() {

@@ -21,7 +21,9 @@ mod tree;
 mod typed;
 mod validate;
 
+pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
+pub(crate) use syntax::dns_label;
 
 use anyhow::{Context, Result, bail};
 use diagnostics::{Diagnostic, Report, quote};

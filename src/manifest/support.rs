@@ -24,6 +24,8 @@ pub(super) enum Class {
     Accept,
     /// It needs what podshim does not have.
     Refuse,
+    /// It cannot work anywhere, in Kubernetes neither.
+    Forbid,
 }
 
 /// One field path.
@@ -196,6 +198,7 @@ impl Walk<'_> {
             Class::Refuse => {
                 self.report.add(Diagnostic::new(at, "not supported on one host").path(path).label(row.note));
             }
+            Class::Forbid => self.report.add(Diagnostic::new(at, "not allowed").path(path).label(row.note)),
         }
     }
 
@@ -267,7 +270,8 @@ mod tests {
     fn rows_are_unique_and_lie_in_the_api() {
         assert_eq!(table().rows.len(), ROWS.len());
         for row in ROWS {
-            assert!(row.class != Class::Refuse || !row.note.is_empty(), "{}", row.path);
+            let is_refused = matches!(row.class, Class::Refuse | Class::Forbid);
+            assert!(!is_refused || !row.note.is_empty(), "{}", row.path);
         }
     }
 
@@ -276,7 +280,9 @@ mod tests {
         let class = |p| row(p).map(|r| r.class);
         assert_eq!(class("spec.affinity.nodeAffinity"), Some(Class::Accept));
         assert_eq!(class("spec.initContainers[].image"), Some(Class::Enforce));
-        assert_eq!(class("spec.containers[].livenessProbe.exec.command[]"), Some(Class::NotYet));
+        assert_eq!(class("spec.containers[].envFrom[].configMapRef.name"), Some(Class::NotYet));
+        assert_eq!(class("spec.initContainers[].livenessProbe.exec.command[]"), Some(Class::Enforce));
+        assert_eq!(class("spec.ephemeralContainers[].name"), Some(Class::Forbid));
         assert_eq!(class("spec.volumes[].csi.driver"), Some(Class::Refuse));
         assert_eq!(class("metadata.labels.app"), Some(Class::Enforce));
         assert_eq!(class("spec.bogus"), None);

@@ -4,7 +4,7 @@
 pub(super) type Rule = fn(&str) -> Result<(), String>;
 
 /// Lower case letters, digits and `-`, at most 63 (RFC 1123 label).
-pub(super) fn dns_label(name: &str) -> Result<(), String> {
+pub(crate) fn dns_label(name: &str) -> Result<(), String> {
     let rule = "must consist of lower case letters, digits and `-`, begin and end with a letter or digit, and have at most 63 characters";
     if is_label(name) { Ok(()) } else { Err(rule.to_owned()) }
 }
@@ -84,6 +84,93 @@ pub(super) fn search_domain(domain: &str) -> Result<(), String> {
         return Ok(());
     }
     Err("must be a DNS name".to_owned())
+}
+
+/// Where a probe or a hook connects to: an IP address or a DNS name, nothing around it.
+pub(super) fn host(host: &str) -> Result<(), String> {
+    let name = host.strip_suffix('.').unwrap_or(host).to_lowercase().replace('_', "x");
+    if host.parse::<std::net::IpAddr>().is_ok() || dns_subdomain(&name).is_ok() {
+        return Ok(());
+    }
+    Err("must be an IP address or a DNS name".to_owned())
+}
+
+/// A header field's name, as Kubernetes allows them (narrower than RFC 9110's token).
+pub(super) fn header_name(name: &str) -> Result<(), String> {
+    if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Ok(());
+    }
+    Err("must consist of letters, digits and `-`".to_owned())
+}
+
+/// A header field's value: one line (RFC 9110, 5.5).
+pub(super) fn header_value(value: &str) -> Result<(), String> {
+    if value.chars().all(|c| !c.is_control() || c == '\t') {
+        return Ok(());
+    }
+    Err("must be one line without control characters".to_owned())
+}
+
+/// Path and query of a URL.
+pub(super) fn url_path(path: &str) -> Result<(), String> {
+    if path.starts_with("http://") || path.starts_with("https://") {
+        return Err("must be a path only: `scheme`, `host` and `port` say the rest".to_owned());
+    }
+    if path.chars().any(char::is_control) {
+        return Err("must not hold control characters".to_owned());
+    }
+    Ok(())
+}
+
+/// The names of `stopSignal` besides the real-time signals (k8s.io/api/core/v1, type Signal).
+pub(super) const SIGNALS: [&str; 34] = [
+    "SIGABRT",
+    "SIGALRM",
+    "SIGBUS",
+    "SIGCHLD",
+    "SIGCLD",
+    "SIGCONT",
+    "SIGFPE",
+    "SIGHUP",
+    "SIGILL",
+    "SIGINT",
+    "SIGIO",
+    "SIGIOT",
+    "SIGKILL",
+    "SIGPIPE",
+    "SIGPOLL",
+    "SIGPROF",
+    "SIGPWR",
+    "SIGQUIT",
+    "SIGSEGV",
+    "SIGSTKFLT",
+    "SIGSTOP",
+    "SIGSYS",
+    "SIGTERM",
+    "SIGTRAP",
+    "SIGTSTP",
+    "SIGTTIN",
+    "SIGTTOU",
+    "SIGURG",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGVTALRM",
+    "SIGWINCH",
+    "SIGXCPU",
+    "SIGXFSZ",
+];
+
+/// One of [`SIGNALS`], `SIGRTMIN` to `SIGRTMIN+15`, or `SIGRTMAX-14` to `SIGRTMAX`.
+pub(super) fn signal(name: &str) -> Result<(), String> {
+    let offset = |base: &str, most: u8| {
+        let digits = name.strip_prefix(base)?;
+        let number: u8 = digits.parse().ok().filter(|n| (1..=most).contains(n))?;
+        // Neither a leading zero nor a sign.
+        (number.to_string() == digits).then_some(())
+    };
+    let is_real_time = matches!(name, "SIGRTMIN" | "SIGRTMAX")
+        || offset("SIGRTMIN+", 15).or_else(|| offset("SIGRTMAX-", 14)).is_some();
+    if is_real_time || SIGNALS.contains(&name) { Ok(()) } else { Err("is not a signal".to_owned()) }
 }
 
 /// Printable text without blanks, for a word of resolv.conf.
@@ -215,6 +302,36 @@ mod tests {
             ("label value", label_value, vec!["", "v1.2", "A"], vec!["-", "a b", "é", &long]),
             ("port", port_name, vec!["http", "a-1"], vec!["", "1", "a--b", "HTTP", "0123456789abcdef"]),
             ("env", env_name, vec!["A", "a b", "my.var", "1A"], vec!["", "A=B", "A\n", "é"]),
+            (
+                "host",
+                host,
+                vec!["127.0.0.1", "::1", "a.b", "A_b", "a."],
+                vec!["", "a:80", "[::1]", "http://a", "a/b", "a b"],
+            ),
+            ("header", header_name, vec!["Host", "X-A1"], vec!["", "X_A", "a b", "A:", "é", "A\r\n"]),
+            ("header value", header_value, vec!["", "a\tb", "é", "Bearer x"], vec!["a\nb", "a\r", "\0"]),
+            (
+                "url path",
+                url_path,
+                vec!["/", "healthz", "/a?b=http://c"],
+                vec!["http://a/", "https://a", "/\n", "/ HTTP/1.1\r\nX: y"],
+            ),
+            (
+                "signal",
+                signal,
+                vec!["SIGTERM", "SIGCLD", "SIGRTMIN", "SIGRTMIN+1", "SIGRTMIN+15", "SIGRTMAX-14", "SIGRTMAX-1"],
+                vec![
+                    "",
+                    "TERM",
+                    "15",
+                    "sigterm",
+                    "SIGRTMIN+16",
+                    "SIGRTMAX-15",
+                    "SIGRTMIN+0",
+                    "SIGRTMIN+01",
+                    "SIGRTMAX-",
+                ],
+            ),
             ("search", search_domain, vec!["a.b", "a.b.", ".", "_x.a"], vec!["", "a b", "a\nnameserver 1.2.3.4"]),
             ("absolute", absolute_path, vec!["/", "/a/b..c"], vec!["a", "/a/..", "/a/../b", "/a\n"]),
             ("relative", relative_path, vec!["a", "a/b", "..a"], vec!["/a", "..", "a/../b", "a\0"]),

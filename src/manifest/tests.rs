@@ -73,7 +73,7 @@ fn a_field_that_says_nothing_needs_no_support() {
         "  imagePullSecrets: []\n",
         "  subdomain: \"\"\n",
         "  os: {name: linux}\n",
-        "  activeDeadlineSeconds:\n",
+        "  runtimeClassName:\n",
         "  securityContext: {fsGroupChangePolicy: Always, sysctls: []}\n",
     ] {
         one(&format!("{POD}{field}"));
@@ -81,7 +81,7 @@ fn a_field_that_says_nothing_needs_no_support() {
     for field in [
         "  hostUsers: false\n",
         "  subdomain: a\n",
-        "  activeDeadlineSeconds: 5\n",
+        "  runtimeClassName: kata\n",
         "  securityContext: {fsGroup: 0}\n",
         "  volumes: [{name: a, configMap: {}}]\n",
     ] {
@@ -142,6 +142,7 @@ fn mutilated_pods_get_an_answer() {
         include_str!("../../tests/pods/elastic-stack.yaml"),
         include_str!("../../tests/pods/myapp-init-services.yaml"),
         include_str!("../../tests/pods/myapp-git.yaml"),
+        include_str!("../../tests/plans/lifecycle/pod.yaml"),
     ];
     let mutations: [fn(&str) -> String; 9] = [
         |_| String::new(),

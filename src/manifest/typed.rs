@@ -81,7 +81,8 @@ impl std::error::Error for Fault {}
 
 impl de::Error for Fault {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Fault::Visitor(message.to_string())
+        // The only type of the API that is named in its visitor's messages.
+        Fault::Visitor(message.to_string().replace("IntOrString", "a number or a name"))
     }
 }
 

@@ -347,7 +347,7 @@ pub enum Handler {
 pub struct HttpGet {
     /// `scheme: HTTPS`; the certificate is not verified.
     pub tls: bool,
-    /// `protocol: H2C`: HTTP/2 without TLS from the first byte.
+    /// `protocol: HTTP2`: HTTP/2 without TLS from the first byte.
     pub http2: bool,
     /// The pod's own address if `None`.
     pub host: Option<String>,

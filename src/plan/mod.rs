@@ -4,8 +4,10 @@
 //! printed, compared in a test and shown to a student.
 
 pub mod capabilities;
+pub mod change;
 pub mod config;
 pub mod env;
+mod lifecycle;
 pub mod pod;
 pub mod resources;
 pub mod seccomp;

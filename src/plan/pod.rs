@@ -1,8 +1,9 @@
 //! Admitted Pod → [`PodPlan`]: the first front door. Pure.
 
 use super::config::*;
-use super::{env, resources};
-use crate::manifest::AdmittedPod;
+use super::{env, lifecycle, resources};
+use crate::error::{Kind, failure};
+use crate::manifest::{self, AdmittedPod};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use std::path::PathBuf;
@@ -33,7 +34,7 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
     let pod = admitted.pod();
     let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
     let qos = resources::qos_class(spec)?;
-    let init = spec.init_containers.iter().flatten().map(|c| (ContainerKind::Init, c));
+    let init = spec.init_containers.iter().flatten().map(|c| (lifecycle::init_kind(c), c));
     let app = spec.containers.iter().map(|c| (ContainerKind::App, c));
     let containers = init
         .chain(app)
@@ -52,8 +53,8 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
         },
         // A negative value is 1 (pod-api.md, spec.terminationGracePeriodSeconds).
         grace_seconds: u64::try_from(spec.termination_grace_period_seconds.unwrap_or(30)).unwrap_or(1),
-        active_deadline_seconds: None,
-        readiness_gates: Vec::new(),
+        active_deadline_seconds: spec.active_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok()),
+        readiness_gates: spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.clone()).collect(),
         qos_class: qos.name().to_owned(),
         sandbox: sandbox_config(pod, spec, choices),
     })
@@ -169,11 +170,8 @@ impl Container<'_> {
             args: expanded(&container.args).context("args")?,
             working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
             mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
-            resources: LinuxContainerResources {
-                pids_limit: self.choices.pids_limit,
-                ..resources::container(container, self.qos, self.choices.host_memory)?
-            },
-            security: self.security(),
+            resources: self.resources(kind)?,
+            security: security(self.spec, container.security_context.clone().unwrap_or_default()),
             stdio: match (container.tty, container.stdin) {
                 (Some(true), _) => Stdio::Terminal,
                 (_, Some(true)) => Stdio::Stdin,
@@ -187,11 +185,22 @@ impl Container<'_> {
                 Some("FallbackToLogsOnError") => TerminationMessagePolicy::FallbackToLogsOnError,
                 _ => TerminationMessagePolicy::File,
             },
-            restart: ContainerRestart::default(),
-            lifecycle: Lifecycle::default(),
+            restart: lifecycle::restart(container),
+            lifecycle: lifecycle::lifecycle(container)?,
             target: None,
             envs,
         })
+    }
+
+    fn resources(&self, kind: ContainerKind) -> Result<LinuxContainerResources> {
+        let host_memory = self.choices.host_memory;
+        let mut planned = resources::container(self.container, self.qos, host_memory)?;
+        planned.pids_limit = self.choices.pids_limit;
+        if kind == ContainerKind::Sidecar {
+            let own = planned.oom_score_adj;
+            planned.oom_score_adj = resources::sidecar_oom_score_adj(own, self.spec, (self.qos, host_memory))?;
+        }
+        Ok(planned)
     }
 
     fn pull_policy(&self) -> PullPolicy {
@@ -205,47 +214,41 @@ impl Container<'_> {
             _ => PullPolicy::IfNotPresent,
         }
     }
+}
 
-    /// The container's value over the pod's, field by field (pod-api.md §23).
-    fn security(&self) -> SecurityContext {
-        let pod = self.spec.security_context.clone().unwrap_or_default();
-        let own = self.container.security_context.clone().unwrap_or_default();
-        let capabilities = own.capabilities.unwrap_or_default();
-        let names = |list: Option<Vec<String>>| -> Vec<String> {
-            let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
-            list.unwrap_or_default().into_iter().map(bare).collect()
-        };
-        let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
-        let profile = own.seccomp_profile.or(pod.seccomp_profile).map(|p| p.type_);
-        let privileged = own.privileged == Some(true);
-        SecurityContext {
-            privileged: if privileged { Privilege::Privileged } else { Privilege::Default },
-            add_capabilities: names(capabilities.add),
-            drop_capabilities: names(capabilities.drop),
-            run_as_user: id(own.run_as_user, pod.run_as_user),
-            run_as_group: id(own.run_as_group, pod.run_as_group),
-            root: match own.run_as_non_root.or(pod.run_as_non_root) {
-                Some(true) => RootUser::Forbidden,
-                _ => RootUser::Allowed,
-            },
-            supplemental_groups: pod
-                .supplemental_groups
-                .iter()
-                .flatten()
-                .filter_map(|g| u32::try_from(*g).ok())
-                .collect(),
-            rootfs: if own.read_only_root_filesystem == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
-            escalation: match own.allow_privilege_escalation {
-                Some(false) => Escalation::Forbidden,
-                _ => Escalation::Allowed,
-            },
-            // Safer than a kubelet, whose default is Unconfined.
-            seccomp: match profile.as_deref() {
-                _ if privileged => SeccompProfile::Unconfined,
-                Some("Unconfined") => SeccompProfile::Unconfined,
-                _ => SeccompProfile::RuntimeDefault,
-            },
-        }
+/// A container's `own` values over the pod's, field by field (pod-api.md §23).
+fn security(spec: &k8s::PodSpec, own: k8s::SecurityContext) -> SecurityContext {
+    let pod = spec.security_context.clone().unwrap_or_default();
+    let capabilities = own.capabilities.unwrap_or_default();
+    let names = |list: Option<Vec<String>>| -> Vec<String> {
+        let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
+        list.unwrap_or_default().into_iter().map(bare).collect()
+    };
+    let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
+    let profile = own.seccomp_profile.or(pod.seccomp_profile).map(|p| p.type_);
+    let privileged = own.privileged == Some(true);
+    SecurityContext {
+        privileged: if privileged { Privilege::Privileged } else { Privilege::Default },
+        add_capabilities: names(capabilities.add),
+        drop_capabilities: names(capabilities.drop),
+        run_as_user: id(own.run_as_user, pod.run_as_user),
+        run_as_group: id(own.run_as_group, pod.run_as_group),
+        root: match own.run_as_non_root.or(pod.run_as_non_root) {
+            Some(true) => RootUser::Forbidden,
+            _ => RootUser::Allowed,
+        },
+        supplemental_groups: pod.supplemental_groups.iter().flatten().filter_map(|g| u32::try_from(*g).ok()).collect(),
+        rootfs: if own.read_only_root_filesystem == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
+        escalation: match own.allow_privilege_escalation {
+            Some(false) => Escalation::Forbidden,
+            _ => Escalation::Allowed,
+        },
+        // Safer than a kubelet, whose default is Unconfined.
+        seccomp: match profile.as_deref() {
+            _ if privileged => SeccompProfile::Unconfined,
+            Some("Unconfined") => SeccompProfile::Unconfined,
+            _ => SeccompProfile::RuntimeDefault,
+        },
     }
 }
 
@@ -264,3 +267,99 @@ fn mount(mount: &k8s::VolumeMount) -> VolumeMount {
         },
     }
 }
+
+/// An ephemeral container as `podshim debug` asks for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ephemeral {
+    /// `name`
+    pub name: String,
+    /// `image`
+    pub image: String,
+    /// When to pull it.
+    pub pull: PullPolicy,
+    /// `command`; `None` for the image's ENTRYPOINT.
+    pub command: Option<Vec<String>>,
+    /// `args`; `None` for the image's CMD.
+    pub args: Option<Vec<String>>,
+    /// `workingDir`; `None` for the image's.
+    pub working_dir: Option<String>,
+    /// `env`: names and literal values.
+    pub env: Vec<(String, String)>,
+    /// `stdin` and `tty`
+    pub stdio: Stdio,
+    /// `targetContainerName`
+    pub target: Option<String>,
+    /// `securityContext`, over the pod's.
+    pub security: k8s::SecurityContext,
+}
+
+/// Plans an ephemeral container for a pod that runs: `manifest` is the pod as it was admitted, `plan` what became of it
+/// (with the ephemeral containers that it has already).
+///
+/// It is confined as the pod's own containers are, and has neither volumes nor resources (pod-api.md, ephemeralContainers).
+///
+/// # Errors
+/// Of kind `Invalid`: the name is none, or taken; the target is no init or app container; a variable or an argument is too
+/// long.
+pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Result<ContainerConfig> {
+    let spec = manifest.spec.as_ref().context("an admitted pod has a spec")?;
+    check_ephemeral(plan, &wanted)?;
+    let envs = env::environment(&wanted.env)?;
+    let expanded = |list: Option<Vec<String>>| -> Result<Option<Vec<String>>> {
+        let list = list.filter(|l| !l.is_empty());
+        list.map(|l| l.iter().map(|text| env::expand(text, &envs)).collect()).transpose()
+    };
+    // Without a request the host's memory does not matter.
+    let mut resources = resources::container(&k8s::Container::default(), resources::qos_class(spec)?, 1)?;
+    resources.pids_limit = plan.containers.first().and_then(|c| c.resources.pids_limit);
+    Ok(ContainerConfig {
+        name: wanted.name,
+        kind: ContainerKind::Ephemeral,
+        image: wanted.image,
+        pull_policy: wanted.pull,
+        command: expanded(wanted.command).context("command")?,
+        args: expanded(wanted.args).context("args")?,
+        working_dir: wanted.working_dir.filter(|dir| !dir.is_empty()),
+        mounts: Vec::new(),
+        resources,
+        security: security(spec, wanted.security),
+        stdio: wanted.stdio,
+        termination_message_path: "/dev/termination-log".into(),
+        termination_message_policy: TerminationMessagePolicy::File,
+        restart: ContainerRestart::default(),
+        lifecycle: Lifecycle::default(),
+        target: wanted.target,
+        envs,
+    })
+}
+
+fn check_ephemeral(plan: &PodPlan, wanted: &Ephemeral) -> Result<()> {
+    let name = &wanted.name;
+    if let Err(rule) = manifest::dns_label(name) {
+        return Err(failure(Kind::Invalid, format!("the name of an ephemeral container {rule}: {name:?}")));
+    }
+    if plan.containers.iter().any(|c| c.name == *name) {
+        return Err(failure(Kind::Invalid, format!("the pod has a container named {name} already")));
+    }
+    for (key, value) in &wanted.env {
+        let is_name = !key.is_empty() && !key.contains(['=', '\0']);
+        if !is_name || value.contains('\0') {
+            return Err(failure(
+                Kind::Invalid,
+                format!("{key:?} is not the name of a variable, or its value holds a NUL"),
+            ));
+        }
+    }
+    let Some(target) = &wanted.target else { return Ok(()) };
+    let possible: Vec<&str> =
+        plan.containers.iter().filter(|c| c.kind != ContainerKind::Ephemeral).map(|c| c.name.as_str()).collect();
+    if possible.contains(&target.as_str()) {
+        return Ok(());
+    }
+    let message = format!("the target {target:?} is no container of the pod; it has {}", possible.join(", "));
+    Err(failure(Kind::Invalid, message))
+}
+
+#[cfg(test)]
+#[path = "pod_tests.rs"]
+mod tests;

@@ -87,6 +87,16 @@ pub fn oom_score_adj(qos: QosClass, requested_memory: i64, host_memory: u64) -> 
     }
 }
 
+/// A sidecar's `oom_score_adj`, given its `own`: no higher than that of the app container with the smallest request, so that
+/// it is not killed in the place of those that it serves.
+pub fn sidecar_oom_score_adj(own: i32, spec: &k8s::PodSpec, (qos, host_memory): (QosClass, u64)) -> Result<i32> {
+    let mut least = i64::MAX;
+    for container in &spec.containers {
+        least = least.min(amounts(container, "memory")?.requested.unwrap_or(0));
+    }
+    Ok(own.min(oom_score_adj(qos, least, host_memory)))
+}
+
 const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
 const MINIMUM_QUOTA_MICROSECONDS: i64 = 1_000;
 
@@ -127,6 +137,55 @@ mod tests {
         ];
         for (name, qos, requested, expected) in rows {
             assert_eq!(oom_score_adj(qos, requested, 8 << 30), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn s20_a_sidecar_is_killed_no_sooner_than_the_app_containers() {
+        let requesting = |memory: &str| k8s::Container {
+            resources: Some(k8s::ResourceRequirements {
+                requests: Some([("memory".to_owned(), Quantity(memory.to_owned()))].into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let rows = [
+            ("less than each app container", QosClass::Burstable, "64Mi", &["1Gi", "2Gi"][..], 875),
+            ("more than an app container", QosClass::Burstable, "2Gi", &["1Gi", "4Gi"], 750),
+            ("an app container requests nothing", QosClass::Burstable, "1Gi", &["0", "2Gi"], 875),
+            ("guaranteed", QosClass::Guaranteed, "1Gi", &["1Gi"], -997),
+            ("best effort", QosClass::BestEffort, "0", &["0"], 1000),
+        ];
+        for (name, qos, own, apps, expected) in rows {
+            let spec =
+                k8s::PodSpec { containers: apps.iter().copied().map(requesting).collect(), ..Default::default() };
+            let own = container(&requesting(own), qos, 8 << 30).unwrap().oom_score_adj;
+            assert_eq!(sidecar_oom_score_adj(own, &spec, (qos, 8 << 30)).unwrap(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn s20_init_containers_count_for_the_qos_class() {
+        let limited = |limit: Option<&str>| k8s::Container {
+            resources: limit.map(|limit| k8s::ResourceRequirements {
+                limits: Some(["cpu", "memory"].map(|name| (name.to_owned(), Quantity(limit.to_owned()))).into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let rows = [
+            ("all", Some("1Gi"), Some("1Gi"), QosClass::Guaranteed),
+            ("only the app container", None, Some("1Gi"), QosClass::Burstable),
+            ("only the init container", Some("1Gi"), None, QosClass::Burstable),
+            ("none", None, None, QosClass::BestEffort),
+        ];
+        for (name, init, app, expected) in rows {
+            let spec = k8s::PodSpec {
+                init_containers: Some(vec![limited(init)]),
+                containers: vec![limited(app)],
+                ..Default::default()
+            };
+            assert_eq!(qos_class(&spec).unwrap(), expected, "{name}");
         }
     }
 }

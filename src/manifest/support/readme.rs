@@ -33,13 +33,14 @@ fn fields() -> String {
         let group = if group.is_empty() { "the document".to_owned() } else { format!("`{group}`") };
         out.push_str(&format!("| {group} | {} |\n", fields.join(", ")));
     }
-    for (title, class) in [
-        ("Not supported yet, and refused by name", Class::NotYet),
-        ("Without effect on one host, which a note says", Class::Accept),
-        ("Refused, with the reason", Class::Refuse),
-    ] {
-        let top: Vec<String> =
-            ROWS.iter().filter(|row| is_top(row, class)).map(|row| format!("`{}`", row.path)).collect();
+    let titles: [(&str, &[Class]); 3] = [
+        ("Not supported yet, and refused by name", &[Class::NotYet]),
+        ("Without effect on one host, which a note says", &[Class::Accept]),
+        ("Refused, with the reason", &[Class::Refuse, Class::Forbid]),
+    ];
+    for (title, classes) in titles {
+        let is_listed = |row: &&Row| classes.contains(&row.class) && is_top(row);
+        let top: Vec<String> = ROWS.iter().filter(is_listed).map(|row| format!("`{}`", row.path)).collect();
         out.push_str(&format!(
             "\n<details><summary>{title} ({})</summary>\n\n{}\n</details>\n",
             top.len(),
@@ -61,10 +62,10 @@ fn grouped(path: &str) -> (String, String) {
     (parts[..depth].join("."), parts[depth..].join("."))
 }
 
-/// Whether it is a row of the class, and none above it is.
-fn is_top(row: &Row, class: Class) -> bool {
-    let above = |other: &&Row| {
-        row.path.strip_prefix(other.path).is_some_and(|rest| rest.starts_with(['.', '[']) && other.class == class)
+/// Whether no row of the same class is above it.
+fn is_top(row: &Row) -> bool {
+    let above = |other: &Row| {
+        row.path.strip_prefix(other.path).is_some_and(|rest| rest.starts_with(['.', '[']) && other.class == row.class)
     };
-    row.class == class && !ROWS.iter().any(|other| above(&other))
+    !ROWS.iter().any(above)
 }

@@ -3,6 +3,7 @@
 //! Each fault names its field. A field that the reader objected to already is left alone.
 
 mod container;
+mod lifecycle;
 mod pod;
 mod required;
 mod volume;

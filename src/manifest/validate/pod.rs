@@ -3,7 +3,7 @@
 use super::super::defaults::containers;
 use super::super::path::Path;
 use super::super::syntax;
-use super::{Checker, container, quote, volume};
+use super::{Checker, container, lifecycle, quote, volume};
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,6 +21,7 @@ pub(super) fn check(c: &mut Checker<'_>, pod: &Pod) {
     if let Some(grace) = spec.termination_grace_period_seconds {
         c.between(&at.field("terminationGracePeriodSeconds"), (grace, 0, MAX_ID));
     }
+    lifecycle::pod(c, spec, &at);
     namespaces(c, spec, &at);
     dns(c, spec, &at);
     if let Some(context) = &spec.security_context {
@@ -32,7 +33,9 @@ pub(super) fn check(c: &mut Checker<'_>, pod: &Pod) {
         [("initContainers", spec.init_containers.as_deref().unwrap_or(&[])), ("containers", &spec.containers)]
     {
         for (i, one) in all.iter().enumerate() {
-            container::check(c, one, (spec, &at.field(list).index(i)));
+            let at = at.field(list).index(i);
+            container::check(c, one, (spec, &at));
+            lifecycle::container(c, one, (spec, &at));
         }
     }
 }

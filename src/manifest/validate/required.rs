@@ -6,8 +6,8 @@ use super::super::path::Path;
 use super::super::support::{self, Class};
 use super::super::tree::{Node, Value};
 
-/// (path without indexes, required field, an example)
-const REQUIRED: [(&str, &str, &str); 17] = [
+/// (path without indexes, required field, an example); `HANDLER` is any probe or hook
+const REQUIRED: [(&str, &str, &str); 27] = [
     ("", "apiVersion", "apiVersion: v1"),
     ("", "kind", "kind: Pod"),
     ("", "metadata", "metadata:\n  name: my-pod"),
@@ -25,7 +25,29 @@ const REQUIRED: [(&str, &str, &str); 17] = [
     ("spec.volumes[]", "name", "name: data"),
     ("spec.volumes[].hostPath", "path", "path: /srv/data"),
     ("spec.hostAliases[]", "ip", "ip: 192.0.2.1"),
+    ("spec.os", "name", "name: linux"),
+    ("spec.readinessGates[]", "conditionType", "conditionType: example.com/reachable"),
+    ("spec.containers[].restartPolicyRules[]", "action", "action: Restart"),
+    ("spec.containers[].restartPolicyRules[]", "exitCodes", "exitCodes:\n  operator: In\n  values: [42]"),
+    ("spec.containers[].restartPolicyRules[].exitCodes", "operator", "operator: In"),
+    ("HANDLER.exec", "command", "command: [\"cat\", \"/tmp/healthy\"]"),
+    ("HANDLER.httpGet", "port", "port: 8080"),
+    ("HANDLER.httpGet.httpHeaders[]", "name", "name: X-Probe"),
+    ("HANDLER.tcpSocket", "port", "port: 8080"),
+    ("HANDLER.grpc", "port", "port: 50051"),
 ];
+
+/// A path without indexes, with what probes and hooks share under one name.
+fn shared(pattern: &str) -> String {
+    const HANDLERS: [&str; 5] =
+        ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop"];
+    let pattern = pattern.replacen("spec.initContainers", "spec.containers", 1);
+    let handler = pattern.strip_prefix("spec.containers[].").and_then(|of_container| {
+        let rest = HANDLERS.iter().find_map(|handler| of_container.strip_prefix(handler))?;
+        rest.starts_with('.').then(|| format!("HANDLER{rest}"))
+    });
+    handler.unwrap_or(pattern)
+}
 
 /// Reports the required fields that a document does not set.
 pub(in super::super) fn required(document: &Node, report: &mut Report) {
@@ -38,6 +60,7 @@ fn walk(node: &Node, path: &Path, report: &mut Report) {
         return;
     }
     if let Value::Map(entries) = &node.value {
+        let pattern = shared(&pattern);
         for (_, field, example) in REQUIRED.iter().filter(|(p, _, _)| *p == pattern) {
             check(node, path, (field, example, report));
         }

@@ -1,0 +1,113 @@
+use super::*;
+use crate::error::kind_of;
+use crate::manifest::{Source, admit};
+
+const POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  securityContext: {runAsUser: 1000, runAsNonRoot: true, supplementalGroups: [7]}
+  initContainers:
+  - {name: init, image: i}
+  containers:
+  - name: app
+    image: i
+    securityContext: {runAsUser: 5, readOnlyRootFilesystem: true}
+    resources: {requests: {memory: 1Gi}}
+";
+
+fn planned(text: &str) -> (k8s::Pod, PodPlan) {
+    let pods = admit(&[Source { name: "pod.yaml".into(), text: text.into() }]).unwrap();
+    let choices = Choices {
+        uid: "u".into(),
+        network: NetworkMode::None,
+        cgroup_parent: String::new(),
+        resolv_conf: None,
+        log_directory: "/l".into(),
+        host_memory: 8 << 30,
+        pids_limit: Some(99),
+        pull: None,
+    };
+    (pods[0].pod().clone(), pod_plan(&pods[0], choices).unwrap())
+}
+
+fn wanted() -> Ephemeral {
+    Ephemeral {
+        name: "debug".into(),
+        image: "busybox".into(),
+        pull: PullPolicy::IfNotPresent,
+        command: Some(vec!["sh".into(), "-c".into(), "echo $(A) $(B)".into()]),
+        args: Some(vec![]),
+        working_dir: None,
+        env: vec![("A".into(), "1".into())],
+        stdio: Stdio::Terminal,
+        target: Some("app".into()),
+        security: k8s::SecurityContext::default(),
+    }
+}
+
+#[test]
+fn an_ephemeral_container_is_confined_as_its_pod_is() {
+    let (manifest, plan) = planned(POD);
+    let config = ephemeral(&manifest, &plan, wanted()).unwrap();
+    assert_eq!((config.kind, config.target.as_deref()), (ContainerKind::Ephemeral, Some("app")));
+    assert_eq!(config.command.unwrap()[2], "echo 1 $(B)");
+    assert_eq!(config.args, None);
+    let SecurityContext { run_as_user, root, supplemental_groups, rootfs, seccomp, .. } = config.security;
+    assert_eq!((run_as_user, root, rootfs), (Some(1000), RootUser::Forbidden, Access::ReadWrite));
+    assert_eq!((supplemental_groups, seccomp), (vec![7], SeccompProfile::RuntimeDefault));
+    let resources = config.resources;
+    assert_eq!((resources.pids_limit, resources.oom_score_adj, resources.memory_limit), (Some(99), 999, None));
+    assert_eq!((config.restart, config.lifecycle, config.mounts), Default::default());
+}
+
+#[test]
+fn an_ephemeral_containers_own_security_context_wins() {
+    let (manifest, plan) = planned(POD);
+    let security = k8s::SecurityContext { run_as_user: Some(0), run_as_non_root: Some(false), ..Default::default() };
+    let config = ephemeral(&manifest, &plan, Ephemeral { security, ..wanted() }).unwrap();
+    assert_eq!((config.security.run_as_user, config.security.root), (Some(0), RootUser::Allowed));
+}
+
+#[test]
+fn an_ephemeral_container_that_cannot_be_is_refused() {
+    let (manifest, mut plan) = planned(POD);
+    plan.containers.push(ephemeral(&manifest, &plan, Ephemeral { name: "first".into(), ..wanted() }).unwrap());
+    let target = |name: &str| Ephemeral { target: Some(name.into()), ..wanted() };
+    let named = |name: &str| Ephemeral { name: name.into(), ..wanted() };
+    let with_env = |name: &str, value: &str| Ephemeral { env: vec![(name.into(), value.into())], ..wanted() };
+    let rows = [
+        ("an init container as target", target("init"), None),
+        ("no target", Ephemeral { target: None, ..wanted() }, None),
+        (
+            "an unknown target",
+            target("other"),
+            Some("the target \"other\" is no container of the pod; it has init, app"),
+        ),
+        ("an ephemeral target", target("first"), Some("it has init, app")),
+        ("no name", named(""), Some("must consist of lower case letters")),
+        ("a path for a name", named("../x"), Some("must consist of lower case letters")),
+        ("an app container's name", named("app"), Some("has a container named app already")),
+        ("an ephemeral container's name", named("first"), Some("has a container named first already")),
+        ("a bad variable", with_env("A=B", ""), Some("is not the name of a variable")),
+        ("a NUL in a variable", with_env("A", "\0"), Some("is not the name of a variable")),
+    ];
+    for (name, wanted, expected) in rows {
+        match (ephemeral(&manifest, &plan, wanted), expected) {
+            (Ok(_), None) => {}
+            (Err(error), Some(expected)) => {
+                assert!(format!("{error:#}").contains(expected), "{name}: {error:#}");
+                assert_eq!(kind_of(&error), Some(Kind::Invalid), "{name}");
+            }
+            (result, _) => panic!("{name}: {result:?}"),
+        }
+    }
+}
+
+#[test]
+fn s20_a_sidecar_is_killed_no_sooner_than_the_app_containers() {
+    let text = POD.replace("{name: init, image: i}", "{name: init, image: i, restartPolicy: Always}");
+    let (_, plan) = planned(&text);
+    let scores: Vec<i32> = plan.containers.iter().map(|c| c.resources.oom_score_adj).collect();
+    assert_eq!((plan.containers[0].kind, scores), (ContainerKind::Sidecar, vec![875, 875]));
+}
