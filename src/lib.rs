@@ -16,6 +16,7 @@ pub mod manifest;
 pub mod network;
 pub mod paths;
 pub mod plan;
+pub mod probes;
 pub mod runtime;
 pub mod snapshot;
 pub mod store;

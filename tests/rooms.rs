@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["error", "sys", "paths"],
     &["host", "manifest", "plan", "lifecycle", "control"],
-    &["cgroups", "image", "snapshot", "volumes", "network", "logs", "runtime", "store"],
+    &["cgroups", "image", "snapshot", "volumes", "network", "logs", "probes", "runtime", "store"],
     &["supervisor"],
     &["cli"],
 ];

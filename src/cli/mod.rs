@@ -14,6 +14,7 @@ mod inspect;
 mod logs;
 mod output;
 pub mod prefix;
+mod probe;
 mod ps;
 mod pump;
 mod remove;
@@ -91,6 +92,8 @@ enum Verb {
     },
     #[command(hide = true)]
     EnsureImage(ensure::EnsureArgs),
+    #[command(hide = true)]
+    Probe(probe::ProbeArgs),
 }
 
 /// Runs the command line. Errors are printed here and nowhere else.
@@ -153,6 +156,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
+        Verb::Probe(args) => probe::run(args).map(|()| 0),
         // Handled above; the compiler wants them named.
         Verb::Check(_) | Verb::Version(_) => Ok(0),
     }

@@ -211,7 +211,7 @@ pub enum Task {
 }
 
 /// What came of a [`Task`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It is as it should be. A hook has done its work.
     Success,

@@ -1,18 +1,18 @@
 //! The control socket: watch, stop, exec, attach.
 
+use super::exec::{Command, Purpose};
 use super::pod::{FAR, Supervisor};
 use super::poll::{Source, Token};
-use super::slot::{Attached, Stage, reborn};
+use super::slot::{Attached, Stage};
 use crate::control::{self, RefusedKind, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::Event;
-use crate::runtime::{self, FailureKind, FromInit, NamespaceKind, PidNamespace, Seen, StepFailure};
+use crate::runtime;
 use crate::sys::Called;
-use crate::sys::process::{self, Child, Ended, TerminalSize};
+use crate::sys::process::{Ended, TerminalSize};
 use crate::sys::socket::{self, Received};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::stat::{SFlag, fstat};
-use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -21,30 +21,6 @@ pub(super) struct Client {
     socket: OwnedFd,
     token: Token,
     watches: bool,
-}
-
-/// A process that was started in a container by a client.
-pub(super) struct Exec {
-    client: u64,
-    child: Child,
-    exit_token: Token,
-    hand_off: Option<(Token, OwnedFd)>,
-    stage: Stage,
-    terminal: Option<TerminalSize>,
-    /// Waits for execve(2) to succeed before it goes to the client.
-    master: Option<OwnedFd>,
-}
-
-impl Exec {
-    fn fail(&mut self, message: String) -> Result<()> {
-        self.stage = Stage::Failed(StepFailure { step: "hand-off".into(), message, kind: FailureKind::Setup });
-        self.kill()
-    }
-
-    /// SIGKILL.
-    pub(super) fn kill(&self) -> Result<()> {
-        Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
-    }
 }
 
 /// The most connections at once.
@@ -137,14 +113,14 @@ impl Supervisor {
     }
 
     /// Sends a reply; a client that does not take it is disconnected.
-    fn say(&mut self, id: u64, reply: &Reply, descriptors: &[BorrowedFd<'_>]) {
+    pub(super) fn say(&mut self, id: u64, reply: &Reply, descriptors: &[BorrowedFd<'_>]) {
         let Some(client) = self.clients.get(&id) else { return };
         if control::reply(client.socket.as_fd(), reply, descriptors).is_err() {
             self.disconnect(id);
         }
     }
 
-    fn refuse(&mut self, id: u64, error: &anyhow::Error) {
+    pub(super) fn refuse(&mut self, id: u64, error: &anyhow::Error) {
         let kind = match kind_of(error) {
             Some(Kind::NotFound) => RefusedKind::NotFound,
             Some(Kind::NotReady) => RefusedKind::NotReady,
@@ -166,6 +142,7 @@ impl Supervisor {
         }
     }
 
+    /// The index of a container that runs.
     fn running(&self, container: &str) -> Result<usize> {
         let index = self.index_of(container)?;
         match &self.slots[index].instance {
@@ -195,113 +172,14 @@ impl Supervisor {
         Ok(())
     }
 
+    /// `podshim exec`: the client hears [`Reply::Started`] and [`Reply::Exited`], or that it could not be.
     fn exec(&mut self, client: u64, what: ExecIn<'_>) -> Result<()> {
-        let index = self.running(what.container)?;
-        let path = self.pod.dirs.container_state(what.container).join("config.json");
-        let mut spec: Spec =
-            crate::store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
-        if let Some(process) = spec.process_mut() {
-            process.set_args(Some(what.command)).set_terminal(Some(what.terminal.is_some()));
-        }
-        let steps = runtime::exec_steps(&spec)?;
-        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
-        let mut namespaces = open_namespaces(&instance.child)?;
-        let pid = namespaces.iter().position(|(kind, _)| *kind == NamespaceKind::Pid).map(|at| namespaces.remove(at).1);
+        let container = self.running(what.container)?;
         let mut pipes = what.pipes.into_iter();
         let mut next = || pipes.next().map_or_else(|| self.launcher.null(), Ok);
         let stdio = [next()?, next()?, next()?];
-        let starting = self.launcher.launch(runtime::Request {
-            steps: &steps,
-            rootfs: None,
-            binds: Vec::new(),
-            namespaces,
-            pid_namespace: pid.as_ref().map_or(PidNamespace::Inherit, |fd| PidNamespace::Join(fd.as_fd())),
-            cgroup: &instance.cgroup,
-            stdio,
-        })?;
-        let id = self.next_id;
-        self.next_id += 1;
-        let exit_token = self.poll.watch(&starting.child.pidfd, Source::ExecExit(id))?;
-        let hand_off = self.poll.watch(&starting.sync, Source::ExecHandOff(id))?;
-        let exec = Exec {
-            client,
-            child: starting.child,
-            exit_token,
-            hand_off: Some((hand_off, starting.sync)),
-            stage: Stage::Creating,
-            terminal: what.terminal,
-            master: None,
-        };
-        self.execs.insert(id, exec);
-        Ok(())
-    }
-
-    pub(super) fn exec_hand_off(&mut self, id: u64) -> Result<()> {
-        loop {
-            let Some(exec) = self.execs.get_mut(&id) else { return Ok(()) };
-            let Some((token, socket)) = &exec.hand_off else { return Ok(()) };
-            let seen = match runtime::receive(socket.as_fd()) {
-                Ok(seen) => seen,
-                Err(error) => return exec.fail(error.to_string()),
-            };
-            match seen {
-                Seen::Nothing => return Ok(()),
-                Seen::Message(FromInit::Born, Some(pidfd)) => {
-                    let child = process::child_of(pidfd)?;
-                    self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
-                    exec.child = reborn(&exec.child, child)?;
-                    exec.exit_token = self.poll.watch(&exec.child.pidfd, Source::ExecExit(id))?;
-                }
-                Seen::Message(FromInit::Born, None) => return exec.fail("its process has no pidfd".into()),
-                // What a container cannot have was said when it started.
-                Seen::Message(FromInit::Note { .. }, _) => {}
-                Seen::Message(FromInit::Terminal, master) => exec.master = master,
-                Seen::Message(FromInit::Ready, _) => {
-                    // The container may end at any moment: then the pidfd says so.
-                    let sized = match (&exec.master, exec.terminal) {
-                        (Some(master), Some(size)) => process::set_terminal_size(master.as_fd(), size),
-                        _ => Ok(()),
-                    };
-                    if sized.and_then(|()| runtime::start(socket.as_fd())).is_ok() {
-                        exec.stage = Stage::Starting;
-                    }
-                }
-                Seen::Message(FromInit::Failed(failure), _) => exec.stage = Stage::Failed(failure),
-                Seen::Closed => {
-                    self.poll.forget(*token, socket.as_fd());
-                    exec.hand_off = None;
-                    if matches!(exec.stage, Stage::Starting) {
-                        exec.stage = Stage::Running;
-                        let (client, master) = (exec.client, exec.master.take());
-                        let lent: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
-                        self.say(client, &Reply::Started, &lent);
-                    }
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    pub(super) fn exec_exited(&mut self, id: u64) -> Result<()> {
-        self.exec_hand_off(id)?;
-        let ended = match self.execs.get(&id) {
-            Some(exec) => process::try_wait(exec.child.pidfd.as_fd())?,
-            None => None,
-        };
-        let Some(ended) = ended else { return Ok(()) };
-        let Some(exec) = self.execs.remove(&id) else { return Ok(()) };
-        self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
-        if let Some((token, socket)) = &exec.hand_off {
-            self.poll.forget(*token, socket.as_fd());
-        }
-        match &exec.stage {
-            Stage::Failed(failed) => self.refuse(exec.client, &exec_error(failed)),
-            Stage::Running => self.tell_exit(exec.client, ended),
-            _ => {
-                self.refuse(exec.client, &failure(Kind::NotReady, "the container ended before the command was started"))
-            }
-        }
-        Ok(())
+        let purpose = Purpose::Client { id: client, terminal: what.terminal, master: None };
+        self.launch_exec(Command { container, arguments: what.command, stdio, purpose }).map(drop)
     }
 }
 
@@ -311,25 +189,4 @@ struct ExecIn<'a> {
     command: Vec<String>,
     terminal: Option<TerminalSize>,
     pipes: Vec<OwnedFd>,
-}
-
-fn exec_error(failed: &StepFailure) -> anyhow::Error {
-    let kind = match failed.kind {
-        FailureKind::CommandNotFound => Kind::CommandNotFound,
-        FailureKind::CommandNotExecutable => Kind::CommandNotExecutable,
-        FailureKind::Setup => Kind::NotReady,
-    };
-    failure(kind, failed.to_string())
-}
-
-/// The namespaces of a running process, which is proven to be still that process after they were opened.
-fn open_namespaces(child: &Child) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
-    use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, Uts};
-    let opened = [Network, Ipc, Uts, Cgroup, Pid, Mount]
-        .into_iter()
-        .map(|kind| Ok((kind, runtime::open_namespace(format!("/proc/{}/ns/{}", child.pid, kind.file()))?)))
-        .collect::<Result<_>>();
-    // A child that was not waited for keeps its pid, and nobody but us waits for it.
-    process::send_signal(child.pidfd.as_fd(), 0)?;
-    opened
 }

@@ -12,6 +12,7 @@
 //! | `create` | one container: from its config to a starting child |
 //! | `slot` | one container's process, output and end |
 //! | `tasks` | probes and hooks |
+//! | `exec` | processes that are started in a running container, for clients and tasks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
 //! | `events` | the pod's event list on disk |
 //! | `poll` | epoll |
@@ -20,6 +21,7 @@
 mod clients;
 mod create;
 pub mod events;
+mod exec;
 mod pod;
 mod poll;
 mod process;

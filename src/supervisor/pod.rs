@@ -1,16 +1,18 @@
 //! The loop: what becomes ready turns into an event for the machine, and the machine's actions are performed.
 
-use super::clients::{Client, Exec};
+use super::clients::Client;
 use super::events;
+use super::exec::Exec;
 use super::poll::{Poll, Source};
 use super::remove;
 use super::slot::Slot;
+use super::tasks::Running;
 use crate::control::RefusedKind;
 use crate::error::Kind;
 use crate::host::{self, HostFacts};
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{
-    Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, PodState, Probes, StartFailure,
+    Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, PodState, Probes, StartFailure, Task,
 };
 use crate::network;
 use crate::plan::config::{ContainerConfig, Handler, Probe};
@@ -45,6 +47,8 @@ pub(super) struct Supervisor {
     pub(super) slots: Vec<Slot>,
     pub(super) clients: BTreeMap<u64, Client>,
     pub(super) execs: BTreeMap<u64, Exec>,
+    /// Probes and hooks that are under way: of a container at most one of a kind.
+    pub(super) tasks: BTreeMap<(usize, Task), Running>,
     pub(super) next_id: u64,
     /// Events to be given to the machine, in order.
     pub(super) queue: VecDeque<Event>,
@@ -130,6 +134,7 @@ impl Supervisor {
             addresses,
             clients: BTreeMap::new(),
             execs: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             next_id: 0,
             queue: VecDeque::new(),
             listener,
@@ -169,6 +174,10 @@ impl Supervisor {
             Source::HandOff(index) | Source::Exit(index) | Source::Output(index, _) => self.kill_container(index),
             Source::ExecHandOff(id) | Source::ExecExit(id) => self.execs.get(&id).map_or(Ok(()), Exec::kill),
             Source::Pull(index) => self.cancel_start(index),
+            Source::Task(container, task) => {
+                self.task_went_wrong(container, task, error);
+                Ok(())
+            }
             Source::Signals | Source::Timer | Source::Listener | Source::Reaper => Ok(()),
         }
     }
@@ -229,6 +238,7 @@ impl Supervisor {
             Source::Pull(index) => self.pulled(index),
             Source::ExecHandOff(id) => self.exec_hand_off(id),
             Source::ExecExit(id) => self.exec_exited(id),
+            Source::Task(container, task) => self.task_ready(container, task),
             Source::Reaper => self.reaper_ended(),
         }
     }

@@ -1,5 +1,7 @@
 //! The event loop's epoll(7): descriptors, each with what it is for.
 
+use crate::lifecycle::Task;
+use crate::probes::Interest;
 use crate::sys::{Called, SysResult};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -35,6 +37,8 @@ pub(super) enum Source {
     ExecHandOff(u64),
     /// An exec's pidfd.
     ExecExit(u64),
+    /// The socket of a probe or hook, or the output of its process.
+    Task(usize, Task),
     /// The pidfd of the pod's pid 1.
     Reaper,
 }
@@ -42,6 +46,13 @@ pub(super) enum Source {
 /// A registration; numbers are never used twice, so an event that was already fetched for a source that is gone is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token(u64);
+
+fn flags(interest: Interest) -> EpollFlags {
+    match interest {
+        Interest::Read => EpollFlags::EPOLLIN,
+        Interest::Write => EpollFlags::EPOLLOUT,
+    }
+}
 
 pub(super) struct Poll {
     epoll: Epoll,
@@ -57,13 +68,23 @@ impl Poll {
 
     /// Watches a descriptor for input until [`Poll::forget`].
     pub(super) fn watch(&mut self, fd: impl AsFd, source: Source) -> SysResult<Token> {
+        self.watch_for(fd, source, Interest::Read)
+    }
+
+    /// Watches a descriptor for input or for room for output until [`Poll::forget`].
+    pub(super) fn watch_for(&mut self, fd: impl AsFd, source: Source, interest: Interest) -> SysResult<Token> {
         let token = self.next;
         self.next += 1;
-        self.epoll
-            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
-            .called("epoll_ctl", format_args!("{source:?}"))?;
+        self.epoll.add(fd, EpollEvent::new(flags(interest), token)).called("epoll_ctl", format_args!("{source:?}"))?;
         self.sources.insert(token, source);
         Ok(Token(token))
+    }
+
+    /// Watches a descriptor that is watched already for something else.
+    pub(super) fn change(&self, token: Token, fd: impl AsFd, interest: Interest) -> SysResult<()> {
+        self.epoll
+            .modify(fd, &mut EpollEvent::new(flags(interest), token.0))
+            .called("epoll_ctl", format_args!("{:?}", self.sources.get(&token.0)))
     }
 
     /// Stops watching, before the descriptor is closed: a child that has not reached execve(2) holds a copy of it, which

@@ -280,6 +280,7 @@ impl Supervisor {
         for (_, token, fd) in &instance.outputs {
             self.poll.forget(*token, fd.as_fd());
         }
+        self.drop_tasks(index);
         let name = self.pod.record.plan.containers[index].name.clone();
         let data = self.pod.dirs.container_data(&name, instance.restart_count);
         if let Err(error) = instance.cgroup.remove(Duration::from_secs(2)) {
@@ -290,9 +291,11 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The image's stop signal, else SIGTERM, to the container's first process (pod-api.md §8).
+    /// `lifecycle.stopSignal`, else the image's stop signal, else SIGTERM, to the container's first process (pod-api.md §8).
     pub(super) fn signal_container(&mut self, index: usize) -> Result<()> {
-        let signal = self.pod.record.images[index].config.stop_signal.as_deref().and_then(signal_number);
+        let own = self.pod.record.plan.containers[index].lifecycle.stop_signal.as_deref();
+        let image = self.pod.record.images[index].config.stop_signal.as_deref();
+        let signal = own.and_then(signal_number).or_else(|| image.and_then(signal_number));
         match &self.slots[index].instance {
             Some(instance) => Ok(process::send_signal(instance.child.pidfd.as_fd(), signal.unwrap_or(libc::SIGTERM))?),
             None => Ok(()),
@@ -316,13 +319,20 @@ impl Supervisor {
     }
 }
 
-/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMAX-3`.
 fn signal_number(text: &str) -> Option<i32> {
     let upper = text.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(offset) = name.strip_prefix("RTMIN") {
-        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
-        return Some(libc::SIGRTMIN() + offset).filter(|n| *n <= libc::SIGRTMAX());
+    let offset = |text: &str, sign: char| match text {
+        "" => Some(0),
+        _ => text.strip_prefix(sign)?.parse::<u8>().ok().map(i32::from),
+    };
+    let real_time = |signal: &i32| (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(signal);
+    if let Some(text) = name.strip_prefix("RTMIN") {
+        return Some(libc::SIGRTMIN() + offset(text, '+')?).filter(real_time);
+    }
+    if let Some(text) = name.strip_prefix("RTMAX") {
+        return Some(libc::SIGRTMAX() - offset(text, '-')?).filter(real_time);
     }
     let by_name = || format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32);
     name.parse::<i32>().ok().filter(|n| (1..=64).contains(n)).or_else(by_name)
@@ -351,6 +361,12 @@ mod tests {
             ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
             ("RTMIN", Some(libc::SIGRTMIN())),
             ("SIGRTMIN+99", None),
+            ("SIGRTMIN+2147483647", None),
+            ("SIGRTMAX", Some(libc::SIGRTMAX())),
+            ("sigrtmax-14", Some(libc::SIGRTMAX() - 14)),
+            ("SIGRTMAX-99", None),
+            ("SIGRTMAX+1", None),
+            ("SIGRTMAX--1", None),
             ("0", None),
             ("65", None),
             ("SIGNONE", None),

@@ -1,8 +1,15 @@
-//! Network interfaces: the ioctls of netdevice(7).
+//! Network interfaces: the ioctls of netdevice(7). TCP sockets in another network namespace.
 
 use super::{Called, SysResult, check};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use std::os::fd::AsRawFd;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, socket,
+};
+use nix::sys::stat::Mode;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// Sets `IFF_UP` on the loopback interface of the calling process's network namespace.
 pub fn loopback_up() -> SysResult<()> {
@@ -21,4 +28,53 @@ pub fn loopback_up() -> SysResult<()> {
         "lo",
     )
     .map(drop)
+}
+
+/// A non-blocking TCP socket for connecting to `address`. A socket belongs for good to the network namespace that it was made
+/// in: with `namespace` the calling thread enters that one, makes the socket and goes back. If it cannot go back the process is
+/// aborted, as whatever it did next would be done in a network that is not its own.
+pub fn tcp_socket(address: SocketAddr, namespace: Option<BorrowedFd<'_>>) -> SysResult<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let make = || socket(family, SockType::Stream, flags, None).called("socket", address);
+    let Some(namespace) = namespace else { return make() };
+    let path = "/proc/thread-self/ns/net";
+    let own = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).called("open", path)?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).called("setns", "the pod's network")?;
+    let made = make();
+    if setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
+        std::process::abort();
+    }
+    made
+}
+
+/// connect(2) of a non-blocking socket: `EINPROGRESS` while the connection is being made.
+pub fn connect(socket: BorrowedFd<'_>, address: SocketAddr) -> nix::Result<()> {
+    match nix::sys::socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        // It goes on nevertheless.
+        Err(Errno::EINTR) => Err(Errno::EINPROGRESS),
+        other => other,
+    }
+}
+
+/// An end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpEnd {
+    /// getsockname(2)
+    Own,
+    /// getpeername(2)
+    Peer,
+}
+
+/// The address of one end; `None` if there is none, as of a peer that is not connected (`ENOTCONN`).
+pub fn address_of(socket: BorrowedFd<'_>, end: TcpEnd) -> Option<SocketAddr> {
+    let address: SockaddrStorage = match end {
+        TcpEnd::Own => getsockname(socket.as_raw_fd()).ok()?,
+        TcpEnd::Peer => getpeername(socket.as_raw_fd()).ok()?,
+    };
+    match address.family()? {
+        AddressFamily::Inet => address.as_sockaddr_in().map(|a| SocketAddr::from((a.ip(), a.port()))),
+        AddressFamily::Inet6 => address.as_sockaddr_in6().map(|a| SocketAddr::from((a.ip(), a.port()))),
+        _ => None,
+    }
 }

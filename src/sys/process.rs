@@ -153,6 +153,14 @@ pub fn child_of(pidfd: OwnedFd) -> SysResult<Child> {
     pid.map(|pid| Child { pid, pidfd }).ok_or_else(|| SysError::new("read", path, Errno::ESRCH))
 }
 
+/// pidfd_open(2) of a child of the caller. As long as it is not waited for, its pid is its own.
+pub fn open_child(pid: u32) -> SysResult<Child> {
+    // SAFETY: only integers are passed; the result is a new descriptor or -1.
+    let raw = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }, "pidfd_open", pid)?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    child_of(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+}
+
 /// pidfd_send_signal(2); a process that has ended (`ESRCH`) counts as done. `signal` may be a real-time signal.
 pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
     // SAFETY: only integers and NULL are passed.

@@ -1,0 +1,254 @@
+//! Processes that are started in a running container: `podshim exec`, exec probes and hooks. One protocol serves both; they
+//! differ in who hears of the end.
+
+use super::pod::Supervisor;
+use super::poll::{Source, Token};
+use super::slot::{Stage, reborn};
+use crate::control::Reply;
+use crate::error::{Kind, failure};
+use crate::lifecycle::Task;
+use crate::runtime::{self, FailureKind, FromInit, NamespaceKind, PidNamespace, Seen, StepFailure};
+use crate::sys::process::{self, Child, Ended, TerminalSize};
+use anyhow::{Context, Result};
+use oci_spec::runtime::Spec;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A process that was started for a container.
+pub(super) struct Exec {
+    container: usize,
+    purpose: Purpose,
+    child: Child,
+    exit_token: Token,
+    hand_off: Option<(Token, OwnedFd)>,
+    stage: Stage,
+    /// `child` is the process that executes the command, not the one that makes it.
+    is_born: bool,
+}
+
+/// Who waits for its end.
+pub(super) enum Purpose {
+    /// A client.
+    Client {
+        /// Its connection.
+        id: u64,
+        /// The size of the terminal that it asked for.
+        terminal: Option<TerminalSize>,
+        /// The terminal; waits for execve(2) to succeed before it goes to the client.
+        master: Option<OwnedFd>,
+    },
+    /// A probe or a hook.
+    Task(Task),
+    /// Nobody any more: the task was given up. It is only reaped.
+    GivenUp(Task),
+}
+
+/// How such a process ended.
+pub(super) enum End {
+    /// It ran.
+    Ended(Ended),
+    /// It could not be started.
+    Failed(StepFailure),
+    /// It was killed before it was started.
+    NotStarted,
+}
+
+/// A command for a container.
+pub(super) struct Command {
+    pub(super) container: usize,
+    pub(super) arguments: Vec<String>,
+    pub(super) stdio: [OwnedFd; 3],
+    pub(super) purpose: Purpose,
+}
+
+impl Exec {
+    /// A process that needs no hand-off: it runs already.
+    pub(super) fn running(container: usize, task: Task, child: Child, exit_token: Token) -> Exec {
+        let (purpose, stage) = (Purpose::Task(task), Stage::Running);
+        Exec { container, purpose, child, exit_token, hand_off: None, stage, is_born: true }
+    }
+
+    fn fail(&mut self, message: String) -> Result<()> {
+        self.stage = Stage::Failed(StepFailure { step: "hand-off".into(), message, kind: FailureKind::Setup });
+        self.kill()
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&self) -> Result<()> {
+        Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
+    }
+
+    /// Nobody waits for it any more: it is killed, but not before it is born. The process that makes it may have done so
+    /// already and be about to tell us; killed before that, it would leave a child that nobody reaps.
+    pub(super) fn give_up(&mut self) -> Result<()> {
+        if let Purpose::Task(task) = self.purpose {
+            self.purpose = Purpose::GivenUp(task);
+        }
+        if self.is_born { self.kill() } else { Ok(()) }
+    }
+
+    fn is_given_up(&self) -> bool {
+        matches!(self.purpose, Purpose::GivenUp(_))
+    }
+
+    /// Whether it is what is left of an earlier run of a container's task.
+    pub(super) fn is_left_of(&self, container: usize, task: Task) -> bool {
+        self.container == container && matches!(self.purpose, Purpose::GivenUp(t) if t == task)
+    }
+}
+
+impl Supervisor {
+    /// Starts a command in a container that runs; its end is an event of the loop.
+    pub(super) fn launch_exec(&mut self, what: Command) -> Result<u64> {
+        let name = &self.pod.record.plan.containers[what.container].name;
+        let path = self.pod.dirs.container_state(name).join("config.json");
+        let mut spec: Spec =
+            crate::store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        let with_terminal = matches!(what.purpose, Purpose::Client { terminal: Some(_), .. });
+        if let Some(process) = spec.process_mut() {
+            process.set_args(Some(what.arguments)).set_terminal(Some(with_terminal));
+        }
+        let steps = runtime::exec_steps(&spec)?;
+        let instance = self.slots[what.container].instance.as_ref().context("the container is not running")?;
+        let mut namespaces = open_namespaces(&instance.child)?;
+        let pid = namespaces.iter().position(|(kind, _)| *kind == NamespaceKind::Pid).map(|at| namespaces.remove(at).1);
+        let starting = self.launcher.launch(runtime::Request {
+            steps: &steps,
+            rootfs: None,
+            binds: Vec::new(),
+            namespaces,
+            pid_namespace: pid.as_ref().map_or(PidNamespace::Inherit, |fd| PidNamespace::Join(fd.as_fd())),
+            cgroup: &instance.cgroup,
+            stdio: what.stdio,
+        })?;
+        let id = self.next_id;
+        self.next_id += 1;
+        let exit_token = self.poll.watch(&starting.child.pidfd, Source::ExecExit(id))?;
+        let hand_off = self.poll.watch(&starting.sync, Source::ExecHandOff(id))?;
+        let exec = Exec {
+            container: what.container,
+            purpose: what.purpose,
+            child: starting.child,
+            exit_token,
+            hand_off: Some((hand_off, starting.sync)),
+            stage: Stage::Creating,
+            is_born: false,
+        };
+        self.execs.insert(id, exec);
+        Ok(id)
+    }
+
+    pub(super) fn exec_hand_off(&mut self, id: u64) -> Result<()> {
+        loop {
+            let Some(exec) = self.execs.get_mut(&id) else { return Ok(()) };
+            let Some((token, socket)) = &exec.hand_off else { return Ok(()) };
+            let seen = match runtime::receive(socket.as_fd()) {
+                Ok(seen) => seen,
+                Err(error) => return exec.fail(error.to_string()),
+            };
+            match seen {
+                Seen::Nothing => return Ok(()),
+                Seen::Message(FromInit::Born, Some(pidfd)) => {
+                    let child = process::child_of(pidfd)?;
+                    self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
+                    exec.child = reborn(&exec.child, child)?;
+                    exec.exit_token = self.poll.watch(&exec.child.pidfd, Source::ExecExit(id))?;
+                    exec.is_born = true;
+                    if exec.is_given_up() {
+                        exec.kill()?;
+                    }
+                }
+                Seen::Message(FromInit::Born, None) => return exec.fail("its process has no pidfd".into()),
+                // What a container cannot have was said when it started.
+                Seen::Message(FromInit::Note { .. }, _) => {}
+                Seen::Message(FromInit::Terminal, sent) => {
+                    if let Purpose::Client { master, .. } = &mut exec.purpose {
+                        *master = sent;
+                    }
+                }
+                Seen::Message(FromInit::Ready, _) if exec.is_given_up() => {}
+                Seen::Message(FromInit::Ready, _) => {
+                    // The container may end at any moment: then the pidfd says so.
+                    let sized = match &exec.purpose {
+                        Purpose::Client { master: Some(master), terminal: Some(size), .. } => {
+                            process::set_terminal_size(master.as_fd(), *size)
+                        }
+                        _ => Ok(()),
+                    };
+                    if sized.and_then(|()| runtime::start(socket.as_fd())).is_ok() {
+                        exec.stage = Stage::Starting;
+                    }
+                }
+                Seen::Message(FromInit::Failed(failure), _) => exec.stage = Stage::Failed(failure),
+                Seen::Closed => {
+                    self.poll.forget(*token, socket.as_fd());
+                    exec.hand_off = None;
+                    if matches!(exec.stage, Stage::Starting) {
+                        exec.stage = Stage::Running;
+                        if let Purpose::Client { id, master, .. } = &mut exec.purpose {
+                            let (client, master) = (*id, master.take());
+                            let lent: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
+                            self.say(client, &Reply::Started, &lent);
+                        }
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    pub(super) fn exec_exited(&mut self, id: u64) -> Result<()> {
+        self.exec_hand_off(id)?;
+        let ended = match self.execs.get(&id) {
+            Some(exec) => process::try_wait(exec.child.pidfd.as_fd())?,
+            None => None,
+        };
+        let Some(ended) = ended else { return Ok(()) };
+        let Some(exec) = self.execs.remove(&id) else { return Ok(()) };
+        self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
+        if let Some((token, socket)) = &exec.hand_off {
+            self.poll.forget(*token, socket.as_fd());
+        }
+        let end = match exec.stage {
+            Stage::Failed(failed) => End::Failed(failed),
+            Stage::Running => End::Ended(ended),
+            Stage::Creating | Stage::Starting => End::NotStarted,
+        };
+        match exec.purpose {
+            Purpose::Client { id, .. } => self.client_exec_ended(id, &end),
+            Purpose::Task(task) => self.task_process_ended(exec.container, task, &end),
+            Purpose::GivenUp(_) => {}
+        }
+        Ok(())
+    }
+
+    fn client_exec_ended(&mut self, client: u64, end: &End) {
+        match end {
+            End::Ended(ended) => self.tell_exit(client, *ended),
+            End::Failed(failed) => self.refuse(client, &exec_error(failed)),
+            End::NotStarted => {
+                self.refuse(client, &failure(Kind::NotReady, "the container ended before the command was started"));
+            }
+        }
+    }
+}
+
+fn exec_error(failed: &StepFailure) -> anyhow::Error {
+    let kind = match failed.kind {
+        FailureKind::CommandNotFound => Kind::CommandNotFound,
+        FailureKind::CommandNotExecutable => Kind::CommandNotExecutable,
+        FailureKind::Setup => Kind::NotReady,
+    };
+    failure(kind, failed.to_string())
+}
+
+/// The namespaces of a running process, which is proven to be still that process after they were opened.
+fn open_namespaces(child: &Child) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+    use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+    let opened = [Network, Ipc, Uts, Cgroup, Pid, Mount]
+        .into_iter()
+        .map(|kind| Ok((kind, runtime::open_namespace(format!("/proc/{}/ns/{}", child.pid, kind.file()))?)))
+        .collect::<Result<_>>();
+    // A child that was not waited for keeps its pid, and nobody but us waits for it.
+    process::send_signal(child.pidfd.as_fd(), 0)?;
+    opened
+}
