@@ -8,8 +8,8 @@ use super::terminal::Interrupts;
 use crate::cgroups;
 use crate::error::{Kind, failure};
 use crate::host::{self, HostFacts};
+use crate::lifecycle::EventType;
 use crate::lifecycle::status::Phase;
-use crate::lifecycle::{EventType, pod_exit_code};
 use crate::manifest::{self, AdmittedPod};
 use crate::paths::Dirs;
 use crate::plan::config::{NetworkMode, PodPlan, PullPolicy};
@@ -240,7 +240,7 @@ fn finish(started: Vec<Started>, ended: Result<Ended>, keep: bool) -> Result<u8>
         if let Ok(Some(report)) = &report
             && code == 0
         {
-            code = pod_exit_code(&report.status);
+            code = one.pod.exit_code(&report.status);
         }
         if let Ok(Some(Report { failure: Some(first), .. })) = report {
             result = Err(failure(first.kind.into(), format!("pod {}: {}", one.pod.full_name(), first.message)));
@@ -301,7 +301,7 @@ fn until_running(pod: &Pod, timeout: Option<Duration>, interrupts: &Interrupts) 
     })?;
     match waited {
         Waited::Found(Phase::Failed) => {
-            let code = pod.report()?.map_or(1, |r| pod_exit_code(&r.status));
+            let code = pod.report()?.map_or(1, |r| pod.exit_code(&r.status));
             Err(failure(Kind::NotReady, format!("pod {} failed, exit code {code}", pod.full_name())))
         }
         Waited::Found(_) => Ok(()),

@@ -28,7 +28,7 @@ mod properties;
 mod tests;
 
 pub use machine::PodState;
-pub use status::{PodStatus, pod_exit_code};
+pub use status::{PodStatus, exit_code_without, pod_exit_code};
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

@@ -22,6 +22,7 @@ impl PodState {
             qos_class: None,
             init_container_statuses: of_kind(ContainerKind::Init),
             container_statuses: of_kind(ContainerKind::App),
+            ephemeral_container_statuses: of_kind(ContainerKind::Ephemeral),
         }
     }
 

@@ -54,6 +54,7 @@ pub(super) struct Supervisor {
     timer: TimerFd,
     said: BTreeSet<String>,
     failure: Option<FirstFailure>,
+    deletion_grace_seconds: Option<i64>,
     over: bool,
     /// Writable layers of ended instances, to be removed.
     pub(super) discarded: Vec<PathBuf>,
@@ -137,6 +138,7 @@ impl Supervisor {
             timer,
             said: BTreeSet::new(),
             failure: None,
+            deletion_grace_seconds: None,
             over: false,
             pod,
         })
@@ -178,7 +180,12 @@ impl Supervisor {
         let mut changed = false;
         while let Some(event) = self.queue.pop_front() {
             changed = true;
-            for action in self.state.step(event, now()) {
+            let (now, deletion) = (now(), self.state.deletion_timestamp());
+            let actions = self.state.step(event, now);
+            if let Some(at) = self.state.deletion_timestamp().filter(|at| Some(*at) != deletion) {
+                self.deletion_grace_seconds = Some(at.0 - Time::from(now.wall).0);
+            }
+            for action in actions {
                 if let Err(error) = self.perform(action.clone()) {
                     self.not_performed(action, &error);
                 }
@@ -359,6 +366,8 @@ impl Supervisor {
         let report = Report {
             status,
             deletion: self.state.deletion_timestamp(),
+            deletion_grace_seconds: self.deletion_grace_seconds,
+            generation: self.pod.record.generation,
             over: self.over,
             failure: self.failure.clone(),
         };
