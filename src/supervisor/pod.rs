@@ -332,7 +332,7 @@ impl Supervisor {
             None => format!("pod/{}", self.pod.record.plan.sandbox.name),
         };
         // A full disk must not end the supervisor: the event is lost, the pod is not.
-        let _ = events::append(&self.pod.dirs, &events::entry(event, object, Time(now().wall.as_secs() as i64)));
+        let _ = events::append(&self.pod.dirs, event, object, Time::from(now().wall));
     }
 
     /// A warning about the pod.
