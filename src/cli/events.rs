@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -139,7 +139,7 @@ fn watch_pod(pod: &Pod, how: Option<Structured>) -> Result<()> {
     notes.about(&pod.dirs.state)?;
     let mut tail = Tail::new(&pod.dirs);
     let mut next = || -> Result<Vec<Event>> {
-        Ok(tail.next()?.into_iter().map(|entry| Event { pod: pod.full_name(), entry }).collect())
+        Ok(tail.read()?.into_iter().map(|entry| Event { pod: pod.full_name(), entry }).collect())
     };
     printer.print(&first(next()?))?;
     let Some(watch) = watch else { return Ok(()) };
@@ -185,11 +185,11 @@ struct Followed {
 fn look(dirs: &Dirs, notes: &Notes, followed: &mut BTreeMap<String, Followed>) -> Result<Vec<Event>> {
     for entry in std::fs::read_dir(dirs.pods()).called("opendir", dirs.pods().display())?.flatten() {
         let uid = entry.file_name().to_string_lossy().into_owned();
-        if !followed.contains_key(&uid) {
-            let pod = dirs.pod(&uid);
+        if let btree_map::Entry::Vacant(vacant) = followed.entry(uid) {
+            let pod = dirs.pod(vacant.key());
             // Before anything is read: what comes later is told.
             notes.about(&pod.state)?;
-            followed.insert(uid, Followed { name: None, tail: Tail::new(&pod) });
+            vacant.insert(Followed { name: None, tail: Tail::new(&pod) });
         }
     }
     let mut events = Vec::new();
@@ -202,7 +202,7 @@ fn look(dirs: &Dirs, notes: &Notes, followed: &mut BTreeMap<String, Followed>) -
         }
         if let Some(name) = &one.name {
             // An unreadable file is of a pod that is being removed.
-            let new = one.tail.next().unwrap_or_default();
+            let new = one.tail.read().unwrap_or_default();
             events.extend(new.into_iter().map(|entry| Event { pod: name.clone(), entry }));
         }
         pod.state.exists()

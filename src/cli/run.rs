@@ -327,7 +327,7 @@ impl<'a> Warnings<'a> {
 
     /// Prints the warnings that are new, on standard error.
     pub(super) fn print(&mut self) -> Result<()> {
-        for entry in self.tail.next()?.iter().filter(|e| e.type_ == EventType::Warning) {
+        for entry in self.tail.read()?.iter().filter(|e| e.type_ == EventType::Warning) {
             anstream::eprintln!(
                 "podshim: {} {}: {}: {}",
                 self.pod.full_name(),

@@ -138,7 +138,7 @@ pub fn merge(entries: Vec<Entry>) -> Vec<Entry> {
 
 /// All events so far, merged.
 pub fn read(pod: &PodDirs) -> Result<Vec<Entry>> {
-    Ok(merge(Tail::new(pod).next()?))
+    Ok(merge(Tail::new(pod).read()?))
 }
 
 /// Reads a pod's events as they come, each line of the file once.
@@ -168,7 +168,7 @@ impl Tail {
     }
 
     /// What is new since the last call. What was compacted before it could be read comes with its count.
-    pub fn next(&mut self) -> SysResult<Vec<Entry>> {
+    pub fn read(&mut self) -> SysResult<Vec<Entry>> {
         let mut entries = Vec::new();
         loop {
             if self.file.is_none() {
@@ -301,17 +301,17 @@ mod tests {
     fn a_tail_gives_each_occurrence_once_whatever_happens_to_the_file() {
         let (_dir, pod) = pod();
         let mut tail = Tail::new(&pod);
-        assert_eq!(tail.next().unwrap(), []);
+        assert_eq!(tail.read().unwrap(), []);
         happens(&pod, "a", 1);
         happens(&pod, "a", 2);
-        assert_eq!(shown(&tail.next().unwrap()), ["a 1 1-1", "a 1 2-2"]);
-        assert_eq!(tail.next().unwrap(), []);
+        assert_eq!(shown(&tail.read().unwrap()), ["a 1 1-1", "a 1 2-2"]);
+        assert_eq!(tail.read().unwrap(), []);
         let mut seen = 0;
         for time in 3..3000 {
             happens(&pod, &format!("{}{}", time % 7, "y".repeat(200)), time);
             // Not after each: the file is replaced between two reads, and what came before and after is all there.
             if time % 5 == 0 || time == 2999 {
-                let new = tail.next().unwrap();
+                let new = tail.read().unwrap();
                 assert!(new.iter().all(|e| e.count == 1), "{:?}", shown(&new));
                 seen += new.len();
             }
@@ -325,11 +325,11 @@ mod tests {
         let (_dir, pod) = pod();
         let mut tail = Tail::new(&pod);
         happens(&pod, "early", 1);
-        assert_eq!(tail.next().unwrap().len(), 1);
+        assert_eq!(tail.read().unwrap().len(), 1);
         for time in 2..5000 {
             happens(&pod, &"z".repeat(400), time);
         }
-        let new = tail.next().unwrap();
+        let new = tail.read().unwrap();
         let total: u64 = new.iter().map(|e| e.count).sum();
         assert!(new.iter().all(|e| e.message != "early"), "what is known is not told again");
         assert!(total >= 4998, "{total}: nothing is lost");
@@ -344,11 +344,11 @@ mod tests {
         let mut file = std::fs::OpenOptions::new().append(true).open(pod.events()).unwrap();
         let mut tail = Tail::new(&pod);
         file.write_all(&line[..20]).unwrap();
-        assert_eq!(tail.next().unwrap().len(), 1);
+        assert_eq!(tail.read().unwrap().len(), 1);
         file.write_all(&line[20..]).unwrap();
-        assert_eq!(tail.next().unwrap().len(), 1);
+        assert_eq!(tail.read().unwrap().len(), 1);
         file.write_all(b"\xff not json\n").unwrap();
-        assert_eq!(tail.next().unwrap().len(), 0);
+        assert_eq!(tail.read().unwrap().len(), 0);
         assert_eq!(read(&pod).unwrap().len(), 1);
     }
 }
