@@ -7,10 +7,10 @@
 use crate::control::RefusedKind;
 use crate::error::{Kind, failure};
 use crate::host;
-use crate::lifecycle::PodStatus;
 use crate::lifecycle::status::Time;
+use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{ImageSpec, PodPlan};
+use crate::plan::config::{ContainerKind, ImageSpec, PodPlan};
 use crate::sys::{Called, SysError};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -39,6 +39,14 @@ pub struct Record {
     pub plan: PodPlan,
     /// Each container's image, in the order of the plan's containers.
     pub images: Vec<ImageSpec>,
+    /// `metadata.generation`: how often the spec was changed in place, from 1 on.
+    #[serde(default = "first_generation")]
+    pub generation: i64,
+}
+
+/// Of a pod that was never changed.
+fn first_generation() -> i64 {
+    1
 }
 
 /// What the supervisor last observed.
@@ -46,8 +54,14 @@ pub struct Record {
 pub struct Report {
     /// The pod's status.
     pub status: PodStatus,
-    /// When it was asked to end.
+    /// When it must be over, since it was asked to end.
     pub deletion: Option<Time>,
+    /// How many seconds it was given for that.
+    #[serde(default)]
+    pub deletion_grace_seconds: Option<i64>,
+    /// The [`Record::generation`] that this is a report on.
+    #[serde(default = "first_generation")]
+    pub generation: i64,
     /// Whether the pod is over and its supervisor gone on purpose.
     pub over: bool,
     /// Why the first start of a container failed, if one did.
@@ -76,6 +90,17 @@ impl Pod {
     /// `namespace/name`
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.record.plan.sandbox.namespace, self.record.plan.sandbox.name)
+    }
+
+    /// The names of its sidecars: init containers with `restartPolicy: Always`.
+    pub fn sidecars(&self) -> Vec<&str> {
+        let sidecars = self.record.plan.containers.iter().filter(|c| c.kind == ContainerKind::Sidecar);
+        sidecars.map(|c| c.name.as_str()).collect()
+    }
+
+    /// The exit code of a command that ran it; the status is its own.
+    pub fn exit_code(&self, status: &PodStatus) -> u8 {
+        exit_code_without(&self.sidecars(), status)
     }
 
     /// The last report; `None` before the first one.
@@ -285,6 +310,7 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Vec<ImageSpec>) -> Result<Reco
         created: Time(created.as_secs() as i64),
         plan,
         images,
+        generation: first_generation(),
     })
 }
 

@@ -26,7 +26,7 @@ struct Shown<'a> {
     follow: Follow,
     /// The first index of its containers among all names.
     offset: usize,
-    warnings: Warnings,
+    warnings: Warnings<'a>,
 }
 
 /// Shows the pods' output until all are over. The first interrupt stops them gracefully, a second one kills.
@@ -48,7 +48,7 @@ pub(super) fn foreground(started: &[Started], interrupts: &Interrupts, timestamp
             Err(error) if kind_of(&error).is_some() => None,
             Err(error) => return Err(error),
         };
-        shown.push(Shown { pod, watch, follow, offset, warnings: Warnings::default() });
+        shown.push(Shown { pod, watch, follow, offset, warnings: Warnings::of(pod) });
     }
     let mut screen = Screen { prefixer: Prefixer::new(&names, colour()), timestamps, gone: false };
     let mut interrupted = None;
@@ -125,7 +125,7 @@ impl Shown<'_> {
             // What fails from here on fails because the pod is being ended.
             return Ok(());
         }
-        self.warnings.print(self.pod)?;
+        self.warnings.print()?;
         // A container that cannot even be started: the pod is given up (and `run` says why).
         if report.failure.is_some() && !report.over {
             let _ = Connection::open(&self.pod.dirs.socket(), &Request::Stop { grace_seconds: Some(0) }, &[]);

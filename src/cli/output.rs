@@ -17,6 +17,11 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
+/// Prints a line; who has closed standard output is an error and no panic.
+pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
 /// Prints rows under a head in kubectl's way: columns three blanks apart, the last one not padded.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();

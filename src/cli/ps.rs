@@ -5,6 +5,7 @@ use super::output::{self, Structured};
 use crate::lifecycle::display::{self, PodView};
 use crate::lifecycle::status::Time;
 use crate::paths::Dirs;
+use crate::plan::config::ContainerKind;
 use crate::store::{self, Pod};
 use anyhow::Result;
 use clap::Args;
@@ -85,16 +86,20 @@ fn row(pod: &Pod, wide: bool) -> Result<Vec<String>> {
     let sandbox = &pod.record.plan.sandbox;
     let mut row = vec![sandbox.namespace.clone(), sandbox.name.clone()];
     let report = pod.report()?;
-    let total = pod.record.plan.containers.len();
+    let sidecars = pod.sidecars();
     match &report {
         Some(report) => {
-            let view = PodView { status: &report.status, deletion: report.deletion, now: now() };
+            let view = PodView { status: &report.status, sidecars: &sidecars, deletion: report.deletion, now: now() };
             let columns = display::columns(view);
             let lost = !report.over && !pod.is_supervised();
             // What the last report says is not so any more when nobody watches.
             row.extend([columns.ready, if lost { "SupervisorGone".into() } else { columns.status }, columns.restarts]);
         }
-        None => row.extend([format!("0/{total}"), "Pending".into(), "0".into()]),
+        None => {
+            let counts = |kind| matches!(kind, ContainerKind::App | ContainerKind::Sidecar);
+            let total = pod.record.plan.containers.iter().filter(|c| counts(c.kind)).count();
+            row.extend([format!("0/{total}"), "Pending".into(), "0".into()]);
+        }
     }
     row.push(display::age(pod.record.created, now()));
     if wide {

@@ -8,8 +8,8 @@ use super::terminal::Interrupts;
 use crate::cgroups;
 use crate::error::{Kind, failure};
 use crate::host::{self, HostFacts};
+use crate::lifecycle::EventType;
 use crate::lifecycle::status::Phase;
-use crate::lifecycle::{EventType, pod_exit_code};
 use crate::manifest::{self, AdmittedPod};
 use crate::paths::Dirs;
 use crate::plan::config::{NetworkMode, PodPlan, PullPolicy};
@@ -240,7 +240,7 @@ fn finish(started: Vec<Started>, ended: Result<Ended>, keep: bool) -> Result<u8>
         if let Ok(Some(report)) = &report
             && code == 0
         {
-            code = pod_exit_code(&report.status);
+            code = one.pod.exit_code(&report.status);
         }
         if let Ok(Some(Report { failure: Some(first), .. })) = report {
             result = Err(failure(first.kind.into(), format!("pod {}: {}", one.pod.full_name(), first.message)));
@@ -291,9 +291,9 @@ fn detached(started: Vec<Started>, args: &RunArgs, interrupts: &Interrupts) -> R
 
 fn until_running(pod: &Pod, timeout: Option<Duration>, interrupts: &Interrupts) -> Result<()> {
     let watch = Watch::open(pod)?;
-    let mut told = Warnings::default();
+    let mut told = Warnings::of(pod);
     let waited = watch.until_or_interrupted(timeout, interrupts, |report| {
-        told.print(pod)?;
+        told.print()?;
         if let Some(first) = &report.failure {
             return Err(failure(first.kind.into(), format!("pod {}: {}", pod.full_name(), first.message)));
         }
@@ -301,7 +301,7 @@ fn until_running(pod: &Pod, timeout: Option<Duration>, interrupts: &Interrupts) 
     })?;
     match waited {
         Waited::Found(Phase::Failed) => {
-            let code = pod.report()?.map_or(1, |r| pod_exit_code(&r.status));
+            let code = pod.report()?.map_or(1, |r| pod.exit_code(&r.status));
             Err(failure(Kind::NotReady, format!("pod {} failed, exit code {code}", pod.full_name())))
         }
         Waited::Found(_) => Ok(()),
@@ -314,25 +314,28 @@ fn until_running(pod: &Pod, timeout: Option<Duration>, interrupts: &Interrupts) 
 }
 
 /// Tells of a pod's warnings as they come.
-#[derive(Default)]
-pub(super) struct Warnings {
-    seen: usize,
+pub(super) struct Warnings<'a> {
+    pod: &'a Pod,
+    tail: events::Tail,
 }
 
-impl Warnings {
+impl<'a> Warnings<'a> {
+    /// From the pod's beginning on.
+    pub(super) fn of(pod: &'a Pod) -> Warnings<'a> {
+        Warnings { pod, tail: events::Tail::new(&pod.dirs) }
+    }
+
     /// Prints the warnings that are new, on standard error.
-    pub(super) fn print(&mut self, pod: &Pod) -> Result<()> {
-        let all = events::read(&pod.dirs)?;
-        for entry in all.iter().skip(self.seen).filter(|e| e.type_ == EventType::Warning) {
+    pub(super) fn print(&mut self) -> Result<()> {
+        for entry in self.tail.read()?.iter().filter(|e| e.type_ == EventType::Warning) {
             anstream::eprintln!(
                 "podshim: {} {}: {}: {}",
-                pod.full_name(),
+                self.pod.full_name(),
                 entry.object,
                 entry.reason,
                 output::escape(&entry.message)
             );
         }
-        self.seen = all.len();
         Ok(())
     }
 }

@@ -2,7 +2,6 @@
 
 use super::follow::{Waited, Watch};
 use crate::error::{Kind, failure, kind_of};
-use crate::lifecycle::pod_exit_code;
 use crate::lifecycle::status::ConditionStatus;
 use crate::paths::Dirs;
 use crate::store::{self, Pod, Report};
@@ -110,7 +109,7 @@ fn timed_out(pod: &Pod) -> anyhow::Error {
 }
 
 fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
-    let code = |report: &Report| report.over.then(|| pod_exit_code(&report.status));
+    let code = |report: &Report| report.over.then(|| pod.exit_code(&report.status));
     let watch = match Watch::open(pod) {
         Ok(watch) => watch,
         Err(error) => {

@@ -8,6 +8,8 @@ use super::status::{ConditionStatus, ContainerStatus, PodStatus, Terminated, Tim
 pub struct PodView<'a> {
     /// The pod's status.
     pub status: &'a PodStatus,
+    /// The names of those init containers that are sidecars (`restartPolicy: Always`), which a status does not say.
+    pub sidecars: &'a [&'a str],
     /// The pod's `metadata.deletionTimestamp`: set while it is being stopped.
     pub deletion: Option<Time>,
     /// The time to which ages are counted.
@@ -17,35 +19,31 @@ pub struct PodView<'a> {
 /// The columns of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
-    /// READY: app containers that are, of how many.
+    /// READY: app containers and sidecars that are, of how many.
     pub ready: String,
     /// STATUS: what a user must know first; the phase if nothing else.
     pub status: String,
-    /// RESTARTS: of the init containers until they are done, then of the app containers; and when the last one was.
+    /// RESTARTS: of the init containers until they are done, then of the sidecars and app containers; and when the last
+    /// one was.
     pub restarts: String,
 }
 
-/// One pod's columns.
+/// One pod's columns. Ephemeral containers count for none of them.
 pub fn columns(pod: PodView<'_>) -> Columns {
     let status = pod.status;
     let mut word = status.phase.as_str().to_owned();
     if !status.reason.is_empty() {
         word.clone_from(&status.reason);
     }
-    let mut restarts = Restarts::default();
-    let mut ready = 0;
-
-    let inits = &status.init_container_statuses;
-    let initializing = inits.iter().enumerate().find_map(|(index, init)| {
-        restarts.add(init);
-        init_word(init).map(|word| word.unwrap_or_else(|| format!("{index}/{}", inits.len())))
-    });
-    if let Some(init) = &initializing {
+    let inits = Inits::of(pod);
+    let Inits { mut ready, mut restarts, .. } = inits;
+    if let Some(init) = &inits.word {
         word = format!("Init:{init}");
     }
 
-    if initializing.is_none() || holds(status, "Initialized") {
-        restarts = Restarts::default();
+    if inits.word.is_none() || holds(status, "Initialized") {
+        restarts = inits.of_sidecars;
+        let mut running = false;
         // kubectl goes through them backwards, in a kubelet's order, which is by name: the first name's word wins.
         let mut by_name: Vec<&ContainerStatus> = status.container_statuses.iter().collect();
         by_name.sort_by(|a, b| b.name.cmp(&a.name));
@@ -57,9 +55,10 @@ pub fn columns(pod: PodView<'_>) -> Columns {
                 word = ended_word(ended);
             } else if app.ready && app.state.running.is_some() {
                 ready += 1;
+                running = true;
             }
         }
-        if word == "Completed" && ready > 0 {
+        if word == "Completed" && running {
             word = if holds(status, "Ready") { "Running" } else { "NotReady" }.to_owned();
         }
     }
@@ -67,22 +66,64 @@ pub fn columns(pod: PodView<'_>) -> Columns {
     if pod.deletion.is_some() && !status.phase.is_terminal() {
         word = "Terminating".to_owned();
     }
+    let sidecars = status.init_container_statuses.iter().filter(|init| pod.is_sidecar(init)).count();
     Columns {
-        ready: format!("{ready}/{}", status.container_statuses.len()),
+        ready: format!("{ready}/{}", status.container_statuses.len() + sidecars),
         status: word,
         restarts: restarts.column(pod.now),
     }
 }
 
-/// What an init container says of the pod: `None` if it is done, `Some(None)` if only how far the sequence has come.
-fn init_word(init: &ContainerStatus) -> Option<Option<String>> {
-    match (&init.state.terminated, &init.state.waiting) {
-        (Some(ended), _) if ended.exit_code == 0 => None,
-        (Some(ended), _) => Some(Some(ended_word(ended))),
-        (None, Some(waiting)) if !["", "PodInitializing"].contains(&waiting.reason.as_str()) => {
-            Some(Some(waiting.reason.clone()))
+impl PodView<'_> {
+    fn is_sidecar(&self, container: &ContainerStatus) -> bool {
+        self.sidecars.contains(&container.name.as_str())
+    }
+}
+
+/// What the init containers and sidecars say, gone through in their order up to the first one that is not done.
+struct Inits {
+    /// Why the initialisation has not come further; `None` if it is over.
+    word: Option<String>,
+    /// Sidecars that are ready.
+    ready: usize,
+    /// All restarts.
+    restarts: Restarts,
+    /// Those of sidecars.
+    of_sidecars: Restarts,
+}
+
+impl Inits {
+    fn of(pod: PodView<'_>) -> Inits {
+        let all = &pod.status.init_container_statuses;
+        let mut inits = Inits { word: None, ready: 0, restarts: Restarts::default(), of_sidecars: Restarts::default() };
+        for (index, init) in all.iter().enumerate() {
+            let is_sidecar = pod.is_sidecar(init);
+            inits.restarts.add(init);
+            if is_sidecar {
+                inits.of_sidecars.add(init);
+            }
+            if init.state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0) {
+                continue;
+            }
+            if is_sidecar && init.started {
+                inits.ready += usize::from(init.ready);
+                continue;
+            }
+            inits.word = Some(init_word(init).unwrap_or_else(|| format!("{index}/{}", all.len())));
+            break;
         }
-        _ => Some(None),
+        inits
+    }
+}
+
+/// What an init container that is not done says of the pod; `None` if only how far the sequence has come.
+fn init_word(init: &ContainerStatus) -> Option<String> {
+    match (&init.state.terminated, &init.state.waiting) {
+        (Some(ended), _) => Some(ended_word(ended)),
+        (None, Some(waiting)) if !["", "PodInitializing"].contains(&waiting.reason.as_str()) => {
+            Some(waiting.reason.clone())
+        }
+        _ => None,
     }
 }
 
@@ -98,7 +139,7 @@ fn holds(status: &PodStatus, condition: &str) -> bool {
     status.conditions.iter().any(|c| c.type_ == condition && c.status == ConditionStatus::True)
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Restarts {
     count: u32,
     last: Option<Time>,
@@ -155,7 +196,8 @@ mod tests {
 
     const NOW: Time = Time(1_000_000);
 
-    /// `name state [restarts]`, where a state is `run`, `unready`, `wait:<reason>`, `exit:<code>[:<reason>]` or `sig:<n>`; a
+    /// `name state [restarts]`, where a state is `run`, `unready`, `starting` (runs, its startup
+    /// probe has not succeeded), `wait:<reason>`, `exit:<code>[:<reason>]` or `sig:<n>`; a
     /// restarted container ended 10 s ago.
     fn container(text: &str) -> ContainerStatus {
         let mut words = text.split(' ');
@@ -169,7 +211,7 @@ mod tests {
         let mut now = ContainerState::default();
         let parts: Vec<&str> = state.split(':').collect();
         match parts[..] {
-            ["run" | "unready"] => now.running = Some(Running { started_at: NOW }),
+            ["run" | "unready" | "starting"] => now.running = Some(Running { started_at: NOW }),
             ["wait", reason] => now.waiting = Some(Waiting { reason: reason.into(), message: String::new() }),
             ["exit", code] => now.terminated = ended(code.parse().unwrap(), None, ""),
             ["exit", code, reason] => now.terminated = ended(code.parse().unwrap(), None, reason),
@@ -180,7 +222,7 @@ mod tests {
         ContainerStatus {
             name: name.into(),
             ready: state == "run" || state.starts_with("exit:0"),
-            started: now.running.is_some(),
+            started: now.running.is_some() && state != "starting",
             state: now,
             last_state: ContainerState { terminated: last, ..ContainerState::default() },
             restart_count,
@@ -214,8 +256,13 @@ mod tests {
             qos_class: None,
             init_container_statuses,
             container_statuses,
-            ephemeral_container_statuses: vec![],
+            ephemeral_container_statuses: vec![container("debugger wait:ErrImagePull 9")],
         }
+    }
+
+    /// In all tests, init containers whose name begins with `s` are sidecars.
+    fn view(status: &PodStatus) -> PodView<'_> {
+        PodView { status, sidecars: &["s", "s2"], deletion: None, now: NOW }
     }
 
     #[test]
@@ -259,8 +306,63 @@ mod tests {
         ];
         for (phase, inits, apps, expected) in rows {
             let status = pod(*phase, inits, apps);
-            let Columns { ready, status, restarts } = columns(PodView { status: &status, deletion: None, now: NOW });
+            let Columns { ready, status, restarts } = columns(view(&status));
             assert_eq!(format!("{ready} {status} {restarts}"), *expected, "{phase:?} {inits:?} {apps:?}");
+        }
+    }
+
+    #[test]
+    fn sidecars_count_as_kubectl_counts_them() {
+        use Phase::{Failed, Pending, Running, Succeeded};
+        const WAITS: &[&str] = &["a wait:PodInitializing"];
+        type Row<'a> = (&'a str, Phase, &'a [&'a str], &'a [&'a str], &'a str);
+        let rows: &[Row] = &[
+            ("it waits for its turn", Pending, &["s wait:PodInitializing"], WAITS, "0/2 Init:0/1 0"),
+            ("its startup probe has not succeeded", Pending, &["s starting"], WAITS, "0/2 Init:0/1 0"),
+            ("started, not ready, the next one's turn", Pending, &["s unready", "i run"], WAITS, "0/2 Init:1/2 0"),
+            ("ready while the next one runs", Pending, &["s run", "i run"], WAITS, "1/2 Init:1/2 0"),
+            (
+                "it crashes before the next one",
+                Pending,
+                &["s wait:CrashLoopBackOff 2", "i run"],
+                WAITS,
+                "0/2 Init:CrashLoopBackOff 2 (10s ago)",
+            ),
+            (
+                "its restarts and an init container's",
+                Pending,
+                &["s run 2", "i run 1"],
+                WAITS,
+                "1/2 Init:1/2 3 (10s ago)",
+            ),
+            ("all is well", Running, &["s run", "s2 run"], &["a run"], "3/3 Running 0"),
+            ("one is not ready", Running, &["s run", "s2 unready"], &["a run"], "2/3 Running 0"),
+            (
+                "after the initialisation only its own restarts count",
+                Running,
+                &["i exit:0:Completed 4", "s run 1"],
+                &["a run 2"],
+                "2/2 Running 3 (10s ago)",
+            ),
+            (
+                "it crashes later: the pod is initialised",
+                Running,
+                &["s wait:CrashLoopBackOff 3"],
+                &["a run"],
+                "1/2 Init:CrashLoopBackOff 3 (10s ago)",
+            ),
+            ("the app is done, it is not", Running, &["s run"], &["a exit:0:Completed"], "1/2 Completed 0"),
+            ("both are done", Succeeded, &["s exit:0:Completed"], &["a exit:0:Completed"], "0/2 Completed 0"),
+            ("it was killed at the end", Succeeded, &["s exit:137:Error"], &["a exit:0:Completed"], "0/2 Completed 0"),
+            ("the app failed", Failed, &["s exit:137:Error"], &["a exit:2:Error"], "0/2 Error 0"),
+        ];
+        for (name, phase, inits, apps, expected) in rows {
+            let mut status = pod(*phase, inits, apps);
+            // Initialised is a pod whose app containers have started.
+            let initialized = apps != &WAITS;
+            status.conditions[0].status = if initialized { ConditionStatus::True } else { ConditionStatus::False };
+            let Columns { ready, status, restarts } = columns(view(&status));
+            assert_eq!(format!("{ready} {status} {restarts}"), *expected, "{name}");
         }
     }
 
@@ -270,7 +372,7 @@ mod tests {
             [(Phase::Running, "a run", "Terminating"), (Phase::Failed, "a exit:143:Error", "Error")]
         {
             let status = pod(phase, &[], &[app]);
-            assert_eq!(columns(PodView { status: &status, deletion: Some(NOW), now: NOW }).status, expected);
+            assert_eq!(columns(PodView { deletion: Some(NOW), ..view(&status) }).status, expected);
         }
     }
 
@@ -278,7 +380,7 @@ mod tests {
     fn the_reason_of_the_pod_stands_before_its_phase() {
         let mut status = pod(Phase::Failed, &[], &[]);
         status.reason = "DeadlineExceeded".into();
-        assert_eq!(columns(PodView { status: &status, deletion: None, now: NOW }).status, "DeadlineExceeded");
+        assert_eq!(columns(view(&status)).status, "DeadlineExceeded");
     }
 
     #[test]

@@ -39,7 +39,7 @@ mod tests;
 
 pub use machine::PodState;
 pub use report::OWN_CONDITIONS;
-pub use status::{PodStatus, pod_exit_code};
+pub use status::{PodStatus, exit_code_without, pod_exit_code};
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;

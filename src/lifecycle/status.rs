@@ -236,6 +236,9 @@ pub struct Terminated {
 ///
 /// An init container that was OOM-killed although it exited 0 counts as 137. Codes over 255 become 255. A pod which failed
 /// without a failed container (stopped while it was being initialised), or which has not ended, gives 1.
+///
+/// A status does not say which init containers are sidecars, whose codes do not count: a caller whose pod has some asks
+/// [`exit_code_without`].
 pub fn pod_exit_code(status: &PodStatus) -> u8 {
     if status.phase == Phase::Succeeded {
         return 0;
@@ -249,5 +252,50 @@ pub fn pod_exit_code(status: &PodStatus) -> u8 {
     match init.chain(app).find(|code| *code != 0) {
         Some(code) if status.phase == Phase::Failed => u8::try_from(code).unwrap_or(255),
         _ => 1,
+    }
+}
+
+/// [`pod_exit_code`], where the init containers of these names are sidecars: whatever they end with does not count
+/// (pod-api.md §3).
+pub fn exit_code_without(sidecars: &[&str], status: &PodStatus) -> u8 {
+    let mut status = status.clone();
+    status.init_container_statuses.retain(|init| !sidecars.contains(&init.name.as_str()));
+    pod_exit_code(&status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s3_a_sidecars_exit_code_is_not_the_pods() {
+        let ended = |name: &str, exit_code, reason: &str| {
+            let terminated = serde_json::json!({ "exitCode": exit_code, "reason": reason });
+            serde_json::json!({ "name": name, "ready": false, "restartCount": 0, "image": "", "started": false,
+                "state": { "terminated": terminated } })
+        };
+        let status = |phase: &str, inits: [serde_json::Value; 2], app: serde_json::Value| -> PodStatus {
+            serde_json::from_value(serde_json::json!({ "phase": phase, "initContainerStatuses": inits,
+                "containerStatuses": [app], "ephemeralContainerStatuses": [ended("debugger", 9, "Error")] }))
+            .unwrap()
+        };
+        let side = || ended("side", 137, "OOMKilled");
+        let rows = [
+            (
+                "an app container failed",
+                status("Failed", [side(), ended("i", 0, "Completed")], ended("a", 3, "Error")),
+                3,
+            ),
+            ("an init container failed", status("Failed", [side(), ended("i", 4, "Error")], ended("a", 0, "")), 4),
+            (
+                "only the sidecar failed",
+                status("Succeeded", [side(), ended("i", 0, "Completed")], ended("a", 0, "")),
+                0,
+            ),
+            ("nobody else failed", status("Failed", [side(), ended("i", 0, "Completed")], ended("a", 0, "")), 1),
+        ];
+        for (name, status, expected) in rows {
+            assert_eq!(exit_code_without(&["side"], &status), expected, "{name}");
+        }
     }
 }

@@ -58,6 +58,7 @@ pub(super) struct Supervisor {
     timer: TimerFd,
     said: BTreeSet<String>,
     failure: Option<FirstFailure>,
+    deletion_grace_seconds: Option<i64>,
     over: bool,
     /// Writable layers of ended instances, to be removed.
     pub(super) discarded: Vec<PathBuf>,
@@ -142,6 +143,7 @@ impl Supervisor {
             timer,
             said: BTreeSet::new(),
             failure: None,
+            deletion_grace_seconds: None,
             over: false,
             pod,
         })
@@ -187,7 +189,12 @@ impl Supervisor {
         let mut changed = false;
         while let Some(event) = self.queue.pop_front() {
             changed = true;
-            for action in self.state.step(event, now()) {
+            let (now, deletion) = (now(), self.state.deletion_timestamp());
+            let actions = self.state.step(event, now);
+            if let Some(at) = self.state.deletion_timestamp().filter(|at| Some(*at) != deletion) {
+                self.deletion_grace_seconds = Some(at.0 - Time::from(now.wall).0);
+            }
+            for action in actions {
                 if let Err(error) = self.perform(action.clone()) {
                     self.not_performed(action, &error);
                 }
@@ -335,7 +342,7 @@ impl Supervisor {
             None => format!("pod/{}", self.pod.record.plan.sandbox.name),
         };
         // A full disk must not end the supervisor: the event is lost, the pod is not.
-        let _ = events::append(&self.pod.dirs, &events::entry(event, object, Time(now().wall.as_secs() as i64)));
+        let _ = events::append(&self.pod.dirs, event, object, Time::from(now().wall));
     }
 
     /// A warning about the pod.
@@ -369,6 +376,8 @@ impl Supervisor {
         let report = Report {
             status,
             deletion: self.state.deletion_timestamp(),
+            deletion_grace_seconds: self.deletion_grace_seconds,
+            generation: self.pod.record.generation,
             over: self.over,
             failure: self.failure.clone(),
         };
