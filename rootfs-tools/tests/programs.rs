@@ -134,3 +134,37 @@ fn a_listener_answers_and_syscalls_are_told_apart() {
     assert_eq!(results["getpid"]["name"], "OK");
     assert!(results.as_object().unwrap().len() > 40);
 }
+
+#[test]
+fn facts_answers_http_as_a_file_says_and_notes_signals() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, answer) = (dir.path().join("log"), dir.path().join("answer"));
+    let entries = || -> Vec<Value> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let (log_path, answer_path) = (log.to_str().unwrap(), answer.to_str().unwrap());
+    let mut server = start(FACTS, &["http", "0", "--log", log_path, "--answer", answer_path, "--after", "1"], &[]);
+    let address = line(&mut server).trim().replace("listening on 0.0.0.0", "127.0.0.1");
+    let ask = |target: &str| -> String {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        std::io::Write::write_all(&mut stream, format!("GET {target} HTTP/1.1\r\nX-A: b\r\n\r\n").as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!([ask("/"), ask("/"), ask("/code/418")], ["503", "200", "418"]);
+    fs::write(&answer, "500\n").unwrap();
+    assert_eq!(ask("/x"), "500");
+    assert_eq!(entries()[3]["headers"][0], serde_json::json!(["X-A", "b"]));
+    signal(&server, "TERM");
+    assert!(server.wait().unwrap().success());
+    let mut trap = start(FACTS, &["trap", "9", "--signal", "USR1", "--log", log_path, "--as", "me"], &[]);
+    assert!(line(&mut trap).contains("ready"));
+    signal(&trap, "TERM");
+    until("TERM is noted", || entries().iter().any(|e| e["what"] == "got TERM"));
+    signal(&trap, "USR1");
+    assert_eq!(trap.wait().unwrap().code(), Some(9));
+    let said: Vec<_> = entries().iter().filter(|e| e["who"] == "me").map(|e| e["what"].clone()).collect();
+    assert_eq!(said, ["ready", "got TERM", "got USR1", "ends"]);
+}

@@ -108,6 +108,11 @@ pub(crate) fn pod(name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": spec })
 }
 
+/// A container of busybox that runs a script.
+pub(crate) fn shell(name: &str, script: &str) -> Value {
+    json!({ "name": name, "image": "busybox:1.28", "command": ["sh", "-c", script] })
+}
+
 /// A container of the facts image with these arguments.
 pub(crate) fn facts(name: &str, args: &[&str]) -> Value {
     json!({ "name": name, "image": FACTS, "args": args })
@@ -289,6 +294,43 @@ impl Host {
         let of = |kind: &str| status[kind].as_array().cloned().unwrap_or_default();
         let mut all = of("initContainerStatuses").into_iter().chain(of("containerStatuses"));
         all.find(|c| c["name"] == container).unwrap_or_else(|| panic!("no {container} in {status}"))
+    }
+
+    /// A container's status once it is as `fine` says.
+    #[track_caller]
+    pub(crate) fn until_status(&self, pod: &str, container: &str, what: &str, fine: impl Fn(&Value) -> bool) -> Value {
+        until(&format!("{pod}/{container}: {what}"), || Some(self.status(pod, container)).filter(|status| fine(status)))
+    }
+
+    /// A condition of a pod; null if it has none of this type.
+    #[track_caller]
+    pub(crate) fn condition(&self, pod: &str, type_: &str) -> Value {
+        let all = self.inspect(pod)["status"]["conditions"].clone();
+        let found = all.as_array().into_iter().flatten().find(|c| c["type"] == type_);
+        found.cloned().unwrap_or(Value::Null)
+    }
+
+    /// Waits until a condition has this status: the condition.
+    #[track_caller]
+    pub(crate) fn until_condition(&self, pod: &str, type_: &str, status: &str) -> Value {
+        until(&format!("{type_}={status} of {pod}"), || {
+            Some(self.condition(pod, type_)).filter(|condition| condition["status"] == status)
+        })
+    }
+
+    /// The events of a pod with this reason.
+    #[track_caller]
+    pub(crate) fn events(&self, pod: &str, reason: &str) -> Vec<Value> {
+        let all: Value = serde_json::from_str(&self.ok(&["events", pod, "-o", "json"])).unwrap();
+        let items = all.get("items").unwrap_or(&all).as_array().cloned().unwrap_or_default();
+        items.into_iter().filter(|event| event["reason"] == reason).collect()
+    }
+
+    /// Waits for an event with this reason and these words in its message: the event.
+    #[track_caller]
+    pub(crate) fn until_event(&self, pod: &str, reason: &str, words: &str) -> Value {
+        let has = |event: &Value| event["message"].as_str().is_some_and(|message| message.contains(words));
+        until(&format!("{reason} {words:?} of {pod}"), || self.events(pod, reason).into_iter().find(has))
     }
 
     /// READY, STATUS and RESTARTS of a pod as `ps` prints them.

@@ -1,15 +1,11 @@
 //! Each verb, as a user types it.
 
-use crate::harness::{FACTS, Host, Live, facts, pod, until, with};
+use crate::harness::{FACTS, Host, Live, facts, pod, shell, until, with};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-fn shell(name: &str, script: &str) -> Value {
-    json!({ "name": name, "image": "busybox", "command": ["sh", "-c", script] })
-}
 
 #[test]
 fn ps_and_inspect_show_a_pod_in_every_format() {

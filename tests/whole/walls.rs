@@ -1,13 +1,9 @@
 //! What a container or a client does to get out, to look in, or to bring the supervisor down.
 
-use crate::harness::{Host, facts, pod, until};
+use crate::harness::{Host, facts, pod, shell, until};
 use serde_json::{Value, json};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
-
-fn shell(name: &str, script: &str) -> Value {
-    json!({ "name": name, "image": "busybox:1.28", "command": ["sh", "-c", script] })
-}
 
 fn tracer(name: &str, script: &str) -> Value {
     let mut container = shell(name, script);

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use serde_json::json;
+
+use super::journal::Journal;
 use super::{print, sys};
 use crate::sys::Signals;
 
@@ -53,6 +56,63 @@ pub(super) fn trap_term(code: u8) -> Result<u8> {
     print("ready\n")?;
     let name = if signals.wait()? == libc::SIGTERM { "TERM" } else { "INT" };
     print(&format!("got {name}\n"))?;
+    Ok(code)
+}
+
+/// What to do about a signal.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Trap<'a> {
+    /// Its name without SIG, or its number.
+    pub(super) signal: &'a str,
+    /// How long to go on.
+    pub(super) wait: Duration,
+    /// The exit code.
+    pub(super) code: u8,
+}
+
+const SIGNALS: [(&str, i32); 8] = [
+    ("TERM", libc::SIGTERM),
+    ("INT", libc::SIGINT),
+    ("HUP", libc::SIGHUP),
+    ("QUIT", libc::SIGQUIT),
+    ("USR1", libc::SIGUSR1),
+    ("USR2", libc::SIGUSR2),
+    ("WINCH", libc::SIGWINCH),
+    ("PWR", libc::SIGPWR),
+];
+
+/// All these signals are noted, but only the named one makes it end.
+pub(super) fn trap(trap: &Trap<'_>, journal: &Journal) -> Result<u8> {
+    let known = SIGNALS.iter().find(|(name, _)| *name == trap.signal).map(|(_, number)| *number);
+    let wanted = match known {
+        Some(number) => number,
+        None => trap.signal.parse().ok().with_context(|| format!("--signal: {:?} is not known", trap.signal))?,
+    };
+    let all: Vec<i32> = SIGNALS.iter().map(|(_, number)| *number).chain([wanted]).collect();
+    let signals = Signals::block(&all)?;
+    journal.write(json!({ "what": "ready" }))?;
+    loop {
+        let signal = signals.wait()?;
+        let name = SIGNALS.iter().find(|(_, number)| *number == signal).map(|(name, _)| (*name).to_owned());
+        journal.write(json!({ "what": format!("got {}", name.unwrap_or_else(|| signal.to_string())) }))?;
+        if signal == wanted {
+            break;
+        }
+    }
+    thread::sleep(trap.wait);
+    journal.write(json!({ "what": "ends" }))?;
+    Ok(trap.code)
+}
+
+/// The kernel kills a child that takes too much; where it kills the whole cgroup at once, that is this process's end too.
+pub(super) fn alloc_child(mib: usize, code: u8) -> Result<u8> {
+    let child = sys::spawn(|| {
+        let held: Vec<Vec<u8>> = (0..mib).map(|_| black_box(vec![0xa5_u8; 1 << 20])).collect();
+        black_box(&held);
+        0
+    });
+    let status = sys::wait(child.context("fork")?).context("waiting for the child")?;
+    print(&format!("the child ended: {status}\n"))?;
     Ok(code)
 }
 

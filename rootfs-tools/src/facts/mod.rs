@@ -1,5 +1,6 @@
 //! The `facts` program: the whole content of an image, for tests. It tells what a process in a container sees, as JSON,
-//! and does what a test asks of a container: end with a code, ignore TERM, take memory, fork, listen, answer DNS.
+//! and does what a test asks of a container: end with a code, ignore TERM, take memory, fork, listen, answer DNS, HTTP
+//! and gRPC health checks.
 //!
 //! Without a subcommand it prints one JSON object; words that are no subcommand only show up in its `args`.
 
@@ -9,13 +10,18 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use journal::{Answers, Journal};
+use serde_json::json;
 
 mod act;
 mod dns;
+mod health;
+mod journal;
 mod net;
 mod probe;
 mod report;
 mod sys;
+mod web;
 
 /// What `facts help` prints.
 const USAGE: &str = "facts [--file=PATH|--list=DIR|--stat=PATH|--sysctl=NAME]...   one JSON object of what is seen
@@ -23,17 +29,27 @@ facts exit N                          end with code N
 facts sleep [SECONDS]                 end with 0 after SECONDS (never, without), or on TERM
 facts ignore-term                     say \"ready\", ignore TERM, live until KILL
 facts trap-term N                     say \"ready\", on TERM say \"got TERM\" and end with code N
+facts trap CODE [--signal NAME] [--wait MS]   note \"ready\", signals, \"ends\"; the named one (TERM) is its end after MS
 facts alloc MIB                       touch so much memory, say \"allocated\", live until TERM
+facts alloc-child MIB CODE            a child touches so much memory; say how it ended, then end with CODE
 facts fork N [--hold]                 start N children, say how many; with --hold live until TERM
 facts zombies N [--orphans]           leave N dead children (or grandchildren, for pid 1), live until TERM
 facts listen PORT [REPLY] [--bind ADDR]           answer each TCP connection with a line, until TERM
 facts connect HOST PORT [--for SECONDS]           print what it gets; try again for SECONDS
 facts dns [NAME=IP]... [--bind ADDR:PORT] [--records FILE]   answer A queries over UDP, until TERM
+facts http PORT [--answer FILE] [--after N]       answer GET; each request is noted; see below
+facts grpc PORT [--answer FILE] [--after N]       answer grpc.health.v1.Health/Check; each one is noted
+facts note TEXT                       note a text
 facts write|append PATH TEXT          write TEXT as it is
 facts read PATH                       print a file
 facts spam LINES LEN                  print LINES numbered lines of LEN bytes
 facts syscalls                        try what a seccomp profile must deny; JSON of errno by name
 facts wait-file PATH [--for SECONDS]  end with 0 when PATH is there, 1 when the time is over
+
+What is noted is a JSON object a line with `uptime`, in seconds, on stdout and at the end of --log FILE; --as NAME adds `who`.
+http: /code/N is answered with N, /to?URL with 302 to URL, /hop/N with 302 to /hop/N-1, /slow/MS after so long; all else with
+what the --answer file says (\"503\", \"302 /x\"; 200 without), but 503 to the first --after N requests.
+grpc: the --answer file holds the status (NOT_SERVING; SERVING without), NOT_SERVING to the first N; the services are \"\" and \"known\".
 ";
 
 /// Runs the program with the arguments after its name: its exit code.
@@ -50,6 +66,11 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "sleep" => act::sleep(rest.opt_number(0)?.map(Duration::from_secs)),
         "ignore-term" => act::ignore_term(),
         "trap-term" => act::trap_term(rest.number(0, "N")?),
+        "trap" => act::trap(&trap_of(&rest)?, &rest.journal()?),
+        "note" => rest.journal()?.write(json!({ "what": rest.need(0, "TEXT")? })).map(|()| 0),
+        "alloc-child" => act::alloc_child(rest.number(0, "MIB")?, rest.number(1, "CODE")?),
+        "http" => web::serve(rest.number(0, "PORT")?, rest.answers()?, rest.journal()?),
+        "grpc" => health::serve(rest.number(0, "PORT")?, rest.answers()?, rest.journal()?),
         "alloc" => act::alloc(rest.number(0, "MIB")?),
         "fork" => act::fork(rest.number(0, "N")?, rest.flag("--hold")),
         "zombies" => act::zombies(rest.number(0, "N")?, rest.flag("--orphans")),
@@ -74,6 +95,15 @@ pub fn main(args: &[OsString]) -> Result<u8> {
     }
 }
 
+fn trap_of<'a>(words: &Words<'a>) -> Result<act::Trap<'a>> {
+    let wait = words.option("--wait")?.map_or(Ok(0), str::parse).context("--wait: not a number of milliseconds")?;
+    Ok(act::Trap {
+        signal: words.option("--signal")?.unwrap_or("TERM"),
+        wait: Duration::from_millis(wait),
+        code: words.number(0, "CODE")?,
+    })
+}
+
 fn print_report(words: &[String]) -> Result<u8> {
     print(&format!("{}\n", report::report(words)?))?;
     Ok(0)
@@ -91,7 +121,7 @@ struct Words<'a> {
 }
 
 /// Options that take a value.
-const VALUED: &[&str] = &["--for", "--bind", "--records"];
+const VALUED: &[&str] = &["--after", "--answer", "--as", "--bind", "--for", "--log", "--records", "--signal", "--wait"];
 
 impl<'a> Words<'a> {
     fn new(all: &'a [String]) -> Self {
@@ -140,6 +170,15 @@ impl<'a> Words<'a> {
                 None => bail!("{name} needs a value; see `facts help`"),
             },
         }
+    }
+
+    fn journal(&self) -> Result<Journal> {
+        Journal::open(self.option("--log")?, self.option("--as")?)
+    }
+
+    fn answers(&self) -> Result<Answers> {
+        let after = self.option("--after")?.map_or(Ok(0), str::parse).context("--after: not a number")?;
+        Ok(Answers::new(self.option("--answer")?, after))
     }
 
     fn seconds(&self, name: &str) -> Result<Option<Duration>> {

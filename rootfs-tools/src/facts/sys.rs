@@ -122,6 +122,16 @@ fn address(entry: &libc::ifaddrs) -> Option<String> {
     Some(format!("{ip}/{ones}"))
 }
 
+/// Seconds since the machine's start, as in /proc/uptime, but exact: the same for all processes of the machine.
+pub(super) fn uptime() -> io::Result<f64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) })?;
+    let time =
+        std::time::Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0));
+    Ok(time.as_secs_f64())
+}
+
 /// Ignores TERM from now on.
 pub(super) fn ignore_term() {
     // SAFETY: SIG_IGN is a valid action; no handler runs.
