@@ -47,7 +47,7 @@ enum Stage {
 #[derive(Debug)]
 pub enum Begun {
     /// The socket is to be watched.
-    Waiting(Attempt),
+    Waiting(Box<Attempt>),
     /// It is over already.
     Done(Outcome),
 }
@@ -87,7 +87,7 @@ impl Attempt {
         match net::connect(socket.as_fd(), address) {
             // The sandbox of a test may connect at once; the loop sees it as writable at once, too.
             Ok(()) | Err(Errno::EINPROGRESS) => {
-                Ok(Begun::Waiting(Attempt { request, address, socket, stage: Stage::Connecting }))
+                Ok(Begun::Waiting(Box::new(Attempt { request, address, socket, stage: Stage::Connecting })))
             }
             Err(errno) => Ok(Begun::Done(refused(&request, address, errno))),
         }
@@ -171,7 +171,7 @@ impl Attempt {
         }
         match Attempt::begin(request, network)? {
             Begun::Done(outcome) => Ok(Progress::Done(outcome)),
-            Begun::Waiting(next) => Ok(Progress::Moved(std::mem::replace(self, next).socket)),
+            Begun::Waiting(next) => Ok(Progress::Moved(std::mem::replace(self, *next).socket)),
         }
     }
 }

@@ -155,7 +155,8 @@ mod tests {
     #[test]
     fn bodies_end_where_their_framing_says() {
         let big = format!("{:x}\r\n{}", 20_000, "x".repeat(20_000));
-        let rows: [(&str, Body, &str, Result<bool, &str>, &str); 12] = [
+        type Row<'a> = (&'a str, Body, &'a str, Result<bool, &'a str>, &'a str);
+        let rows: [Row<'_>; 12] = [
             ("length", Body::of_length(5), "hello", Ok(true), "hello"),
             ("no more than the length", Body::of_length(2), "hello", Ok(true), "he"),
             ("less than the length", Body::of_length(9), "hello", Ok(false), "hello"),

@@ -32,7 +32,7 @@ pub(super) enum Running {
     /// A socket.
     Attempt { attempt: Box<Attempt>, token: Token, interest: Interest },
     /// A process.
-    Process(Process),
+    Process(Box<Process>),
 }
 
 /// A process that performs a task.
@@ -106,7 +106,7 @@ impl Supervisor {
             Begun::Waiting(attempt) => {
                 let interest = attempt.interest();
                 let token = self.poll.watch_for(attempt.fd(), Source::Task(container, task), interest)?;
-                let running = Running::Attempt { attempt: Box::new(attempt), token, interest };
+                let running = Running::Attempt { attempt, token, interest };
                 self.tasks.insert((container, task), running);
             }
         }
@@ -156,7 +156,7 @@ impl Supervisor {
             }
         };
         let process = Process { exec, performs, output: Some((token, output)), said: Vec::new() };
-        self.tasks.insert((container, task), Running::Process(process));
+        self.tasks.insert((container, task), Running::Process(Box::new(process)));
         Ok(())
     }
 
@@ -251,14 +251,14 @@ impl Supervisor {
             // It was quicker: its answer is on its way.
             None => return Ok(()),
             Some(Running::Attempt { attempt, .. }) => attempt.timed_out(),
-            Some(Running::Process(Process { performs: Performs::Request(request), said, .. })) => {
-                request.timed_out(Said::last(said) == Some(Said::Halfway))
-            }
-            Some(Running::Process(Process { performs: Performs::Command(command), .. })) => {
-                let (command, timeout) = (command.join(" "), probes::go_duration(timeout(lifecycle, task)));
-                let what = format!("command timed out: {command:?} timed out after {timeout}");
-                Outcome::Failure(probes::text(what.as_bytes()))
-            }
+            Some(Running::Process(process)) => match &process.performs {
+                Performs::Request(request) => request.timed_out(Said::last(&process.said) == Some(Said::Halfway)),
+                Performs::Command(command) => {
+                    let (command, timeout) = (command.join(" "), probes::go_duration(timeout(lifecycle, task)));
+                    let what = format!("command timed out: {command:?} timed out after {timeout}");
+                    Outcome::Failure(probes::text(what.as_bytes()))
+                }
+            },
         };
         self.drop_task(container, task);
         self.performed(container, task, outcome);
