@@ -6,10 +6,15 @@ use crate::error::{Kind, failure};
 use crate::plan::config::{ContainerConfig, ImageSpec, PodPlan};
 use crate::sys::process::TerminalSize;
 use crate::sys::socket::{self, Received};
-use crate::sys::{SysError, SysResult};
+use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -55,20 +60,57 @@ pub enum Request {
         message: String,
     },
     /// Start an ephemeral container in the pod (`podshim debug`). [`Reply::Accepted`] when it is part of the pod.
-    Join {
-        /// Its config, of kind `Ephemeral`.
-        config: Box<ContainerConfig>,
-        /// Its image.
-        image: Box<ImageSpec>,
-    },
-    /// The pod is as this says now (`podshim apply`): images, resources, labels, annotations and the deadline may differ from
-    /// what it was, nothing else. [`Reply::Accepted`] when it is on disk.
-    Update {
-        /// The new plan, of the same uid.
-        plan: Box<PodPlan>,
-        /// Each container's image, in the order of the plan's containers.
-        images: Vec<ImageSpec>,
-    },
+    ///
+    /// Descriptors: a [`document`] of [`Joining`].
+    Join,
+    /// The pod is as this says now (`podshim apply`). [`Reply::Accepted`] when it is so, and on disk.
+    ///
+    /// Descriptors: a [`document`] of [`Updating`].
+    Update,
+}
+
+/// An ephemeral container for a pod that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joining {
+    /// Its config, of kind `Ephemeral`.
+    pub config: ContainerConfig,
+    /// Its image.
+    pub image: ImageSpec,
+}
+
+/// A pod that runs, as it is to be. Images, requests and limits, labels, annotations and the deadline may differ from what it
+/// is; the rest is not looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Updating {
+    /// The new plan, of the same uid and the same containers.
+    pub plan: PodPlan,
+    /// Each container's image, in the order of the plan's containers.
+    pub images: Vec<ImageSpec>,
+    /// The new manifest, defaults filled in, as JSON.
+    pub manifest: String,
+}
+
+/// The largest document, in bytes: a manifest may be large.
+const MAX_DOCUMENT: u64 = 32 << 20;
+
+/// What is too large for a message, as a file in memory that goes with it.
+pub fn document(value: &impl Serialize) -> Result<OwnedFd> {
+    let mut file: File = memfd_create("podshim", MFdFlags::MFD_CLOEXEC).called("memfd_create", "a document")?.into();
+    let bytes = serde_json::to_vec(value).context("encoding a document")?;
+    file.write_all(&bytes).called("write", "a document")?;
+    Ok(file.into())
+}
+
+/// Reads a [`document`]; a descriptor that could block, or give more than it should, is refused.
+pub fn read_document<T: DeserializeOwned>(fd: OwnedFd) -> Result<T> {
+    let file = File::from(fd);
+    let metadata = file.metadata().called("fstat", "a document")?;
+    if !metadata.is_file() || metadata.len() > MAX_DOCUMENT {
+        return Err(failure(Kind::Invalid, "what came with the request is no document, or too large"));
+    }
+    let mut bytes = vec![0; metadata.len() as usize];
+    file.read_exact_at(&mut bytes, 0).called("pread", "a document")?;
+    serde_json::from_slice(&bytes).context("decoding a document (of another version of podshim?)")
 }
 
 /// What the supervisor answers.

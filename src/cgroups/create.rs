@@ -46,6 +46,33 @@ impl Cgroup {
         made.with_context(what)
     }
 
+    /// Sets limits of one that holds processes; if the kernel takes one of them not, `before` is put back.
+    ///
+    /// # Errors
+    /// A limit on memory below what is used is refused before anything is written: v2 would kill for it.
+    pub fn update(&self, wanted: &LinuxResources, before: &LinuxResources) -> anyhow::Result<()> {
+        let what = || format!("change the limits of cgroup {}", self.path());
+        let limit = wanted.memory().as_ref().and_then(|memory| memory.limit());
+        let used = self.stats().with_context(what)?.memory_working_set;
+        if let (Some(limit), Some(used)) = (limit, used)
+            && u64::try_from(limit).is_ok_and(|limit| limit < used)
+        {
+            bail!("{}: {used} bytes of memory are in use, {limit} are to be the limit", what());
+        }
+        let changed = self.apply_in_either_order(&writes(&self.setup, wanted).with_context(what)?);
+        if changed.is_err() {
+            // The first error tells what is wrong; values that were accepted once are accepted again.
+            let _ = self.apply_in_either_order(&writes(&self.setup, before).with_context(what)?);
+        }
+        changed.with_context(what)
+    }
+
+    /// v1 wants memory and swap together never below memory alone: lowered it is the last, raised it is the first.
+    fn apply_in_either_order(&self, writes: &[FileWrite]) -> anyhow::Result<()> {
+        let reversed: Vec<FileWrite> = writes.iter().rev().cloned().collect();
+        self.apply(writes, &[]).or_else(|first| self.apply(&reversed, &[]).map_err(|_| first))
+    }
+
     fn make(&self, writes: &[FileWrite], resources: &LinuxResources) -> anyhow::Result<()> {
         let mut refused = Vec::new();
         for hierarchy in &self.setup.hierarchies {

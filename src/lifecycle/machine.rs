@@ -123,6 +123,11 @@ impl PodState {
         self.teardown.and_then(|teardown| teardown.deletion).map(Time::from)
     }
 
+    /// Whether the pod can still be changed: it has not ended, and nothing ends it.
+    pub fn goes_on(&self) -> bool {
+        !self.phase.is_terminal() && self.teardown.is_none()
+    }
+
     /// The pod that this is the state of.
     pub fn spec(&self) -> &PodSpec {
         &self.spec
@@ -236,7 +241,7 @@ impl PodState {
 
     /// What somebody outside changes about the pod. A pod that ends, or has ended, is not changed any more.
     fn record_change(&mut self, event: Event, step: &mut Step) {
-        if self.phase.is_terminal() || self.teardown.is_some() {
+        if !self.goes_on() {
             return;
         }
         match event {

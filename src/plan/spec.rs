@@ -127,7 +127,8 @@ fn namespaces(sandbox: &PodSandboxConfig, privileged: Privilege, resolved: &Reso
         list.push(namespace(LinuxNamespaceType::Cgroup, None));
     }
     list.extend(resolved.pins.iter().map(|(kind, path)| namespace(*kind, Some(path))));
-    if sandbox.namespaces.pid == NamespaceMode::Container {
+    let joins_pid = resolved.pins.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
+    if sandbox.namespaces.pid == NamespaceMode::Container && !joins_pid {
         list.push(namespace(LinuxNamespaceType::Pid, None));
     }
     list
@@ -280,21 +281,27 @@ fn device_rules(privileged: Privilege) -> Result<Vec<LinuxDeviceCgroup>> {
     Ok(rules)
 }
 
-fn resources(config: &ContainerConfig, resolved: &Resolved<'_>) -> Result<LinuxResources> {
-    let given = &config.resources;
+/// Of a container's resources, what can change while it runs: cpu and memory.
+pub fn adjustable(given: &LinuxContainerResources) -> Result<LinuxResources> {
     let mut cpu = LinuxCpu::default();
     cpu.set_shares(given.cpu_shares).set_quota(given.cpu_quota).set_period(given.cpu_period);
     let mut result = LinuxResources::default();
-    result.set_cpu(Some(cpu)).set_devices(Some(device_rules(config.security.privileged).context("device rules")?));
+    result.set_cpu(Some(cpu));
     if let Some(limit) = given.memory_limit {
         // A limit on memory and swap together that equals the one on memory: no swap, as a kubelet's NoSwap.
         result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(limit).build()?));
-        if resolved.memory_is_unified {
-            // One killed process is the whole container's end (pod-api.md §20).
-            result.set_unified(Some([("memory.oom.group".to_owned(), "1".to_owned())].into()));
-        }
     }
-    if let Some(limit) = given.pids_limit {
+    Ok(result)
+}
+
+fn resources(config: &ContainerConfig, resolved: &Resolved<'_>) -> Result<LinuxResources> {
+    let mut result = adjustable(&config.resources)?;
+    result.set_devices(Some(device_rules(config.security.privileged).context("device rules")?));
+    if config.resources.memory_limit.is_some() && resolved.memory_is_unified {
+        // One killed process is the whole container's end (pod-api.md §20).
+        result.set_unified(Some([("memory.oom.group".to_owned(), "1".to_owned())].into()));
+    }
+    if let Some(limit) = config.resources.pids_limit {
         result.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
     }
     Ok(result)

@@ -40,6 +40,14 @@ fn check_pipes(descriptors: &[OwnedFd], wanted: usize) -> Result<()> {
     Ok(())
 }
 
+fn only(descriptors: Vec<OwnedFd>) -> Result<OwnedFd> {
+    let mut descriptors = descriptors.into_iter();
+    match (descriptors.next(), descriptors.next()) {
+        (Some(one), None) => Ok(one),
+        _ => Err(failure(Kind::Invalid, "the request comes without its document")),
+    }
+}
+
 impl Supervisor {
     /// A new connection; of anybody but podshim's own user, it is closed at once.
     pub(super) fn connected(&mut self, connection: OwnedFd) -> Result<()> {
@@ -97,8 +105,21 @@ impl Supervisor {
                 self.exec(id, ExecIn { container: &container, command, terminal, pipes: descriptors })
             }
             Request::Attach { container } => self.attach(id, &container, descriptors),
-            Request::SetCondition { .. } | Request::Join { .. } | Request::Update { .. } => {
-                Err(failure(Kind::Invalid, "not built yet"))
+            Request::SetCondition { type_, holds, reason, message } => {
+                self.require_going_on()?;
+                self.queue.push_back(Event::SetCondition { type_, holds, reason, message });
+                self.say(id, &Reply::Accepted, &[]);
+                Ok(())
+            }
+            Request::Join => {
+                self.join(control::read_document(only(descriptors)?)?)?;
+                self.say(id, &Reply::Accepted, &[]);
+                Ok(())
+            }
+            Request::Update => {
+                self.update(control::read_document(only(descriptors)?)?)?;
+                self.say(id, &Reply::Accepted, &[]);
+                Ok(())
             }
         }
     }

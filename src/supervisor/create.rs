@@ -14,7 +14,7 @@ use crate::plan::spec::{self, Bind, Resolved};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
 use crate::snapshot;
 use crate::sys::mount::{self, Depth};
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -183,12 +183,19 @@ impl Supervisor {
         network::write_files(&plan.sandbox, &self.pod.dirs, &self.addresses)?;
         let binds = self.binds(config, restart_count)?;
         let cgroup = remove::cgroup(&self.facts.cgroups, &plan.sandbox.cgroup, &config.name)?;
+        // With one pid namespace for the pod, or the host's, the target is in it anyway.
+        let target = match plan.sandbox.namespaces.pid {
+            NamespaceMode::Container => self.target(config)?,
+            NamespaceMode::Pod | NamespaceMode::Node => None,
+        };
+        let mut pins = self.pins();
+        pins.extend(target.iter().map(|(path, _)| (LinuxNamespaceType::Pid, path.clone())));
         let resolved = Resolved {
             user: &user,
             rootfs: bundle_rootfs,
             cgroup: cgroup.path(),
             binds: &binds,
-            pins: self.pins(),
+            pins,
             thermal_throttle: self.facts.thermal_throttle.clone(),
             available_capabilities: self.facts.capabilities,
             memory_is_unified: self
@@ -210,7 +217,10 @@ impl Supervisor {
             rootfs: Some(rootfs),
             binds: trees,
             namespaces: self.joined()?,
-            pid_namespace: self.pid_namespace(),
+            pid_namespace: match &target {
+                Some((_, namespace)) => PidNamespace::Join(namespace.as_fd()),
+                None => self.pid_namespace(),
+            },
             cgroup: &cgroup,
             stdio: pipes.take_theirs()?,
         })?;
@@ -269,6 +279,19 @@ impl Supervisor {
     fn joined(&self) -> SysResult<Vec<(NamespaceKind, OwnedFd)>> {
         let by_init = self.sandbox.namespaces.iter().filter(|(kind, _)| *kind != NamespaceKind::Pid);
         by_init.map(|(kind, fd)| Ok((*kind, runtime::duplicate(fd.as_fd())?))).collect()
+    }
+
+    /// The pid namespace that an ephemeral container joins: that of the running container which it was made to look at.
+    fn target(&self, config: &ContainerConfig) -> Result<Option<(PathBuf, OwnedFd)>> {
+        let Some(name) = &config.target else { return Ok(None) };
+        let target = &self.slots[self.index_of(name)?].instance;
+        let running = target.as_ref().filter(|instance| matches!(instance.stage, Stage::Running));
+        let child = &running.with_context(|| format!("the target container {name} is not running"))?.child;
+        let path = PathBuf::from(format!("/proc/{}/ns/pid", child.pid));
+        let namespace = runtime::open_namespace(&path)?;
+        // A child that was not waited for keeps its pid, and nobody but us waits for it.
+        process::send_signal(child.pidfd.as_fd(), 0)?;
+        Ok(Some((path, namespace)))
     }
 
     fn pid_namespace(&self) -> PidNamespace<'_> {

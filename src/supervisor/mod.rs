@@ -14,6 +14,7 @@
 //! | `tasks` | probes and hooks |
 //! | `exec` | processes that are started in a running container, for clients and tasks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
+//! | `update` | what changes about a pod that runs: containers that join, `podshim apply` |
 //! | `events` | the pod's event list on disk |
 //! | `poll` | epoll |
 //! | [`remove`] | everything that a pod has on the host, taken away |
@@ -28,6 +29,7 @@ mod process;
 pub mod remove;
 mod slot;
 mod tasks;
+mod update;
 
 pub use create::Answer;
 pub use process::{Supervising, run, spawn};

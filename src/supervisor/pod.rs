@@ -52,7 +52,7 @@ pub(super) struct Supervisor {
     pub(super) next_id: u64,
     /// Events to be given to the machine, in order.
     pub(super) queue: VecDeque<Event>,
-    state: PodState,
+    pub(super) state: PodState,
     listener: OwnedFd,
     signals: SignalFd,
     timer: TimerFd,
