@@ -1,10 +1,13 @@
 //! Pods in the foreground (`podshim run`), and `podshim attach`.
 
+use super::bring_up::Started;
 use super::follow::Watch;
+use super::notify;
 use super::prefix::{Colour, End, Piece, Prefixer};
 use super::pump::{self, Streams};
-use super::run::{Ended, Started, Warnings};
+use super::run::Ended;
 use super::terminal::Interrupts;
+use super::until::{Warnings, is_ready};
 use crate::control::{Connection, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::logs::{self, Follow, Record, Timestamps};
@@ -27,6 +30,8 @@ struct Shown<'a> {
     /// The first index of its containers among all names.
     offset: usize,
     warnings: Warnings<'a>,
+    /// It has been ready at least once, or has ended.
+    was_ready: bool,
 }
 
 /// Shows the pods' output until all are over. The first interrupt stops them gracefully, a second one kills.
@@ -48,10 +53,11 @@ pub(super) fn foreground(started: &[Started], interrupts: &Interrupts, timestamp
             Err(error) if kind_of(&error).is_some() => None,
             Err(error) => return Err(error),
         };
-        shown.push(Shown { pod, watch, follow, offset, warnings: Warnings::of(pod) });
+        shown.push(Shown { pod, watch, follow, offset, warnings: Warnings::of(pod), was_ready: false });
     }
     let mut screen = Screen { prefixer: Prefixer::new(&names, colour()), timestamps, gone: false };
     let mut interrupted = None;
+    let mut told_ready = false;
     loop {
         let mut more = false;
         for one in &mut shown {
@@ -70,10 +76,17 @@ pub(super) fn foreground(started: &[Started], interrupts: &Interrupts, timestamp
         }
         while let Some(signal) = interrupts.next()? {
             let again = interrupted.replace(128 + signal as u8).is_some();
+            if !again {
+                notify::stopping()?;
+            }
             stop_all(&shown, again.then_some(0));
         }
         for one in &mut shown {
             one.take_news()?;
+        }
+        if !told_ready && shown.iter().all(|one| one.was_ready) {
+            told_ready = true;
+            notify::ready(None)?;
         }
     }
     for one in &mut shown {
@@ -125,6 +138,7 @@ impl Shown<'_> {
             // What fails from here on fails because the pod is being ended.
             return Ok(());
         }
+        self.was_ready |= is_ready(&report.status) || report.status.phase.is_terminal();
         self.warnings.print()?;
         // A container that cannot even be started: the pod is given up (and `run` says why).
         if report.failure.is_some() && !report.over {
@@ -210,15 +224,29 @@ pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
     if args.stdin && config.is_some_and(|c| c.stdio == Stdio::Null) {
         anyhow::bail!("container {container} has no `stdin: true`: nothing can be passed on to it");
     }
+    to(&pod, Wanted { container, stdin: args.stdin, tty: args.tty })
+}
+
+/// What to attach to.
+pub(super) struct Wanted {
+    pub(super) container: String,
+    /// Pass standard input on.
+    pub(super) stdin: bool,
+    /// Standard input is a terminal.
+    pub(super) tty: bool,
+}
+
+/// Connects to a container's own output and input until it ends; its exit code.
+pub(super) fn to(pod: &Pod, wanted: Wanted) -> Result<u8> {
     let streams = Streams::output()?;
-    let request = Request::Attach { container };
+    let request = Request::Attach { container: wanted.container };
     let connection = Connection::open(&pod.dirs.socket(), &request, &streams.lent())?;
     let input = match connection.reply()? {
         Some((Reply::Started, descriptors)) => descriptors.into_iter().next(),
-        _ => anyhow::bail!("the supervisor did not answer"),
+        _ => return Err(failure(Kind::NotReady, "the supervisor did not answer")),
     };
-    let input = if args.stdin { input } else { None };
-    let raw = args.tty.then(super::terminal::Raw::stdin).transpose()?;
+    let input = if wanted.stdin { input } else { None };
+    let raw = (wanted.tty && wanted.stdin).then(super::terminal::Raw::stdin).transpose()?;
     let code = pump::attached(connection, streams, input)?;
     drop(raw);
     Ok(code)

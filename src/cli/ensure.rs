@@ -1,7 +1,7 @@
 //! `podshim ensure-image`, what a supervisor runs to have an image pulled: TLS and everything else that pulling takes stays out
 //! of the supervisor's own memory. Hidden; the answer is JSON on standard output.
 
-use super::run::{Pull, pull_policy};
+use super::bring_up::{Pull, pull_policy};
 use crate::image::{self, ImageFailure, Store};
 use crate::paths::Dirs;
 use crate::plan::config::{ImageSpec, PullPolicy};

@@ -1,10 +1,10 @@
 //! `podshim inspect`: the pod as a Pod object, as `kubectl get pod -o yaml` shows it.
 
 use super::output::{self, Structured};
-use crate::lifecycle::PodStatus;
+use crate::network;
 use crate::paths::Dirs;
-use crate::plan::config::PullPolicy;
-use crate::store::{self, Pod};
+use crate::plan::config::{ContainerConfig, ContainerKind, PullPolicy, Stdio};
+use crate::store::{self, Pod, Report};
 use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
@@ -27,25 +27,57 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
     }
 }
 
-/// The defaulted manifest with uid, creation time and status filled in.
+/// The defaulted manifest with what a cluster would fill in: uid, times, the node, the status.
 pub(super) fn object(pod: &Pod) -> Result<Value> {
     let mut object: Value = store::read_json(&pod.dirs.manifest())?
         .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
-    for container in &pod.record.plan.containers {
+    let plan = &pod.record.plan;
+    for container in &plan.containers {
         if container.pull_policy == PullPolicy::AlwaysByDefault {
             omit_pull_policy(&mut object, &container.name);
         }
     }
+    let ephemeral = plan.containers.iter().filter(|c| c.kind == ContainerKind::Ephemeral);
+    let ephemeral: Vec<Value> = ephemeral.map(ephemeral_container).collect();
+    if !ephemeral.is_empty() {
+        object["spec"]["ephemeralContainers"] = json!(ephemeral);
+    }
+    let report = pod.report()?;
     let metadata = &mut object["metadata"];
-    metadata["uid"] = json!(pod.record.plan.sandbox.uid);
+    metadata["uid"] = json!(plan.sandbox.uid);
     metadata["creationTimestamp"] = json!(pod.record.created);
-    if let Some(report) = pod.report()? {
-        if let Some(deletion) = report.deletion {
-            metadata["deletionTimestamp"] = json!(deletion);
-        }
-        object["status"] = status(&report.status)?;
+    metadata["generation"] = json!(pod.record.generation);
+    if let Some(deletion) = report.as_ref().and_then(|report| report.deletion) {
+        metadata["deletionTimestamp"] = json!(deletion);
+    }
+    if let Some(seconds) = report.as_ref().and_then(|report| report.deletion_grace_seconds) {
+        metadata["deletionGracePeriodSeconds"] = json!(seconds);
+    }
+    if let Some(report) = report {
+        let status = status(&object["spec"], &report)?;
+        object["status"] = status;
     }
     Ok(object)
+}
+
+/// What `podshim debug` made, as far as the API has fields for it.
+fn ephemeral_container(config: &ContainerConfig) -> Value {
+    let env: Vec<Value> = config.envs.iter().map(|v| json!({ "name": v.key, "value": v.value })).collect();
+    let all = json!({
+        "name": config.name,
+        "image": config.image,
+        "command": config.command,
+        "args": config.args,
+        "env": env,
+        "workingDir": config.working_dir,
+        "stdin": config.stdio != Stdio::Null,
+        "tty": config.stdio == Stdio::Terminal,
+        "targetContainerName": config.target,
+        "terminationMessagePath": config.termination_message_path,
+    });
+    let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false)) && *value != json!([]);
+    let fields = all.as_object().into_iter().flatten().filter(|(_, value)| is_set(value));
+    Value::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 /// `Always` that nobody wrote is not shown: written, it would mean that a registry is asked (README, "Decisions"), and what
@@ -60,6 +92,26 @@ fn omit_pull_policy(object: &mut Value, container: &str) {
     }
 }
 
-fn status(status: &PodStatus) -> Result<Value> {
-    serde_json::to_value(status).context("writing the status")
+/// The status as observed, with what only the manifest knows: each container's resources, which are all allocated on one host.
+fn status(spec: &Value, report: &Report) -> Result<Value> {
+    let mut status = serde_json::to_value(&report.status).context("writing the status")?;
+    status["observedGeneration"] = json!(report.generation);
+    let addresses = network::addresses()?;
+    if let Some(first) = addresses.first() {
+        status["hostIP"] = json!(first);
+        status["hostIPs"] = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+    }
+    for (list, statuses) in [("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")] {
+        for shown in status[statuses].as_array_mut().into_iter().flatten() {
+            let container = spec[list].as_array().into_iter().flatten().find(|c| c["name"] == shown["name"]);
+            let resources = container.map(|c| &c["resources"]).filter(|r| r.as_object().is_some_and(|r| !r.is_empty()));
+            if let Some(resources) = resources {
+                shown["resources"] = resources.clone();
+                if resources["requests"].is_object() {
+                    shown["allocatedResources"] = resources["requests"].clone();
+                }
+            }
+        }
+    }
+    Ok(status)
 }

@@ -2,8 +2,11 @@
 //!
 //! Verbs and their words are kubectl's where kubectl has them, else podman's.
 
+mod apply;
 mod attach;
+mod bring_up;
 mod check;
+mod debug;
 mod ensure;
 mod events;
 mod exec;
@@ -12,6 +15,7 @@ mod image;
 mod info;
 mod inspect;
 mod logs;
+mod notify;
 mod output;
 pub mod prefix;
 mod probe;
@@ -19,7 +23,9 @@ mod ps;
 mod pump;
 mod remove;
 mod run;
+mod set_condition;
 mod terminal;
+mod until;
 mod wait;
 
 use crate::error::{self, Kind, failure};
@@ -57,6 +63,8 @@ struct Places {
 enum Verb {
     /// Run the pods of a manifest: in the foreground with their logs, or in the background with -d
     Run(run::RunArgs),
+    /// Make pods be as their manifests say: create them, change them in place, or replace them
+    Apply(apply::ApplyArgs),
     /// List pods
     #[command(visible_alias = "get")]
     Ps(ps::PsArgs),
@@ -64,12 +72,16 @@ enum Verb {
     Logs(logs::LogsArgs),
     /// Execute a command in a container
     Exec(exec::ExecArgs),
+    /// Start a container of any image in a running pod, to look around
+    Debug(debug::DebugArgs),
     /// Connect to a running container's output and input
     Attach(attach::AttachArgs),
     /// Show a pod: its manifest with defaults, and its status
     Inspect(inspect::InspectArgs),
     /// Wait for a condition of pods, or for their end
     Wait(wait::WaitArgs),
+    /// Set a condition of a pod, which its readiness gates wait for
+    SetCondition(set_condition::SetConditionArgs),
     /// Stop pods gracefully
     Stop(remove::StopArgs),
     /// Remove pods and everything they had on this host
@@ -140,6 +152,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
     require_root()?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &dirs),
+        Verb::Apply(args) => apply::run(args, &dirs),
+        Verb::Debug(args) => debug::run(args, &dirs),
+        Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
         Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
         Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
         Verb::Exec(args) => exec::run(args, &dirs),

@@ -76,6 +76,11 @@ impl Supervising {
         matches!(self.child.try_wait(), Ok(Some(_)))
     }
 
+    /// Its pid: its own as long as this is, and it was not waited for.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     pub fn wait(mut self) -> Result<()> {
         self.child.wait().called("waitpid", "supervisor")?;

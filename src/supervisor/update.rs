@@ -52,7 +52,12 @@ impl Supervisor {
         let of_manifest = |c: &&ContainerConfig| c.kind != ContainerKind::Ephemeral;
         let is_same = before.sandbox.uid == plan.sandbox.uid
             && plan.containers.len() == images.len()
-            && before.containers.iter().filter(of_manifest).map(|c| (&c.name, c.kind)).eq(plan.containers.iter().map(|c| (&c.name, c.kind)));
+            && before
+                .containers
+                .iter()
+                .filter(of_manifest)
+                .map(|c| (&c.name, c.kind))
+                .eq(plan.containers.iter().map(|c| (&c.name, c.kind)));
         ensure!(is_same, "the new plan is not of pod {} and its containers", self.pod.full_name());
 
         let mut record = self.pod.record.clone();

@@ -1,0 +1,162 @@
+//! `podshim apply`: pods become as their manifests say. Everything is read, planned and pulled before anything is touched.
+
+use super::bring_up::{BringUpArgs, Host, Started, admit, ensure_images, prepare, pull_policy, start, undo};
+use super::follow::Watch;
+use super::remove::{remove_pod, stop_pod};
+use super::terminal::Interrupts;
+use super::until::{self, Goal, UntilArgs, WaitFor};
+use crate::control::{self, Connection, Request, Updating};
+use crate::error::{Kind, kind_of};
+use crate::host;
+use crate::manifest::AdmittedPod;
+use crate::paths::Dirs;
+use crate::plan::change::{self, Change};
+use crate::plan::config::DnsBase;
+use crate::plan::pod::{Choices, pod_plan};
+use crate::store::{self, Pod, Record};
+use crate::supervisor;
+use anyhow::{Context, Result};
+use clap::Args;
+use k8s_openapi::api::core::v1 as k8s;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyArgs {
+    #[command(flatten)]
+    bring_up: BringUpArgs,
+    #[command(flatten)]
+    until: UntilArgs,
+}
+
+/// What has to be done about one pod.
+enum Todo {
+    /// It is not there.
+    Create(Box<Record>),
+    /// It is as it is to be, running or ended.
+    Nothing(Pod, Life),
+    /// It can be changed while it runs.
+    Change(Pod, Box<Updating>),
+    /// It cannot, or there is only half of it.
+    Replace(Pod, Box<Record>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Running,
+    Ended,
+}
+
+pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
+    let admitted = admit(&args.bring_up.files)?;
+    let facts = host::probe()?;
+    store::make_directories(dirs)?;
+    supervisor::remove::sweep(dirs)?;
+    let host = Host { dirs, facts: &facts };
+    let todos = admitted.iter().map(|pod| todo(pod, &args.bring_up, host)).collect::<Result<Vec<_>>>()?;
+    let interrupts = Interrupts::catch()?;
+    let deadline = args.until.timeout.map(|timeout| Instant::now() + timeout);
+    let mut code = 0;
+    for (pod, todo) in admitted.iter().zip(todos) {
+        let done = perform(pod, todo, |one| {
+            let goal = args.until.wait.unwrap_or(WaitFor::Running);
+            let of_pod = until::until(one, Goal { goal, deadline }, &interrupts)?;
+            code = if code == 0 { of_pod } else { code };
+            Ok(())
+        })?;
+        println!("pod/{} {done}", pod.name());
+    }
+    Ok(code)
+}
+
+fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Todo> {
+    let existing = match store::find(host.dirs, &format!("{}/{}", admitted.namespace(), admitted.name())) {
+        Err(error) if kind_of(&error) == Some(Kind::NotFound) => None,
+        other => Some(other?),
+    };
+    let record = || prepare(admitted, args, host).map(Box::new);
+    let Some(pod) = existing else { return Ok(Todo::Create(record()?)) };
+    let report = pod.report()?;
+    let is_over = report.as_ref().is_some_and(|report| report.over);
+    let ends = report.as_ref().is_some_and(|report| report.deletion.is_some()) && !is_over;
+    // Half a pod: its supervisor is gone, or never was.
+    if ends || (!is_over && Watch::open(&pod).is_err()) {
+        return Ok(Todo::Replace(pod, record()?));
+    }
+    let before: k8s::Pod = store::read_json(&pod.dirs.manifest())?
+        .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
+    match change::between(&before, admitted.pod()) {
+        Change::Unchanged => Ok(Todo::Nothing(pod, if is_over { Life::Ended } else { Life::Running })),
+        Change::InPlace(_) if !is_over => {
+            let updating = updating(admitted, args, (&pod, host))?;
+            Ok(Todo::Change(pod, Box::new(updating)))
+        }
+        Change::InPlace(_) => Ok(Todo::Replace(pod, record()?)),
+        Change::Replace(fields) => {
+            anstream::eprintln!("podshim: pod {}: {} cannot change while it runs", pod.full_name(), fields.join(", "));
+            Ok(Todo::Replace(pod, record()?))
+        }
+    }
+}
+
+/// The new plan of a pod that runs: what was chosen for it once stays.
+fn updating(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host<'_>)) -> Result<Updating> {
+    let before = &pod.record.plan;
+    let choices = Choices {
+        uid: before.sandbox.uid.clone(),
+        network: before.sandbox.namespaces.network.clone(),
+        cgroup_parent: before.sandbox.cgroup.parent.clone(),
+        resolv_conf: match &before.sandbox.dns.base {
+            DnsBase::File(file) => Some(file.clone()),
+            DnsBase::HostFile | DnsBase::Empty => None,
+        },
+        log_directory: before.sandbox.log_directory.clone(),
+        host_memory: host.facts.memory,
+        pids_limit: before.containers.first().and_then(|c| c.resources.pids_limit),
+        pull: args.pull.map(pull_policy),
+    };
+    let plan = pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))?;
+    let images = ensure_images(&plan, host.dirs)?;
+    let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
+    Ok(Updating { plan, images, manifest })
+}
+
+/// Does it, waits for the pod, and answers in kubectl's words. What was made is taken back if it does not come to what is
+/// waited for; a pod that was changed in place stays.
+fn perform(admitted: &AdmittedPod, todo: Todo, mut wait: impl FnMut(&Pod) -> Result<()>) -> Result<&'static str> {
+    match todo {
+        Todo::Nothing(pod, life) => {
+            if life == Life::Running {
+                wait(&pod)?;
+            }
+            Ok("unchanged")
+        }
+        Todo::Create(record) => bring_up(admitted, &record, wait).map(|()| "created"),
+        Todo::Change(pod, updating) => {
+            let document = control::document(&*updating)?;
+            Connection::open(&pod.dirs.socket(), &Request::Update, &[document.as_fd()])?
+                .reply()
+                .with_context(|| format!("changing pod {}: nothing of it was changed", pod.full_name()))?;
+            wait(&pod)?;
+            Ok("configured")
+        }
+        Todo::Replace(old, record) => {
+            stop_pod(&old, None)?;
+            remove_pod(&old)?;
+            bring_up(admitted, &record, wait)
+                .with_context(|| format!("pod {} was removed to be replaced, and then", admitted.name()))?;
+            Ok("replaced")
+        }
+    }
+}
+
+fn bring_up(admitted: &AdmittedPod, record: &Record, mut wait: impl FnMut(&Pod) -> Result<()>) -> Result<()> {
+    let started: Started = start(admitted, record)?;
+    match wait(&started.pod) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            undo(vec![started]);
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! From manifests to pods that have their supervisors, for `run` and `apply`: everything that can go wrong is found before anything
+//! is made; what was made is undone if the rest fails.
+
+use super::ensure;
+use super::output;
+use super::remove::{remove_pod, stop_pod};
+use crate::cgroups;
+use crate::error::{Kind, failure};
+use crate::host::HostFacts;
+use crate::manifest::{self, AdmittedPod};
+use crate::paths::Dirs;
+use crate::plan::config::{ImageSpec, NetworkMode, PodPlan, PullPolicy};
+use crate::plan::pod::{Choices, pod_plan};
+use crate::store::{self, Pod, Record};
+use crate::supervisor::{self, Supervising};
+use crate::volumes;
+use anyhow::{Context, Result};
+use clap::Args;
+use std::path::PathBuf;
+
+/// What `run` and `apply` have in common.
+#[derive(Debug, Args)]
+pub(super) struct BringUpArgs {
+    /// Manifests: files, directories, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<String>,
+    /// When to ask a registry for images [default: what each container's imagePullPolicy says]
+    #[arg(long, value_name = "POLICY")]
+    pub(super) pull: Option<Pull>,
+    /// The pods' network: `none` (loopback only) or `ns:PATH`, an existing namespace
+    #[arg(long, value_name = "MODE", default_value = "none", value_parser = network_mode)]
+    network: NetworkMode,
+    /// Parent of the pods' cgroups, in every hierarchy [default: the caller's delegated cgroup, else the root]
+    #[arg(long, value_name = "CGROUP", env = "PODSHIM_CGROUP_PARENT")]
+    cgroup_parent: Option<String>,
+    /// Processes and threads that each container may have; -1 for no limit
+    #[arg(long, value_name = "NUMBER", default_value_t = 2048, allow_negative_numbers = true)]
+    pids_limit: i64,
+    /// The host's resolver configuration that pods start from
+    #[arg(long, value_name = "FILE")]
+    resolv_conf: Option<PathBuf>,
+}
+
+/// `--pull`, in podman's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Pull {
+    /// Ask the registry each time
+    Always,
+    /// Only for images that are not here
+    Missing,
+    /// Not at all
+    Never,
+}
+
+/// The policy of the word.
+pub(super) fn pull_policy(pull: Pull) -> PullPolicy {
+    match pull {
+        Pull::Always => PullPolicy::Always,
+        Pull::Missing => PullPolicy::IfNotPresent,
+        Pull::Never => PullPolicy::Never,
+    }
+}
+
+fn network_mode(text: &str) -> Result<NetworkMode, String> {
+    match text.split_once(':') {
+        None if text == "none" => Ok(NetworkMode::None),
+        None if text == "host" => Ok(NetworkMode::Host),
+        Some(("ns", path)) if path.starts_with('/') => Ok(NetworkMode::Path(path.into())),
+        Some(("ns", _)) => Err("ns: takes an absolute path, like ns:/run/netns/NAME".into()),
+        _ if text == "bridge" || text == "cni" => {
+            Err(format!("{text} is not supported yet by podshim {}", env!("CARGO_PKG_VERSION")))
+        }
+        _ => Err("known are none, host and ns:PATH".into()),
+    }
+}
+
+/// A pod that has its supervisor.
+pub(super) struct Started {
+    pub(super) pod: Pod,
+    pub(super) supervising: Supervising,
+}
+
+/// Reads and checks manifests; says what has no effect.
+pub(super) fn admit(files: &[String]) -> Result<Vec<AdmittedPod>> {
+    let sources = manifest::read_sources(files)?;
+    match manifest::admit(&sources) {
+        Ok(pods) => {
+            for pod in &pods {
+                for note in pod.notes() {
+                    anstream::eprintln!("podshim: note: {}: {}", pod.source(), output::escape(note));
+                }
+            }
+            Ok(pods)
+        }
+        Err(diagnostics) => {
+            let count = diagnostics.count();
+            super::check::print(&diagnostics)?;
+            let s = if count == 1 { "" } else { "s" };
+            Err(failure(Kind::Invalid, format!("{count} error{s} in {}; nothing was started", files.join(", "))))
+        }
+    }
+}
+
+/// Where a pod is to be made.
+#[derive(Clone, Copy)]
+pub(super) struct Host<'a> {
+    pub(super) dirs: &'a Dirs,
+    pub(super) facts: &'a HostFacts,
+}
+
+/// Plans a new pod, has its images here, and checks its host paths. Nothing of the pod is made yet.
+pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Record> {
+    let uid = uuid()?;
+    let (name, namespace) = (admitted.name(), admitted.namespace());
+    let choices = Choices {
+        network: args.network.clone(),
+        cgroup_parent: cgroups::parent(&host.facts.cgroups, args.cgroup_parent.as_deref())?,
+        resolv_conf: args.resolv_conf.clone(),
+        log_directory: host.dirs.pod_logs(namespace, name, &uid),
+        host_memory: host.facts.memory,
+        pids_limit: (args.pids_limit > 0).then_some(args.pids_limit),
+        pull: args.pull.map(pull_policy),
+        uid,
+    };
+    let plan = pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))?;
+    for volume in &plan.volumes {
+        volumes::check(volume)?;
+    }
+    let images = ensure_images(&plan, host.dirs)?;
+    store::record(host.dirs, plan, images)
+}
+
+/// Each container's image, pulled where the policy says so.
+pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Vec<ImageSpec>> {
+    plan.containers
+        .iter()
+        .map(|container| {
+            ensure::ensure(dirs, &container.image, container.pull_policy)
+                .with_context(|| format!("container {}", container.name))
+        })
+        .collect()
+}
+
+/// A random (version 4) UUID, RFC 9562.
+fn uuid() -> Result<String> {
+    let text =
+        std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("reading /proc/sys/kernel/random/uuid")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Reserves the pod's name and starts its supervisor.
+pub(super) fn start(admitted: &AdmittedPod, record: &Record) -> Result<Started> {
+    let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
+    let pod = store::reserve(record, &manifest)?;
+    match supervisor::spawn(&pod) {
+        Ok(supervising) => Ok(Started { pod, supervising }),
+        Err(error) => {
+            let error = error.context(format!("pod {}", pod.full_name()));
+            Err(match remove_pod(&pod) {
+                Ok(()) => error,
+                Err(left) => error.context(format!("and then it could not be removed: {left:#}")),
+            })
+        }
+    }
+}
+
+/// Stops and removes pods of this command because another one failed.
+pub(super) fn undo(started: Vec<Started>) {
+    for one in started {
+        if let Err(error) = end(one, Some(0)) {
+            anstream::eprintln!("podshim: warning: {error:#}");
+        }
+    }
+}
+
+/// Ends and removes a pod.
+pub(super) fn end(started: Started, grace_seconds: Option<u64>) -> Result<()> {
+    stop_pod(&started.pod, grace_seconds)?;
+    started.supervising.wait()?;
+    remove_pod(&started.pod)
+}

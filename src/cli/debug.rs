@@ -1,0 +1,205 @@
+//! `podshim debug`: an ephemeral container joins a running pod, as kubectl's does.
+
+use super::attach::{self, require_not_over};
+use super::bring_up::{Pull, pull_policy};
+use super::ensure;
+use super::follow::{Waited, Watch};
+use super::terminal::Interrupts;
+use crate::control::{self, Connection, Joining, Request};
+use crate::error::{Kind, failure, kind_of};
+use crate::lifecycle::status::{ContainerStatus, Terminated};
+use crate::logs::{Instance, Query, Reader, Source, Timestamps};
+use crate::paths::Dirs;
+use crate::plan::config::{PullPolicy, Stdio};
+use crate::plan::pod::{Ephemeral, ephemeral};
+use crate::store::{self, Pod, Report};
+use anyhow::{Context, Result};
+use clap::Args;
+use k8s_openapi::api::core::v1 as k8s;
+use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+
+#[derive(Debug, Args)]
+pub(super) struct DebugArgs {
+    /// NAME, NAMESPACE/NAME or the beginning of a uid
+    #[arg(value_name = "POD")]
+    pod: String,
+    /// The image to look around with
+    #[arg(long, default_value = "busybox")]
+    image: String,
+    /// The new container's name [default: debugger- and five letters]
+    #[arg(short, long, value_name = "NAME")]
+    container: Option<String>,
+    /// See the processes of this container of the pod
+    #[arg(long, value_name = "CONTAINER")]
+    target: Option<String>,
+    /// Pass standard input on, and wait for the end
+    #[arg(short = 'i', long)]
+    stdin: bool,
+    /// Give the container a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// An environment variable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// When to ask a registry for the image
+    #[arg(long, value_name = "POLICY")]
+    pull: Option<Pull>,
+    /// The command and its arguments, after `--` [default: the image's]
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".into()),
+    }
+}
+
+pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
+    let pod = store::find(dirs, &args.pod)?;
+    require_not_over(&pod)?;
+    if args.tty && args.stdin && !std::io::stdin().is_terminal() {
+        return Err(failure(Kind::Invalid, "-t with -i takes a terminal as standard input: leave -t away"));
+    }
+    let manifest: k8s::Pod = store::read_json(&pod.dirs.manifest())?
+        .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
+    let name = match args.container {
+        Some(name) => name,
+        None => {
+            let name = format!("debugger-{}", random_letters()?);
+            anstream::eprintln!("Defaulting debug container name to {name}.");
+            name
+        }
+    };
+    let wanted = Ephemeral {
+        name: name.clone(),
+        image: args.image,
+        pull: args.pull.map_or(PullPolicy::IfNotPresent, pull_policy),
+        command: Some(args.command),
+        args: None,
+        working_dir: None,
+        env: args.env,
+        stdio: match (args.tty, args.stdin) {
+            (true, _) => Stdio::Terminal,
+            (false, true) => Stdio::Stdin,
+            (false, false) => Stdio::Null,
+        },
+        target: args.target,
+        security: k8s::SecurityContext::default(),
+    };
+    let config = ephemeral(&manifest, &pod.record.plan, wanted)?;
+    let image = ensure::ensure(dirs, &config.image, config.pull_policy)?;
+    let interrupts = Interrupts::catch()?;
+    let watch = Watch::open(&pod)?;
+    let document = control::document(&Joining { config, image })?;
+    Connection::open(&pod.dirs.socket(), &Request::Join, &[document.as_fd()])?.reply()?;
+    let waited = watch.until_or_interrupted(None, &interrupts, |report| Ok(progress(report, &name)))?;
+    match waited {
+        Waited::Found(Progress::Failed(message)) => {
+            Err(failure(Kind::NotReady, format!("container {name}: {message}")))
+        }
+        Waited::Found(Progress::Ended(ended)) => {
+            print_log(&pod, &name)?;
+            Ok(u8::try_from(ended.exit_code).unwrap_or(255))
+        }
+        Waited::Found(Progress::Running) if args.stdin || args.tty => {
+            drop(interrupts);
+            follow(&pod, watch, Wanted { name, stdin: args.stdin, tty: args.tty })
+        }
+        Waited::Found(Progress::Running) => {
+            println!("{name}");
+            Ok(0)
+        }
+        Waited::Gone | Waited::TimedOut => {
+            Err(failure(Kind::NotReady, format!("pod {} ended before container {name} was started", pod.full_name())))
+        }
+    }
+}
+
+struct Wanted {
+    name: String,
+    stdin: bool,
+    tty: bool,
+}
+
+/// Attaches; one that ended in this moment has left its output in its log, and its exit code in the status.
+fn follow(pod: &Pod, watch: Watch<'_>, wanted: Wanted) -> Result<u8> {
+    if wanted.tty {
+        anstream::eprintln!("If you don't see a command prompt, try pressing enter.");
+    }
+    let streams = attach::Wanted { container: wanted.name.clone(), stdin: wanted.stdin, tty: wanted.tty };
+    match attach::to(pod, streams) {
+        Err(error) if kind_of(&error) == Some(Kind::NotReady) => {
+            let ended = watch.until(None, |report| {
+                Ok(match progress(report, &wanted.name) {
+                    Some(Progress::Ended(ended)) => Some(ended),
+                    _ => None,
+                })
+            })?;
+            print_log(pod, &wanted.name)?;
+            match ended {
+                Waited::Found(ended) => Ok(u8::try_from(ended.exit_code).unwrap_or(255)),
+                Waited::Gone | Waited::TimedOut => Err(error),
+            }
+        }
+        other => other,
+    }
+}
+
+/// How far the new container is.
+enum Progress {
+    Running,
+    Ended(Terminated),
+    Failed(String),
+}
+
+fn progress(report: &Report, name: &str) -> Option<Progress> {
+    let of_name = |c: &&ContainerStatus| c.name == name;
+    let state = &report.status.ephemeral_container_statuses.iter().find(of_name)?.state;
+    match (&state.running, &state.terminated, &state.waiting) {
+        (Some(_), ..) => Some(Progress::Running),
+        (_, Some(ended), _) if ended.reason == "StartError" => Some(Progress::Failed(ended.message.clone())),
+        (_, Some(ended), _) => Some(Progress::Ended(ended.clone())),
+        (.., Some(waiting)) if waiting.reason != "ContainerCreating" => {
+            Some(Progress::Failed(format!("{}: {}", waiting.reason, waiting.message)))
+        }
+        _ => None,
+    }
+}
+
+fn print_log(pod: &Pod, container: &str) -> Result<()> {
+    let pod_logs = &pod.record.plan.sandbox.log_directory;
+    let source = Source { pod_logs, container, instance: Instance::Newest };
+    let mut out = std::io::stdout().lock();
+    for record in Reader::open(source, Query::default())? {
+        out.write_all(&record?.text(Timestamps::Hidden)).context("writing to standard output")?;
+    }
+    out.flush().context("writing to standard output")
+}
+
+/// Five of the characters that Kubernetes makes names of: none of them makes a word.
+fn random_letters() -> Result<String> {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    let mut bytes = [0u8; 5];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .context("reading /dev/urandom")?;
+    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_and_names() {
+        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(variable("A="), Ok(("A".into(), String::new())));
+        assert!(variable("A").is_err() && variable("=b").is_err());
+        let (one, other) = (random_letters().unwrap(), random_letters().unwrap());
+        assert_eq!(one.len(), 5);
+        assert_ne!(one, other);
+    }
+}
