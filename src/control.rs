@@ -61,7 +61,8 @@ pub enum Request {
     },
     /// Start an ephemeral container in the pod (`podshim debug`). [`Reply::Accepted`] when it is part of the pod.
     ///
-    /// Descriptors: a [`document`] of [`Joining`].
+    /// Descriptors: a [`document`] of [`Joining`]; two ends of pipes after it attach to the container from its first byte on,
+    /// with the replies of [`Request::Attach`].
     Join,
     /// The pod is as this says now (`podshim apply`). [`Reply::Accepted`] when it is so, and on disk.
     ///

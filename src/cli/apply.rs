@@ -4,7 +4,7 @@ use super::bring_up::{BringUpArgs, Host, Started, admit, ensure_images, prepare,
 use super::follow::Watch;
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
-use super::until::{self, Goal, UntilArgs, WaitFor};
+use super::until::{self, Goal, Since, UntilArgs, WaitFor};
 use crate::control::{self, Connection, Request, Updating};
 use crate::error::{Kind, kind_of};
 use crate::host;
@@ -58,9 +58,13 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     let deadline = args.until.timeout.map(|timeout| Instant::now() + timeout);
     let mut code = 0;
     for (pod, todo) in admitted.iter().zip(todos) {
+        let warnings = match todo {
+            Todo::Create(_) | Todo::Replace(..) => Since::Beginning,
+            Todo::Nothing(..) | Todo::Change(..) => Since::Now,
+        };
         let done = perform(pod, todo, |one| {
             let goal = args.until.wait.unwrap_or(WaitFor::Running);
-            let of_pod = until::until(one, Goal { goal, deadline }, &interrupts)?;
+            let of_pod = until::until(one, Goal { goal, deadline, warnings }, &interrupts)?;
             code = if code == 0 { of_pod } else { code };
             Ok(())
         })?;

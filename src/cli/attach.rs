@@ -224,29 +224,36 @@ pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
     if args.stdin && config.is_some_and(|c| c.stdio == Stdio::Null) {
         anyhow::bail!("container {container} has no `stdin: true`: nothing can be passed on to it");
     }
-    to(&pod, Wanted { container, stdin: args.stdin, tty: args.tty })
+    let streams = Streams::output()?;
+    let connection = Connection::open(&pod.dirs.socket(), &Request::Attach { container }, &streams.lent())?;
+    started(connection, streams, Passed { stdin: args.stdin, tty: args.tty })
 }
 
-/// What to attach to.
-pub(super) struct Wanted {
-    pub(super) container: String,
-    /// Pass standard input on.
+/// What of the user's own goes to the container.
+#[derive(Clone, Copy)]
+pub(super) struct Passed {
+    /// Standard input is passed on.
     pub(super) stdin: bool,
-    /// Standard input is a terminal.
+    /// It is a terminal, as the container's is.
     pub(super) tty: bool,
 }
 
-/// Connects to a container's own output and input until it ends; its exit code.
-pub(super) fn to(pod: &Pod, wanted: Wanted) -> Result<u8> {
-    let streams = Streams::output()?;
-    let request = Request::Attach { container: wanted.container };
-    let connection = Connection::open(&pod.dirs.socket(), &request, &streams.lent())?;
+/// Stays with a container that was just asked for, until it ends; its exit code.
+pub(super) fn first(connection: Connection, streams: Streams, passed: Passed) -> Result<u8> {
+    match connection.reply()? {
+        Some((Reply::Accepted, _)) => started(connection, streams, passed),
+        _ => Err(failure(Kind::NotReady, "the supervisor did not answer")),
+    }
+}
+
+/// Stays with a container from its start, or from now on, until it ends; its exit code.
+fn started(connection: Connection, streams: Streams, passed: Passed) -> Result<u8> {
     let input = match connection.reply()? {
         Some((Reply::Started, descriptors)) => descriptors.into_iter().next(),
-        _ => return Err(failure(Kind::NotReady, "the supervisor did not answer")),
+        _ => return Err(failure(Kind::NotReady, "the pod's supervisor is gone, or ends the pod")),
     };
-    let input = if wanted.stdin { input } else { None };
-    let raw = (wanted.tty && wanted.stdin).then(super::terminal::Raw::stdin).transpose()?;
+    let input = if passed.stdin { input } else { None };
+    let raw = (passed.tty && passed.stdin).then(super::terminal::Raw::stdin).transpose()?;
     let code = pump::attached(connection, streams, input)?;
     drop(raw);
     Ok(code)

@@ -1,23 +1,23 @@
 //! `podshim debug`: an ephemeral container joins a running pod, as kubectl's does.
 
-use super::attach::{self, require_not_over};
+use super::attach::{self, Passed, require_not_over};
 use super::bring_up::{Pull, pull_policy};
 use super::ensure;
 use super::follow::{Waited, Watch};
+use super::pump::Streams;
 use super::terminal::Interrupts;
 use crate::control::{self, Connection, Joining, Request};
-use crate::error::{Kind, failure, kind_of};
-use crate::lifecycle::status::{ContainerStatus, Terminated};
-use crate::logs::{Instance, Query, Reader, Source, Timestamps};
+use crate::error::{Kind, failure};
+use crate::lifecycle::status::ContainerStatus;
 use crate::paths::Dirs;
 use crate::plan::config::{PullPolicy, Stdio};
 use crate::plan::pod::{Ephemeral, ephemeral};
-use crate::store::{self, Pod, Report};
+use crate::store::{self, Report};
 use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1 as k8s;
-use std::io::{IsTerminal, Read, Write};
-use std::os::fd::AsFd;
+use std::io::{IsTerminal, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 
 #[derive(Debug, Args)]
 pub(super) struct DebugArgs {
@@ -83,7 +83,7 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
         env: args.env,
         stdio: match (args.tty, args.stdin) {
             (true, _) => Stdio::Terminal,
-            (false, true) => Stdio::Stdin,
+            (false, true) => Stdio::StdinOnce,
             (false, false) => Stdio::Null,
         },
         target: args.target,
@@ -91,92 +91,44 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     };
     let config = ephemeral(&manifest, &pod.record.plan, wanted)?;
     let image = ensure::ensure(dirs, &config.image, config.pull_policy)?;
+    let document = control::document(&Joining { config, image })?;
+    let context = || format!("container {name}");
+    if args.stdin || args.tty {
+        let streams = Streams::output()?;
+        let descriptors: Vec<BorrowedFd<'_>> = [document.as_fd()].into_iter().chain(streams.lent()).collect();
+        let connection = Connection::open(&pod.dirs.socket(), &Request::Join, &descriptors)?;
+        return attach::first(connection, streams, Passed { stdin: args.stdin, tty: args.tty }).with_context(context);
+    }
     let interrupts = Interrupts::catch()?;
     let watch = Watch::open(&pod)?;
-    let document = control::document(&Joining { config, image })?;
     Connection::open(&pod.dirs.socket(), &Request::Join, &[document.as_fd()])?.reply()?;
-    let waited = watch.until_or_interrupted(None, &interrupts, |report| Ok(progress(report, &name)))?;
-    match waited {
-        Waited::Found(Progress::Failed(message)) => {
-            Err(failure(Kind::NotReady, format!("container {name}: {message}")))
-        }
-        Waited::Found(Progress::Ended(ended)) => {
-            print_log(&pod, &name)?;
-            Ok(u8::try_from(ended.exit_code).unwrap_or(255))
-        }
-        Waited::Found(Progress::Running) if args.stdin || args.tty => {
-            drop(interrupts);
-            follow(&pod, watch, Wanted { name, stdin: args.stdin, tty: args.tty })
-        }
-        Waited::Found(Progress::Running) => {
+    match watch.until_or_interrupted(None, &interrupts, |report| Ok(progress(report, &name)))? {
+        Waited::Found(Progress::Failed(message)) => Err(failure(Kind::NotReady, message)).with_context(context),
+        Waited::Found(Progress::Started) => {
             println!("{name}");
             Ok(0)
         }
         Waited::Gone | Waited::TimedOut => {
-            Err(failure(Kind::NotReady, format!("pod {} ended before container {name} was started", pod.full_name())))
+            Err(failure(Kind::NotReady, "the pod ended before it was started")).with_context(context)
         }
-    }
-}
-
-struct Wanted {
-    name: String,
-    stdin: bool,
-    tty: bool,
-}
-
-/// Attaches; one that ended in this moment has left its output in its log, and its exit code in the status.
-fn follow(pod: &Pod, watch: Watch<'_>, wanted: Wanted) -> Result<u8> {
-    if wanted.tty {
-        anstream::eprintln!("If you don't see a command prompt, try pressing enter.");
-    }
-    let streams = attach::Wanted { container: wanted.name.clone(), stdin: wanted.stdin, tty: wanted.tty };
-    match attach::to(pod, streams) {
-        Err(error) if kind_of(&error) == Some(Kind::NotReady) => {
-            let ended = watch.until(None, |report| {
-                Ok(match progress(report, &wanted.name) {
-                    Some(Progress::Ended(ended)) => Some(ended),
-                    _ => None,
-                })
-            })?;
-            print_log(pod, &wanted.name)?;
-            match ended {
-                Waited::Found(ended) => Ok(u8::try_from(ended.exit_code).unwrap_or(255)),
-                Waited::Gone | Waited::TimedOut => Err(error),
-            }
-        }
-        other => other,
     }
 }
 
 /// How far the new container is.
 enum Progress {
-    Running,
-    Ended(Terminated),
+    Started,
     Failed(String),
 }
 
 fn progress(report: &Report, name: &str) -> Option<Progress> {
     let of_name = |c: &&ContainerStatus| c.name == name;
     let state = &report.status.ephemeral_container_statuses.iter().find(of_name)?.state;
-    match (&state.running, &state.terminated, &state.waiting) {
-        (Some(_), ..) => Some(Progress::Running),
-        (_, Some(ended), _) if ended.reason == "StartError" => Some(Progress::Failed(ended.message.clone())),
-        (_, Some(ended), _) => Some(Progress::Ended(ended.clone())),
-        (.., Some(waiting)) if waiting.reason != "ContainerCreating" => {
-            Some(Progress::Failed(format!("{}: {}", waiting.reason, waiting.message)))
-        }
-        _ => None,
+    match (&state.terminated, &state.waiting) {
+        (Some(ended), _) if ended.reason == "StartError" => Some(Progress::Failed(ended.message.clone())),
+        (None, Some(waiting)) if waiting.reason == "ContainerCreating" => None,
+        (None, Some(waiting)) => Some(Progress::Failed(format!("{}: {}", waiting.reason, waiting.message))),
+        _ => Some(Progress::Started),
     }
-}
-
-fn print_log(pod: &Pod, container: &str) -> Result<()> {
-    let pod_logs = &pod.record.plan.sandbox.log_directory;
-    let source = Source { pod_logs, container, instance: Instance::Newest };
-    let mut out = std::io::stdout().lock();
-    for record in Reader::open(source, Query::default())? {
-        out.write_all(&record?.text(Timestamps::Hidden)).context("writing to standard output")?;
-    }
-    out.flush().context("writing to standard output")
 }
 
 /// Five of the characters that Kubernetes makes names of: none of them makes a word.

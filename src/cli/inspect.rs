@@ -71,6 +71,7 @@ fn ephemeral_container(config: &ContainerConfig) -> Value {
         "env": env,
         "workingDir": config.working_dir,
         "stdin": config.stdio != Stdio::Null,
+        "stdinOnce": config.stdio == Stdio::StdinOnce,
         "tty": config.stdio == Stdio::Terminal,
         "targetContainerName": config.target,
         "terminationMessagePath": config.termination_message_path,

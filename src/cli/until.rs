@@ -44,7 +44,7 @@ pub(super) fn detached(started: Vec<Started>, args: &UntilArgs, interrupts: &Int
     let goal = args.wait.unwrap_or(WaitFor::Running);
     let mut code = 0;
     for one in &started {
-        match until(&one.pod, Goal { goal, deadline }, interrupts) {
+        match until(&one.pod, Goal { goal, deadline, warnings: Since::Beginning }, interrupts) {
             Ok(of_pod) if code == 0 => code = of_pod,
             Ok(_) => {}
             Err(error) => {
@@ -72,12 +72,26 @@ pub(super) fn detached(started: Vec<Started>, args: &UntilArgs, interrupts: &Int
 pub(super) struct Goal {
     pub(super) goal: WaitFor,
     pub(super) deadline: Option<Instant>,
+    /// Which of the pod's warnings are told.
+    pub(super) warnings: Since,
+}
+
+/// From when on a pod's warnings are of interest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Since {
+    /// The pod's beginning.
+    Beginning,
+    /// Now: somebody was told of the others.
+    Now,
 }
 
 /// Waits for one pod, telling of its warnings; the pod's exit code where its end is waited for, else 0.
 pub(super) fn until(pod: &Pod, goal: Goal, interrupts: &Interrupts) -> Result<u8> {
     let watch = Watch::open(pod)?;
     let mut told = Warnings::of(pod);
+    if goal.warnings == Since::Now {
+        told.tail.read()?;
+    }
     let timeout = goal.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let waited = watch.until_or_interrupted(timeout, interrupts, |report| {
         told.print()?;

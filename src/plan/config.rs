@@ -296,6 +296,8 @@ pub enum Stdio {
     Null,
     /// stdin is a FIFO that `attach` writes to.
     Stdin,
+    /// The same; it ends with the first `attach` that has it (the API's `stdinOnce`).
+    StdinOnce,
     /// All three are one terminal.
     Terminal,
 }

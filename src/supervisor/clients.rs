@@ -7,6 +7,7 @@ use super::slot::{Attached, Stage};
 use crate::control::{self, RefusedKind, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::Event;
+use crate::plan::config::Stdio;
 use crate::runtime;
 use crate::sys::Called;
 use crate::sys::process::{Ended, TerminalSize};
@@ -40,12 +41,12 @@ fn check_pipes(descriptors: &[OwnedFd], wanted: usize) -> Result<()> {
     Ok(())
 }
 
-fn only(descriptors: Vec<OwnedFd>) -> Result<OwnedFd> {
-    let mut descriptors = descriptors.into_iter();
-    match (descriptors.next(), descriptors.next()) {
-        (Some(one), None) => Ok(one),
-        _ => Err(failure(Kind::Invalid, "the request comes without its document")),
+/// The document that a request comes with, and what else.
+fn documented(mut descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, Vec<OwnedFd>)> {
+    if descriptors.is_empty() {
+        return Err(failure(Kind::Invalid, "the request comes without its document"));
     }
+    Ok((descriptors.remove(0), descriptors))
 }
 
 impl Supervisor {
@@ -112,12 +113,17 @@ impl Supervisor {
                 Ok(())
             }
             Request::Join => {
-                self.join(control::read_document(only(descriptors)?)?)?;
+                let (document, pipes) = documented(descriptors)?;
+                if !pipes.is_empty() {
+                    check_pipes(&pipes, 2)?;
+                }
+                let index = self.join(control::read_document(document)?)?;
                 self.say(id, &Reply::Accepted, &[]);
-                Ok(())
+                self.show_output(id, index, pipes)
             }
             Request::Update => {
-                self.update(control::read_document(only(descriptors)?)?)?;
+                let (document, _) = documented(descriptors)?;
+                self.update(control::read_document(document)?)?;
                 self.say(id, &Reply::Accepted, &[]);
                 Ok(())
             }
@@ -175,21 +181,35 @@ impl Supervisor {
     fn attach(&mut self, id: u64, container: &str, descriptors: Vec<OwnedFd>) -> Result<()> {
         let index = self.running(container)?;
         check_pipes(&descriptors, 2)?;
-        let mut pipes = descriptors.into_iter();
+        self.show_output(id, index, descriptors)?;
+        self.say_started(id, index)
+    }
+
+    /// From now on the client sees the container's output, and hears of its end.
+    fn show_output(&mut self, client: u64, index: usize, pipes: Vec<OwnedFd>) -> Result<()> {
+        let mut pipes = pipes.into_iter();
         if let (Some(stdout), Some(stderr)) = (pipes.next(), pipes.next()) {
             for fd in [&stdout, &stderr] {
                 // A client that does not read must not hold the pod up.
                 nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))
                     .called("fcntl", "pipe")?;
             }
-            self.slots[index].attached.push(Attached { client: id, stdout, stderr });
+            self.slots[index].attached.push(Attached { client, stdout, stderr });
         }
-        let input = match self.slots[index].instance.as_ref().and_then(|i| i.input.as_ref()) {
-            Some(input) => Some(runtime::duplicate(input.as_fd())?),
-            None => None,
+        Ok(())
+    }
+
+    /// Tells who is attached that the container runs, and gives him what its input can be written to.
+    pub(super) fn say_started(&mut self, client: u64, index: usize) -> Result<()> {
+        let once = self.pod.record.plan.containers[index].stdio == Stdio::StdinOnce;
+        let input = match self.slots[index].instance.as_mut().map(|instance| &mut instance.input) {
+            // The only writer from here on: the container's input ends when the client closes it.
+            Some(input) if once => input.take(),
+            Some(Some(input)) => Some(runtime::duplicate(input.as_fd())?),
+            _ => None,
         };
         let lent: Vec<BorrowedFd<'_>> = input.iter().map(AsFd::as_fd).collect();
-        self.say(id, &Reply::Started, &lent);
+        self.say(client, &Reply::Started, &lent);
         Ok(())
     }
 

@@ -421,7 +421,7 @@ impl Pipes {
         let (stdout, ours_out) = output_fifo(&state.join("stdout"))?;
         let (stderr, ours_err) = output_fifo(&state.join("stderr"))?;
         let (stdin, input) = match stdio {
-            Stdio::Stdin => {
+            Stdio::Stdin | Stdio::StdinOnce => {
                 let path = state.join("stdin");
                 make_fifo(&path)?;
                 // Without a writer that stays, the container would see end of file at once.

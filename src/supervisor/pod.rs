@@ -7,7 +7,7 @@ use super::poll::{Poll, Source};
 use super::remove;
 use super::slot::Slot;
 use super::tasks::Running;
-use crate::control::RefusedKind;
+use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
 use crate::host::{self, HostFacts};
 use crate::lifecycle::status::Time;
@@ -366,6 +366,9 @@ impl Supervisor {
             let name = &self.pod.record.plan.containers[container].name;
             let message = format!("container {name}: {message}");
             self.failure.get_or_insert(FirstFailure { kind, message });
+        }
+        for early in std::mem::take(&mut self.slots[container].attached) {
+            self.say(early.client, &Reply::Refused { kind, message: message.clone() }, &[]);
         }
         self.queue.push_back(Event::StartFailed { container, failure, message });
     }

@@ -120,6 +120,9 @@ impl Supervisor {
                     if matches!(instance.stage, Stage::Starting) {
                         instance.stage = Stage::Running;
                         self.queue.push_back(Event::Started { container: index });
+                        // Who came with the container waits for its start.
+                        let early: Vec<u64> = self.slots[index].attached.iter().map(|a| a.client).collect();
+                        early.into_iter().try_for_each(|client| self.say_started(client, index))?;
                     }
                     return Ok(());
                 }

@@ -20,8 +20,8 @@ impl Supervisor {
         Err(failure(Kind::NotReady, format!("pod {} has ended, or is being stopped", self.pod.full_name())))
     }
 
-    /// An ephemeral container becomes part of the pod.
-    pub(super) fn join(&mut self, joining: Joining) -> Result<()> {
+    /// An ephemeral container becomes part of the pod; its index.
+    pub(super) fn join(&mut self, joining: Joining) -> Result<usize> {
         self.require_going_on()?;
         let Joining { config, image } = joining;
         ensure!(config.kind == ContainerKind::Ephemeral, "only ephemeral containers join a pod that runs");
@@ -41,7 +41,7 @@ impl Supervisor {
         self.pod.record = record;
         self.slots.push(Slot::default());
         self.queue.push_back(event);
-        Ok(())
+        Ok(self.slots.len() - 1)
     }
 
     /// Takes over what can change in a pod that runs. Either all of it is so afterwards, or nothing.
