@@ -287,18 +287,20 @@ impl Host {
         serde_json::from_str(&self.ok(&["inspect", "-o", "json", pod])).unwrap()
     }
 
-    /// The status of one container, init or not.
+    /// The status of one container, of whatever kind.
     #[track_caller]
     pub(crate) fn status(&self, pod: &str, container: &str) -> Value {
         let status = &self.inspect(pod)["status"];
         let of = |kind: &str| status[kind].as_array().cloned().unwrap_or_default();
-        let mut all = of("initContainerStatuses").into_iter().chain(of("containerStatuses"));
+        let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
+        let mut all = lists.into_iter().flat_map(of);
         all.find(|c| c["name"] == container).unwrap_or_else(|| panic!("no {container} in {status}"))
     }
 
     /// A container's status once it is as `fine` says.
     #[track_caller]
-    pub(crate) fn until_status(&self, pod: &str, container: &str, what: &str, fine: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until_status(&self, of: (&str, &str), what: &str, fine: impl Fn(&Value) -> bool) -> Value {
+        let (pod, container) = of;
         until(&format!("{pod}/{container}: {what}"), || Some(self.status(pod, container)).filter(|status| fine(status)))
     }
 

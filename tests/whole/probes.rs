@@ -90,7 +90,7 @@ fn http_answers_from_200_to_399_are_success_and_redirects_stay_on_their_host() {
     host.start(&notes.pod("codes", json!({ "containers": containers })));
     for (name, path, expected) in rows {
         if expected {
-            host.until_status("codes", name, "ready", |status| status["ready"] == true);
+            host.until_status(("codes", name), "ready", |status| status["ready"] == true);
         } else {
             notes.until("web", path, |entries| to(entries, path).len() >= 3);
             assert_eq!(ready(&host, "codes", name), Some(false), "{name}");
@@ -123,7 +123,7 @@ fn https_is_probed_without_a_look_at_the_certificate() {
     let tls = with(facts("tls", &["sleep"]), json!({ "readinessProbe": https(8443) }));
     let manifest = host.manifest(&pod("tls", json!({ "containers": [tls, plain] })));
     host.ok(&["run", "-d", "--network", &format!("ns:/run/netns/{network}"), &manifest]);
-    host.until_status("tls", "tls", "ready", |status| status["ready"] == true);
+    host.until_status(("tls", "tls"), "ready", |status| status["ready"] == true);
     // No TLS, no success.
     host.until_event("tls", "Unhealthy", "Readiness probe failed");
     assert_eq!(ready(&host, "tls", "plain"), Some(false));
@@ -140,9 +140,9 @@ fn a_tcp_socket_is_ready_while_somebody_listens() {
     );
     let spec = json!({ "restartPolicy": "OnFailure", "containers": [probed, facts("listener", &["listen", "9000"])] });
     host.start(&pod("tcp", spec));
-    host.until_status("tcp", "probed", "ready", |status| status["ready"] == true);
+    host.until_status(("tcp", "probed"), "ready", |status| status["ready"] == true);
     kill(Pid::from_raw(host.pid("tcp", "listener")), Signal::SIGTERM).unwrap();
-    host.until_status("tcp", "probed", "unready", |status| status["ready"] == false);
+    host.until_status(("tcp", "probed"), "unready", |status| status["ready"] == false);
     host.until_event("tcp", "Unhealthy", "Readiness probe failed: dial tcp");
     assert_eq!(host.status("tcp", "probed")["restartCount"], 0);
 }
@@ -165,7 +165,7 @@ fn an_exec_probe_runs_in_the_container_and_its_output_is_told() {
     let containers = rows.map(|(name, with_probe)| sleeper(name, with_probe));
     host.start(&notes.pod("exec", json!({ "containers": containers, "terminationGracePeriodSeconds": 1 })));
     for name in ["expanded", "inside"] {
-        host.until_status("exec", name, "ready", |status| status["ready"] == true);
+        host.until_status(("exec", name), "ready", |status| status["ready"] == true);
     }
     host.until_event("exec", "Unhealthy", "Readiness probe failed: out of order");
     let noise = host.until_event("exec", "Unhealthy", "x\nx\nx");
@@ -213,7 +213,7 @@ fn grpc_asks_for_the_health_of_a_service() {
     ]);
     host.start(&notes.pod("grpc", json!({ "containers": containers })));
     for name in ["whole", "known"] {
-        host.until_status("grpc", name, "ready", |status| status["ready"] == true);
+        host.until_status(("grpc", name), "ready", |status| status["ready"] == true);
     }
     let entries = notes.until("health", "all services", |entries| {
         ["", "known", "no.such.Service"].iter().all(|service| entries.iter().any(|e| e["service"] == *service))
@@ -225,12 +225,12 @@ fn grpc_asks_for_the_health_of_a_service() {
     assert!(headers(request, "user-agent")[0].starts_with("kube-probe/"), "{request}");
     notes.set("answer", "NOT_SERVING");
     for name in ["whole", "known"] {
-        host.until_status("grpc", name, "unready", |status| status["ready"] == false);
+        host.until_status(("grpc", name), "unready", |status| status["ready"] == false);
     }
     host.until_event("grpc", "Unhealthy", "NOT_SERVING");
     assert_eq!((ready(&host, "grpc", "unknown"), ready(&host, "grpc", "silent")), (Some(false), Some(false)));
     notes.set("answer", "SERVING");
-    host.until_status("grpc", "known", "ready again", |status| status["ready"] == true);
+    host.until_status(("grpc", "known"), "ready again", |status| status["ready"] == true);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_failed_startup_restarts_within_the_grace_of_the_probe() {
     let spec =
         json!({ "terminationGracePeriodSeconds": 300, "containers": [with(deaf, json!({ "startupProbe": startup }))] });
     host.start(&notes.pod("startup", spec));
-    let status = host.until_status("startup", "deaf", "a restart", |status| status["restartCount"] == 1);
+    let status = host.until_status(("startup", "deaf"), "a restart", |status| status["restartCount"] == 1);
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 137, "{status}");
     host.until_event("startup", "Unhealthy", "Startup probe failed: dial tcp");
     host.until_event("startup", "Killing", "Container deaf failed startup probe, will be restarted");
@@ -325,7 +325,7 @@ fn a_failed_liveness_probe_restarts_that_container_only() {
     host.until_event("live", "Killing", "Container web failed liveness probe, will be restarted");
     notes.unset("answer");
     let running = |status: &Value| status["restartCount"] == 1 && status["state"]["running"].is_object();
-    host.until_status("live", "web", "running again", running);
+    host.until_status(("live", "web"), "running again", running);
     let entries =
         notes.until("web", "probes of the second instance", |all| all.last().is_some_and(|e| e["code"] == 200));
     assert_eq!(
@@ -371,9 +371,11 @@ fn while_the_pod_ends_only_readiness_is_probed() {
     let Some(host) = Host::new(&[]) else { return };
     let notes = Notes::of(&host);
     let hook = json!({ "preStop": { "sleep": { "seconds": 4 } } });
+    // The first probe may come before the server listens.
+    let live = with(http(8080, "/live"), json!({ "failureThreshold": 3 }));
     let web = with(
         server("web", "8080"),
-        json!({ "livenessProbe": http(8080, "/live"), "readinessProbe": http(8080, "/ready"), "lifecycle": hook }),
+        json!({ "livenessProbe": live, "readinessProbe": http(8080, "/ready"), "lifecycle": hook }),
     );
     host.start(&notes.pod("ends", json!({ "terminationGracePeriodSeconds": 10, "containers": [web] })));
     host.until_condition("ends", "Ready", "True");

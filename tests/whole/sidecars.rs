@@ -77,7 +77,7 @@ fn a_sidecar_is_restarted_whatever_the_policy_while_others_are_prepared() {
     let mut run = host.live(&["run", "--keep", &host.manifest(&notes.pod("falls", spec))]);
     until("the pod", || host.run(&["ps", "-q"]).out.contains("falls").then_some(()));
     let running = |status: &Value| status["restartCount"] == 1 && status["state"]["running"].is_object();
-    host.until_status("falls", "falls", "running again", running);
+    host.until_status(("falls", "falls"), "running again", running);
     let waiting = host.status("falls", "waits");
     assert!(waiting["state"]["running"].is_object() && waiting["restartCount"] == 0, "{waiting}");
     notes.set("go", "");
