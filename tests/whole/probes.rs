@@ -298,7 +298,8 @@ fn a_failed_startup_restarts_within_the_grace_of_the_probe() {
     let spec =
         json!({ "terminationGracePeriodSeconds": 300, "containers": [with(deaf, json!({ "startupProbe": startup }))] });
     host.start(&notes.pod("startup", spec));
-    let status = host.until_status(("startup", "deaf"), "a restart", |status| status["restartCount"] == 1);
+    let again = |status: &Value| status["restartCount"] == 1 && status["state"]["running"].is_object();
+    let status = host.until_status(("startup", "deaf"), "a restart", again);
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 137, "{status}");
     host.until_event("startup", "Unhealthy", "Startup probe failed: dial tcp");
     host.until_event("startup", "Killing", "Container deaf failed startup probe, will be restarted");
