@@ -1,5 +1,11 @@
 //! One test per rule; the names begin with the section of pod-api.md that has it.
 
+mod changes;
+mod deadline;
+mod hooks;
+mod probes;
+mod rules;
+mod sidecars;
 mod stop;
 
 use super::status::{ConditionStatus, ContainerStatus, Phase, PodStatus, Time};
@@ -41,18 +47,34 @@ impl Sim {
             names.into_iter().map(move |n| ContainerSpec::new(n, kind, "img")).collect()
         };
         let containers: [Vec<ContainerSpec>; 2] = [of(init, ContainerKind::Init), of(app, ContainerKind::App)];
-        let spec = PodSpec {
-            name: "p".into(),
-            namespace: "ns".into(),
-            uid: "u1".into(),
-            restart_policy,
-            grace: secs(30),
-            active_deadline: None,
-            readiness_gates: vec![],
-            containers: containers.concat(),
-        };
+        Sim::admitted(pod_of(restart_policy, containers.concat()))
+    }
+
+    fn admitted(spec: PodSpec) -> Self {
         let pod = PodState::new(spec, Now { boot: secs(0), wall: secs(EPOCH) });
         Sim { pod, now: 0, asked: vec![], events: vec![] }
+    }
+
+    /// A pod of these containers; the sandbox is ready.
+    fn of_containers(policy: RestartPolicy, containers: Vec<ContainerSpec>) -> Self {
+        Sim::with_sandbox(pod_of(policy, containers))
+    }
+
+    fn with_sandbox(spec: PodSpec) -> Self {
+        let mut sim = Sim::admitted(spec);
+        sim.step(Event::Begin);
+        sim.step(Event::SandboxReady { ips: vec!["10.0.0.2".into()] });
+        sim
+    }
+
+    /// Answers a task.
+    fn performed(&mut self, container: usize, task: Task, outcome: Outcome) -> &[Action] {
+        self.step(Event::Performed { container, task, outcome })
+    }
+
+    /// The last event, `reason: message`.
+    fn last_event(&self) -> &str {
+        self.events.last().map_or("", String::as_str)
     }
 
     fn step(&mut self, event: Event) -> &[Action] {
@@ -109,7 +131,8 @@ impl Sim {
     /// The status of a container, by name.
     fn of(&self, name: &str) -> ContainerStatus {
         let status = self.status();
-        let mut all = status.init_container_statuses.into_iter().chain(status.container_statuses);
+        let all = status.init_container_statuses.into_iter().chain(status.container_statuses);
+        let mut all = all.chain(status.ephemeral_container_statuses);
         all.find(|c| c.name == name).unwrap()
     }
 
@@ -128,6 +151,63 @@ impl Sim {
         let condition = self.status().conditions.into_iter().find(|c| c.type_ == type_).unwrap();
         format!("{:?} {} {}", condition.status, condition.reason, condition.message).trim_end().to_owned()
     }
+}
+
+fn pod_of(restart_policy: RestartPolicy, containers: Vec<ContainerSpec>) -> PodSpec {
+    PodSpec {
+        name: "p".into(),
+        namespace: "ns".into(),
+        uid: "u1".into(),
+        restart_policy,
+        grace: secs(30),
+        active_deadline: None,
+        readiness_gates: vec![],
+        containers,
+    }
+}
+
+fn init(name: &str) -> ContainerSpec {
+    ContainerSpec::new(name, ContainerKind::Init, "img")
+}
+
+fn sidecar(name: &str) -> ContainerSpec {
+    ContainerSpec::new(name, ContainerKind::Sidecar, "img")
+}
+
+fn app(name: &str) -> ContainerSpec {
+    ContainerSpec::new(name, ContainerKind::App, "img")
+}
+
+/// The API's default numbers of a probe, with a period of 1 s.
+fn every_second() -> ProbeTiming {
+    ProbeTiming {
+        initial_delay: secs(0),
+        period: secs(1),
+        timeout: secs(1),
+        success_threshold: 1,
+        failure_threshold: 3,
+        grace: None,
+    }
+}
+
+fn failure() -> Outcome {
+    Outcome::Failure("no".into())
+}
+
+fn perform(container: usize, task: Task) -> Action {
+    Action::Perform { container, task }
+}
+
+fn signal(container: usize) -> Action {
+    Action::Signal { container }
+}
+
+fn kill(container: usize) -> Action {
+    Action::Kill { container }
+}
+
+fn stop(grace: Option<u64>) -> Event {
+    Event::Stop { grace: grace.map(secs) }
 }
 
 fn exit(code: i32) -> Exit {

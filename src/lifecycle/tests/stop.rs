@@ -2,10 +2,6 @@
 
 use super::*;
 
-fn stop(grace: Option<u64>) -> Event {
-    Event::Stop { grace: grace.map(secs) }
-}
-
 #[test]
 fn s8_grace_has_a_floor_of_2s() {
     for (given, granted, waited) in

@@ -1,0 +1,174 @@
+//! What changes about a pod that runs: readiness gates (§21), ephemeral containers, `podshim apply`.
+
+use super::*;
+
+fn ephemeral(name: &str) -> Event {
+    Event::Join(Box::new(ContainerSpec::new(name, ContainerKind::Ephemeral, "img")))
+}
+
+fn condition(type_: &str, holds: bool) -> Event {
+    Event::SetCondition { type_: type_.into(), holds, reason: "R".into(), message: "m".into() }
+}
+
+#[test]
+fn s21_ready_waits_for_the_readiness_gates() {
+    let gates = vec!["example.com/a".to_owned(), "example.com/b".to_owned()];
+    let mut sim = Sim::with_sandbox(PodSpec { readiness_gates: gates, ..pod_of(Always, vec![app("a")]) });
+    assert_eq!(sim.condition("Ready"), "False ContainersNotReady containers with unready status: [a]");
+    sim.started(0);
+    assert_eq!(sim.condition("ContainersReady"), "True");
+    assert_eq!(
+        sim.condition("Ready"),
+        "False ReadinessGatesNotReady corresponding condition of pod readiness gate \"example.com/a\" does not exist., \
+         corresponding condition of pod readiness gate \"example.com/b\" does not exist."
+    );
+    sim.step(condition("example.com/a", true));
+    sim.step(condition("example.com/b", false));
+    assert_eq!(
+        sim.condition("Ready"),
+        "False ReadinessGatesNotReady the status of pod readiness gate \"example.com/b\" is not \"True\", but False"
+    );
+    sim.now = 7;
+    sim.step(condition("example.com/b", true));
+    assert_eq!((sim.condition("Ready"), sim.condition("example.com/b")), ("True".into(), "True R m".into()));
+    let ready = sim.status().conditions.into_iter().find(|c| c.type_ == "Ready").unwrap();
+    assert_eq!(ready.last_transition_time, Time((EPOCH + 7) as i64));
+    sim.exited(0, 1);
+    assert_eq!(sim.condition("Ready"), "False ContainersNotReady containers with unready status: [a]");
+}
+
+#[test]
+fn an_ephemeral_container_joins_at_once_and_is_of_no_consequence() {
+    for policy in [Always, Never] {
+        let mut sim = Sim::of_containers(policy, vec![init("i"), app("a")]);
+        sim.started(0);
+        assert_eq!(sim.step(ephemeral("e")), [start(2, 0)], "also while the pod is initialised");
+        assert_eq!(sim.waiting("e"), "ContainerCreating: ");
+        sim.started(2);
+        assert!(sim.of("e").state.running.is_some());
+        assert_eq!(sim.exited(0, 0), [start(1, 0)]);
+        sim.started(1);
+        assert_eq!(sim.condition("Ready"), "True", "{policy:?}");
+        assert_eq!(sim.exited(2, 3), [], "never restarted");
+        assert_eq!((sim.terminated("e"), sim.phase()), ("Error 3".into(), Phase::Running));
+    }
+}
+
+#[test]
+fn an_ephemeral_container_ends_with_its_pod() {
+    let mut sim = Sim::of_containers(Never, vec![app("a")]);
+    sim.started(0);
+    sim.step(ephemeral("e"));
+    sim.started(1);
+    assert_eq!(sim.exited(0, 0), [signal(1)]);
+    assert_eq!(sim.exited(1, 1), [Action::DestroySandbox]);
+    assert_eq!((sim.phase(), pod_exit_code(&sim.status())), (Phase::Succeeded, 0));
+
+    let mut sim = Sim::of_containers(Always, vec![sidecar("s"), app("a")]);
+    (0..2).for_each(|index| drop(sim.started(index).len()));
+    sim.step(ephemeral("e"));
+    sim.started(2);
+    assert_eq!(sim.step(stop(None)), [signal(1), signal(2)]);
+    assert_eq!(sim.exited(1, 0), [signal(0)], "a sidecar does not serve it");
+}
+
+#[test]
+fn nothing_joins_a_pod_that_ends() {
+    let mut sim = Sim::of_containers(Always, vec![app("a")]);
+    sim.started(0);
+    sim.step(stop(None));
+    assert!(!sim.pod.goes_on());
+    assert_eq!(sim.step(ephemeral("e")), []);
+    assert_eq!(sim.pod.spec().containers.len(), 1);
+    assert_eq!(sim.step(condition("x", true)), []);
+    assert!(sim.status().conditions.iter().all(|c| c.type_ != "x"));
+}
+
+#[test]
+fn only_ephemeral_containers_join() {
+    let mut sim = Sim::of_containers(Always, vec![app("a")]);
+    sim.started(0);
+    assert_eq!(sim.step(Event::Join(Box::new(app("b")))), []);
+    assert_eq!(sim.pod.spec().containers.len(), 1);
+}
+
+fn redefined(container: usize) -> Event {
+    Event::Redefined { container, image: "other".into() }
+}
+
+#[test]
+fn s1_a_container_whose_image_changed_is_restarted_whatever_its_policy() {
+    for policy in [Always, OnFailure, Never] {
+        let mut a = app("a");
+        a.pre_stop = Some(Hook::Perform);
+        let mut sim = Sim::of_containers(policy, vec![a, app("b")]);
+        (0..2).for_each(|index| drop(sim.started(index).len()));
+        assert_eq!(sim.step(redefined(0)), [perform(0, Task::PreStop)], "{policy:?}");
+        assert_eq!(sim.last_event(), "Killing: Container a definition changed, will be restarted");
+        assert_eq!(sim.performed(0, Task::PreStop, Outcome::Success), [signal(0)]);
+        assert_eq!(sim.exited(0, 0), [start(0, 1)], "{policy:?}");
+        assert_eq!(sim.started(0), [], "{policy:?}: once");
+        assert_eq!((sim.of("a").image.as_str(), sim.of("b").restart_count), ("other", 0));
+    }
+}
+
+#[test]
+fn s5_another_image_or_other_resources_forget_the_back_off() {
+    for event in [redefined(0), Event::Resized { container: 0 }] {
+        let mut sim = Sim::of_containers(Always, vec![app("a")]);
+        sim.started(0);
+        for _ in 0..3 {
+            if sim.exited(0, 1).is_empty() {
+                sim.tick();
+            }
+            sim.started(0);
+        }
+        sim.exited(0, 1);
+        assert!(sim.waiting("a").contains("back-off 40s"));
+        assert_eq!(sim.step(event.clone()), [start(0, 4)], "{event:?}");
+        sim.started(0);
+        sim.exited(0, 1);
+        assert!(sim.waiting("a").contains("back-off 10s"), "{event:?}: {}", sim.waiting("a"));
+    }
+}
+
+#[test]
+fn s10_another_image_is_pulled_at_once() {
+    let mut sim = Sim::of_containers(Always, vec![app("a")]);
+    sim.pull_failed(0, ImageFailure::Pull);
+    assert_eq!(sim.step(redefined(0)), [start(0, 0)]);
+    sim.pull_failed(0, ImageFailure::Pull);
+    assert!(sim.events.last().unwrap().contains("ErrImagePull"));
+    assert_eq!((sim.tick(), sim.asked.as_slice()), (10, &[start(0, 0)][..]), "the first pause again");
+}
+
+#[test]
+fn an_image_that_changes_during_a_start_is_started_next() {
+    let mut sim = Sim::of_containers(Never, vec![app("a")]);
+    assert_eq!(sim.step(redefined(0)), []);
+    assert_eq!(sim.started(0), [signal(0)], "what was started is of the old one");
+    assert_eq!(sim.exited(0, 143), [start(0, 1)]);
+    assert_eq!(sim.started(0), []);
+}
+
+#[test]
+fn s2_an_init_container_that_has_done_its_work_is_not_run_again_for_another_image() {
+    let mut sim = Sim::of_containers(Always, vec![init("i"), app("a")]);
+    sim.started(0);
+    sim.exited(0, 0);
+    sim.started(1);
+    assert_eq!(sim.step(redefined(0)), []);
+    assert_eq!(sim.of("i").image, "other");
+    assert_eq!(sim.exited(1, 1), [start(1, 1)]);
+}
+
+#[test]
+fn changes_of_containers_that_are_not_there_change_nothing() {
+    let mut sim = Sim::of_containers(Always, vec![app("a")]);
+    sim.started(0);
+    let before = sim.pod.clone();
+    for event in [redefined(1), Event::Resized { container: 1 }] {
+        assert_eq!(sim.step(event), []);
+        assert_eq!(sim.pod, before);
+    }
+}
