@@ -290,18 +290,22 @@ impl Host {
     /// The status of one container, of whatever kind.
     #[track_caller]
     pub(crate) fn status(&self, pod: &str, container: &str) -> Value {
+        self.find_status(pod, container).unwrap_or_else(|| panic!("no status of {pod}/{container}"))
+    }
+
+    /// `None` before the pod has a status.
+    fn find_status(&self, pod: &str, container: &str) -> Option<Value> {
         let status = &self.inspect(pod)["status"];
         let of = |kind: &str| status[kind].as_array().cloned().unwrap_or_default();
         let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];
-        let mut all = lists.into_iter().flat_map(of);
-        all.find(|c| c["name"] == container).unwrap_or_else(|| panic!("no {container} in {status}"))
+        lists.into_iter().flat_map(of).find(|c| c["name"] == container)
     }
 
     /// A container's status once it is as `fine` says.
     #[track_caller]
     pub(crate) fn until_status(&self, of: (&str, &str), what: &str, fine: impl Fn(&Value) -> bool) -> Value {
         let (pod, container) = of;
-        until(&format!("{pod}/{container}: {what}"), || Some(self.status(pod, container)).filter(|status| fine(status)))
+        until(&format!("{pod}/{container}: {what}"), || self.find_status(pod, container).filter(|status| fine(status)))
     }
 
     /// A condition of a pod; null if it has none of this type.

@@ -1,7 +1,7 @@
-//! Random pods under random, but legal, sequences of events, against a second, simpler telling of the rules.
+//! Plain pods under random, but legal, sequences of events, against a second, simpler telling of the rules.
 
-use super::status::Phase;
-use super::*;
+use super::super::status::Phase;
+use super::super::*;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
