@@ -1,7 +1,7 @@
 //! Whose turn it is, and how a start goes: image, instance, process, post-start hook.
 
 use super::container::{Container, Ended, PostStart, Stage};
-use super::ending::{Cause, Kill};
+use super::ending::{Cause, Ending, Kill};
 use super::machine::{PodState, Sandbox, Step};
 use super::restart::RestartAll;
 use super::status::Waiting;
@@ -28,7 +28,10 @@ impl PodState {
                 self.begin_post_start(container, step);
             }
             Event::StartFailed { container, failure, message } => {
-                step.warn(container, "Failed", format!("Error: {message}"));
+                // That a start fails which was given up is what was wanted.
+                if self.containers[container].ending == Ending::Unasked {
+                    step.warn(container, "Failed", format!("Error: {message}"));
+                }
                 let waiting = Waiting { reason: failure.reason().to_owned(), message: message.clone() };
                 if let StartFailure::Start { exit_code } = failure {
                     let how = Ended { exit_code, reason: "StartError", message };

@@ -59,6 +59,7 @@ impl<E: Into<anyhow::Error>> From<E> for CreateError {
 impl Supervisor {
     /// Starts a container, asking the registry first where the policy says so.
     pub(super) fn start(&mut self, index: usize, restart_count: u32) -> Result<()> {
+        self.slots[index].start_cancelled = false;
         let config = &self.pod.record.plan.containers[index];
         // The CLI pulled for the first start, where the user sees it.
         if restart_count > 0 && config.pull_policy == PullPolicy::Always {

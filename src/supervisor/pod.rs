@@ -15,7 +15,7 @@ use crate::lifecycle::{
     Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, PodState, Probes, StartFailure, Task,
 };
 use crate::network;
-use crate::plan::config::{ContainerConfig, Handler, Probe};
+use crate::plan::config::{ContainerConfig, ContainerKind, Handler, Probe};
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
@@ -362,9 +362,10 @@ impl Supervisor {
     /// it, as nothing that ran before can be lost.
     pub(super) fn start_failed(&mut self, container: usize, restart_count: u32, failed: StartFailed) {
         let StartFailed { failure, kind, message } = failed;
-        if restart_count == 0 {
-            let name = &self.pod.record.plan.containers[container].name;
-            let message = format!("container {name}: {message}");
+        let config = &self.pod.record.plan.containers[container];
+        let is_own = config.kind != ContainerKind::Ephemeral && !self.slots[container].start_cancelled;
+        if restart_count == 0 && is_own {
+            let message = format!("container {}: {message}", config.name);
             self.failure.get_or_insert(FirstFailure { kind, message });
         }
         for early in std::mem::take(&mut self.slots[container].attached) {

@@ -22,6 +22,8 @@ pub(super) struct Slot {
     pub(super) instance: Option<Instance>,
     pub(super) pull: Option<super::create::Pull>,
     pub(super) attached: Vec<Attached>,
+    /// The start under way was given up: that it fails is no failure.
+    pub(super) start_cancelled: bool,
 }
 
 /// A client that sees a container's output as it comes.
@@ -315,6 +317,7 @@ impl Supervisor {
 
     /// Gives up a start that is under way; the pull's or the child's end answers it.
     pub(super) fn cancel_start(&mut self, index: usize) -> Result<()> {
+        self.slots[index].start_cancelled = true;
         if let Some(pull) = &mut self.slots[index].pull {
             pull.cancel();
         }

@@ -65,7 +65,7 @@ fn an_ephemeral_container_ends_with_its_pod() {
     assert_eq!((sim.phase(), pod_exit_code(&sim.status())), (Phase::Succeeded, 0));
 
     let mut sim = Sim::of_containers(Always, vec![sidecar("s"), app("a")]);
-    (0..2).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..2);
     sim.step(ephemeral("e"));
     sim.started(2);
     assert_eq!(sim.step(stop(None)), [signal(1), signal(2)]);
@@ -102,7 +102,7 @@ fn s1_a_container_whose_image_changed_is_restarted_whatever_its_policy() {
         let mut a = app("a");
         a.pre_stop = Some(Hook::Perform);
         let mut sim = Sim::of_containers(policy, vec![a, app("b")]);
-        (0..2).for_each(|index| drop(sim.started(index).len()));
+        sim.all_started(0..2);
         assert_eq!(sim.step(redefined(0)), [perform(0, Task::PreStop)], "{policy:?}");
         assert_eq!(sim.last_event(), "Killing: Container a definition changed, will be restarted");
         assert_eq!(sim.performed(0, Task::PreStop, Outcome::Success), [signal(0)]);

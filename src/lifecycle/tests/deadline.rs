@@ -99,7 +99,7 @@ fn s11_a_pods_messages_share_12288_bytes() {
     let long = "é".repeat(3000);
     for (count, each) in [(1, 6000), (3, 4096), (5, 2456)] {
         let mut sim = Sim::of_containers(Never, (0..count).map(|n| app(&format!("a{n}"))).collect());
-        (0..count).for_each(|index| drop(sim.started(index).len()));
+        sim.all_started(0..count);
         sim.step(Event::Exited { container: 0, exit: Exit { message: long.clone(), ..exit(1) } });
         let message = sim.of("a0").state.terminated.unwrap().message;
         assert_eq!((message.len(), long.starts_with(&message)), (each, true), "{count}: the beginning is kept");

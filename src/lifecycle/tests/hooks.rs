@@ -162,7 +162,7 @@ fn s8_a_stop_finds_each_stage_of_an_end_and_shortens_it() {
     assert_eq!((sim.tick(), sim.asked.as_slice()), (5, &[signal(0)][..]));
     // … in line …
     let mut sim = Sim::of_containers(Always, vec![sidecar("s"), app("a")]);
-    (0..2).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..2);
     sim.step(stop(Some(100)));
     sim.at(1, stop(Some(5)));
     assert_eq!((sim.tick(), sim.asked.as_slice()), (5, &[signal(0), kill(1)][..]));
@@ -177,7 +177,7 @@ fn s8_a_stop_finds_each_stage_of_an_end_and_shortens_it() {
 #[test]
 fn s8_kill_ends_each_stage_at_once() {
     let mut sim = Sim::of_containers(Always, vec![sidecar("s"), hooked("a", None, Some(Hook::Perform)), app("b")]);
-    (0..3).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..3);
     assert_eq!(sim.step(stop(None)), [perform(1, Task::PreStop), signal(2)]);
     assert_eq!(sim.step(Event::Kill), [kill(0), kill(1), kill(2)]);
     assert_eq!(sim.pod.next_deadline(), None);

@@ -100,6 +100,12 @@ impl Sim {
         self.step(Event::Started { container })
     }
 
+    fn all_started(&mut self, containers: std::ops::Range<usize>) {
+        for container in containers {
+            self.started(container);
+        }
+    }
+
     fn exited(&mut self, container: usize, code: i32) -> &[Action] {
         self.step(Event::Exited { container, exit: exit(code) })
     }

@@ -80,7 +80,7 @@ fn running() -> Sim {
     let mut sim = Sim::of_containers(Always, containers);
     sim.started(0);
     sim.exited(0, 0);
-    (1..4).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(1..4);
     sim
 }
 
@@ -115,7 +115,7 @@ fn s4_restarting_all_runs_no_pre_stop_hook_and_cuts_short_what_is_under_way() {
     let mut unhealthy = hooked("c");
     unhealthy.probes.liveness = Some(ProbeTiming { failure_threshold: 1, ..every_second() });
     let mut sim = Sim::of_containers(Always, vec![all_after_42(app("a")), hooked("b"), unhealthy]);
-    (0..3).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..3);
     // The hook of one runs already.
     sim.performed(2, Task::LivenessProbe, failure());
     assert_eq!(sim.asked, [perform(2, Task::PreStop)]);
@@ -136,7 +136,9 @@ fn s4_a_start_under_way_is_cancelled_and_what_waits_is_not_waited_for() {
     sim.exited(2, 1);
     assert_eq!(sim.asked, [start(2, 1)]);
     assert_eq!(sim.exited(0, 42), [Action::CancelStart { container: 2 }]);
+    let told = sim.events.len();
     assert_eq!(sim.start_failed(2, StartFailure::Create), [start(0, 1)], "and c's start is not tried again");
+    assert_eq!(sim.events.len(), told, "that it failed was wanted");
     assert_eq!(sim.started(0), [start(1, 2)], "b's back-off is forgotten");
 }
 

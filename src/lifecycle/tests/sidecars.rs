@@ -148,7 +148,7 @@ fn s3_a_failed_init_container_ends_the_sidecars_before_it() {
 fn s3_sidecars_end_last_and_in_reverse_order() {
     let containers = vec![sidecar("s0"), sidecar("s1"), app("a2"), app("a3")];
     let mut sim = Sim::of_containers(Always, containers);
-    (0..4).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..4);
     assert_eq!(sim.step(stop(None)), [signal(2), signal(3)]);
     assert_eq!(sim.exited(2, 0), []);
     assert_eq!(sim.exited(3, 0), [signal(1)]);
@@ -159,7 +159,7 @@ fn s3_sidecars_end_last_and_in_reverse_order() {
 #[test]
 fn s3_what_is_left_when_the_grace_period_is_over_gets_two_seconds() {
     let mut sim = Sim::of_containers(Always, vec![sidecar("s0"), sidecar("s1"), app("a2")]);
-    (0..3).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..3);
     assert_eq!(sim.step(stop(Some(10))), [signal(2)]);
     assert_eq!((sim.tick(), sim.asked.as_slice()), (10, &[signal(0), signal(1), kill(2)][..]));
     assert_eq!((sim.tick(), sim.asked.as_slice()), (2, &[kill(0), kill(1)][..]));
@@ -168,7 +168,7 @@ fn s3_what_is_left_when_the_grace_period_is_over_gets_two_seconds() {
 #[test]
 fn s3_the_one_grace_period_is_used_up_by_those_before() {
     let mut sim = Sim::of_containers(Always, vec![sidecar("s"), app("a")]);
-    (0..2).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..2);
     sim.step(stop(Some(10)));
     sim.now = 7;
     assert_eq!(sim.exited(1, 0), [signal(0)]);
@@ -180,7 +180,7 @@ fn s3_a_sidecars_pre_stop_runs_at_once_and_only_its_signal_waits() {
     let mut s = sidecar("s");
     s.pre_stop = Some(Hook::Perform);
     let mut sim = Sim::of_containers(Always, vec![s, app("a")]);
-    (0..2).for_each(|index| drop(sim.started(index).len()));
+    sim.all_started(0..2);
     assert_eq!(sim.step(stop(None)), [perform(0, Task::PreStop), signal(1)]);
     assert_eq!(sim.performed(0, Task::PreStop, Outcome::Success), []);
     assert_eq!(sim.exited(1, 0), [signal(0)]);
