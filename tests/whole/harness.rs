@@ -294,7 +294,7 @@ impl Host {
     }
 
     /// `None` before the pod has a status.
-    fn find_status(&self, pod: &str, container: &str) -> Option<Value> {
+    pub(crate) fn find_status(&self, pod: &str, container: &str) -> Option<Value> {
         let status = &self.inspect(pod)["status"];
         let of = |kind: &str| status[kind].as_array().cloned().unwrap_or_default();
         let lists = ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"];

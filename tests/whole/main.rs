@@ -7,8 +7,10 @@
 #[path = "../support/available.rs"]
 mod available;
 mod badinput;
+mod changing;
 mod confinement;
 mod crash;
+mod ending;
 mod harness;
 mod hooks;
 mod leaks;
@@ -22,4 +24,5 @@ mod sandbox;
 mod sidecars;
 mod verbs;
 mod volumes;
+mod waiting;
 mod walls;
