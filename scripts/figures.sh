@@ -1,7 +1,8 @@
 #!/bin/bash
-# Measures podshim and prints the figures as a Markdown table: start of a pod, memory of its supervisor, size of the binary.
+# Measures podshim and prints the figures as a Markdown table: start of a pod, memory of its supervisor, memory and CPU time
+# of one that probes, size of the binary.
 #
-#   sudo scripts/figures.sh [RUNS]       default: 20 pods
+#   sudo scripts/figures.sh [RUNS] [SECONDS]       default: 20 pods; probing is watched for 60 seconds
 #
 # Needs scripts/build.sh and scripts/images.sh to have run. Everything is made below a directory of its own and removed.
 # Environment: FIGURES_PIE=1 also measures a position-independent build of the same source (in target/pie);
@@ -11,6 +12,7 @@ set -euo pipefail
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 export LC_ALL=C
 runs=${1:-20}
+probing_seconds=${2:-60}
 cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 podshim=$(realpath -m "${PODSHIM_BIN:-$target_dir/podshim}")
@@ -49,7 +51,31 @@ spec:
   - {name: two, image: busybox, imagePullPolicy: Never, command: [$1]}
 POD
 }
+# Three containers, of which each has all three probes, one of each kind, once a second.
+probing_pod() {
+    local port
+    cat <<POD
+apiVersion: v1
+kind: Pod
+metadata: {name: figures}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+POD
+    for port in 8081 8082 8083; do
+        cat <<POD
+  - name: c$port
+    image: busybox
+    imagePullPolicy: Never
+    command: [httpd, -f, -p, "$port", -h, /etc]
+    startupProbe: {periodSeconds: 1, tcpSocket: {port: $port}}
+    livenessProbe: {periodSeconds: 1, exec: {command: ["true"]}}
+    readinessProbe: {periodSeconds: 1, httpGet: {port: $port, path: /passwd}}
+POD
+    done
+}
 pod adjtimex >"$work/clock.yaml"
+probing_pod >"$work/probing.yaml"
 pod 'sleep, "100000"' >"$work/idle.yaml"
 
 now() { date +%s%N; }
@@ -96,14 +122,35 @@ supervisor_pid() {
     done
     fail "no supervisor was found"
 }
+# $1: pid. Pss and Private_Dirty in KiB.
+memory() {
+    awk '$1 == "Pss:" { pss = $2 } $1 == "Private_Dirty:" { dirty = $2 } END { print pss, dirty }' "/proc/$1/smaps_rollup"
+}
 # $1: podshim. Prints Pss and Private_Dirty, in KiB, of the supervisor of an idle pod.
 measure_memory() {
     "$1" run -d "$work/idle.yaml" >/dev/null 2>"$work/stderr" || fail "run: $(cat "$work/stderr")"
     # Pages of the binary that are not on the disk yet would count as dirty.
     sync
     sleep 1
-    awk '$1 == "Pss:" { pss = $2 } $1 == "Private_Dirty:" { dirty = $2 } END { print pss, dirty }' \
-        "/proc/$(supervisor_pid)/smaps_rollup"
+    memory "$(supervisor_pid)"
+    "$1" rm --force figures >/dev/null
+}
+# $1: pid. Clock ticks of CPU time: its own, and those of its children that have ended (proc_pid_stat(5), fields 14 to 17).
+own_ticks() { sed 's/^.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'; }
+all_ticks() { sed 's/^.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 + $14 + $15 }'; }
+# $1: podshim. Of the supervisor of a pod that is probed: Pss, Private_Dirty, and the CPU time of an hour in seconds: its
+# own, and with that of the probes' processes.
+measure_probing() {
+    local pid own all
+    "$1" run -d --wait=ready --timeout=60s "$work/probing.yaml" >/dev/null 2>"$work/stderr" ||
+        fail "run: $(cat "$work/stderr")"
+    pid=$(supervisor_pid)
+    own=$(own_ticks "$pid") all=$(all_ticks "$pid")
+    sleep "$probing_seconds"
+    own=$(($(own_ticks "$pid") - own)) all=$(($(all_ticks "$pid") - all))
+    "$1" ps | grep -q '3/3 *Running *0 ' || fail "the probes failed: $("$1" ps)"
+    awk -v own="$own" -v all="$all" -v memory="$(memory "$pid")" -v ticks="$(($(getconf CLK_TCK) * probing_seconds))" \
+        'BEGIN { printf "%s %.1f %.1f\n", memory, own * 3600 / ticks, all * 3600 / ticks }'
     "$1" rm --force figures >/dev/null
 }
 
@@ -129,6 +176,12 @@ for other in crun podman; do
 done
 row "supervisor of an idle pod: Pss" "$pss KiB"
 row "supervisor of an idle pod: Private_Dirty" "$dirty KiB"
+read -r pss dirty own all <<<"$(measure_probing "$podshim")"
+probing="supervisor with 3 containers × 3 probes (tcpSocket until started, then exec and httpGet), period 1 s"
+row "$probing: Pss" "$pss KiB"
+row "$probing: Private_Dirty" "$dirty KiB"
+row "the same: CPU time per hour of the supervisor alone (watched for $probing_seconds s)" "$own s"
+row "the same: with the 3 commands per second that it executes in the containers" "$all s"
 row "size of the binary" "$(stat -c %s "$podshim" | awk '{ printf "%.1f MiB", $1 / 1048576 }')"
 
 if [ "${FIGURES_PIE:-}" = 1 ]; then

@@ -101,7 +101,7 @@ if may_skip v2-guest; then
 else
     step "cgroup v2" scripts/test-v2.sh || true
 fi
-step "figures" scripts/figures.sh 2 || true
+step "figures" scripts/figures.sh 2 10 || true
 step "demo" env PODSHIM_DEMO_SECONDS=5 PODSHIM_ROOT="$target_dir/demo/root" PODSHIM_STATE="$target_dir/demo/run" \
     PODSHIM_LOG_DIR="$target_dir/demo/log" scripts/demo.sh || true
 finish
