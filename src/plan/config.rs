@@ -465,6 +465,54 @@ pub enum VolumeSource {
         /// Bytes; `None` for the kernel's default, half of the memory.
         size: Option<u64>,
     },
+    /// Files made by podshim, which the containers can only read: configMap, secret, downwardAPI and projected volumes.
+    Files(FilesVolume),
+    /// A persistent directory of this host: a persistentVolumeClaim.
+    Claim {
+        /// The claim's name, in the pod's namespace.
+        name: String,
+        /// `persistentVolumeClaim.readOnly`
+        access: Access,
+    },
+    /// An image's unpacked content, read-only.
+    Image {
+        /// The image as the manifest writes it.
+        reference: String,
+        /// When to pull it.
+        pull_policy: PullPolicy,
+    },
+}
+
+/// A volume whose content is known when the pod is planned (pod-api.md §18).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilesVolume {
+    /// A tmpfs (all but configMap) or a directory on disk.
+    pub medium: FilesMedium,
+    /// What is in it, no path twice.
+    pub files: Vec<VolumeFile>,
+}
+
+/// Where the files are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilesMedium {
+    /// Memory: secret, downwardAPI, projected.
+    Memory,
+    /// The disk: configMap.
+    Disk,
+}
+
+/// One file of a [`FilesVolume`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFile {
+    /// Relative, without `..` and empty components.
+    pub path: String,
+    /// Permission bits, 0 to 0o777: the item's `mode`, else the volume's `defaultMode`.
+    pub mode: u32,
+    /// The owner's uid: the item's `user`, else the volume's `defaultUser`, else 0.
+    pub user: u32,
+    /// Its bytes, in base64 where a plan is written down.
+    #[serde(with = "super::base64_bytes")]
+    pub content: Vec<u8>,
 }
 
 /// `spec.volumes[]`

@@ -22,7 +22,7 @@ pub fn check(volume: &VolumePlan) -> Result<()> {
         VolumeSource::HostPath { path, kind } => {
             host_path::check(path, *kind).with_context(|| format!("volume {}", volume.name))
         }
-        VolumeSource::EmptyDir | VolumeSource::Memory { .. } => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -32,6 +32,9 @@ pub fn materialize(volume: &VolumePlan, dirs: &PodDirs) -> Result<()> {
         VolumeSource::HostPath { path, kind } => host_path::materialize(path, *kind),
         VolumeSource::EmptyDir => empty_dir::on_disk(&dirs.volume(&volume.name)).map_err(Into::into),
         VolumeSource::Memory { size } => empty_dir::in_memory(&dirs.volume(&volume.name), *size).map_err(Into::into),
+        VolumeSource::Files(_) | VolumeSource::Claim { .. } | VolumeSource::Image { .. } => {
+            Err(anyhow::anyhow!("helper V builds this"))
+        }
     };
     made.with_context(|| format!("volume {}", volume.name))
 }
@@ -40,7 +43,7 @@ pub fn materialize(volume: &VolumePlan, dirs: &PodDirs) -> Result<()> {
 pub fn open(volume: &VolumePlan, dirs: &PodDirs) -> Result<OwnedFd> {
     let path = match &volume.source {
         VolumeSource::HostPath { path, .. } => path.clone(),
-        VolumeSource::EmptyDir | VolumeSource::Memory { .. } => dirs.volume(&volume.name),
+        _ => dirs.volume(&volume.name),
     };
     host_path::open_path(&path).with_context(|| format!("volume {}", volume.name))
 }
