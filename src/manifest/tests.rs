@@ -1,3 +1,4 @@
+use super::sources::MAX_BYTES;
 use super::*;
 
 const POD: &str =

@@ -6,7 +6,7 @@
 use super::Class::{Accept, Enforce, Forbid, NotYet, Refuse};
 use super::{Class, Row};
 
-const fn row(path: &'static str, class: Class, default: &'static str, note: &'static str) -> Row {
+pub(super) const fn row(path: &'static str, class: Class, default: &'static str, note: &'static str) -> Row {
     Row { path, class, default, note }
 }
 

@@ -4,7 +4,7 @@ use super::super::diagnostics::Diagnostic;
 use super::super::path::Path;
 use super::super::quantity;
 use super::super::syntax;
-use super::{Checker, pod, quote};
+use super::{Checker, env, pod, quote};
 use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
@@ -30,11 +30,7 @@ pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&Po
     if let Some(dir) = container.working_dir.as_deref().filter(|d| !d.is_empty()) {
         c.grammar(&at.field("workingDir"), (dir, syntax::absolute_path));
     }
-    for (i, env) in container.env.iter().flatten().enumerate() {
-        let at = at.field("env").index(i);
-        c.grammar(&at.field("name"), (&env.name, syntax::env_name));
-        c.grammar(&at.field("value"), (env.value.as_deref().unwrap_or(""), syntax::no_nul));
-    }
+    env::check(c, container, (spec, at));
     ports(c, container, (spec, at));
     mounts(c, container, (spec, at));
     resources(c, container, at);
