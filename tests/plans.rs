@@ -6,7 +6,8 @@
 use oci_spec::runtime::LinuxNamespaceType;
 use podshim::manifest::{Source, admit};
 use podshim::plan::config::{Access, ImageConfig, MountPropagation, NetworkMode, PodPlan};
-use podshim::plan::pod::{Choices, pod_plan};
+use podshim::plan::env::{self, Files, Late};
+use podshim::plan::pod::{Choices, Node, pod_plan};
 use podshim::plan::spec::{self, Bind, Resolved, User};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -39,8 +40,12 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
         }])
         .collect();
     let user = User { uid: config.security.run_as_user.unwrap_or(0), gid: 0, groups: vec![7], home: "/".into() };
+    let (pod_ips, host_ips) = (["10.0.0.2".to_owned()], ["192.0.2.1".to_owned()]);
+    let late = Late { pod_ips: &pod_ips, host_ips: &host_ips, files: Files::Unknown };
+    let variables = env::resolve(&config.envs, late).expect("variables");
     let resolved = Resolved {
         user: &user,
+        variables: &variables,
         rootfs: PathBuf::from("/rootfs"),
         cgroup: format!("/podshim/{}/{}", plan.sandbox.cgroup.pod, config.name),
         binds: &binds,
@@ -81,6 +86,7 @@ fn plans_are_as_recorded() {
             resolv_conf: None,
             log_directory: "/var/log/podshim/pods/x".into(),
             host_memory: 8 << 30,
+            node: Node { name: "node-1".into(), cpus: 4, storage: 100 << 30 },
             pids_limit: Some(2048),
             pull: None,
         };

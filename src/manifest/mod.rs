@@ -28,7 +28,7 @@ mod validate;
 
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
-pub use documents::{ConfigMapData, CronJobs, Documents, Found, Note, Objects, SecretData};
+pub use documents::{ConfigMapData, CronJobs, Documents, Found, Note, Objects, Owner, SecretData};
 pub use sources::{Source, read_sources};
 pub(crate) use syntax::dns_label;
 
@@ -45,6 +45,7 @@ pub struct AdmittedPod {
     written_policies: BTreeSet<String>,
     objects: Arc<Objects>,
     name: Name,
+    owner: Option<Owner>,
 }
 
 /// Where a pod's name comes from.
@@ -85,6 +86,11 @@ impl AdmittedPod {
     /// The ConfigMaps, Secrets and other objects that came with the pod.
     pub fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    /// The document that made it, if that is no Pod.
+    pub fn owner(&self) -> Option<&Owner> {
+        self.owner.as_ref()
     }
 
     /// Whether the name is the manifest's own.

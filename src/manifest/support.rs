@@ -360,7 +360,7 @@ mod tests {
         let class = |p| row(p).map(|r| r.class);
         assert_eq!(class("spec.affinity.nodeAffinity"), Some(Class::Accept));
         assert_eq!(class("spec.initContainers[].image"), Some(Class::Enforce));
-        assert_eq!(class("spec.containers[].envFrom[].configMapRef.name"), Some(Class::NotYet));
+        assert_eq!(class("spec.volumes[].csi.driver.name"), Some(Class::Refuse));
         assert_eq!(class("spec.initContainers[].livenessProbe.exec.command[]"), Some(Class::Enforce));
         assert_eq!(class("spec.ephemeralContainers[].name"), Some(Class::Forbid));
         assert_eq!(class("spec.volumes[].csi.driver"), Some(Class::Refuse));

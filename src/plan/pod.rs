@@ -1,11 +1,14 @@
 //! Admitted Pod → [`PodPlan`]: the first front door. Pure.
 
 use super::config::*;
-use super::{env, lifecycle, resources};
+use super::downward::Subject;
+use super::{env, lifecycle, references, registry, resources, variables, volume};
 use crate::error::{Kind, failure};
 use crate::manifest::{self, AdmittedPod};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What the caller decides beside the manifest.
@@ -23,10 +26,23 @@ pub struct Choices {
     pub log_directory: PathBuf,
     /// The host's memory in bytes, for oom_score_adj.
     pub host_memory: u64,
+    /// What the host is, for the downward API.
+    pub node: Node,
     /// Processes and threads that each container may have; `None` for no limit.
     pub pids_limit: Option<i64>,
     /// `--pull`, which overrides every container's policy.
     pub pull: Option<PullPolicy>,
+}
+
+/// The host as a node of Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `spec.nodeName`: the host's name.
+    pub name: String,
+    /// Its processors.
+    pub cpus: u32,
+    /// The size of the file system that podshim's data are on, in bytes.
+    pub storage: u64,
 }
 
 /// Plans a pod.
@@ -34,18 +50,24 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
     let pod = admitted.pod();
     let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
     let qos = resources::qos_class(spec)?;
+    let subject = Subject { pod, spec, choices: &choices };
+    let volumes = spec.volumes.iter().flatten().map(|v| volume::volume(v, admitted, subject));
+    let volumes = volumes.collect::<Result<_>>()?;
     let init = spec.init_containers.iter().flatten().map(|c| (lifecycle::init_kind(c), c));
     let app = spec.containers.iter().map(|c| (ContainerKind::App, c));
     let containers = init
         .chain(app)
         .map(|(kind, container)| {
-            let planned = Container { admitted, spec, container, qos, choices: &choices };
+            let planned = Container { admitted, spec, container, qos, choices: &choices, subject };
             planned.config(kind).with_context(|| format!("container {}", container.name))
         })
         .collect::<Result<_>>()?;
     Ok(PodPlan {
-        volumes: spec.volumes.iter().flatten().map(volume).collect::<Result<_>>()?,
+        volumes,
         containers,
+        owner: admitted.owner().cloned(),
+        logins: registry::logins(admitted),
+        immutable: immutable(admitted, spec),
         restart_policy: match spec.restart_policy.as_deref() {
             Some("OnFailure") => RestartPolicy::OnFailure,
             Some("Never") => RestartPolicy::Never,
@@ -115,30 +137,36 @@ fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
     }
 }
 
-fn volume(volume: &k8s::Volume) -> Result<VolumePlan> {
-    let source = if let Some(host) = &volume.host_path {
-        let kind = match host.type_.as_deref().unwrap_or("") {
-            "" => HostPathType::Unset,
-            "DirectoryOrCreate" => HostPathType::DirectoryOrCreate,
-            "Directory" => HostPathType::Directory,
-            "FileOrCreate" => HostPathType::FileOrCreate,
-            "File" => HostPathType::File,
-            "Socket" => HostPathType::Socket,
-            "CharDevice" => HostPathType::CharDevice,
-            "BlockDevice" => HostPathType::BlockDevice,
-            other => anyhow::bail!("volume {}: hostPath.type {other:?}", volume.name),
-        };
-        VolumeSource::HostPath { path: PathBuf::from(&host.path), kind }
-    } else {
-        let empty = volume.empty_dir.clone().unwrap_or_default();
-        match empty.medium.as_deref() {
-            Some("Memory") => VolumeSource::Memory {
-                size: empty.size_limit.as_ref().map(resources::bytes).transpose()?.map(|b| b as u64),
-            },
-            _ => VolumeSource::EmptyDir,
+/// The immutable objects that a pod uses, and a digest of what they hold: another content would need another name.
+fn immutable(admitted: &AdmittedPod, spec: &k8s::PodSpec) -> BTreeMap<String, String> {
+    let (objects, namespace) = (admitted.objects(), admitted.namespace());
+    let mut list = BTreeMap::new();
+    for name in references::config_maps(spec) {
+        if let Some(map) = objects.config_map(namespace, name).filter(|map| map.immutable) {
+            let text = map.text.iter().map(|(key, value)| (key, value.as_bytes()));
+            let all = text.chain(map.binary.iter().map(|(key, value)| (key, value.as_slice())));
+            list.insert(format!("ConfigMap/{name}"), digest(all));
         }
-    };
-    Ok(VolumePlan { name: volume.name.clone(), source })
+    }
+    for name in references::secrets(spec) {
+        if let Some(secret) = objects.secret(namespace, name).filter(|secret| secret.immutable) {
+            let all = secret.values.iter().map(|(key, value)| (key, value.as_slice()));
+            list.insert(format!("Secret/{name}"), digest(all));
+        }
+    }
+    list
+}
+
+/// SHA-256 over keys and values, each with its length before it.
+fn digest<'a>(content: impl Iterator<Item = (&'a String, &'a [u8])>) -> String {
+    let mut hash = Sha256::new();
+    for (key, value) in content {
+        for part in [key.as_bytes(), value] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One container on its way to its config.
@@ -148,26 +176,24 @@ struct Container<'a> {
     container: &'a k8s::Container,
     qos: resources::QosClass,
     choices: &'a Choices,
+    subject: Subject<'a>,
 }
 
 impl Container<'_> {
     fn config(&self, kind: ContainerKind) -> Result<ContainerConfig> {
         let container = self.container;
-        let written: Vec<_> =
-            container.env.iter().flatten().map(|v| (v.name.clone(), v.value.clone().unwrap_or_default())).collect();
-        let envs = env::environment(&written)?;
+        let envs = variables::variables(container, self.subject, self.admitted.objects())?;
         // An empty list is the same as none: Go's nil and [] are one (pod-api.md §13).
-        let expanded = |list: &Option<Vec<String>>| -> Result<Option<Vec<String>>> {
-            let list = list.as_ref().filter(|l| !l.is_empty());
-            list.map(|l| l.iter().map(|text| env::expand(text, &envs)).collect()).transpose()
-        };
+        let words = |list: &Option<Vec<String>>| list.clone().filter(|l| !l.is_empty());
+        let (command, args) = (words(&container.command), words(&container.args));
+        try_expansion(&envs, &[("command", &command), ("args", &args)])?;
         Ok(ContainerConfig {
             name: container.name.clone(),
             kind,
             image: container.image.clone().unwrap_or_default(),
             pull_policy: self.pull_policy(),
-            command: expanded(&container.command).context("command")?,
-            args: expanded(&container.args).context("args")?,
+            command,
+            args,
             working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
             mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
             resources: self.resources(kind)?,
@@ -214,6 +240,15 @@ impl Container<'_> {
             _ => PullPolicy::IfNotPresent,
         }
     }
+}
+
+/// Expands a container's words with what is known by now, for the errors: nothing is made of a pod that cannot start.
+fn try_expansion(envs: &[EnvVar], words: &[(&'static str, &Option<Vec<String>>)]) -> Result<()> {
+    let known = env::resolve(envs, env::Late { pod_ips: &[], host_ips: &[], files: env::Files::Unknown })?;
+    for (field, words) in words {
+        env::expand_all(words.as_deref().unwrap_or(&[]), &known).context(*field)?;
+    }
+    Ok(())
 }
 
 /// A container's `own` values over the pod's, field by field (pod-api.md §23).
@@ -304,11 +339,12 @@ pub struct Ephemeral {
 pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Result<ContainerConfig> {
     let spec = manifest.spec.as_ref().context("an admitted pod has a spec")?;
     check_ephemeral(plan, &wanted)?;
-    let envs = env::environment(&wanted.env)?;
-    let expanded = |list: Option<Vec<String>>| -> Result<Option<Vec<String>>> {
-        let list = list.filter(|l| !l.is_empty());
-        list.map(|l| l.iter().map(|text| env::expand(text, &envs)).collect()).transpose()
-    };
+    let template =
+        |(name, text): &(String, String)| EnvVar { name: name.clone(), value: EnvValue::Template(text.clone()) };
+    let envs: Vec<EnvVar> = wanted.env.iter().map(template).collect();
+    let command = wanted.command.filter(|words| !words.is_empty());
+    let args = wanted.args.filter(|words| !words.is_empty());
+    try_expansion(&envs, &[("command", &command), ("args", &args)])?;
     // Without a request the host's memory does not matter.
     let mut resources = resources::container(&k8s::Container::default(), resources::qos_class(spec)?, 1)?;
     resources.pids_limit = plan.containers.first().and_then(|c| c.resources.pids_limit);
@@ -317,8 +353,8 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
         kind: ContainerKind::Ephemeral,
         image: wanted.image,
         pull_policy: wanted.pull,
-        command: expanded(wanted.command).context("command")?,
-        args: expanded(wanted.args).context("args")?,
+        command,
+        args,
         working_dir: wanted.working_dir.filter(|dir| !dir.is_empty()),
         mounts: Vec::new(),
         resources,

@@ -5,8 +5,10 @@
 
 mod empty_dir;
 mod host_path;
+mod read;
 mod sub_path;
 
+pub use read::read_text;
 pub use sub_path::open_sub_path;
 
 use crate::paths::PodDirs;

@@ -171,12 +171,12 @@ fn faults(sources: &[Source], texts: &mut [Text]) -> Result<(), Diagnostics> {
 }
 
 fn admitted(sources: &[Source], texts: Vec<Text>, objects: Arc<Objects>) -> Documents {
-    let mut out = Documents { pods: vec![], objects: objects.clone(), notes: vec![], found: vec![] };
+    let mut out = Documents { pods: vec![], objects: objects.clone(), owners: vec![], notes: vec![], found: vec![] };
     for (source, text) in sources.iter().zip(texts) {
         for document in text.documents {
             let Document { node, kind, content, mut notes, .. } = document;
             let source = source.name.clone();
-            let Content::Pods(Pods { pods, written_policies, name: origin, .. }) = content else {
+            let Content::Pods(Pods { pods, written_policies, name: origin, owner, .. }) = content else {
                 let field = |field: &str| node.get("metadata").and_then(|m| m.get(field)).and_then(|n| n.as_str());
                 let name = field("name").unwrap_or("");
                 let what = match kind {
@@ -188,6 +188,7 @@ fn admitted(sources: &[Source], texts: Vec<Text>, objects: Arc<Objects>) -> Docu
                 out.found.push(Found { source, what });
                 continue;
             };
+            out.owners.extend(owner.clone());
             if pods.is_empty() {
                 out.notes.extend(notes.drain(..).map(|text| Note { source: source.clone(), text }));
             }
@@ -202,6 +203,7 @@ fn admitted(sources: &[Source], texts: Vec<Text>, objects: Arc<Objects>) -> Docu
                     written_policies: written_policies.clone(),
                     objects: objects.clone(),
                     name: origin,
+                    owner: owner.clone(),
                 });
             }
         }

@@ -23,6 +23,7 @@ use super::path::Path;
 use super::tree::Node;
 use k8s_openapi::api::core::v1::Pod;
 use objects::Object;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -45,10 +46,23 @@ pub struct Documents {
     pub pods: Vec<AdmittedPod>,
     /// ConfigMaps, Secrets and other objects.
     pub objects: Arc<Objects>,
+    /// The documents that make pods; those that ask for none, too.
+    pub owners: Vec<Owner>,
     /// What a user should know about documents that are no pods.
     pub notes: Vec<Note>,
     /// Each pod and object, in the order of the texts.
     pub found: Vec<Found>,
+}
+
+/// A document that makes pods.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Owner {
+    /// `Deployment`, …
+    pub kind: String,
+    /// Its namespace, and its pods'.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What a user should know though it is no error.
@@ -95,6 +109,7 @@ struct Pods {
     objects: Vec<Object>,
     written_policies: BTreeSet<String>,
     name: super::Name,
+    owner: Option<Owner>,
 }
 
 /// `namespace/name`, as objects are told apart.

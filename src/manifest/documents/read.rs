@@ -245,7 +245,7 @@ fn pod(subject: &mut Subject<'_>) -> Content {
         pod.metadata.name = Some(generated(&prefix));
     }
     validate::check(&pod, subject.node, (&Path::root(), subject.reader.text, subject.report));
-    Content::Pods(Pods { pods: vec![pod], objects: vec![], written_policies, name })
+    Content::Pods(Pods { pods: vec![pod], objects: vec![], written_policies, name, owner: None })
 }
 
 /// `prefix`, cut so that the name is no longer than 63 characters, and five random ones (SimpleNameGenerator in

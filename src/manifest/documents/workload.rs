@@ -10,7 +10,7 @@ use super::super::validate::{self, Checker};
 use super::super::{Name, tree};
 use super::objects::{Object, What};
 use super::read::{Subject, settle};
-use super::{Content, CronJobs, MOST_PODS, Pods, claim};
+use super::{Content, CronJobs, MOST_PODS, Owner, Pods, claim};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet, StatefulSetSpec};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
 use k8s_openapi::api::core::v1::{
@@ -300,7 +300,8 @@ fn pods(subject: &mut Subject<'_>, mut workload: Workload) -> Content {
     if count == 0 {
         subject.notes.push(format!("{} {namespace}/{name} asks for no pods", subject.kind.name()));
     }
-    let mut made = Pods { pods: vec![], objects: vec![], written_policies, name: Name::Given };
+    let owner = Some(Owner { kind: subject.kind.name().to_owned(), namespace, name: name.clone() });
+    let mut made = Pods { pods: vec![], objects: vec![], written_policies, name: Name::Given, owner };
     for number in workload.start..workload.start + count {
         let (pod, objects) = numbered(&pod, (&workload, subject.kind.name()), (&name, number));
         made.pods.push(pod);
