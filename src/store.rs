@@ -12,10 +12,12 @@ use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{ContainerKind, ImageSpec, PodPlan};
 use crate::sys::{Called, SysError};
+use crate::volumes;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -39,6 +41,9 @@ pub struct Record {
     pub plan: PodPlan,
     /// Each container's image, in the order of the plan's containers.
     pub images: Vec<ImageSpec>,
+    /// The images of volumes, by the volume's name.
+    #[serde(default)]
+    pub volume_images: BTreeMap<String, ImageSpec>,
     /// `metadata.generation`: how often the spec was changed in place, from 1 on.
     #[serde(default = "first_generation")]
     pub generation: i64,
@@ -87,6 +92,16 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Where its volumes are.
+    pub fn volumes(&self) -> volumes::Place<'_> {
+        volumes::Place {
+            dirs: &self.record.dirs,
+            pod: &self.dirs,
+            namespace: &self.record.plan.sandbox.namespace,
+            images: &self.record.volume_images,
+        }
+    }
+
     /// `namespace/name`
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.record.plan.sandbox.namespace, self.record.plan.sandbox.name)
@@ -296,11 +311,21 @@ fn not_found(wanted: &str, pods: &[Pod]) -> anyhow::Error {
 /// The ids of the images that pods use, which must not be removed.
 pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> {
     let (pods, _) = list(dirs)?;
-    Ok(pods.into_iter().flat_map(|p| p.record.images).map(|image| image.id).collect())
+    let all = |record: Record| record.images.into_iter().chain(record.volume_images.into_values());
+    Ok(pods.into_iter().flat_map(|p| all(p.record)).map(|image| image.id).collect())
+}
+
+/// What a plan's images are.
+#[derive(Debug, Clone, Default)]
+pub struct Images {
+    /// Of its containers, in their order.
+    pub containers: Vec<ImageSpec>,
+    /// Of its volumes, by their name.
+    pub volumes: BTreeMap<String, ImageSpec>,
 }
 
 /// A new record of this boot.
-pub fn record(dirs: &Dirs, plan: PodPlan, images: Vec<ImageSpec>) -> Result<Record> {
+pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
     let created =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
     Ok(Record {
@@ -309,7 +334,8 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Vec<ImageSpec>) -> Result<Reco
         boot_id: host::boot_id()?,
         created: Time(created.as_secs() as i64),
         plan,
-        images,
+        images: images.containers,
+        volume_images: images.volumes,
         generation: first_generation(),
     })
 }

@@ -120,7 +120,7 @@ fn updating(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host
         pull: args.pull.map(pull_policy),
     };
     let plan = pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))?;
-    let images = ensure_images(&plan, host.dirs)?;
+    let images = ensure_images(&plan, host.dirs)?.containers;
     let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
     Ok(Updating { plan, images, manifest })
 }

@@ -9,9 +9,9 @@ use crate::error::{Kind, failure};
 use crate::host::HostFacts;
 use crate::manifest::{self, AdmittedPod};
 use crate::paths::Dirs;
-use crate::plan::config::{ImageSpec, NetworkMode, PodPlan, PullPolicy};
+use crate::plan::config::{ContainerConfig, NetworkMode, PodPlan, PullPolicy, VolumePlan, VolumeSource};
 use crate::plan::pod::{Choices, pod_plan};
-use crate::store::{self, Pod, Record};
+use crate::store::{self, Images, Pod, Record};
 use crate::supervisor::{self, Supervising};
 use crate::volumes;
 use anyhow::{Context, Result};
@@ -130,15 +130,22 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
     store::record(host.dirs, plan, images)
 }
 
-/// Each container's image, pulled where the policy says so.
-pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Vec<ImageSpec>> {
-    plan.containers
-        .iter()
-        .map(|container| {
-            ensure::ensure(dirs, &container.image, container.pull_policy)
-                .with_context(|| format!("container {}", container.name))
-        })
-        .collect()
+/// The images of containers and volumes, pulled where their policies say so.
+pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Images> {
+    let container = |c: &ContainerConfig| {
+        ensure::ensure(dirs, &c.image, c.pull_policy).with_context(|| format!("container {}", c.name))
+    };
+    let volume = |volume: &VolumePlan| match &volume.source {
+        VolumeSource::Image { reference, pull_policy } => {
+            let image = ensure::ensure(dirs, reference, *pull_policy);
+            Some(image.map(|i| (volume.name.clone(), i)).with_context(|| format!("volume {}", volume.name)))
+        }
+        _ => None,
+    };
+    Ok(Images {
+        containers: plan.containers.iter().map(container).collect::<Result<_>>()?,
+        volumes: plan.volumes.iter().filter_map(volume).collect::<Result<_>>()?,
+    })
 }
 
 /// A random (version 4) UUID, RFC 9562.

@@ -524,6 +524,17 @@ pub struct VolumePlan {
     pub source: VolumeSource,
 }
 
+impl PodPlan {
+    /// Drops what is in its files: they are made, and their text, which may be long and secret, is of no more use.
+    pub fn forget_contents(&mut self) {
+        for volume in &mut self.volumes {
+            if let VolumeSource::Files(files) = &mut volume.source {
+                files.files = Vec::new();
+            }
+        }
+    }
+}
+
 /// Everything that was decided about a pod without asking the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {

@@ -9,7 +9,9 @@ use crate::error::Kind;
 use crate::lifecycle::{Event, ImageFailure, StartFailure};
 use crate::logs;
 use crate::network;
-use crate::plan::config::{Access, ContainerConfig, ImageSpec, MountPropagation, NamespaceMode, PullPolicy, Stdio};
+use crate::plan::config::{
+    Access, ContainerConfig, ImageSpec, MountPropagation, NamespaceMode, PullPolicy, Stdio, VolumePlan,
+};
 use crate::plan::spec::{self, Bind, Resolved};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
 use crate::snapshot;
@@ -325,23 +327,23 @@ impl Supervisor {
         binds.retain(|bind| config.mounts.iter().all(|m| m.container_path != bind.destination));
         for mount in &config.mounts {
             let volume = self.volume(&mount.volume)?;
+            let access = match volumes::access(volume) {
+                Access::ReadOnly => Access::ReadOnly,
+                Access::ReadWrite => mount.access,
+            };
             binds.push(Bind {
-                source: volume.join(&mount.sub_path),
+                source: self.pod.volumes().of(volume).join(&mount.sub_path),
                 destination: mount.container_path.clone(),
-                access: mount.access,
+                access,
                 propagation: mount.propagation,
             });
         }
         Ok(binds)
     }
 
-    fn volume(&self, name: &str) -> Result<PathBuf> {
+    fn volume(&self, name: &str) -> Result<&VolumePlan> {
         let volumes = &self.pod.record.plan.volumes;
-        let plan = volumes.iter().find(|v| v.name == name).with_context(|| format!("the pod has no volume {name}"))?;
-        Ok(match &plan.source {
-            crate::plan::config::VolumeSource::HostPath { path, .. } => path.clone(),
-            _ => self.pod.dirs.volume(name),
-        })
+        volumes.iter().find(|v| v.name == name).with_context(|| format!("the pod has no volume {name}"))
     }
 
     /// A detached mount for each bind of the spec, in the spec's order.
@@ -367,9 +369,7 @@ impl Supervisor {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             return Ok(open(&bind.source, flags, Mode::empty()).called("open", bind.source.display())?);
         };
-        let volumes = &self.pod.record.plan.volumes;
-        let plan = volumes.iter().find(|v| v.name == mount.volume).context("the pod has no such volume")?;
-        let root = volumes::open(plan, &self.pod.dirs)?;
+        let root = volumes::open(self.volume(&mount.volume)?, self.pod.volumes())?;
         if mount.sub_path.is_empty() {
             return Ok(root);
         }

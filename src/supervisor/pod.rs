@@ -97,8 +97,7 @@ impl Supervisor {
         made
     }
 
-    fn set_up(pod: Pod, facts: HostFacts) -> Result<Supervisor> {
-        let plan = &pod.record.plan;
+    fn set_up(mut pod: Pod, facts: HostFacts) -> Result<Supervisor> {
         let mut blocked = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             blocked.add(signal);
@@ -108,9 +107,12 @@ impl Supervisor {
             SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).called("signalfd", "")?;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
-        for volume in &plan.volumes {
-            volumes::materialize(volume, &pod.dirs)?;
+        for volume in &pod.record.plan.volumes {
+            volumes::materialize(volume, pod.volumes())?;
         }
+        // The record on the disk still has them.
+        pod.record.plan.forget_contents();
+        let plan = &pod.record.plan;
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
         // No container can have this name (DNS-1123).
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "_pause")?;

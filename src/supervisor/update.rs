@@ -5,9 +5,10 @@ use super::slot::Slot;
 use crate::control::{Joining, Updating};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
-use crate::plan::config::{ContainerConfig, ContainerKind, LinuxContainerResources};
+use crate::plan::config::{ContainerConfig, ContainerKind, LinuxContainerResources, VolumePlan, VolumeSource};
 use crate::plan::spec;
-use crate::store;
+use crate::store::{self, Record};
+use crate::volumes;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
@@ -34,14 +35,21 @@ impl Supervisor {
             self.index_of(target)?;
         }
         let event = Event::Join(Box::new(container_spec(&config)));
-        let mut record = self.pod.record.clone();
+        let mut record = self.record()?;
         record.plan.containers.push(config);
         record.images.push(image);
         store::write_json(&self.pod.dirs.record(), &record)?;
+        record.plan.forget_contents();
         self.pod.record = record;
         self.slots.push(Slot::default());
         self.queue.push_back(event);
         Ok(self.slots.len() - 1)
+    }
+
+    /// The record as it is on the disk, with the contents of files that are not kept in memory.
+    fn record(&self) -> Result<Record> {
+        let path = self.pod.dirs.record();
+        store::load(&self.pod.dirs)?.with_context(|| format!("{} is missing", path.display()))
     }
 
     /// Takes over what can change in a pod that runs. Either all of it is so afterwards, or nothing.
@@ -60,7 +68,8 @@ impl Supervisor {
                 .eq(plan.containers.iter().map(|c| (&c.name, c.kind)));
         ensure!(is_same, "the new plan is not of pod {} and its containers", self.pod.full_name());
 
-        let mut record = self.pod.record.clone();
+        let old_record = self.record()?;
+        let mut record = old_record.clone();
         record.generation += 1;
         record.plan.sandbox.labels = plan.sandbox.labels;
         record.plan.sandbox.annotations = plan.sandbox.annotations;
@@ -84,19 +93,30 @@ impl Supervisor {
                 config.resources = wanted.resources;
             }
         }
+        let rewritten = rewritten(&mut record, plan.volumes);
         self.resize_all(&resized)?;
-        let written = store::write_json(&self.pod.dirs.record(), &record)
+        let written = self
+            .write_volumes(&rewritten)
+            .and_then(|()| store::write_json(&self.pod.dirs.record(), &record))
             .and_then(|()| store::write_atomically(&self.pod.dirs.manifest(), manifest.as_bytes()));
         if let Err(error) = written {
             // The kernel took these values before; the error to be told is the first one.
-            let _ = store::write_json(&self.pod.dirs.record(), &self.pod.record);
+            let _ = store::write_json(&self.pod.dirs.record(), &old_record);
+            let before = old_record.plan.volumes.into_iter().filter(|old| rewritten.iter().any(|v| v.name == old.name));
+            let _ = self.write_volumes(&before.collect::<Vec<_>>());
             let old = |(index, _): &(usize, _)| (*index, self.pod.record.plan.containers[*index].resources.clone());
             let _ = self.resize_all(&resized.iter().map(old).collect::<Vec<_>>());
             return Err(error);
         }
+        record.plan.forget_contents();
         self.pod.record = record;
         self.queue.extend(events);
         Ok(())
+    }
+
+    /// Makes the files of volumes anew.
+    fn write_volumes(&self, rewritten: &[VolumePlan]) -> Result<()> {
+        rewritten.iter().try_for_each(|volume| volumes::materialize(volume, self.pod.volumes()))
     }
 
     /// Sets the limits of running containers; one that is not running gets them when it starts. If one cannot be set, those
@@ -121,4 +141,19 @@ impl Supervisor {
         let changed = instance.cgroup.update(&spec::adjustable(wanted)?, &before);
         changed.with_context(|| format!("container {}", config.name))
     }
+}
+
+/// The volumes whose files are to be others, which become part of the record.
+fn rewritten(record: &mut Record, wanted: Vec<VolumePlan>) -> Vec<VolumePlan> {
+    let mut rewritten = Vec::new();
+    for wanted in wanted {
+        let of_that_name = record.plan.volumes.iter_mut().find(|v| v.name == wanted.name);
+        if let Some(volume) = of_that_name.filter(|v| **v != wanted)
+            && matches!((&volume.source, &wanted.source), (VolumeSource::Files(_), VolumeSource::Files(_)))
+        {
+            *volume = wanted.clone();
+            rewritten.push(wanted);
+        }
+    }
+    rewritten
 }
