@@ -26,6 +26,7 @@ mod run;
 mod set_condition;
 mod terminal;
 mod until;
+mod volume;
 mod wait;
 
 use crate::error::{self, Kind, failure};
@@ -93,6 +94,8 @@ enum Verb {
     Check(check::CheckArgs),
     /// Pull, import, list and remove images
     Image(image::ImageArgs),
+    /// List and remove what persistentVolumeClaims hold
+    Volume(volume::VolumeArgs),
     /// Show what this host offers
     Info(info::InfoArgs),
     /// Show podshim's version
@@ -168,6 +171,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
             let in_use = crate::store::images_in_use(&dirs)?;
             image::run(args, &dirs, &in_use).map(|()| 0)
         }
+        Verb::Volume(args) => volume::run(args, &dirs).map(|()| 0),
         Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),

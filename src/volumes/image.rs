@@ -3,8 +3,8 @@
 use super::empty_dir;
 use crate::plan::config::ImageSpec;
 use crate::snapshot;
-use crate::sys::mount;
 use crate::sys::Called;
+use crate::sys::mount;
 use anyhow::Result;
 use std::os::fd::AsFd;
 use std::path::Path;

@@ -4,6 +4,10 @@
 //! pod will have on the host is named after its uid, so that it can be removed even if nothing but the directory's name is
 //! left. Removal itself is in `supervisor::remove`, which knows all those things.
 
+mod claims;
+
+pub use claims::{Claim, claims, remove_claim};
+
 use crate::control::RefusedKind;
 use crate::error::{Kind, failure};
 use crate::host;
