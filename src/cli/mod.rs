@@ -10,6 +10,7 @@ mod debug;
 mod ensure;
 mod events;
 mod exec;
+mod explain;
 mod follow;
 mod image;
 mod info;
@@ -92,6 +93,8 @@ enum Verb {
     Events(events::EventsArgs),
     /// Check manifests without running anything; needs no root
     Check(check::CheckArgs),
+    /// Tell what a field of a manifest means, and what podshim does with it; needs no root
+    Explain(explain::ExplainArgs),
     /// Pull, import, list and remove images
     Image(image::ImageArgs),
     /// List and remove what persistentVolumeClaims hold
@@ -152,6 +155,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
     if let Verb::Version(args) = cli.verb {
         return info::version(args).map(|()| 0);
     }
+    if let Verb::Explain(args) = cli.verb {
+        return explain::run(args).map(|()| 0);
+    }
     require_root()?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &dirs),
@@ -177,7 +183,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
         Verb::Probe(args) => probe::run(args).map(|()| 0),
         // Handled above; the compiler wants them named.
-        Verb::Check(_) | Verb::Version(_) => Ok(0),
+        Verb::Check(_) | Verb::Explain(_) | Verb::Version(_) => Ok(0),
     }
 }
 

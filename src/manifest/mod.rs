@@ -9,6 +9,7 @@
 
 mod defaults;
 mod diagnostics;
+mod explain;
 mod hints;
 mod paste;
 mod path;
@@ -23,6 +24,7 @@ mod validate;
 
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
+pub use explain::{Explanation, FieldLine, explain};
 pub(crate) use syntax::dns_label;
 
 use anyhow::{Context, Result, bail};
