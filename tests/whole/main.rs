@@ -11,6 +11,7 @@ mod changing;
 mod confinement;
 mod crash;
 mod ending;
+mod files;
 mod harness;
 mod hooks;
 mod leaks;
