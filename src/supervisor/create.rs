@@ -199,11 +199,7 @@ impl Supervisor {
             pins,
             thermal_throttle: self.facts.thermal_throttle.clone(),
             available_capabilities: self.facts.capabilities,
-            memory_is_unified: self
-                .facts
-                .cgroups
-                .with_controller("memory")
-                .is_some_and(|h| h.version == crate::host::cgroup::Version::V2),
+            cgroups: self.cgroups.clone(),
         };
         let spec = spec::container(&plan.sandbox, config, &image.config, resolved)
             .map_err(|error| CreateError { failure: start_failure(&error), error })?;

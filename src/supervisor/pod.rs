@@ -9,6 +9,7 @@ use super::slot::Slot;
 use super::tasks::Running;
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
+use crate::host::cgroup::Version;
 use crate::host::{self, HostFacts};
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{
@@ -16,6 +17,7 @@ use crate::lifecycle::{
 };
 use crate::network;
 use crate::plan::config::{ContainerConfig, ContainerKind, Handler, Probe};
+use crate::plan::spec;
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
@@ -39,6 +41,8 @@ use std::time::Duration;
 pub(super) struct Supervisor {
     pub(super) pod: Pod,
     pub(super) facts: HostFacts,
+    /// What the numbers of this host's cgroups depend on.
+    pub(super) cgroups: spec::Cgroups,
     pub(super) launcher: Launcher,
     pub(super) poll: Poll,
     pub(super) sandbox: Sandbox,
@@ -112,6 +116,10 @@ impl Supervisor {
             volumes::materialize(volume, &pod.dirs)?;
         }
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+        let cgroups = spec_cgroups(&facts);
+        // Before anything runs in it.
+        remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?
+            .create(&spec::pod_resources(&plan.sandbox.resources, &cgroups)?)?;
         // No container can have this name (DNS-1123).
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "_pause")?;
         let made = sandbox::create(&plan.sandbox, &pod.dirs, &reaper)?;
@@ -131,6 +139,7 @@ impl Supervisor {
             slots: plan.containers.iter().map(|_| Slot::default()).collect(),
             sandbox: made,
             facts,
+            cgroups,
             poll,
             addresses,
             clients: BTreeMap::new(),
@@ -415,6 +424,17 @@ impl Supervisor {
                 format!("pod {} has no container {container:?}: it has {}", self.pod.full_name(), names.join(", ")),
             )
         })
+    }
+}
+
+fn spec_cgroups(facts: &HostFacts) -> spec::Cgroups {
+    let cgroups = &facts.cgroups;
+    let is_unified = |controller| cgroups.with_controller(controller).is_some_and(|h| h.version == Version::V2);
+    let limits_pages = cgroups.with_controller("hugetlb").is_some();
+    spec::Cgroups {
+        cpu_is_unified: is_unified("cpu"),
+        memory_is_unified: is_unified("memory"),
+        page_sizes: facts.huge_pages.iter().filter(|_| limits_pages).map(|pages| pages.page_size).collect(),
     }
 }
 

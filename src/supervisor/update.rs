@@ -117,8 +117,8 @@ impl Supervisor {
     fn resize(&self, index: usize, wanted: &LinuxContainerResources) -> Result<()> {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
         let config = &self.pod.record.plan.containers[index];
-        let before = spec::adjustable(&config.resources)?;
-        let changed = instance.cgroup.update(&spec::adjustable(wanted)?, &before);
+        let before = spec::adjustable(&config.resources, &self.cgroups)?;
+        let changed = instance.cgroup.update(&spec::adjustable(wanted, &self.cgroups)?, &before);
         changed.with_context(|| format!("container {}", config.name))
     }
 }

@@ -17,7 +17,15 @@ pub(super) fn in_memory(path: &Path, size: Option<u64>) -> SysResult<()> {
     on_disk(path)?;
     let mut options = vec![("mode", "0777".to_owned())];
     options.extend(size.map(|bytes| ("size", bytes.to_string())));
-    tmpfs(path, &options)
+    file_system("tmpfs", path, &options)
+}
+
+/// A hugetlbfs of mode 0777 and at most `size` bytes, in pages of `page_size` bytes.
+pub(super) fn huge_pages(path: &Path, page_size: u64, size: Option<u64>) -> SysResult<()> {
+    on_disk(path)?;
+    let mut options = vec![("pagesize", page_size.to_string()), ("mode", "0777".to_owned())];
+    options.extend(size.map(|bytes| ("size", bytes.to_string())));
+    file_system("hugetlbfs", path, &options)
 }
 
 const SHM_SIZE: u64 = 64 << 20;
@@ -25,14 +33,14 @@ const SHM_SIZE: u64 = 64 << 20;
 /// The pod's shared memory.
 pub(super) fn shm(path: &Path) -> SysResult<()> {
     on_disk(path)?;
-    tmpfs(path, &[("mode", "1777".to_owned()), ("size", SHM_SIZE.to_string())])
+    file_system("tmpfs", path, &[("mode", "1777".to_owned()), ("size", SHM_SIZE.to_string())])
 }
 
-fn tmpfs(path: &Path, options: &[(&str, String)]) -> SysResult<()> {
+fn file_system(kind: &'static str, path: &Path, options: &[(&str, String)]) -> SysResult<()> {
     if is_mounted(path)? {
         return Ok(());
     }
-    let context = FsContext::open("tmpfs")?;
+    let context = FsContext::open(kind)?;
     for (key, value) in options {
         context.set(key, value)?;
     }

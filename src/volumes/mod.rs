@@ -32,6 +32,9 @@ pub fn materialize(volume: &VolumePlan, dirs: &PodDirs) -> Result<()> {
         VolumeSource::HostPath { path, kind } => host_path::materialize(path, *kind),
         VolumeSource::EmptyDir => empty_dir::on_disk(&dirs.volume(&volume.name)).map_err(Into::into),
         VolumeSource::Memory { size } => empty_dir::in_memory(&dirs.volume(&volume.name), *size).map_err(Into::into),
+        VolumeSource::HugePages { page_size, size } => {
+            empty_dir::huge_pages(&dirs.volume(&volume.name), *page_size, *size).map_err(Into::into)
+        }
         VolumeSource::Files(_) | VolumeSource::Claim { .. } | VolumeSource::Image { .. } => {
             Err(anyhow::anyhow!("helper V builds this"))
         }
