@@ -2,7 +2,7 @@
 //! (`runtime/v1/api.proto`: PodSandboxConfig, ContainerConfig), reduced to what podshim performs.
 
 pub use crate::lifecycle::{
-    ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, RestartAction, RestartPolicy, RestartRule,
+    ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, Resize, RestartAction, RestartPolicy, RestartRule,
 };
 pub use crate::manifest::amounts::Amounts;
 use serde::{Deserialize, Serialize};
@@ -222,16 +222,6 @@ pub enum SwapBehavior {
         /// The host's swap in bytes.
         host_swap: u64,
     },
-}
-
-/// What a change of cpu or memory takes (`resizePolicy[]`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Resize {
-    /// Nothing.
-    #[default]
-    NotRequired,
-    /// The container is started again.
-    RestartContainer,
 }
 
 /// `resizePolicy`

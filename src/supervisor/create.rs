@@ -206,6 +206,7 @@ impl Supervisor {
         runtime::write_bundle(&spec, &state)?;
         let steps = runtime::container_steps(&spec)?;
         let trees = self.open_binds(&spec, config, &binds)?;
+        self.finish_pod_resize();
         create_cgroup(&cgroup, &spec)?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         let log = self.open_log(config, restart_count)?;

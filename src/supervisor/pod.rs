@@ -64,6 +64,8 @@ pub(super) struct Supervisor {
     failure: Option<FirstFailure>,
     deletion_grace_seconds: Option<i64>,
     over: bool,
+    /// Whether the pod's own limits wait for containers that are to be started again.
+    pub(super) pod_resize_waits: bool,
     /// Writable layers of ended instances, to be removed.
     pub(super) discarded: Vec<PathBuf>,
     /// Kept for the moment when there are no descriptors left.
@@ -133,6 +135,7 @@ impl Supervisor {
         let launcher = Launcher::new(facts.cgroups.clone())?;
         Ok(Supervisor {
             discarded: Vec::new(),
+            pod_resize_waits: false,
             spare: Some(launcher.null()?),
             launcher,
             state: PodState::new(machine_spec(&pod), now()),
