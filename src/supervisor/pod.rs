@@ -6,6 +6,7 @@ use super::exec::Exec;
 use super::poll::{Poll, Source};
 use super::remove;
 use super::slot::Slot;
+use super::storage::Storage;
 use super::tasks::Running;
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
@@ -53,6 +54,8 @@ pub(super) struct Supervisor {
     pub(super) execs: BTreeMap<u64, Exec>,
     /// Probes and hooks that are under way: of a container at most one of a kind.
     pub(super) tasks: BTreeMap<(usize, Task), Running>,
+    /// If there are limits of disk space.
+    pub(super) storage: Option<Storage>,
     pub(super) next_id: u64,
     /// Events to be given to the machine, in order.
     pub(super) queue: VecDeque<Event>,
@@ -132,6 +135,10 @@ impl Supervisor {
         poll.watch(&listener, Source::Listener)?;
         poll.watch(&signals, Source::Signals)?;
         poll.watch(&timer, Source::Timer)?;
+        let storage = Storage::of(&pod)?;
+        if let Some(storage) = &storage {
+            poll.watch(storage.timer(), Source::Storage)?;
+        }
         let launcher = Launcher::new(facts.cgroups.clone())?;
         Ok(Supervisor {
             discarded: Vec::new(),
@@ -148,6 +155,7 @@ impl Supervisor {
             clients: BTreeMap::new(),
             execs: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            storage,
             next_id: 0,
             queue: VecDeque::new(),
             listener,
@@ -193,6 +201,7 @@ impl Supervisor {
                 Ok(())
             }
             Source::Signals | Source::Timer | Source::Listener | Source::Reaper => Ok(()),
+            Source::Storage | Source::StorageAnswer => Ok(()),
         }
     }
 
@@ -259,6 +268,8 @@ impl Supervisor {
             Source::ExecExit(id) => self.exec_exited(id),
             Source::Task(container, task) => self.task_ready(container, task),
             Source::Reaper => self.reaper_ended(),
+            Source::Storage => self.storage_due(),
+            Source::StorageAnswer => self.storage_answer(),
         }
     }
 

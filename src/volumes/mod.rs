@@ -6,6 +6,7 @@
 mod empty_dir;
 mod host_path;
 mod sub_path;
+pub mod usage;
 
 pub use sub_path::open_sub_path;
 
