@@ -14,6 +14,7 @@ mod ending;
 mod harness;
 mod hooks;
 mod leaks;
+mod limits;
 mod names;
 mod notes;
 mod owner;
