@@ -143,7 +143,12 @@ impl PodDirs {
 
     /// The writable layer of one instance of a container.
     pub fn container_data(&self, container: &str, restart_count: u32) -> PathBuf {
-        self.data.join("containers").join(container).join(restart_count.to_string())
+        self.container_layers(container).join(restart_count.to_string())
+    }
+
+    /// The writable layers of all instances of a container.
+    pub fn container_layers(&self, container: &str) -> PathBuf {
+        self.data.join("containers").join(container)
     }
 
     /// The pod's events.
@@ -179,5 +184,10 @@ impl PodDirs {
 
 /// The log file of one instance of a container: `<pod logs>/<container>/<restart count>.log`.
 pub fn log_file(pod_logs: &Path, container: &str, restart_count: u32) -> PathBuf {
-    pod_logs.join(container).join(format!("{restart_count}.log"))
+    container_logs(pod_logs, container).join(format!("{restart_count}.log"))
+}
+
+/// The logs of all instances of a container.
+pub fn container_logs(pod_logs: &Path, container: &str) -> PathBuf {
+    pod_logs.join(container)
 }

@@ -5,7 +5,7 @@
 
 use oci_spec::runtime::LinuxNamespaceType;
 use podshim::manifest::{Source, admit};
-use podshim::plan::config::{Access, ImageConfig, MountPropagation, NetworkMode, PodPlan};
+use podshim::plan::config::{Access, ImageConfig, MountPropagation, NetworkMode, PodPlan, SwapBehavior};
 use podshim::plan::pod::{Choices, pod_plan};
 use podshim::plan::spec::{self, Bind, Resolved, User};
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
         pins: vec![(LinuxNamespaceType::Ipc, "/pins/ipc".into())],
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         available_capabilities: (1 << 41) - 1,
-        memory_is_unified: true,
+        cgroups: spec::Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20] },
     };
     let mut spec = spec::container(&plan.sandbox, config, &image(), resolved).expect("a spec");
     let linux = spec.linux_mut().as_mut().expect("linux");
@@ -56,6 +56,9 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
     let mut value = serde_json::to_value(&spec).expect("JSON");
     value["linux"]["seccomp"] = json!(if filtered { "the default profile" } else { "none" });
     // Sets have no order of their own.
+    if let Some(files) = value["linux"]["resources"]["unified"].as_object_mut() {
+        files.sort_keys();
+    }
     for set in ["bounding", "effective", "permitted"] {
         if let Some(list) = value["process"]["capabilities"][set].as_array_mut() {
             list.sort_by_key(|name| name.to_string());
@@ -82,6 +85,7 @@ fn plans_are_as_recorded() {
             log_directory: "/var/log/podshim/pods/x".into(),
             host_memory: 8 << 30,
             pids_limit: Some(2048),
+            swap: SwapBehavior::NoSwap,
             pull: None,
         };
         let plan = pod_plan(&pods[0], choices).expect("a plan");

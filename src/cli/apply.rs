@@ -117,6 +117,7 @@ fn updating(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host
         log_directory: before.sandbox.log_directory.clone(),
         host_memory: host.facts.memory,
         pids_limit: before.containers.first().and_then(|c| c.resources.pids_limit),
+        swap: before.swap,
         pull: args.pull.map(pull_policy),
     };
     let plan = pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))?;

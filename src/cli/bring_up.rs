@@ -9,7 +9,7 @@ use crate::error::{Kind, failure};
 use crate::host::HostFacts;
 use crate::manifest::{self, AdmittedPod};
 use crate::paths::Dirs;
-use crate::plan::config::{ContainerConfig, NetworkMode, PodPlan, PullPolicy, VolumePlan, VolumeSource};
+use crate::plan::config::{ContainerConfig, NetworkMode, PodPlan, PullPolicy, SwapBehavior, VolumePlan, VolumeSource};
 use crate::plan::pod::{Choices, pod_plan};
 use crate::store::{self, Images, Pod, Record};
 use crate::supervisor::{self, Supervising};
@@ -36,6 +36,9 @@ pub(super) struct BringUpArgs {
     /// Processes and threads that each container may have; -1 for no limit
     #[arg(long, value_name = "NUMBER", default_value_t = 2048, allow_negative_numbers = true)]
     pids_limit: i64,
+    /// Whether containers may be swapped out: not at all, or those that request less memory than their limit (cgroup v2)
+    #[arg(long, value_name = "BEHAVIOR", default_value = "NoSwap")]
+    swap_behavior: Swap,
     /// The host's resolver configuration that pods start from
     #[arg(long, value_name = "FILE")]
     resolv_conf: Option<PathBuf>,
@@ -50,6 +53,17 @@ pub(super) enum Pull {
     Missing,
     /// Not at all
     Never,
+}
+
+/// `--swap-behavior`, in a kubelet's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Swap {
+    /// Not at all
+    #[value(name = "NoSwap")]
+    NoSwap,
+    /// A Burstable pod's containers that request less memory than their limit: their share of the host's swap
+    #[value(name = "LimitedSwap")]
+    LimitedSwap,
 }
 
 /// The policy of the word.
@@ -119,6 +133,10 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
         log_directory: host.dirs.pod_logs(namespace, name, &uid),
         host_memory: host.facts.memory,
         pids_limit: (args.pids_limit > 0).then_some(args.pids_limit),
+        swap: match args.swap_behavior {
+            Swap::NoSwap => SwapBehavior::NoSwap,
+            Swap::LimitedSwap => SwapBehavior::LimitedSwap { host_swap: host.facts.swap },
+        },
         pull: args.pull.map(pull_policy),
         uid,
     };

@@ -7,6 +7,7 @@ mod attach;
 mod bring_up;
 mod check;
 mod debug;
+mod disk_usage;
 mod ensure;
 mod events;
 mod exec;
@@ -112,6 +113,8 @@ enum Verb {
     EnsureImage(ensure::EnsureArgs),
     #[command(hide = true)]
     Probe(probe::ProbeArgs),
+    #[command(hide = true)]
+    DiskUsage,
 }
 
 /// Runs the command line. Errors are printed here and nowhere else.
@@ -182,6 +185,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
         Verb::Probe(args) => probe::run(args).map(|()| 0),
+        Verb::DiskUsage => disk_usage::run().map(|()| 0),
         // Handled above; the compiler wants them named.
         Verb::Check(_) | Verb::Explain(_) | Verb::Version(_) => Ok(0),
     }

@@ -1,9 +1,12 @@
 //! Asks the kernel once and answers with plain facts.
 
+mod capacity;
 pub mod cgroup;
 
+pub use capacity::HugePages;
+
 use crate::sys::{Called, process};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// What plans depend on.
@@ -13,8 +16,14 @@ pub struct HostFacts {
     pub kernel: String,
     /// `uname -m`
     pub architecture: String,
+    /// CPUs that are online.
+    pub cpus: u32,
     /// Bytes of memory.
     pub memory: u64,
+    /// Bytes of swap.
+    pub swap: u64,
+    /// Huge pages, by their size, smallest first.
+    pub huge_pages: Vec<HugePages>,
     /// Capabilities that a container can have at most, bit n for capability n: the caller's bounding set.
     pub capabilities: u64,
     /// `/sys/devices/system/cpu/cpu<n>/thermal_throttle` of each CPU that has it.
@@ -26,21 +35,18 @@ pub struct HostFacts {
 /// Asks.
 pub fn probe() -> Result<HostFacts> {
     let names = nix::sys::utsname::uname().called("uname", "")?;
+    let (memory, swap) = capacity::memory()?;
     Ok(HostFacts {
         kernel: names.release().to_string_lossy().into_owned(),
         architecture: names.machine().to_string_lossy().into_owned(),
-        memory: memory()?,
+        cpus: capacity::cpus()?,
+        memory,
+        swap,
+        huge_pages: capacity::huge_pages()?,
         capabilities: process::bounding_capabilities(),
         thermal_throttle: thermal_throttle(),
         cgroups: cgroup::detect()?,
     })
-}
-
-fn memory() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").called("read", "/proc/meminfo")?;
-    let kibibytes =
-        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kibibytes.context("/proc/meminfo has no MemTotal")? * 1024)
 }
 
 fn thermal_throttle() -> Vec<String> {

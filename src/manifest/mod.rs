@@ -7,6 +7,7 @@
 //! copying) → `shape` (lost indentation and dashes) → `typed` (Kubernetes' own types) → `validate::required` → `support`
 //! (what this version does) → `defaults` → `validate`. Each step reports and goes on where it can.
 
+pub mod amounts;
 mod defaults;
 mod diagnostics;
 mod explain;

@@ -2,8 +2,9 @@
 //! (`runtime/v1/api.proto`: PodSandboxConfig, ContainerConfig), reduced to what podshim performs.
 
 pub use crate::lifecycle::{
-    ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, RestartAction, RestartPolicy, RestartRule,
+    ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, Resize, RestartAction, RestartPolicy, RestartRule,
 };
+pub use crate::manifest::amounts::Amounts;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -100,6 +101,9 @@ pub struct PodSandboxConfig {
     pub namespaces: NamespaceOptions,
     /// The pod's cgroup below the hierarchy's root: `[<parent>/]podshim/pod<uid>`.
     pub cgroup: CgroupPath,
+    /// The limits of that cgroup, which hold for all containers together.
+    #[serde(default)]
+    pub resources: LinuxContainerResources,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
@@ -207,8 +211,54 @@ pub struct VolumeMount {
     pub propagation: MountPropagation,
 }
 
+/// Whether containers may be swapped out, in a kubelet's words (`memorySwap.swapBehavior`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SwapBehavior {
+    /// Not at all.
+    #[default]
+    NoSwap,
+    /// A container of a Burstable pod that requests less memory than its limit: its share of the host's swap.
+    LimitedSwap {
+        /// The host's swap in bytes.
+        host_swap: u64,
+    },
+}
+
+/// `resizePolicy`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResizePolicy {
+    /// Of `cpu`.
+    pub cpu: Resize,
+    /// Of `memory`.
+    pub memory: Resize,
+}
+
+/// What has a limit of disk space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StorageOf {
+    /// An emptyDir on disk, by its name: `sizeLimit`.
+    Volume(String),
+    /// The pod: its containers' `limits.ephemeral-storage` together.
+    Pod,
+    /// A container's writable layer and logs: its `limits.ephemeral-storage`.
+    Container(String),
+}
+
+/// A limit of disk space, which is looked at every ten seconds (pod-api.md §18, §20).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageLimit {
+    /// Whose.
+    pub of: StorageOf,
+    /// Bytes.
+    pub bytes: u64,
+    /// As the manifest writes it.
+    pub text: String,
+}
+
 /// CRI `LinuxContainerResources`; `None` leaves the kernel's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxContainerResources {
     /// CPU shares, 2 to 262144.
     pub cpu_shares: Option<u64>,
@@ -218,6 +268,12 @@ pub struct LinuxContainerResources {
     pub cpu_period: Option<u64>,
     /// Bytes.
     pub memory_limit: Option<i64>,
+    /// `requests.memory` in bytes. The kernel is not told: a kubelet's MemoryQoS is off (pod-api.md §20).
+    pub memory_request: Option<i64>,
+    /// Bytes of swap beside the memory (cgroup v2 only; there is none with v1).
+    pub swap: i64,
+    /// Bytes in huge pages, by the size of a page; of the sizes that are not named there are none.
+    pub hugepages: BTreeMap<u64, i64>,
     /// Processes and threads.
     pub pids_limit: Option<i64>,
     /// -1000 to 1000.
@@ -411,6 +467,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<VolumeMount>,
     /// Limits.
     pub resources: LinuxContainerResources,
+    /// What a change of them takes.
+    #[serde(default)]
+    pub resize: ResizePolicy,
     /// Confinement.
     pub security: SecurityContext,
     /// Standard descriptors.
@@ -463,6 +522,13 @@ pub enum VolumeSource {
     /// A tmpfs that lives with the pod.
     Memory {
         /// Bytes; `None` for the kernel's default, half of the memory.
+        size: Option<u64>,
+    },
+    /// Huge pages that live with the pod (hugetlbfs).
+    HugePages {
+        /// Bytes of a page.
+        page_size: u64,
+        /// Bytes; `None` for as much as the containers may have.
         size: Option<u64>,
     },
     /// Files made by podshim, which the containers can only read: configMap, secret, downwardAPI and projected volumes.
@@ -554,4 +620,13 @@ pub struct PodPlan {
     pub readiness_gates: Vec<String>,
     /// BestEffort, Burstable or Guaranteed (pod-api.md §20).
     pub qos_class: String,
+    /// What the pod as a whole requests of the host.
+    #[serde(default)]
+    pub requests: Amounts,
+    /// Whether its containers may be swapped out. Chosen once.
+    #[serde(default)]
+    pub swap: SwapBehavior,
+    /// Limits of disk space, in the order in which they are looked at.
+    #[serde(default)]
+    pub storage_limits: Vec<StorageLimit>,
 }

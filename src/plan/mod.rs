@@ -13,3 +13,4 @@ pub mod pod;
 pub mod resources;
 pub mod seccomp;
 pub mod spec;
+mod storage;

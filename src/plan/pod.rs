@@ -1,9 +1,9 @@
 //! Admitted Pod → [`PodPlan`]: the first front door. Pure.
 
 use super::config::*;
-use super::{env, lifecycle, resources};
+use super::{env, lifecycle, resources, storage};
 use crate::error::{Kind, failure};
-use crate::manifest::{self, AdmittedPod};
+use crate::manifest::{self, AdmittedPod, amounts};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub struct Choices {
     pub host_memory: u64,
     /// Processes and threads that each container may have; `None` for no limit.
     pub pids_limit: Option<i64>,
+    /// Whether containers may be swapped out.
+    pub swap: SwapBehavior,
     /// `--pull`, which overrides every container's policy.
     pub pull: Option<PullPolicy>,
 }
@@ -34,17 +36,20 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
     let pod = admitted.pod();
     let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
     let qos = resources::qos_class(spec)?;
+    let of_pod = resources::OfPod { spec, qos, host_memory: choices.host_memory, swap: choices.swap };
+    let mut volumes: Vec<VolumePlan> = spec.volumes.iter().flatten().map(|v| volume(v, spec)).collect::<Result<_>>()?;
+    bound_memory(&mut volumes, of_pod)?;
     let init = spec.init_containers.iter().flatten().map(|c| (lifecycle::init_kind(c), c));
     let app = spec.containers.iter().map(|c| (ContainerKind::App, c));
     let containers = init
         .chain(app)
         .map(|(kind, container)| {
-            let planned = Container { admitted, spec, container, qos, choices: &choices };
+            let planned = Container { admitted, spec, container, of_pod, choices: &choices };
             planned.config(kind).with_context(|| format!("container {}", container.name))
         })
         .collect::<Result<_>>()?;
     Ok(PodPlan {
-        volumes: spec.volumes.iter().flatten().map(volume).collect::<Result<_>>()?,
+        volumes,
         containers,
         restart_policy: match spec.restart_policy.as_deref() {
             Some("OnFailure") => RestartPolicy::OnFailure,
@@ -56,7 +61,10 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
         active_deadline_seconds: spec.active_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok()),
         readiness_gates: spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.clone()).collect(),
         qos_class: qos.name().to_owned(),
-        sandbox: sandbox_config(pod, spec, choices),
+        requests: amounts::pod_requests(spec)?,
+        swap: choices.swap,
+        storage_limits: storage::limits(spec)?,
+        sandbox: PodSandboxConfig { resources: resources::pod(of_pod)?, ..sandbox_config(pod, spec, choices) },
     })
 }
 
@@ -84,6 +92,7 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> PodS
             ipc: node_or(spec.host_ipc, NamespaceMode::Pod),
         },
         cgroup: CgroupPath { parent: choices.cgroup_parent, pod: format!("pod{}", choices.uid) },
+        resources: LinuxContainerResources::default(),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         uid: choices.uid,
@@ -115,7 +124,7 @@ fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
     }
 }
 
-fn volume(volume: &k8s::Volume) -> Result<VolumePlan> {
+fn volume(volume: &k8s::Volume, spec: &k8s::PodSpec) -> Result<VolumePlan> {
     let source = if let Some(host) = &volume.host_path {
         let kind = match host.type_.as_deref().unwrap_or("") {
             "" => HostPathType::Unset,
@@ -131,14 +140,49 @@ fn volume(volume: &k8s::Volume) -> Result<VolumePlan> {
         VolumeSource::HostPath { path: PathBuf::from(&host.path), kind }
     } else {
         let empty = volume.empty_dir.clone().unwrap_or_default();
+        let size = empty.size_limit.as_ref().map(resources::bytes).transpose()?.filter(|b| *b > 0).map(|b| b as u64);
         match empty.medium.as_deref() {
-            Some("Memory") => VolumeSource::Memory {
-                size: empty.size_limit.as_ref().map(resources::bytes).transpose()?.map(|b| b as u64),
-            },
+            Some("Memory") => VolumeSource::Memory { size },
+            Some(medium) if medium.starts_with("HugePages") => {
+                VolumeSource::HugePages { page_size: page_size(medium, spec)?, size }
+            }
             _ => VolumeSource::EmptyDir,
         }
     };
     Ok(VolumePlan { name: volume.name.clone(), source })
+}
+
+/// The size that `HugePages-<size>` names; of `HugePages` the only one that the pod requests.
+fn page_size(medium: &str, spec: &k8s::PodSpec) -> Result<u64> {
+    let named = medium.strip_prefix("HugePages-").map(|size| format!("{}{size}", amounts::HUGEPAGES));
+    let page_size = match named {
+        Some(resource) => amounts::page_size(&resource),
+        None => amounts::pod_requests(spec)?.hugepages.keys().next().copied(),
+    };
+    page_size.with_context(|| format!("no size of pages is known for the medium {medium}"))
+}
+
+/// A volume in memory is no larger than what the pod may have, or the host has (pod-api.md §18).
+fn bound_memory(volumes: &mut [VolumePlan], pod: resources::OfPod<'_>) -> Result<()> {
+    let limit = amounts::pod_limits(pod.spec)?.memory.and_then(|bytes| u64::try_from(bytes).ok()).filter(|b| *b > 0);
+    let most = limit.unwrap_or(u64::MAX).min(pod.host_memory);
+    for volume in volumes {
+        if let VolumeSource::Memory { size } = &mut volume.source {
+            *size = Some(size.unwrap_or(u64::MAX).min(most));
+        }
+    }
+    Ok(())
+}
+
+fn resize_policy(container: &k8s::Container) -> ResizePolicy {
+    let of = |resource: &str| {
+        let policies = container.resize_policy.as_deref().unwrap_or(&[]);
+        match policies.iter().find(|p| p.resource_name == resource).map(|p| p.restart_policy.as_str()) {
+            Some("RestartContainer") => Resize::RestartContainer,
+            _ => Resize::NotRequired,
+        }
+    };
+    ResizePolicy { cpu: of("cpu"), memory: of("memory") }
 }
 
 /// One container on its way to its config.
@@ -146,7 +190,7 @@ struct Container<'a> {
     admitted: &'a AdmittedPod,
     spec: &'a k8s::PodSpec,
     container: &'a k8s::Container,
-    qos: resources::QosClass,
+    of_pod: resources::OfPod<'a>,
     choices: &'a Choices,
 }
 
@@ -170,7 +214,8 @@ impl Container<'_> {
             args: expanded(&container.args).context("args")?,
             working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
             mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
-            resources: self.resources(kind)?,
+            resources: self.resources()?,
+            resize: resize_policy(container),
             security: security(self.spec, container.security_context.clone().unwrap_or_default()),
             stdio: match (container.tty, container.stdin) {
                 (Some(true), _) => Stdio::Terminal,
@@ -192,15 +237,9 @@ impl Container<'_> {
         })
     }
 
-    fn resources(&self, kind: ContainerKind) -> Result<LinuxContainerResources> {
-        let host_memory = self.choices.host_memory;
-        let mut planned = resources::container(self.container, self.qos, host_memory)?;
-        planned.pids_limit = self.choices.pids_limit;
-        if kind == ContainerKind::Sidecar {
-            let own = planned.oom_score_adj;
-            planned.oom_score_adj = resources::sidecar_oom_score_adj(own, self.spec, (self.qos, host_memory))?;
-        }
-        Ok(planned)
+    fn resources(&self) -> Result<LinuxContainerResources> {
+        let planned = resources::container(self.container, self.of_pod)?;
+        Ok(LinuxContainerResources { pids_limit: self.choices.pids_limit, ..planned })
     }
 
     fn pull_policy(&self) -> PullPolicy {
@@ -309,8 +348,10 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
         let list = list.filter(|l| !l.is_empty());
         list.map(|l| l.iter().map(|text| env::expand(text, &envs)).collect()).transpose()
     };
-    // Without a request the host's memory does not matter.
-    let mut resources = resources::container(&k8s::Container::default(), resources::qos_class(spec)?, 1)?;
+    // It requests nothing, so it is what the kernel kills first, however large the host.
+    let qos = resources::qos_class(spec)?;
+    let of_pod = resources::OfPod { spec, qos, host_memory: u64::MAX, swap: SwapBehavior::NoSwap };
+    let mut resources = resources::container(&k8s::Container::default(), of_pod)?;
     resources.pids_limit = plan.containers.first().and_then(|c| c.resources.pids_limit);
     Ok(ContainerConfig {
         name: wanted.name,
@@ -322,6 +363,7 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
         working_dir: wanted.working_dir.filter(|dir| !dir.is_empty()),
         mounts: Vec::new(),
         resources,
+        resize: ResizePolicy::default(),
         security: security(spec, wanted.security),
         stdio: wanted.stdio,
         termination_message_path: "/dev/termination-log".into(),

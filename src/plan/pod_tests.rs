@@ -26,6 +26,7 @@ fn planned(text: &str) -> (k8s::Pod, PodPlan) {
         log_directory: "/l".into(),
         host_memory: 8 << 30,
         pids_limit: Some(99),
+        swap: SwapBehavior::NoSwap,
         pull: None,
     };
     (pods[0].pod().clone(), pod_plan(&pods[0], choices).unwrap())

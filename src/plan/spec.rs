@@ -52,8 +52,19 @@ pub struct Resolved<'a> {
     pub thermal_throttle: Vec<String>,
     /// What `ALL` and `privileged` mean, bit n for capability n: what the caller itself can have.
     pub available_capabilities: u64,
-    /// Whether memory is limited by cgroup v2, which has `memory.oom.group`.
+    /// What cgroups the host has.
+    pub cgroups: Cgroups,
+}
+
+/// What the numbers of a cgroup depend on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cgroups {
+    /// Whether cpu time is divided by cgroup v2.
+    pub cpu_is_unified: bool,
+    /// Whether memory is limited by cgroup v2, which has `memory.oom.group` and a limit of swap alone.
     pub memory_is_unified: bool,
+    /// The sizes of huge pages that a cgroup can limit.
+    pub page_sizes: Vec<u64>,
 }
 
 /// The spec of one container.
@@ -282,28 +293,83 @@ fn device_rules(privileged: Privilege) -> Result<Vec<LinuxDeviceCgroup>> {
 }
 
 /// Of a container's resources, what can change while it runs: cpu and memory.
-pub fn adjustable(given: &LinuxContainerResources) -> Result<LinuxResources> {
-    let mut cpu = LinuxCpu::default();
-    cpu.set_shares(given.cpu_shares).set_quota(given.cpu_quota).set_period(given.cpu_period);
+pub fn adjustable(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<LinuxResources> {
+    let mut cpu = cpu_quota(given);
+    cpu.set_shares(given.cpu_shares);
     let mut result = LinuxResources::default();
     result.set_cpu(Some(cpu));
     if let Some(limit) = given.memory_limit {
-        // A limit on memory and swap together that equals the one on memory: no swap, as a kubelet's NoSwap.
-        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(limit).build()?));
+        // OCI's limit is of memory and swap together: one that equals that of memory means no swap, as a kubelet's NoSwap.
+        let both = if cgroups.memory_is_unified { limit.saturating_add(given.swap) } else { limit };
+        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(both).build()?));
+    } else if cgroups.memory_is_unified {
+        result.set_unified(Some([("memory.swap.max".to_owned(), given.swap.to_string())].into()));
     }
     Ok(result)
 }
 
+fn cpu_quota(given: &LinuxContainerResources) -> LinuxCpu {
+    let mut cpu = LinuxCpu::default();
+    cpu.set_quota(given.cpu_quota).set_period(given.cpu_period);
+    cpu
+}
+
 fn resources(config: &ContainerConfig, resolved: &Resolved<'_>) -> Result<LinuxResources> {
-    let mut result = adjustable(&config.resources)?;
+    let mut result = adjustable(&config.resources, &resolved.cgroups)?;
     result.set_devices(Some(device_rules(config.security.privileged).context("device rules")?));
-    if config.resources.memory_limit.is_some() && resolved.memory_is_unified {
+    if resolved.cgroups.memory_is_unified {
         // One killed process is the whole container's end (pod-api.md §20).
-        result.set_unified(Some([("memory.oom.group".to_owned(), "1".to_owned())].into()));
+        let mut unified = result.unified().clone().unwrap_or_default();
+        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+        result.set_unified(Some(unified));
     }
     if let Some(limit) = config.resources.pids_limit {
         result.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
     }
+    result.set_hugepage_limits(hugepage_limits(&config.resources, &resolved.cgroups)?);
+    Ok(result)
+}
+
+/// Of the sizes that are not asked for there is nothing.
+fn hugepage_limits(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<Option<Vec<LinuxHugepageLimit>>> {
+    let mut wanted = given.hugepages.clone();
+    for size in &cgroups.page_sizes {
+        wanted.entry(*size).or_insert(0);
+    }
+    let limits: Vec<_> = wanted
+        .into_iter()
+        .map(|(size, limit)| LinuxHugepageLimitBuilder::default().page_size(page_size_name(size)).limit(limit).build())
+        .collect::<Result<_, _>>()?;
+    Ok((!limits.is_empty()).then_some(limits))
+}
+
+/// A size of pages as the kernel names its files (`hugetlb.2MB.max`).
+fn page_size_name(size: u64) -> String {
+    match size {
+        _ if size >= 1 << 30 => format!("{}GB", size >> 30),
+        _ if size >= 1 << 20 => format!("{}MB", size >> 20),
+        _ => format!("{}KB", size >> 10),
+    }
+}
+
+/// The resources of a pod's own cgroup, which can all change while it runs.
+pub fn pod_resources(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<LinuxResources> {
+    let mut cpu = cpu_quota(given);
+    let mut result = LinuxResources::default();
+    match given.cpu_shares {
+        // A kubelet writes the weight of a pod itself, by the older formula: twice the request is twice the time.
+        Some(shares) if cgroups.cpu_is_unified => {
+            let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+            result.set_unified(Some([("cpu.weight".to_owned(), weight.to_string())].into()));
+        }
+        shares => drop(cpu.set_shares(shares)),
+    }
+    result.set_cpu(Some(cpu));
+    if let Some(limit) = given.memory_limit {
+        // What each container may swap is its own cgroup's matter.
+        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(-1i64).build()?));
+    }
+    result.set_hugepage_limits(hugepage_limits(given, cgroups)?);
     Ok(result)
 }
 

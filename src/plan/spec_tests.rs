@@ -12,6 +12,7 @@ fn config() -> ContainerConfig {
         envs: vec![],
         mounts: vec![],
         resources: LinuxContainerResources::default(),
+        resize: ResizePolicy::default(),
         security: SecurityContext::default(),
         stdio: Stdio::Null,
         termination_message_path: "/dev/termination-log".into(),
@@ -37,6 +38,7 @@ fn sandbox() -> PodSandboxConfig {
             ipc: NamespaceMode::Pod,
         },
         cgroup: CgroupPath { parent: String::new(), pod: "podu".into() },
+        resources: LinuxContainerResources::default(),
         labels: Default::default(),
         annotations: Default::default(),
     }

@@ -201,17 +201,14 @@ impl Supervisor {
             pins,
             thermal_throttle: self.facts.thermal_throttle.clone(),
             available_capabilities: self.facts.capabilities,
-            memory_is_unified: self
-                .facts
-                .cgroups
-                .with_controller("memory")
-                .is_some_and(|h| h.version == crate::host::cgroup::Version::V2),
+            cgroups: self.cgroups.clone(),
         };
         let spec = spec::container(&plan.sandbox, config, &image.config, resolved)
             .map_err(|error| CreateError { failure: start_failure(&error), error })?;
         runtime::write_bundle(&spec, &state)?;
         let steps = runtime::container_steps(&spec)?;
         let trees = self.open_binds(&spec, config, &binds)?;
+        self.finish_pod_resize();
         create_cgroup(&cgroup, &spec)?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         let log = self.open_log(config, restart_count)?;

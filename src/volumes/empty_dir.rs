@@ -27,8 +27,8 @@ pub(super) fn persistent(path: &Path) -> SysResult<()> {
 pub(super) fn in_memory_for_files(path: &Path) -> SysResult<()> {
     directory(path, 0o755)?;
     let mode = ("mode", "0755".to_owned());
-    match tmpfs(path, &[mode.clone(), ("noswap", String::new())]) {
-        Err(error) if error.errno() == Errno::EINVAL => tmpfs(path, &[mode]),
+    match file_system("tmpfs", path, &[mode.clone(), ("noswap", String::new())]) {
+        Err(error) if error.errno() == Errno::EINVAL => file_system("tmpfs", path, &[mode]),
         other => other,
     }
 }
@@ -38,7 +38,15 @@ pub(super) fn in_memory(path: &Path, size: Option<u64>) -> SysResult<()> {
     on_disk(path)?;
     let mut options = vec![("mode", "0777".to_owned())];
     options.extend(size.map(|bytes| ("size", bytes.to_string())));
-    tmpfs(path, &options)
+    file_system("tmpfs", path, &options)
+}
+
+/// A hugetlbfs of mode 0777 and at most `size` bytes, in pages of `page_size` bytes.
+pub(super) fn huge_pages(path: &Path, page_size: u64, size: Option<u64>) -> SysResult<()> {
+    on_disk(path)?;
+    let mut options = vec![("pagesize", page_size.to_string()), ("mode", "0777".to_owned())];
+    options.extend(size.map(|bytes| ("size", bytes.to_string())));
+    file_system("hugetlbfs", path, &options)
 }
 
 const SHM_SIZE: u64 = 64 << 20;
@@ -46,14 +54,14 @@ const SHM_SIZE: u64 = 64 << 20;
 /// The pod's shared memory.
 pub(super) fn shm(path: &Path) -> SysResult<()> {
     on_disk(path)?;
-    tmpfs(path, &[("mode", "1777".to_owned()), ("size", SHM_SIZE.to_string())])
+    file_system("tmpfs", path, &[("mode", "1777".to_owned()), ("size", SHM_SIZE.to_string())])
 }
 
-fn tmpfs(path: &Path, options: &[(&str, String)]) -> SysResult<()> {
+fn file_system(kind: &'static str, path: &Path, options: &[(&str, String)]) -> SysResult<()> {
     if is_mounted(path)? {
         return Ok(());
     }
-    let context = FsContext::open("tmpfs")?;
+    let context = FsContext::open(kind)?;
     for (key, value) in options {
         if value.is_empty() { context.flag(key)? } else { context.set(key, value)? }
     }

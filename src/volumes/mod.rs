@@ -8,6 +8,7 @@ mod files;
 mod host_path;
 mod image;
 mod sub_path;
+pub mod usage;
 
 pub use sub_path::open_sub_path;
 
@@ -40,6 +41,7 @@ impl Place<'_> {
             VolumeSource::Claim { name, .. } => self.dirs.claim(self.namespace, name),
             VolumeSource::EmptyDir
             | VolumeSource::Memory { .. }
+            | VolumeSource::HugePages { .. }
             | VolumeSource::Files(_)
             | VolumeSource::Image { .. } => self.pod.volume(&volume.name),
         }
@@ -64,6 +66,9 @@ pub fn materialize(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
         VolumeSource::HostPath { path, kind } => host_path::materialize(path, *kind),
         VolumeSource::EmptyDir => empty_dir::on_disk(&path).map_err(Into::into),
         VolumeSource::Memory { size } => empty_dir::in_memory(&path, *size).map_err(Into::into),
+        VolumeSource::HugePages { page_size, size } => {
+            empty_dir::huge_pages(&path, *page_size, *size).map_err(Into::into)
+        }
         VolumeSource::Files(wanted) => files::materialize(&path, wanted),
         VolumeSource::Claim { .. } => empty_dir::persistent(&path).map_err(Into::into),
         VolumeSource::Image { reference, .. } => match place.images.get(&volume.name) {
@@ -84,7 +89,10 @@ pub fn access(volume: &VolumePlan) -> Access {
     match &volume.source {
         VolumeSource::Files(_) | VolumeSource::Image { .. } => Access::ReadOnly,
         VolumeSource::Claim { access, .. } => *access,
-        VolumeSource::HostPath { .. } | VolumeSource::EmptyDir | VolumeSource::Memory { .. } => Access::ReadWrite,
+        VolumeSource::HostPath { .. }
+        | VolumeSource::EmptyDir
+        | VolumeSource::Memory { .. }
+        | VolumeSource::HugePages { .. } => Access::ReadWrite,
     }
 }
 

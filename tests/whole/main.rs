@@ -15,6 +15,7 @@ mod files;
 mod harness;
 mod hooks;
 mod leaks;
+mod limits;
 mod names;
 mod notes;
 mod owner;

@@ -1,18 +1,10 @@
 //! Rules for one container.
 
-use super::super::diagnostics::Diagnostic;
 use super::super::path::Path;
-use super::super::quantity;
 use super::super::syntax;
-use super::{Checker, pod, quote};
+use super::{Checker, pod, quote, resources};
 use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
-
-/// Less memory than this cannot even hold the process that starts the container.
-const LEAST_MEMORY: i64 = 512 * 1024;
-/// More than any host has, and far from overflowing a quota in microseconds.
-const MOST_CPU_MILLI: i64 = 1_000_000_000;
 
 pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
     if let Some(image) = container.image.as_deref().filter(|i| !i.is_empty()) {
@@ -37,7 +29,7 @@ pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&Po
     }
     ports(c, container, (spec, at));
     mounts(c, container, (spec, at));
-    resources(c, container, at);
+    resources::container(c, container, (spec, at));
     let path = at.field("terminationMessagePath");
     c.grammar(&path, (container.termination_message_path.as_deref().unwrap_or("/"), syntax::absolute_path));
     let policies = ["File", "FallbackToLogsOnError"];
@@ -114,77 +106,6 @@ fn mount_path(c: &mut Checker<'_>, path: &Path, mount_path: &str) {
         c.fault(path, "a volume cannot be mounted over the container's root");
     } else if normal == "/proc" || normal.starts_with("/proc/") {
         c.fault(path, "a volume cannot be mounted in /proc, which podshim provides");
-    }
-}
-
-fn resources(c: &mut Checker<'_>, container: &Container, at: &Path) {
-    let Some(resources) = &container.resources else { return };
-    let at = at.field("resources");
-    let limits = resources.limits.as_ref();
-    for (kind, amounts) in [("limits", limits), ("requests", resources.requests.as_ref())] {
-        for (name, amount) in amounts.into_iter().flatten() {
-            // A request that was defaulted from its limit has no fault of its own.
-            let defaulted = kind == "requests" && !is_written(c, &at, (kind, name));
-            if !defaulted {
-                one_amount(c, (name, amount), &at.field(kind).field(name));
-            }
-        }
-    }
-    for (name, request) in resources.requests.iter().flatten() {
-        let Some(limit) = limits.and_then(|l| l.get(name)) else { continue };
-        if let (Ok(request_milli), Ok(limit_milli)) = (amount_of(name, request), amount_of(name, limit))
-            && request_milli > limit_milli
-        {
-            let message = format!("{} is more than the limit {}", quote(&request.0), quote(&limit.0));
-            let limit_at = super::locate(c.document, &at.field("limits").field(name));
-            c.fault_with(&at.field("requests").field(name), message, |d| d.remark(limit_at, "the limit"));
-        }
-    }
-}
-
-fn is_written(c: &Checker<'_>, resources: &Path, (kind, name): (&str, &str)) -> bool {
-    super::locate_key(c.document, &resources.field(kind).field(name)).is_some()
-}
-
-fn amount_of(name: &str, amount: &Quantity) -> Result<i64, quantity::QuantityError> {
-    if name == "cpu" { quantity::milli(amount) } else { quantity::bytes(amount) }
-}
-
-fn one_amount(c: &mut Checker<'_>, (name, amount): (&str, &Quantity), path: &Path) {
-    if !matches!(name, "cpu" | "memory") {
-        // Known others are judged by the support table.
-        if !name.contains('/') && !name.starts_with("hugepages-") && name != "ephemeral-storage" {
-            let near = super::hints::nearest(name, ["cpu", "memory", "ephemeral-storage"]);
-            let label = near.map(|n| format!("did you mean `{n}`?"));
-            c.key_fault(path, format!("{} is not a resource", quote(name)), |d| {
-                label.into_iter().fold(d, Diagnostic::label)
-            });
-        }
-        return;
-    }
-    let shown = quote(&amount.0);
-    match amount_of(name, amount) {
-        Err(error) => c.fault(path, format!("{shown} is {error}")),
-        Ok(value) if value <= 0 => c.fault(path, format!("{shown} is not positive")),
-        Ok(value) if name == "cpu" && value > MOST_CPU_MILLI => {
-            c.fault(path, format!("{shown} is more cpus than any host has"))
-        }
-        Ok(value)
-            if name == "memory"
-                && value < LEAST_MEMORY
-                && path.0.iter().any(|s| matches!(s, super::Seg::Field(f) if f == "limits")) =>
-        {
-            let help = if amount.0.ends_with('m') {
-                "the suffix m means thousandths; for mebibytes write Mi"
-            } else {
-                "a number without suffix counts bytes; for mebibytes write Mi, for gibibytes Gi"
-            };
-            c.fault_with(path, format!("{shown} is too low: no container runs in less than 512Ki"), |d| {
-                d.label(if value == 1 { "this is one byte".to_owned() } else { format!("this is {value} bytes") })
-                    .help(help)
-            });
-        }
-        Ok(_) => {}
     }
 }
 

@@ -6,6 +6,7 @@ mod container;
 mod lifecycle;
 mod pod;
 mod required;
+mod resources;
 mod volume;
 
 pub(super) use required::required;

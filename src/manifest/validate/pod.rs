@@ -3,7 +3,7 @@
 use super::super::defaults::containers;
 use super::super::path::Path;
 use super::super::syntax;
-use super::{Checker, container, lifecycle, quote, volume};
+use super::{Checker, container, lifecycle, quote, resources, volume};
 use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,6 +28,7 @@ pub(super) fn check(c: &mut Checker<'_>, pod: &Pod) {
         security(c, context, &at.field("securityContext"));
     }
     volume::check(c, spec);
+    resources::pod(c, spec);
     names(c, spec, &at);
     for (list, all) in
         [("initContainers", spec.init_containers.as_deref().unwrap_or(&[])), ("containers", &spec.containers)]

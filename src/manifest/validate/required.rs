@@ -7,7 +7,7 @@ use super::super::support::{self, Class};
 use super::super::tree::{Node, Value};
 
 /// (path without indexes, required field, an example); `HANDLER` is any probe or hook
-const REQUIRED: [(&str, &str, &str); 27] = [
+const REQUIRED: [(&str, &str, &str); 29] = [
     ("", "apiVersion", "apiVersion: v1"),
     ("", "kind", "kind: Pod"),
     ("", "metadata", "metadata:\n  name: my-pod"),
@@ -30,6 +30,8 @@ const REQUIRED: [(&str, &str, &str); 27] = [
     ("spec.containers[].restartPolicyRules[]", "action", "action: Restart"),
     ("spec.containers[].restartPolicyRules[]", "exitCodes", "exitCodes:\n  operator: In\n  values: [42]"),
     ("spec.containers[].restartPolicyRules[].exitCodes", "operator", "operator: In"),
+    ("spec.containers[].resizePolicy[]", "resourceName", "resourceName: memory"),
+    ("spec.containers[].resizePolicy[]", "restartPolicy", "restartPolicy: NotRequired"),
     ("HANDLER.exec", "command", "command: [\"cat\", \"/tmp/healthy\"]"),
     ("HANDLER.httpGet", "port", "port: 8080"),
     ("HANDLER.httpGet.httpHeaders[]", "name", "name: X-Probe"),
