@@ -1,6 +1,7 @@
 //! Asks the kernel once and answers with plain facts.
 
 pub mod cgroup;
+pub mod lsm;
 
 use crate::sys::{Called, process};
 use anyhow::{Context, Result};
@@ -21,6 +22,8 @@ pub struct HostFacts {
     pub thermal_throttle: Vec<String>,
     /// Cgroup hierarchies.
     pub cgroups: cgroup::CgroupSetup,
+    /// Security modules.
+    pub lsms: lsm::Lsms,
 }
 
 /// Asks.
@@ -33,6 +36,7 @@ pub fn probe() -> Result<HostFacts> {
         capabilities: process::bounding_capabilities(),
         thermal_throttle: thermal_throttle(),
         cgroups: cgroup::detect()?,
+        lsms: lsm::detect(),
     })
 }
 

@@ -7,6 +7,7 @@
 //! copying) → `shape` (lost indentation and dashes) → `typed` (Kubernetes' own types) → `validate::required` → `support`
 //! (what this version does) → `defaults` → `validate`. Each step reports and goes on where it can.
 
+mod apparmor;
 mod defaults;
 mod diagnostics;
 mod hints;
@@ -17,13 +18,15 @@ mod reindent;
 mod shape;
 mod support;
 mod syntax;
+pub mod sysctl;
 mod tree;
 mod typed;
 mod validate;
 
+pub(crate) use apparmor::{APPARMOR_ANNOTATION, apparmor_annotation};
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
-pub(crate) use syntax::dns_label;
+pub(crate) use syntax::{dns_label, relative_path};
 
 use anyhow::{Context, Result, bail};
 use diagnostics::{Diagnostic, Report, quote};

@@ -27,6 +27,7 @@ fn planned(text: &str) -> (k8s::Pod, PodPlan) {
         host_memory: 8 << 30,
         pids_limit: Some(99),
         pull: None,
+        security: SecurityChoices::default(),
     };
     (pods[0].pod().clone(), pod_plan(&pods[0], choices).unwrap())
 }

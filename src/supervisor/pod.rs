@@ -109,7 +109,7 @@ impl Supervisor {
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
         for volume in &plan.volumes {
-            volumes::materialize(volume, &pod.dirs)?;
+            volumes::materialize(volume, &pod.dirs, plan.fs_group)?;
         }
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
         // No container can have this name (DNS-1123).

@@ -6,16 +6,16 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// A directory of mode 0777, whatever the umask.
-pub(super) fn on_disk(path: &Path) -> SysResult<()> {
+/// A directory of this mode, whatever the umask.
+pub(super) fn on_disk(path: &Path, mode: u32) -> SysResult<()> {
     std::fs::create_dir_all(path).called("mkdir", path.display())?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).called("chmod", path.display())
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).called("chmod", path.display())
 }
 
-/// A tmpfs of mode 0777 and at most `size` bytes.
-pub(super) fn in_memory(path: &Path, size: Option<u64>) -> SysResult<()> {
-    on_disk(path)?;
-    let mut options = vec![("mode", "0777".to_owned())];
+/// A tmpfs of this mode and at most `size` bytes.
+pub(super) fn in_memory(path: &Path, size: Option<u64>, mode: u32) -> SysResult<()> {
+    on_disk(path, mode)?;
+    let mut options = vec![("mode", format!("{mode:04o}"))];
     options.extend(size.map(|bytes| ("size", bytes.to_string())));
     tmpfs(path, &options)
 }
@@ -24,7 +24,7 @@ const SHM_SIZE: u64 = 64 << 20;
 
 /// The pod's shared memory.
 pub(super) fn shm(path: &Path) -> SysResult<()> {
-    on_disk(path)?;
+    on_disk(path, 0o1777)?;
     tmpfs(path, &[("mode", "1777".to_owned()), ("size", SHM_SIZE.to_string())])
 }
 

@@ -6,6 +6,7 @@ mod container;
 mod lifecycle;
 mod pod;
 mod required;
+mod security;
 mod volume;
 
 pub(super) use required::required;
