@@ -11,7 +11,7 @@ use crate::host;
 use crate::manifest::AdmittedPod;
 use crate::paths::Dirs;
 use crate::plan::change::{self, Change};
-use crate::plan::config::DnsBase;
+use crate::plan::config::{DnsBase, SecurityChoices};
 use crate::plan::pod::{Choices, pod_plan};
 use crate::store::{self, Pod, Record};
 use crate::supervisor;
@@ -119,6 +119,11 @@ fn updating(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host
         pids_limit: before.containers.first().and_then(|c| c.resources.pids_limit),
         swap: before.swap,
         pull: args.pull.map(pull_policy),
+        security: SecurityChoices {
+            seccomp_root: before.sandbox.seccomp_root.clone(),
+            // Those that it has were allowed once; others cannot come to a pod that runs.
+            unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
+        },
     };
     let plan = pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))?;
     let images = ensure_images(&plan, host.dirs)?.containers;

@@ -7,10 +7,16 @@ use super::remove::{remove_pod, stop_pod};
 use crate::cgroups;
 use crate::error::{Kind, failure};
 use crate::host::HostFacts;
-use crate::manifest::{self, AdmittedPod};
+use crate::host::lsm::Lsms;
+use crate::manifest::{self, AdmittedPod, sysctl};
 use crate::paths::Dirs;
-use crate::plan::config::{ContainerConfig, NetworkMode, PodPlan, PullPolicy, SwapBehavior, VolumePlan, VolumeSource};
+use crate::plan::config::{
+    ContainerConfig, NetworkMode, PodPlan, PullPolicy, SECCOMP_ROOT, SecurityChoices, SwapBehavior, VolumePlan,
+    VolumeSource,
+};
 use crate::plan::pod::{Choices, pod_plan};
+use crate::plan::spec;
+use crate::runtime;
 use crate::store::{self, Images, Pod, Record};
 use crate::supervisor::{self, Supervising};
 use crate::volumes;
@@ -42,6 +48,20 @@ pub(super) struct BringUpArgs {
     /// The host's resolver configuration that pods start from
     #[arg(long, value_name = "FILE")]
     resolv_conf: Option<PathBuf>,
+    /// Where the files of seccomp profiles of type Localhost are
+    #[arg(long, value_name = "DIRECTORY", default_value = SECCOMP_ROOT, value_parser = absolute)]
+    seccomp_profile_root: PathBuf,
+    /// Sysctls that pods may set though they can harm other pods: names, or beginnings of names followed by `*`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = sysctl_pattern)]
+    allowed_unsafe_sysctls: Vec<String>,
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err("write an absolute path".into()) }
+}
+
+fn sysctl_pattern(text: &str) -> Result<String, String> {
+    sysctl::check_pattern(text).map(|()| text.to_owned())
 }
 
 /// `--pull`, in podman's words.
@@ -138,14 +158,38 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
             Swap::LimitedSwap => SwapBehavior::LimitedSwap { host_swap: host.facts.swap },
         },
         pull: args.pull.map(pull_policy),
+        security: SecurityChoices {
+            seccomp_root: args.seccomp_profile_root.clone(),
+            unsafe_sysctls: args.allowed_unsafe_sysctls.clone(),
+        },
         uid,
     };
     let plan = pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))?;
     for volume in &plan.volumes {
         volumes::check(volume)?;
     }
+    check_confinement(&plan, host.facts.lsms)?;
     let images = ensure_images(&plan, host.dirs)?;
     store::record(host.dirs, plan, images)
+}
+
+/// Checks that every container can be confined as its manifest says, and says what has no effect on this host.
+fn check_confinement(plan: &PodPlan, lsms: Lsms) -> Result<()> {
+    let mut needs_default = false;
+    for container in &plan.containers {
+        let context = || format!("container {}", container.name);
+        runtime::seccomp::of_host(&plan.sandbox, &container.security).with_context(context)?;
+        let profile = spec::apparmor(&container.security, lsms).with_context(context)?;
+        needs_default |= profile.as_deref() == Some(spec::APPARMOR_DEFAULT);
+    }
+    if needs_default {
+        runtime::apparmor::ensure_default()?;
+    }
+    if !lsms.selinux && plan.containers.iter().any(|c| c.security.selinux.is_some()) {
+        // As every CRI runtime does.
+        anstream::eprintln!("podshim: note: seLinuxOptions has no effect: SELinux is not enabled on this host");
+    }
+    Ok(())
 }
 
 /// The images of containers and volumes, pulled where their policies say so.

@@ -2,6 +2,7 @@
 
 mod capacity;
 pub mod cgroup;
+pub mod lsm;
 
 pub use capacity::HugePages;
 
@@ -30,6 +31,8 @@ pub struct HostFacts {
     pub thermal_throttle: Vec<String>,
     /// Cgroup hierarchies.
     pub cgroups: cgroup::CgroupSetup,
+    /// Security modules.
+    pub lsms: lsm::Lsms,
 }
 
 /// Asks.
@@ -46,6 +49,7 @@ pub fn probe() -> Result<HostFacts> {
         capabilities: process::bounding_capabilities(),
         thermal_throttle: thermal_throttle(),
         cgroups: cgroup::detect()?,
+        lsms: lsm::detect(),
     })
 }
 

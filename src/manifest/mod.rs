@@ -8,6 +8,7 @@
 //! (what this version does) → `defaults` → `validate`. Each step reports and goes on where it can.
 
 pub mod amounts;
+mod apparmor;
 mod defaults;
 mod diagnostics;
 mod explain;
@@ -19,14 +20,16 @@ mod reindent;
 mod shape;
 mod support;
 mod syntax;
+pub mod sysctl;
 mod tree;
 mod typed;
 mod validate;
 
+pub(crate) use apparmor::{APPARMOR_ANNOTATION, apparmor_annotation};
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
 pub use explain::{Explanation, FieldLine, explain};
-pub(crate) use syntax::dns_label;
+pub(crate) use syntax::{dns_label, relative_path};
 
 use anyhow::{Context, Result, bail};
 use diagnostics::{Diagnostic, Report, quote};

@@ -79,10 +79,8 @@ fn a_field_that_says_nothing_needs_no_support() {
         one(&format!("{POD}{field}"));
     }
     for field in [
-        "  hostUsers: false\n",
-        "  subdomain: a\n",
-        "  runtimeClassName: kata\n",
-        "  securityContext: {fsGroup: 0}\n",
+        "    ports: [{containerPort: 80, hostPort: 80}]\n",
+        "  imagePullSecrets: [{name: a}]\n",
         "  volumes: [{name: a, configMap: {}}]\n",
     ] {
         assert!(refused(&format!("{POD}{field}")).contains("not supported yet by podshim"), "{field}");

@@ -1,6 +1,7 @@
 //! The one waist: what both front doors (a Pod manifest, a CRI request) become. Field names are CRI's
 //! (`runtime/v1/api.proto`: PodSandboxConfig, ContainerConfig), reduced to what podshim performs.
 
+pub use super::security::*;
 pub use crate::lifecycle::{
     ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, Resize, RestartAction, RestartPolicy, RestartRule,
 };
@@ -91,6 +92,8 @@ pub struct PodSandboxConfig {
     pub uid: String,
     /// The kernel's host name in the pod's UTS namespace; empty with the host's network.
     pub hostname: String,
+    /// The pod's names in its /etc/hosts, the longest first; none with the host's network.
+    pub hosts_names: Vec<String>,
     /// The pod's log directory.
     pub log_directory: PathBuf,
     /// What `/etc/resolv.conf` is to say; `None` copies the host's.
@@ -108,6 +111,10 @@ pub struct PodSandboxConfig {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Kernel parameters of the pod's own namespaces, by their dotted names, in the manifest's order.
+    pub sysctls: Vec<KeyValue>,
+    /// Where the files of Localhost seccomp profiles are.
+    pub seccomp_root: PathBuf,
 }
 
 /// Where the pod's cgroups go.
@@ -207,8 +214,44 @@ pub struct VolumeMount {
     pub container_path: String,
     /// ro or rw.
     pub access: Access,
+    /// `recursiveReadOnly`: whether what is mounted below is read-only too.
+    pub submounts: Submounts,
     /// Propagation of mounts made below.
     pub propagation: MountPropagation,
+    /// `bindMountOptions`
+    pub options: Vec<BindOption>,
+}
+
+/// What a read-only volume means for the mounts in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Submounts {
+    /// They stay as they are.
+    #[default]
+    Unchanged,
+    /// They become read-only too (`mount_setattr` with `AT_RECURSIVE`).
+    ReadOnly,
+}
+
+/// `bindMountOptions[]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindOption {
+    /// Nothing can be executed.
+    NoExec,
+    /// Device nodes cannot be opened.
+    NoDev,
+    /// Set-user-ID bits and file capabilities are not honoured.
+    NoSuid,
+}
+
+impl BindOption {
+    /// As mount(8) and the OCI runtime-spec write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            BindOption::NoExec => "noexec",
+            BindOption::NoDev => "nodev",
+            BindOption::NoSuid => "nosuid",
+        }
+    }
 }
 
 /// Whether containers may be swapped out, in a kubelet's words (`memorySwap.swapBehavior`).
@@ -278,71 +321,6 @@ pub struct LinuxContainerResources {
     pub pids_limit: Option<i64>,
     /// -1000 to 1000.
     pub oom_score_adj: i32,
-}
-
-/// `securityContext.seccompProfile.type`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SeccompProfile {
-    /// `plan::seccomp::default_profile`
-    #[default]
-    RuntimeDefault,
-    /// No filter.
-    Unconfined,
-}
-
-/// CRI `LinuxContainerSecurityContext`, merged from pod and container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecurityContext {
-    /// All capabilities, all devices, nothing masked, no seccomp filter.
-    pub privileged: Privilege,
-    /// Capability names without `CAP_`, or `ALL`.
-    pub add_capabilities: Vec<String>,
-    /// Capability names without `CAP_`, or `ALL`.
-    pub drop_capabilities: Vec<String>,
-    /// `runAsUser`
-    pub run_as_user: Option<u32>,
-    /// `runAsGroup`
-    pub run_as_group: Option<u32>,
-    /// `runAsNonRoot`: refuse to start as uid 0.
-    pub root: RootUser,
-    /// `supplementalGroups`
-    pub supplemental_groups: Vec<u32>,
-    /// Whether the root file system is writable.
-    pub rootfs: Access,
-    /// `allowPrivilegeEscalation: false` sets no_new_privs.
-    pub escalation: Escalation,
-    /// The seccomp profile.
-    pub seccomp: SeccompProfile,
-}
-
-/// `securityContext.privileged`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Privilege {
-    /// Confined.
-    #[default]
-    Default,
-    /// Not confined.
-    Privileged,
-}
-
-/// `securityContext.runAsNonRoot`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RootUser {
-    /// uid 0 may run.
-    #[default]
-    Allowed,
-    /// uid 0 is refused.
-    Forbidden,
-}
-
-/// `securityContext.allowPrivilegeEscalation`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Escalation {
-    /// set-user-ID programs work.
-    #[default]
-    Allowed,
-    /// no_new_privs is set.
-    Forbidden,
 }
 
 /// What a container's standard descriptors are.
@@ -518,11 +496,16 @@ pub enum VolumeSource {
         kind: HostPathType,
     },
     /// A directory on disk that lives with the pod.
-    EmptyDir,
+    EmptyDir {
+        /// Its permission bits, `0o777` by default.
+        mode: u32,
+    },
     /// A tmpfs that lives with the pod.
     Memory {
         /// Bytes; `None` for the kernel's default, half of the memory.
         size: Option<u64>,
+        /// Its permission bits, `0o777` by default.
+        mode: u32,
     },
     /// Huge pages that live with the pod (hugetlbfs).
     HugePages {
@@ -530,6 +513,8 @@ pub enum VolumeSource {
         page_size: u64,
         /// Bytes; `None` for as much as the containers may have.
         size: Option<u64>,
+        /// Permission bits of its root.
+        mode: u32,
     },
     /// Files made by podshim, which the containers can only read: configMap, secret, downwardAPI and projected volumes.
     Files(FilesVolume),
@@ -608,6 +593,8 @@ pub struct PodPlan {
     pub sandbox: PodSandboxConfig,
     /// Its volumes.
     pub volumes: Vec<VolumePlan>,
+    /// `securityContext.fsGroup`
+    pub fs_group: Option<FsGroup>,
     /// Its containers: init containers first, each kind in the manifest's order.
     pub containers: Vec<ContainerConfig>,
     /// When containers start again.

@@ -47,6 +47,26 @@ pub fn expand(text: &str, lookup: &[KeyValue]) -> Result<String> {
     check(result)
 }
 
+/// The names in the `$(NAME)` of a text, as [`expand`] finds them.
+pub fn references(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            rest = &rest[rest.find('$')? + 1..];
+            match rest.as_bytes().first()? {
+                b'$' => rest = &rest[1..],
+                b'(' => {
+                    let end = rest.find(')')?;
+                    let name = &rest[1..end];
+                    rest = &rest[end + 1..];
+                    return Some(name);
+                }
+                _ => {}
+            }
+        }
+    })
+}
+
 fn check(text: String) -> Result<String> {
     if text.len() < MAX_LENGTH {
         return Ok(text);

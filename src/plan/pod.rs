@@ -1,9 +1,9 @@
 //! Admitted Pod → [`PodPlan`]: the first front door. Pure.
 
 use super::config::*;
-use super::{env, lifecycle, resources, storage};
+use super::{env, lifecycle, mounts, names, resources, security, storage};
 use crate::error::{Kind, failure};
-use crate::manifest::{self, AdmittedPod, amounts};
+use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, sysctl};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use std::path::PathBuf;
@@ -29,6 +29,8 @@ pub struct Choices {
     pub swap: SwapBehavior,
     /// `--pull`, which overrides every container's policy.
     pub pull: Option<PullPolicy>,
+    /// What is decided about confinement.
+    pub security: SecurityChoices,
 }
 
 /// Plans a pod.
@@ -64,19 +66,26 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
         requests: amounts::pod_requests(spec)?,
         swap: choices.swap,
         storage_limits: storage::limits(spec)?,
-        sandbox: PodSandboxConfig { resources: resources::pod(of_pod)?, ..sandbox_config(pod, spec, choices) },
+        fs_group: security::fs_group(spec),
+        sandbox: PodSandboxConfig { resources: resources::pod(of_pod)?, ..sandbox_config(pod, spec, choices)? },
     })
 }
 
-fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> PodSandboxConfig {
+fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Result<PodSandboxConfig> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network };
     let node_or = |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
     let pid = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
-    PodSandboxConfig {
-        namespace: pod.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
-        // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
-        hostname: if network == NetworkMode::Host { String::new() } else { hostname(spec, &name) },
+    let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".into());
+    // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
+    let own = if network == NetworkMode::Host { None } else { Some(names::names(spec, (&namespace, &name))?) };
+    let (hostname, hosts_names) = own.map(|own| (own.kernel, own.hosts)).unwrap_or_default();
+    Ok(PodSandboxConfig {
+        sysctls: sysctls(spec, &network, &choices.security.unsafe_sysctls)?,
+        seccomp_root: choices.security.seccomp_root,
+        namespace,
+        hostname,
+        hosts_names,
         name,
         log_directory: choices.log_directory,
         dns: dns(spec, choices.resolv_conf),
@@ -96,13 +105,23 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> PodS
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         uid: choices.uid,
-    }
+    })
 }
 
-/// `spec.hostname`, else the pod's name; cut to 63 bytes (the kernel's and DNS' limit) without a trailing `-` or `.`.
-fn hostname(spec: &k8s::PodSpec, name: &str) -> String {
-    let wanted = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or(name);
-    wanted[..wanted.len().min(63)].trim_end_matches(['-', '.']).to_owned()
+fn sysctls(spec: &k8s::PodSpec, network: &NetworkMode, unsafe_ones: &[String]) -> Result<Vec<KeyValue>> {
+    let written = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    let one = |(index, written): (usize, &k8s::Sysctl)| {
+        let key = sysctl::dotted(&written.name);
+        let place = || format!("spec.securityContext.sysctls[{index}]");
+        sysctl::check(&key, unsafe_ones).with_context(place)?;
+        // hostNetwork is refused by validation; the command line can ask for the host's network too.
+        if *network == NetworkMode::Host && sysctl::namespace(&key) == Some(sysctl::SysctlNamespace::Network) {
+            let message = format!("sysctl {key} would change the host: the pod uses the host's network");
+            return Err(failure(Kind::Invalid, message).context(place()));
+        }
+        Ok(KeyValue { key, value: written.value.clone() })
+    };
+    written.enumerate().map(one).collect()
 }
 
 fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
@@ -140,13 +159,14 @@ fn volume(volume: &k8s::Volume, spec: &k8s::PodSpec) -> Result<VolumePlan> {
         VolumeSource::HostPath { path: PathBuf::from(&host.path), kind }
     } else {
         let empty = volume.empty_dir.clone().unwrap_or_default();
+        let mode = empty.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o777);
         let size = empty.size_limit.as_ref().map(resources::bytes).transpose()?.filter(|b| *b > 0).map(|b| b as u64);
         match empty.medium.as_deref() {
-            Some("Memory") => VolumeSource::Memory { size },
+            Some("Memory") => VolumeSource::Memory { size, mode },
             Some(medium) if medium.starts_with("HugePages") => {
-                VolumeSource::HugePages { page_size: page_size(medium, spec)?, size }
+                VolumeSource::HugePages { page_size: page_size(medium, spec)?, size, mode }
             }
-            _ => VolumeSource::EmptyDir,
+            _ => VolumeSource::EmptyDir { mode },
         }
     };
     Ok(VolumePlan { name: volume.name.clone(), source })
@@ -167,7 +187,7 @@ fn bound_memory(volumes: &mut [VolumePlan], pod: resources::OfPod<'_>) -> Result
     let limit = amounts::pod_limits(pod.spec)?.memory.and_then(|bytes| u64::try_from(bytes).ok()).filter(|b| *b > 0);
     let most = limit.unwrap_or(u64::MAX).min(pod.host_memory);
     for volume in volumes {
-        if let VolumeSource::Memory { size } = &mut volume.source {
+        if let VolumeSource::Memory { size, .. } = &mut volume.source {
             *size = Some(size.unwrap_or(u64::MAX).min(most));
         }
     }
@@ -213,13 +233,19 @@ impl Container<'_> {
             command: expanded(&container.command).context("command")?,
             args: expanded(&container.args).context("args")?,
             working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
-            mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
+            mounts: mounts::of(container, &envs)?,
             resources: self.resources()?,
             resize: resize_policy(container),
-            security: security(self.spec, container.security_context.clone().unwrap_or_default()),
-            stdio: match (container.tty, container.stdin) {
-                (Some(true), _) => Stdio::Terminal,
-                (_, Some(true)) => Stdio::Stdin,
+            security: security::merged(
+                self.spec,
+                container.security_context.clone().unwrap_or_default(),
+                self.apparmor_annotation(),
+            ),
+            stdio: match (container.tty, container.stdin, container.stdin_once) {
+                // A terminal does not end with the first who has it, as in every CRI runtime.
+                (Some(true), ..) => Stdio::Terminal,
+                (_, Some(true), Some(true)) => Stdio::StdinOnce,
+                (_, Some(true), _) => Stdio::Stdin,
                 _ => Stdio::Null,
             },
             termination_message_path: container
@@ -242,6 +268,11 @@ impl Container<'_> {
         Ok(LinuxContainerResources { pids_limit: self.choices.pids_limit, ..planned })
     }
 
+    fn apparmor_annotation(&self) -> Option<&str> {
+        let annotations = self.admitted.pod().metadata.annotations.as_ref()?;
+        annotations.get(&format!("{APPARMOR_ANNOTATION}{}", self.container.name)).map(String::as_str)
+    }
+
     fn pull_policy(&self) -> PullPolicy {
         if let Some(policy) = self.choices.pull {
             return policy;
@@ -252,58 +283,6 @@ impl Container<'_> {
             Some("Always") => PullPolicy::AlwaysByDefault,
             _ => PullPolicy::IfNotPresent,
         }
-    }
-}
-
-/// A container's `own` values over the pod's, field by field (pod-api.md §23).
-fn security(spec: &k8s::PodSpec, own: k8s::SecurityContext) -> SecurityContext {
-    let pod = spec.security_context.clone().unwrap_or_default();
-    let capabilities = own.capabilities.unwrap_or_default();
-    let names = |list: Option<Vec<String>>| -> Vec<String> {
-        let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
-        list.unwrap_or_default().into_iter().map(bare).collect()
-    };
-    let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
-    let profile = own.seccomp_profile.or(pod.seccomp_profile).map(|p| p.type_);
-    let privileged = own.privileged == Some(true);
-    SecurityContext {
-        privileged: if privileged { Privilege::Privileged } else { Privilege::Default },
-        add_capabilities: names(capabilities.add),
-        drop_capabilities: names(capabilities.drop),
-        run_as_user: id(own.run_as_user, pod.run_as_user),
-        run_as_group: id(own.run_as_group, pod.run_as_group),
-        root: match own.run_as_non_root.or(pod.run_as_non_root) {
-            Some(true) => RootUser::Forbidden,
-            _ => RootUser::Allowed,
-        },
-        supplemental_groups: pod.supplemental_groups.iter().flatten().filter_map(|g| u32::try_from(*g).ok()).collect(),
-        rootfs: if own.read_only_root_filesystem == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
-        escalation: match own.allow_privilege_escalation {
-            Some(false) => Escalation::Forbidden,
-            _ => Escalation::Allowed,
-        },
-        // Safer than a kubelet, whose default is Unconfined.
-        seccomp: match profile.as_deref() {
-            _ if privileged => SeccompProfile::Unconfined,
-            Some("Unconfined") => SeccompProfile::Unconfined,
-            _ => SeccompProfile::RuntimeDefault,
-        },
-    }
-}
-
-fn mount(mount: &k8s::VolumeMount) -> VolumeMount {
-    // A relative mountPath is taken from the root, as every CRI runtime does.
-    let container_path = format!("/{}", mount.mount_path.trim_matches('/'));
-    VolumeMount {
-        volume: mount.name.clone(),
-        sub_path: mount.sub_path.clone().unwrap_or_default(),
-        container_path,
-        access: if mount.read_only == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
-        propagation: match mount.mount_propagation.as_deref() {
-            Some("HostToContainer") => MountPropagation::HostToContainer,
-            Some("Bidirectional") => MountPropagation::Bidirectional,
-            _ => MountPropagation::None,
-        },
     }
 }
 
@@ -364,7 +343,7 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
         mounts: Vec::new(),
         resources,
         resize: ResizePolicy::default(),
-        security: security(spec, wanted.security),
+        security: security::merged(spec, wanted.security, None),
         stdio: wanted.stdio,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,

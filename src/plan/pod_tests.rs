@@ -28,6 +28,7 @@ fn planned(text: &str) -> (k8s::Pod, PodPlan) {
         pids_limit: Some(99),
         swap: SwapBehavior::NoSwap,
         pull: None,
+        security: SecurityChoices::default(),
     };
     (pods[0].pod().clone(), pod_plan(&pods[0], choices).unwrap())
 }

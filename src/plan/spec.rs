@@ -3,8 +3,10 @@
 //! The result is a complete `config.json`: another OCI runtime can run the bundle.
 
 use super::config::*;
+use super::seccomp_profile::Profile;
 use super::{capabilities, seccomp};
 use crate::error::{Kind, failure};
+use crate::host::lsm::Lsms;
 use anyhow::{Context, Result};
 use oci_spec::runtime::*;
 use std::path::{Path, PathBuf};
@@ -31,9 +33,30 @@ pub struct Bind {
     pub destination: String,
     /// ro or rw.
     pub access: Access,
+    /// Whether read-only holds for the mounts below too.
+    pub submounts: Submounts,
     /// Propagation.
     pub propagation: MountPropagation,
+    /// Further restrictions.
+    pub options: Vec<BindOption>,
 }
+
+impl Bind {
+    /// One of podshim's own files or directories, which a container may write.
+    pub fn file(source: PathBuf, destination: &str) -> Bind {
+        Bind {
+            source,
+            destination: destination.to_owned(),
+            access: Access::ReadWrite,
+            submounts: Submounts::Unchanged,
+            propagation: MountPropagation::None,
+            options: Vec::new(),
+        }
+    }
+}
+
+/// The AppArmor profile of containers whose manifest names none.
+pub const APPARMOR_DEFAULT: &str = "podshim-default";
 
 /// What [`container`] needs beside the configs: what was resolved when the container was created.
 #[derive(Debug, Clone)]
@@ -54,6 +77,12 @@ pub struct Resolved<'a> {
     pub available_capabilities: u64,
     /// What cgroups the host has.
     pub cgroups: Cgroups,
+    /// The seccomp profile of type Localhost, if the container has one.
+    pub localhost_seccomp: Option<&'a Profile>,
+    /// `uname -r`, which rules of a seccomp profile may depend on.
+    pub kernel: &'a str,
+    /// The host's security modules.
+    pub lsms: Lsms,
 }
 
 /// What the numbers of a cgroup depend on.
@@ -82,7 +111,7 @@ pub fn container(
         .resources(resources(config, &resolved)?)
         .rootfs_propagation("rslave")
         .build()?;
-    if security.privileged == Privilege::Default {
+    if security.privileged == Privilege::Default && security.proc_mount == ProcMount::Default {
         let mut masked: Vec<String> = MASKED_PATHS.iter().map(ToString::to_string).collect();
         masked.extend(resolved.thermal_throttle.iter().cloned());
         linux.set_masked_paths(Some(masked));
@@ -90,11 +119,19 @@ pub fn container(
     } else {
         linux.set_masked_paths(Some(Vec::new())).set_readonly_paths(Some(Vec::new()));
     }
-    linux.set_seccomp(match security.seccomp {
+    linux.set_seccomp(match &security.seccomp {
         SeccompProfile::RuntimeDefault => Some(seccomp::default_profile(&capabilities)),
         SeccompProfile::Unconfined => None,
+        SeccompProfile::Localhost(name) => {
+            let profile = resolved.localhost_seccomp.with_context(|| format!("seccomp profile {name} was not read"))?;
+            Some(profile.rules(&capabilities, resolved.kernel).with_context(|| format!("seccomp profile {name}"))?)
+        }
     });
     let mut process = process(sandbox, config, image, resolved.user)?;
+    process.set_apparmor_profile(apparmor(security, resolved.lsms)?);
+    if resolved.lsms.selinux {
+        process.set_selinux_label(security.selinux.as_ref().map(selinux_label));
+    }
     process.set_capabilities(Some(capabilities::sets(&capabilities)));
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
@@ -106,6 +143,33 @@ pub fn container(
     // The host name belongs to the pod's UTS namespace, which exists already.
     spec.set_hostname(None);
     Ok(spec)
+}
+
+/// The profile that a container changes to at its execve(2).
+///
+/// # Errors
+/// Of kind `Invalid`, in the kubelet's words: the manifest asks for AppArmor, and the host has none. A container is never
+/// less confined than its manifest says.
+pub fn apparmor(security: &SecurityContext, lsms: Lsms) -> Result<Option<String>> {
+    match &security.apparmor {
+        Some(AppArmorProfile::RuntimeDefault | AppArmorProfile::Localhost(_)) if !lsms.apparmor => {
+            let message = "cannot enforce AppArmor: AppArmor is not enabled on the host; remove appArmorProfile, or set its type to Unconfined";
+            Err(failure(Kind::Invalid, message))
+        }
+        Some(AppArmorProfile::Localhost(name)) => Ok(Some(name.clone())),
+        Some(AppArmorProfile::Unconfined) => Ok(None),
+        Some(AppArmorProfile::RuntimeDefault) | None => {
+            let is_default = lsms.apparmor && security.privileged == Privilege::Default;
+            Ok(is_default.then(|| APPARMOR_DEFAULT.to_owned()))
+        }
+    }
+}
+
+/// A process label: what the manifest leaves out is as container-selinux has it for containers.
+fn selinux_label(options: &SeLinuxOptions) -> String {
+    let or = |given: &str, default: &str| if given.is_empty() { default.to_owned() } else { given.to_owned() };
+    let (user, role) = (or(&options.user, "system_u"), or(&options.role, "system_r"));
+    format!("{user}:{role}:{}:{}", or(&options.type_, "container_t"), or(&options.level, "s0"))
 }
 
 /// `[1]` of CVE-2025-31133's class: what /proc and /sys must not show (Kubernetes' default procMount, pod-api.md §23).
@@ -248,13 +312,19 @@ fn mounts(sandbox: &PodSandboxConfig, config: &ContainerConfig, binds: &[Bind]) 
             MountPropagation::HostToContainer => "rslave",
             MountPropagation::Bidirectional => "rshared",
         };
-        let access = if bind.access == Access::ReadOnly { "ro" } else { "rw" };
+        let access = match (bind.access, bind.submounts) {
+            (Access::ReadOnly, Submounts::ReadOnly) => "rro",
+            (Access::ReadOnly, Submounts::Unchanged) => "ro",
+            (Access::ReadWrite, _) => "rw",
+        };
+        let mut words = options(&["rbind", propagation, access]);
+        words.extend(bind.options.iter().map(|option| option.word().to_owned()));
         list.push(
             MountBuilder::default()
                 .destination(&bind.destination)
                 .typ("bind")
                 .source(&bind.source)
-                .options(options(&["rbind", propagation, access]))
+                .options(words)
                 .build()?,
         );
     }

@@ -103,6 +103,7 @@ impl Pod {
             pod: &self.dirs,
             namespace: &self.record.plan.sandbox.namespace,
             images: &self.record.volume_images,
+            group: self.record.plan.fs_group,
         }
     }
 

@@ -191,6 +191,8 @@ impl Supervisor {
             NamespaceMode::Container => self.target(config)?,
             NamespaceMode::Pod | NamespaceMode::Node => None,
         };
+        let profile = runtime::seccomp::of_host(&plan.sandbox, &config.security)
+            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
         let mut pins = self.pins();
         pins.extend(target.iter().map(|(path, _)| (LinuxNamespaceType::Pid, path.clone())));
         let resolved = Resolved {
@@ -202,6 +204,9 @@ impl Supervisor {
             thermal_throttle: self.facts.thermal_throttle.clone(),
             available_capabilities: self.facts.capabilities,
             cgroups: self.cgroups.clone(),
+            localhost_seccomp: profile.as_ref(),
+            kernel: &self.facts.kernel,
+            lsms: self.facts.lsms,
         };
         let spec = spec::container(&plan.sandbox, config, &image.config, resolved)
             .map_err(|error| CreateError { failure: start_failure(&error), error })?;
@@ -306,21 +311,15 @@ impl Supervisor {
     /// Everything that is mounted into a container beside its file systems, in order; a volume at the path of one of
     /// podshim's own files takes its place.
     fn binds(&self, config: &ContainerConfig, restart_count: u32) -> Result<Vec<Bind>> {
-        let own = |source: PathBuf, destination: &str| Bind {
-            source,
-            destination: destination.to_owned(),
-            access: Access::ReadWrite,
-            propagation: MountPropagation::None,
-        };
         let pod = &self.pod.dirs;
         let host_ipc = self.pod.record.plan.sandbox.namespaces.ipc == NamespaceMode::Node;
         let shm = if host_ipc { PathBuf::from("/dev/shm") } else { pod.shm() };
         let message = pod.termination_message(&config.name, restart_count);
         make_termination_file(&message)?;
         let mut binds: Vec<Bind> =
-            ["hosts", "resolv.conf", "hostname"].map(|file| own(pod.etc(file), &format!("/etc/{file}"))).into();
-        binds.push(own(shm, "/dev/shm"));
-        binds.push(own(message, &config.termination_message_path));
+            ["hosts", "resolv.conf", "hostname"].map(|file| Bind::file(pod.etc(file), &format!("/etc/{file}"))).into();
+        binds.push(Bind::file(shm, "/dev/shm"));
+        binds.push(Bind::file(message, &config.termination_message_path));
         binds.retain(|bind| config.mounts.iter().all(|m| m.container_path != bind.destination));
         for mount in &config.mounts {
             let volume = self.volume(&mount.volume)?;
@@ -332,7 +331,9 @@ impl Supervisor {
                 source: self.pod.volumes().of(volume).join(&mount.sub_path),
                 destination: mount.container_path.clone(),
                 access,
+                submounts: mount.submounts,
                 propagation: mount.propagation,
+                options: mount.options.clone(),
             });
         }
         Ok(binds)

@@ -82,7 +82,7 @@ fn trees(pod: &crate::store::Pod) -> Vec<Tree> {
     let has = |of: &StorageOf| plan.storage_limits.iter().any(|limit| limit.of == *of);
     let of_pod = has(&StorageOf::Pod);
     let on_disk = |volume: &&VolumePlan| match &volume.source {
-        VolumeSource::EmptyDir => true,
+        VolumeSource::EmptyDir { .. } => true,
         VolumeSource::Files(files) => files.medium == FilesMedium::Disk,
         _ => false,
     };

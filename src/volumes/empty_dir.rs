@@ -7,11 +7,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// A directory of mode 0777.
-pub(super) fn on_disk(path: &Path) -> SysResult<()> {
-    directory(path, 0o777)
-}
-
 /// A directory of this mode, whatever the umask.
 pub(super) fn directory(path: &Path, mode: u32) -> SysResult<()> {
     std::fs::create_dir_all(path).called("mkdir", path.display())?;
@@ -20,7 +15,7 @@ pub(super) fn directory(path: &Path, mode: u32) -> SysResult<()> {
 
 /// A directory of mode 0777 which keeps the mode that its users gave it.
 pub(super) fn persistent(path: &Path) -> SysResult<()> {
-    if path.is_dir() { Ok(()) } else { on_disk(path) }
+    if path.is_dir() { Ok(()) } else { directory(path, 0o777) }
 }
 
 /// A tmpfs for files that podshim makes, of mode 0755; never swapped out where the kernel can promise that (6.4).
@@ -33,18 +28,18 @@ pub(super) fn in_memory_for_files(path: &Path) -> SysResult<()> {
     }
 }
 
-/// A tmpfs of mode 0777 and at most `size` bytes.
-pub(super) fn in_memory(path: &Path, size: Option<u64>) -> SysResult<()> {
-    on_disk(path)?;
-    let mut options = vec![("mode", "0777".to_owned())];
+/// A tmpfs of this mode and at most `size` bytes.
+pub(super) fn in_memory(path: &Path, size: Option<u64>, mode: u32) -> SysResult<()> {
+    directory(path, mode)?;
+    let mut options = vec![("mode", format!("{mode:04o}"))];
     options.extend(size.map(|bytes| ("size", bytes.to_string())));
     file_system("tmpfs", path, &options)
 }
 
-/// A hugetlbfs of mode 0777 and at most `size` bytes, in pages of `page_size` bytes.
-pub(super) fn huge_pages(path: &Path, page_size: u64, size: Option<u64>) -> SysResult<()> {
-    on_disk(path)?;
-    let mut options = vec![("pagesize", page_size.to_string()), ("mode", "0777".to_owned())];
+/// A hugetlbfs of this mode and at most `size` bytes, in pages of `page_size` bytes.
+pub(super) fn huge_pages(path: &Path, page_size: u64, (size, mode): (Option<u64>, u32)) -> SysResult<()> {
+    directory(path, mode)?;
+    let mut options = vec![("pagesize", page_size.to_string()), ("mode", format!("{mode:04o}"))];
     options.extend(size.map(|bytes| ("size", bytes.to_string())));
     file_system("hugetlbfs", path, &options)
 }
@@ -53,7 +48,7 @@ const SHM_SIZE: u64 = 64 << 20;
 
 /// The pod's shared memory.
 pub(super) fn shm(path: &Path) -> SysResult<()> {
-    on_disk(path)?;
+    directory(path, 0o1777)?;
     file_system("tmpfs", path, &[("mode", "1777".to_owned()), ("size", SHM_SIZE.to_string())])
 }
 

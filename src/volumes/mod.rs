@@ -7,17 +7,19 @@ mod empty_dir;
 mod files;
 mod host_path;
 mod image;
+mod ownership;
 mod sub_path;
 pub mod usage;
 
+pub use ownership::set_group;
 pub use sub_path::open_sub_path;
 
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{Access, ImageSpec, VolumePlan, VolumeSource};
+use crate::plan::config::{Access, FsGroup, FsGroupChangePolicy, ImageSpec, VolumePlan, VolumeSource};
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 /// Where a pod's volumes are, and what they are made of.
@@ -31,6 +33,8 @@ pub struct Place<'a> {
     pub namespace: &'a str,
     /// The images of volumes, by the volume's name.
     pub images: &'a BTreeMap<String, ImageSpec>,
+    /// `fsGroup`
+    pub group: Option<FsGroup>,
 }
 
 impl Place<'_> {
@@ -39,7 +43,7 @@ impl Place<'_> {
         match &volume.source {
             VolumeSource::HostPath { path, .. } => path.clone(),
             VolumeSource::Claim { name, .. } => self.dirs.claim(self.namespace, name),
-            VolumeSource::EmptyDir
+            VolumeSource::EmptyDir { .. }
             | VolumeSource::Memory { .. }
             | VolumeSource::HugePages { .. }
             | VolumeSource::Files(_)
@@ -59,24 +63,44 @@ pub fn check(volume: &VolumePlan) -> Result<()> {
     }
 }
 
-/// Sets a volume up. Doing it again changes nothing but the files of a [`VolumeSource::Files`], if they are others now.
+/// Sets a volume up, for the pod's `fsGroup` if it has one. Doing it again changes nothing but the files of a
+/// [`VolumeSource::Files`], if they are others now.
 pub fn materialize(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
+    make(volume, place).and_then(|()| give(volume, place)).with_context(|| format!("volume {}", volume.name))
+}
+
+fn make(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
     let path = place.of(volume);
-    let made = match &volume.source {
+    match &volume.source {
         VolumeSource::HostPath { path, kind } => host_path::materialize(path, *kind),
-        VolumeSource::EmptyDir => empty_dir::on_disk(&path).map_err(Into::into),
-        VolumeSource::Memory { size } => empty_dir::in_memory(&path, *size).map_err(Into::into),
-        VolumeSource::HugePages { page_size, size } => {
-            empty_dir::huge_pages(&path, *page_size, *size).map_err(Into::into)
+        VolumeSource::EmptyDir { mode } => Ok(empty_dir::directory(&path, *mode)?),
+        VolumeSource::Memory { size, mode } => Ok(empty_dir::in_memory(&path, *size, *mode)?),
+        VolumeSource::HugePages { page_size, size, mode } => {
+            Ok(empty_dir::huge_pages(&path, *page_size, (*size, *mode))?)
         }
         VolumeSource::Files(wanted) => files::materialize(&path, wanted),
-        VolumeSource::Claim { .. } => empty_dir::persistent(&path).map_err(Into::into),
-        VolumeSource::Image { reference, .. } => match place.images.get(&volume.name) {
-            Some(spec) => image::materialize(&path, spec),
-            None => Err(anyhow::anyhow!("image {reference} is not there")),
-        },
+        VolumeSource::Claim { .. } => Ok(empty_dir::persistent(&path)?),
+        VolumeSource::Image { reference, .. } => {
+            let image = place.images.get(&volume.name).with_context(|| format!("image {reference} is not there"))?;
+            image::materialize(&path, image)
+        }
+    }
+}
+
+/// Gives a volume to the pod's group (pod-api.md §19: not what is of the host or of an image). The change policy is for
+/// volumes that outlive pods.
+fn give(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
+    let Some(group) = place.group else { return Ok(()) };
+    let always = FsGroup { policy: FsGroupChangePolicy::Always, ..group };
+    let (group, access) = match &volume.source {
+        VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => return Ok(()),
+        VolumeSource::Claim { access, .. } => (group, *access),
+        VolumeSource::Files(_) => (always, Access::ReadOnly),
+        VolumeSource::EmptyDir { .. } | VolumeSource::Memory { .. } | VolumeSource::HugePages { .. } => {
+            (always, Access::ReadWrite)
+        }
     };
-    made.with_context(|| format!("volume {}", volume.name))
+    Ok(set_group(host_path::open_path(&place.of(volume))?.as_fd(), group, access)?)
 }
 
 /// A descriptor (`O_PATH`) of a volume's root.
@@ -90,7 +114,7 @@ pub fn access(volume: &VolumePlan) -> Access {
         VolumeSource::Files(_) | VolumeSource::Image { .. } => Access::ReadOnly,
         VolumeSource::Claim { access, .. } => *access,
         VolumeSource::HostPath { .. }
-        | VolumeSource::EmptyDir
+        | VolumeSource::EmptyDir { .. }
         | VolumeSource::Memory { .. }
         | VolumeSource::HugePages { .. } => Access::ReadWrite,
     }

@@ -2,8 +2,8 @@
 
 use super::super::path::Path;
 use super::super::syntax;
-use super::{Checker, pod, quote, resources};
-use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
+use super::{Checker, quote, resources, security};
+use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext, VolumeMount};
 use std::collections::BTreeMap;
 
 pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
@@ -34,7 +34,7 @@ pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&Po
     c.grammar(&path, (container.termination_message_path.as_deref().unwrap_or("/"), syntax::absolute_path));
     let policies = ["File", "FallbackToLogsOnError"];
     c.one_of(&at.field("terminationMessagePolicy"), (container.termination_message_policy.as_deref(), &policies));
-    security(c, container, (spec, at));
+    context(c, container, (spec, at));
 }
 
 fn ports(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
@@ -83,7 +83,9 @@ fn mounts(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Pa
         } else {
             paths.insert(normal, path);
         }
-        c.grammar(&at.field("subPath"), (mount.sub_path.as_deref().unwrap_or(""), syntax::relative_path));
+        sub_path(c, mount, &at);
+        read_only(c, mount, &at);
+        bind_options(c, mount, (spec, &at));
         let propagation = mount.mount_propagation.as_deref();
         let path = at.field("mountPropagation");
         c.one_of(&path, (propagation.filter(|p| !p.is_empty()), &["None", "HostToContainer", "Bidirectional"]));
@@ -91,6 +93,46 @@ fn mounts(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Pa
         if propagation == Some("Bidirectional") && !privileged {
             c.fault(&path, "Bidirectional needs securityContext.privileged: true");
         }
+    }
+}
+
+fn sub_path(c: &mut Checker<'_>, mount: &VolumeMount, at: &Path) {
+    let given = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (path, expression) = (given(&mount.sub_path), given(&mount.sub_path_expr));
+    c.grammar(&at.field("subPath"), (&path, syntax::relative_path));
+    c.grammar(&at.field("subPathExpr"), (&expression, syntax::relative_path));
+    if !path.is_empty() && !expression.is_empty() {
+        c.fault(&at.field("subPathExpr"), "cannot be set together with subPath");
+    }
+}
+
+fn read_only(c: &mut Checker<'_>, mount: &VolumeMount, at: &Path) {
+    let path = at.field("recursiveReadOnly");
+    let depth = mount.recursive_read_only.as_deref();
+    c.one_of(&path, (depth, &["Disabled", "IfPossible", "Enabled"]));
+    if !matches!(depth, Some("IfPossible" | "Enabled")) {
+        return;
+    }
+    if mount.read_only != Some(true) {
+        c.fault(&path, "needs readOnly: true");
+    } else if mount.mount_propagation.as_deref().is_some_and(|p| !matches!(p, "" | "None")) {
+        c.fault(&path, "needs mountPropagation: None");
+    }
+}
+
+fn bind_options(c: &mut Checker<'_>, mount: &VolumeMount, (spec, at): (&PodSpec, &Path)) {
+    let list = at.field("bindMountOptions");
+    let written = mount.bind_mount_options.as_deref().unwrap_or_default();
+    for (i, option) in written.iter().enumerate() {
+        let path = list.index(i);
+        c.one_of(&path, (Some(option), &["noexec", "nodev", "nosuid"]));
+        if let Some(first) = written[..i].iter().position(|earlier| earlier == option) {
+            c.twice(&path, (&list.index(first), format!("{} is there already", quote(option))));
+        }
+    }
+    let is_image = spec.volumes.iter().flatten().any(|v| v.name == mount.name && v.image.is_some());
+    if is_image && !written.is_empty() {
+        c.fault(&list, "an image volume has no mount options");
     }
 }
 
@@ -109,7 +151,7 @@ fn mount_path(c: &mut Checker<'_>, path: &Path, mount_path: &str) {
     }
 }
 
-fn security(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
+fn context(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
     let at = at.field("securityContext");
     let of_pod = spec.security_context.as_ref();
     let own = container.security_context.as_ref();
@@ -121,11 +163,7 @@ fn security(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &
         c.fault(&path, "0 is root, which runAsNonRoot: true forbids");
     }
     let Some(own) = own else { return };
-    for (field, id) in [("runAsUser", own.run_as_user), ("runAsGroup", own.run_as_group)] {
-        if let Some(id) = id {
-            c.between(&at.field(field), (id, 0, pod::MAX_ID));
-        }
-    }
+    security::container(c, own, (spec, &at));
     capabilities(c, own, &at);
     if own.allow_privilege_escalation == Some(false) {
         let path = at.field("allowPrivilegeEscalation");
@@ -135,9 +173,6 @@ fn security(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &
         } else if added("SYS_ADMIN") || added("CAP_SYS_ADMIN") {
             c.fault(&path, "cannot be false where the capability SYS_ADMIN is added");
         }
-    }
-    if let Some(profile) = &own.seccomp_profile {
-        pod::seccomp(c, &profile.type_, &at.field("seccompProfile").field("type"));
     }
 }
 

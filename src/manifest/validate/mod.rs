@@ -7,6 +7,7 @@ mod lifecycle;
 mod pod;
 mod required;
 mod resources;
+mod security;
 mod volume;
 
 pub(super) use required::required;
@@ -14,7 +15,6 @@ pub(super) use required::required;
 use super::diagnostics::{Diagnostic, Report, quote};
 use super::hints;
 use super::path::{Path, Seg};
-use super::support;
 use super::syntax::Rule;
 use super::tree::{Node, Span, Value};
 use k8s_openapi::api::core::v1::Pod;
@@ -66,13 +66,6 @@ impl Checker<'_> {
             diagnostic = diagnostic.help("the value goes on over several lines: a colon may be missing in one of them, or its indentation is wrong");
         }
         self.report.add(explain(diagnostic));
-    }
-
-    /// A value that this version does not do.
-    fn not_yet(&mut self, path: &Path, help: &str) {
-        if !self.report.touches(path) {
-            self.report.add(support::not_yet(locate(self.document, path), path).help(help));
-        }
     }
 
     /// A value that breaks a grammar.

@@ -60,6 +60,12 @@ fn empty(c: &mut Checker<'_>, empty_dir: &EmptyDirVolumeSource, (spec, at): (&Po
     } else {
         c.one_of(&at.field("medium"), (Some(medium), &["", "Memory", "HugePages"]));
     }
+    if let Some(mode) = empty_dir.mode {
+        let path = at.field("mode");
+        if !(0..=0o1777).contains(&mode) {
+            c.fault(&path, format!("{mode} is not between 0 and 01777 (1023)"));
+        }
+    }
     let Some(limit) = &empty_dir.size_limit else { return };
     let path = at.field("sizeLimit");
     match quantity::bytes(limit) {
