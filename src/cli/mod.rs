@@ -5,6 +5,7 @@
 mod apply;
 mod attach;
 mod bring_up;
+mod capacity;
 mod check;
 mod debug;
 mod disk_usage;
