@@ -211,3 +211,47 @@ fn a_pod_that_the_host_has_no_room_for_is_refused_with_the_numbers() {
     let pages = json!({ "limits": { "hugepages-16Ki": "16Ki", "memory": "64Mi" } });
     run(&pod("p", json!({ "containers": [limited("c", pages)] })), &[]).expect(125).says(&["no hugepages-16Ki"]);
 }
+
+#[test]
+fn stats_and_top_show_what_containers_use() {
+    let Some(host) = Host::new(&[]) else { return };
+    let busy = with(
+        shell("busy", "while :; do :; done"),
+        json!({ "resources": { "limits": { "cpu": "200m" }, "requests": { "cpu": "50m" } } }),
+    );
+    let full = with(facts("full", &["alloc", "40"]), json!({ "resources": { "limits": { "memory": "128Mi" } } }));
+    host.start(&pod("used", json!({ "containers": [busy, full, facts("idle", &["sleep"])] })));
+    host.start(&pod("other", json!({ "containers": [facts("idle", &["sleep"])] })));
+    host.live(&["logs", "-f", "used", "-c", "full"]).until_has("allocated");
+    let text = host.ok(&["stats", "--no-stream", "-i", "2s", "-o", "json", "used"]);
+    let all: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let of = |name: &str| all.iter().find(|one| one["container"] == name).unwrap();
+    assert_eq!(all.len(), 3, "{text}");
+    let cpu = of("busy")["cpuMillicores"].as_u64().unwrap();
+    assert!((50..=260).contains(&cpu), "{text}");
+    assert!(of("idle")["cpuMillicores"].as_u64().unwrap() < 50, "{text}");
+    let memory = of("full")["memoryBytes"].as_u64().unwrap();
+    assert!((40 << 20..128 << 20).contains(&memory), "{text}");
+    assert_eq!(of("full")["memoryLimitBytes"], 128 << 20);
+    assert_eq!((&of("idle")["memoryLimitBytes"], &of("idle")["pids"]), (&Value::Null, &json!(1)));
+    let table = host.ok(&["stats", "--no-stream", "-i", "50ms"]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAMESPACE", "POD", "CONTAINER", "CPU(cores)", "MEMORY(bytes)", "LIMIT", "MEM%", "PIDS"]);
+    assert_eq!((rows.len(), &rows[1][..3]), (5, &["default", "other", "idle"][..]), "{table}");
+    assert_eq!(rows[3][5], "128Mi", "{table}");
+    // Again and again, until nobody wants it any more.
+    let live = host.live(&["stats", "-i", "50ms", "-o", "json", "other"]);
+    live.until("three samples", |out| out.lines().count() >= 3);
+    let top = host.ok(&["top", "pod", "-i", "50ms", "--sort-by", "memory"]);
+    let rows: Vec<Vec<&str>> = top.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((&rows[0][..], rows.len()), (&["NAMESPACE", "NAME", "CPU(cores)", "MEMORY(bytes)"][..], 3));
+    assert_eq!(rows[1][1], "used", "{top}");
+    let top = host.ok(&["top", "-i", "50ms", "--containers", "other"]);
+    assert!(
+        top.starts_with("NAMESPACE   POD     NAME   CPU(cores)   MEMORY(bytes)\ndefault     other   idle   "),
+        "{top}"
+    );
+    host.run(&["top", "no-such"]).expect(125).says(&["not found"]);
+    host.ok(&["stop", "-t", "0", "other"]);
+    assert_eq!(host.run(&["top", "-i", "50ms", "other"]).expect(0).out, "");
+}
