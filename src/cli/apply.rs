@@ -1,6 +1,7 @@
 //! `podshim apply`: pods become as their manifests say. Everything is read, planned and pulled before anything is touched.
 
-use super::bring_up::{BringUpArgs, Host, Started, admit, ensure_images, prepare, pull_policy, start, undo};
+use super::bring_up::{BringUpArgs, Host, Room, Started, admit, ensure_images, prepare, pull_policy, start, undo};
+use super::capacity::Capacity;
 use super::follow::Watch;
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
@@ -53,7 +54,9 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
     let host = Host { dirs, facts: &facts };
-    let todos = admitted.iter().map(|pod| todo(pod, &args.bring_up, host)).collect::<Result<Vec<_>>>()?;
+    let mut capacity = args.bring_up.capacity(host)?;
+    let mut todo_one = |pod| todo(pod, &args.bring_up, host, &mut capacity);
+    let todos = admitted.iter().map(&mut todo_one).collect::<Result<Vec<_>>>()?;
     let interrupts = Interrupts::catch()?;
     let deadline = args.until.timeout.map(|timeout| Instant::now() + timeout);
     let mut code = 0;
@@ -62,7 +65,7 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
             Todo::Create(_) | Todo::Replace(..) => Since::Beginning,
             Todo::Nothing(..) | Todo::Change(..) => Since::Now,
         };
-        let done = perform(pod, todo, |one| {
+        let done = perform((pod, &capacity), todo, |one| {
             let goal = args.until.wait.unwrap_or(WaitFor::Running);
             let of_pod = until::until(one, Goal { goal, deadline, warnings }, &interrupts)?;
             code = if code == 0 { of_pod } else { code };
@@ -73,12 +76,14 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     Ok(code)
 }
 
-fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Todo> {
+fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &mut Capacity) -> Result<Todo> {
     let existing = match store::find(host.dirs, &format!("{}/{}", admitted.namespace(), admitted.name())) {
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => None,
         other => Some(other?),
     };
-    let record = || prepare(admitted, args, host).map(Box::new);
+    let uid = existing.as_ref().map(|pod| pod.record.plan.sandbox.uid.clone());
+    let instead = uid.as_deref();
+    let mut record = || prepare(admitted, args, host, Room { capacity, instead }).map(Box::new);
     let Some(pod) = existing else { return Ok(Todo::Create(record()?)) };
     let report = pod.report()?;
     let is_over = report.as_ref().is_some_and(|report| report.over);
@@ -92,7 +97,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<To
     match change::between(&before, admitted.pod()) {
         Change::Unchanged => Ok(Todo::Nothing(pod, if is_over { Life::Ended } else { Life::Running })),
         Change::InPlace(_) if !is_over => {
-            let updating = updating(admitted, args, (&pod, host))?;
+            let updating = updating(admitted, args, (&pod, host), capacity)?;
             Ok(Todo::Change(pod, Box::new(updating)))
         }
         Change::InPlace(_) => Ok(Todo::Replace(pod, record()?)),
@@ -104,7 +109,12 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<To
 }
 
 /// The new plan of a pod that runs: what was chosen for it once stays.
-fn updating(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host<'_>)) -> Result<Updating> {
+fn updating(
+    admitted: &AdmittedPod,
+    args: &BringUpArgs,
+    (pod, host): (&Pod, Host<'_>),
+    capacity: &mut Capacity,
+) -> Result<Updating> {
     let before = &pod.record.plan;
     let choices = Choices {
         uid: before.sandbox.uid.clone(),
@@ -125,7 +135,9 @@ fn updating(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host
             unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
         },
     };
-    let plan = pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))?;
+    let of_pod = || format!("pod {}", pod.full_name());
+    let plan = pod_plan(admitted, choices).with_context(of_pod)?;
+    capacity.check(&plan, host, Some(&before.sandbox.uid)).with_context(of_pod)?;
     let images = ensure_images(&plan, host.dirs)?.containers;
     let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
     Ok(Updating { plan, images, manifest })
@@ -133,7 +145,11 @@ fn updating(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host
 
 /// Does it, waits for the pod, and answers in kubectl's words. What was made is taken back if it does not come to what is
 /// waited for; a pod that was changed in place stays.
-fn perform(admitted: &AdmittedPod, todo: Todo, mut wait: impl FnMut(&Pod) -> Result<()>) -> Result<&'static str> {
+fn perform(
+    (admitted, capacity): (&AdmittedPod, &Capacity),
+    todo: Todo,
+    mut wait: impl FnMut(&Pod) -> Result<()>,
+) -> Result<&'static str> {
     match todo {
         Todo::Nothing(pod, life) => {
             if life == Life::Running {
@@ -141,7 +157,7 @@ fn perform(admitted: &AdmittedPod, todo: Todo, mut wait: impl FnMut(&Pod) -> Res
             }
             Ok("unchanged")
         }
-        Todo::Create(record) => bring_up(admitted, &record, wait).map(|()| "created"),
+        Todo::Create(record) => bring_up((admitted, capacity), &record, wait).map(|()| "created"),
         Todo::Change(pod, updating) => {
             let document = control::document(&*updating)?;
             Connection::open(&pod.dirs.socket(), &Request::Update, &[document.as_fd()])?
@@ -153,15 +169,19 @@ fn perform(admitted: &AdmittedPod, todo: Todo, mut wait: impl FnMut(&Pod) -> Res
         Todo::Replace(old, record) => {
             stop_pod(&old, None)?;
             remove_pod(&old)?;
-            bring_up(admitted, &record, wait)
+            bring_up((admitted, capacity), &record, wait)
                 .with_context(|| format!("pod {} was removed to be replaced, and then", admitted.name()))?;
             Ok("replaced")
         }
     }
 }
 
-fn bring_up(admitted: &AdmittedPod, record: &Record, mut wait: impl FnMut(&Pod) -> Result<()>) -> Result<()> {
-    let started: Started = start(admitted, record)?;
+fn bring_up(
+    (admitted, capacity): (&AdmittedPod, &Capacity),
+    record: &Record,
+    mut wait: impl FnMut(&Pod) -> Result<()>,
+) -> Result<()> {
+    let started: Started = start(admitted, record, capacity)?;
     match wait(&started.pod) {
         Ok(()) => Ok(()),
         Err(error) => {

@@ -1,6 +1,7 @@
 //! From manifests to pods that have their supervisors, for `run` and `apply`: everything that can go wrong is found before anything
 //! is made; what was made is undone if the rest fails.
 
+use super::capacity::Capacity;
 use super::ensure;
 use super::output;
 use super::remove::{remove_pod, stop_pod};
@@ -45,6 +46,9 @@ pub(super) struct BringUpArgs {
     /// Whether containers may be swapped out: not at all, or those that request less memory than their limit (cgroup v2)
     #[arg(long, value_name = "BEHAVIOR", default_value = "NoSwap")]
     swap_behavior: Swap,
+    /// Start pods though they request more than this host has left
+    #[arg(long)]
+    no_capacity_check: bool,
     /// The host's resolver configuration that pods start from
     #[arg(long, value_name = "FILE")]
     resolv_conf: Option<PathBuf>,
@@ -142,8 +146,22 @@ pub(super) struct Host<'a> {
     pub(super) facts: &'a HostFacts,
 }
 
-/// Plans a new pod, has its images here, and checks its host paths. Nothing of the pod is made yet.
-pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Record> {
+impl BringUpArgs {
+    /// What the host has, if that is to be looked at.
+    pub(super) fn capacity(&self, host: Host<'_>) -> Result<Capacity> {
+        if self.no_capacity_check { Ok(Capacity::default()) } else { Capacity::of(host) }
+    }
+}
+
+/// What a new pod is held against.
+pub(super) struct Room<'a> {
+    pub(super) capacity: &'a mut Capacity,
+    /// The uid of the pod whose place it takes.
+    pub(super) instead: Option<&'a str>,
+}
+
+/// Plans a new pod, finds room for it, has its images here, and checks its host paths. Nothing of the pod is made yet.
+pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, room: Room<'_>) -> Result<Record> {
     let uid = uuid()?;
     let (name, namespace) = (admitted.name(), admitted.namespace());
     let choices = Choices {
@@ -164,7 +182,9 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
         },
         uid,
     };
-    let plan = pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))?;
+    let of_pod = || format!("pod {namespace}/{name}");
+    let plan = pod_plan(admitted, choices).with_context(of_pod)?;
+    room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
     for volume in &plan.volumes {
         volumes::check(volume)?;
     }
@@ -218,9 +238,9 @@ fn uuid() -> Result<String> {
 }
 
 /// Reserves the pod's name and starts its supervisor.
-pub(super) fn start(admitted: &AdmittedPod, record: &Record) -> Result<Started> {
+pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity) -> Result<Started> {
     let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
-    let pod = store::reserve(record, &manifest)?;
+    let pod = store::reserve(record, &manifest, capacity.has())?;
     match supervisor::spawn(&pod) {
         Ok(supervising) => Ok(Started { pod, supervising }),
         Err(error) => {

@@ -5,6 +5,7 @@
 mod apply;
 mod attach;
 mod bring_up;
+mod capacity;
 mod check;
 mod debug;
 mod disk_usage;
@@ -26,6 +27,7 @@ mod pump;
 mod remove;
 mod run;
 mod set_condition;
+mod stats;
 mod terminal;
 mod until;
 mod volume;
@@ -71,6 +73,10 @@ enum Verb {
     /// List pods
     #[command(visible_alias = "get")]
     Ps(ps::PsArgs),
+    /// Show what containers use: CPU, memory, processes; again and again, or once with --no-stream
+    Stats(stats::StatsArgs),
+    /// Show what pods use, once: CPU and memory
+    Top(stats::TopArgs),
     /// Print the logs of a pod's containers
     Logs(logs::LogsArgs),
     /// Execute a command in a container
@@ -168,6 +174,8 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Debug(args) => debug::run(args, &dirs),
         Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
         Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
+        Verb::Stats(args) => stats::stats(args, &dirs).map(|()| 0),
+        Verb::Top(args) => stats::top(args, &dirs).map(|()| 0),
         Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
         Verb::Exec(args) => exec::run(args, &dirs),
         Verb::Attach(args) => attach::run(args, &dirs),

@@ -5,6 +5,7 @@
 
 mod base64_bytes;
 pub mod capabilities;
+pub mod capacity;
 pub mod change;
 pub mod config;
 pub mod env;

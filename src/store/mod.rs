@@ -14,7 +14,8 @@ use crate::host;
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{ContainerKind, ImageSpec, PodPlan};
+use crate::plan::capacity;
+use crate::plan::config::{Amounts, ContainerKind, ImageSpec, PodPlan};
 use crate::sys::{Called, SysError};
 use crate::volumes;
 use anyhow::{Context, Result, bail};
@@ -182,8 +183,9 @@ pub fn already_exists(namespace: &str, name: &str) -> anyhow::Error {
     failure(Kind::AlreadyExists, message)
 }
 
-/// Reserves the pod's name and puts its record and manifest on disk. Exactly one of several callers wins.
-pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
+/// Reserves the pod's name and puts its record and manifest on disk. Exactly one of several callers wins. Its requests must fit
+/// into what the host has, beside those of the pods that were reserved before; `None` if nobody is to look.
+pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> Result<Pod> {
     let dirs = &record.dirs;
     let sandbox = &record.plan.sandbox;
     make_directories(dirs)?;
@@ -198,6 +200,9 @@ pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
         Ok(_) => std::fs::remove_file(&link).called("unlink", link.display())?,
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => Err(e).called("readlink", link.display())?,
+    }
+    if let Some(capacity) = capacity.filter(|_| record.plan.requests != Amounts::default()) {
+        capacity::check(&record.plan.requests, &requested(dirs, None)?, capacity)?;
     }
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
@@ -222,6 +227,19 @@ pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
 fn make_data(pod: &PodDirs) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&pod.data).called("mkdir", pod.data.display())?;
     Ok(std::os::unix::fs::symlink(&pod.state, pod.owner()).called("symlink", pod.owner().display())?)
+}
+
+/// What the pods request together that have not ended, but for the one of the uid `instead`.
+pub fn requested(dirs: &Dirs, instead: Option<&str>) -> Result<Amounts> {
+    let (pods, _) = list(dirs)?;
+    let mut sum = Amounts::default();
+    for pod in pods.iter().filter(|pod| Some(&*pod.record.plan.sandbox.uid) != instead) {
+        let has_ended = pod.report()?.is_some_and(|report| report.status.phase.is_terminal());
+        if !has_ended {
+            sum = sum.plus(&pod.record.plan.requests);
+        }
+    }
+    Ok(sum)
 }
 
 /// All pods, oldest first. A directory whose record cannot be read is reported by its name in the second list.

@@ -151,3 +151,107 @@ fn a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
     assert_eq!((host.pid("resized", "other"), host.condition("resized", "PodResizeInProgress")), (other, Value::Null));
     assert_eq!(host.status("resized", "c")["resources"]["limits"]["memory"], "64Mi");
 }
+
+#[test]
+fn a_pod_that_the_host_has_no_room_for_is_refused_with_the_numbers() {
+    let Some(host) = Host::new(&[]) else { return };
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let cpus: u32 = online
+        .trim()
+        .split(',')
+        .map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            last.parse::<u32>().unwrap() - first.parse::<u32>().unwrap() + 1
+        })
+        .sum();
+    let requests = |name: &str, cpu: &str| {
+        pod(name, json!({ "containers": [limited("c", json!({ "requests": { "cpu": cpu } }))] }))
+    };
+    let run = |value: &Value, more: &[&str]| host.run(&[&["run", "-d", &host.manifest(value)], more].concat());
+    run(&requests("first", "500m"), &[]).expect(0);
+    let all = cpus.to_string();
+    let words = [
+        "pod default/all: not enough cpu on this host (OutOfcpu)",
+        &format!("the pod requests {all}, other pods 500m, the host has {all}"),
+        "--no-capacity-check",
+    ];
+    run(&requests("all", &all), &[]).expect(125).says(&words);
+    assert_eq!(host.ok(&["ps", "-q"]), "default/first\n");
+    run(&requests("all", &all), &["--no-capacity-check"]).expect(0);
+    // What requests nothing is welcome on a host that is full.
+    run(&pod("free", json!({ "containers": [facts("c", &["sleep"])] })), &[]).expect(0);
+    host.ok(&["rm", "-f", "all"]);
+    // A pod that changes, or is replaced, does not stand in its own way …
+    let most = format!("{}m", cpus * 1000 - 1);
+    assert_eq!(host.ok(&["apply", &host.manifest(&requests("first", &most))]), "pod/first configured\n");
+    let mut other = requests("first", &all);
+    other["spec"]["hostname"] = json!("other");
+    assert_eq!(host.ok(&["apply", &host.manifest(&other)]), "pod/first replaced\n");
+    host.run(&["apply", &host.manifest(&requests("second", "1m"))]).expect(125).says(&["OutOfcpu"]);
+    let more = (cpus + 1).to_string();
+    let mut grown = requests("first", &more);
+    grown["spec"]["hostname"] = json!("other");
+    host.run(&["apply", &host.manifest(&grown)]).expect(125).says(&["OutOfcpu"]);
+    assert_eq!(host.inspect("first")["spec"]["containers"][0]["resources"]["requests"]["cpu"], all);
+    // … and one that has ended is not in the way of others.
+    host.ok(&["stop", "-t", "0", "first"]);
+    run(&requests("second", &all), &[]).expect(0);
+    host.ok(&["rm", "-f", "second"]);
+    // Pods of one command are counted together.
+    let half = format!("{}m", cpus * 500 + 1);
+    let together = host.path("together.yaml");
+    let text = [requests("one", &half), requests("two", &half)].map(|pod| pod.to_string()).join("\n---\n");
+    std::fs::write(&together, text).unwrap();
+    host.run(&["run", "-d", together.to_str().unwrap()]).expect(125).says(&["pod default/two", "OutOfcpu"]);
+    let memory = json!({ "requests": { "memory": "64Ti" } });
+    run(&pod("m", json!({ "containers": [limited("c", memory)] })), &[]).expect(125).says(&["OutOfmemory", "64Ti"]);
+    let disk = json!({ "requests": { "ephemeral-storage": "9000Ti" } });
+    let refused = run(&pod("d", json!({ "containers": [limited("c", disk)] })), &[]).expect(125);
+    refused.says(&["OutOfephemeral-storage"]);
+    let pages = json!({ "limits": { "hugepages-16Ki": "16Ki", "memory": "64Mi" } });
+    run(&pod("p", json!({ "containers": [limited("c", pages)] })), &[]).expect(125).says(&["no hugepages-16Ki"]);
+}
+
+#[test]
+fn stats_and_top_show_what_containers_use() {
+    let Some(host) = Host::new(&[]) else { return };
+    let busy = with(
+        shell("busy", "while :; do :; done"),
+        json!({ "resources": { "limits": { "cpu": "200m" }, "requests": { "cpu": "50m" } } }),
+    );
+    let full = with(facts("full", &["alloc", "40"]), json!({ "resources": { "limits": { "memory": "128Mi" } } }));
+    host.start(&pod("used", json!({ "containers": [busy, full, facts("idle", &["sleep"])] })));
+    host.start(&pod("other", json!({ "containers": [facts("idle", &["sleep"])] })));
+    host.live(&["logs", "-f", "used", "-c", "full"]).until_has("allocated");
+    let text = host.ok(&["stats", "--no-stream", "-i", "2s", "-o", "json", "used"]);
+    let all: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let of = |name: &str| all.iter().find(|one| one["container"] == name).unwrap();
+    assert_eq!(all.len(), 3, "{text}");
+    let cpu = of("busy")["cpuMillicores"].as_u64().unwrap();
+    assert!((50..=260).contains(&cpu), "{text}");
+    assert!(of("idle")["cpuMillicores"].as_u64().unwrap() < 50, "{text}");
+    let memory = of("full")["memoryBytes"].as_u64().unwrap();
+    assert!((40 << 20..128 << 20).contains(&memory), "{text}");
+    assert_eq!(of("full")["memoryLimitBytes"], 128 << 20);
+    assert_eq!((&of("idle")["memoryLimitBytes"], &of("idle")["pids"]), (&Value::Null, &json!(1)));
+    let table = host.ok(&["stats", "--no-stream", "-i", "50ms"]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAMESPACE", "POD", "CONTAINER", "CPU(cores)", "MEMORY(bytes)", "LIMIT", "MEM%", "PIDS"]);
+    assert_eq!((rows.len(), &rows[1][..3]), (5, &["default", "other", "idle"][..]), "{table}");
+    assert_eq!(rows[3][5], "128Mi", "{table}");
+    // Again and again, until nobody wants it any more.
+    let live = host.live(&["stats", "-i", "50ms", "-o", "json", "other"]);
+    live.until("three samples", |out| out.lines().count() >= 3);
+    let top = host.ok(&["top", "pod", "-i", "50ms", "--sort-by", "memory"]);
+    let rows: Vec<Vec<&str>> = top.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((&rows[0][..], rows.len()), (&["NAMESPACE", "NAME", "CPU(cores)", "MEMORY(bytes)"][..], 3));
+    assert_eq!(rows[1][1], "used", "{top}");
+    let top = host.ok(&["top", "-i", "50ms", "--containers", "other"]);
+    assert!(
+        top.starts_with("NAMESPACE   POD     NAME   CPU(cores)   MEMORY(bytes)\ndefault     other   idle   "),
+        "{top}"
+    );
+    host.run(&["top", "no-such"]).expect(125).says(&["not found"]);
+    host.ok(&["stop", "-t", "0", "other"]);
+    assert_eq!(host.run(&["top", "-i", "50ms", "other"]).expect(0).out, "");
+}
