@@ -5,6 +5,7 @@
 //! | run state, sockets, namespace pins (gone after a reboot) | `<state>/pods/<uid>/` |
 //! | names in use: one symlink per pod | `<state>/names/<namespace>_<name>` |
 //! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
+//! | what persistentVolumeClaims hold, one directory per claim; stays when pods go | `<root>/claims/<namespace>_<claim>/` |
 //! | pod data: volumes, writable layers, hosts, resolv.conf | `<root>/pods/<uid>/` |
 //! | logs, laid out as a kubelet's | `<log_dir>/<namespace>_<name>_<uid>/<container>/<n>.log` |
 
@@ -37,6 +38,16 @@ impl Dirs {
     /// Unpacked layers, one directory per chain id.
     pub fn layers(&self) -> PathBuf {
         self.root.join("layers")
+    }
+
+    /// The data of all persistentVolumeClaims.
+    pub fn claims(&self) -> PathBuf {
+        self.root.join("claims")
+    }
+
+    /// What a persistentVolumeClaim holds. Neither part can contain `_` or `/` (DNS-1123).
+    pub fn claim(&self, namespace: &str, name: &str) -> PathBuf {
+        self.claims().join(format!("{namespace}_{name}"))
     }
 
     /// Half-written blobs and layers; swept at the next start by whoever holds the store's lock.
@@ -132,7 +143,12 @@ impl PodDirs {
 
     /// The writable layer of one instance of a container.
     pub fn container_data(&self, container: &str, restart_count: u32) -> PathBuf {
-        self.data.join("containers").join(container).join(restart_count.to_string())
+        self.container_layers(container).join(restart_count.to_string())
+    }
+
+    /// The writable layers of all instances of a container.
+    pub fn container_layers(&self, container: &str) -> PathBuf {
+        self.data.join("containers").join(container)
     }
 
     /// The pod's events.
@@ -168,5 +184,10 @@ impl PodDirs {
 
 /// The log file of one instance of a container: `<pod logs>/<container>/<restart count>.log`.
 pub fn log_file(pod_logs: &Path, container: &str, restart_count: u32) -> PathBuf {
-    pod_logs.join(container).join(format!("{restart_count}.log"))
+    container_logs(pod_logs, container).join(format!("{restart_count}.log"))
+}
+
+/// The logs of all instances of a container.
+pub fn container_logs(pod_logs: &Path, container: &str) -> PathBuf {
+    pod_logs.join(container)
 }

@@ -4,7 +4,7 @@
 //! and nothing has to be unmounted.
 
 use crate::image;
-use crate::sys::mount::{FsContext, attr};
+use crate::sys::mount::{self, Depth, FsContext, SetAttr, attr};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -23,8 +23,24 @@ pub fn prepare(layers: &[PathBuf], data: &Path) -> Result<OwnedFd> {
     }
     // The upper directory's mode is that of the container's root directory.
     std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755)).called("chmod", upper.display())?;
-    let mounted = mount_overlay(layers, &upper, &work).map_err(explain);
+    let mounted = mount_overlay(layers, Upper::Writable { upper: &upper, work: &work }).map_err(explain);
     mounted.with_context(|| format!("mounting the root file system of {} layers", layers.len()))
+}
+
+/// A detached read-only mount of `layers` (lowest first), of which nothing can be executed and no device opened.
+pub fn read_only(layers: &[PathBuf]) -> Result<OwnedFd> {
+    const ATTRIBUTES: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+    let mounted = match layers {
+        [] => anyhow::bail!("the image has no layers"),
+        // overlayfs takes at least two where there is no upper directory.
+        [only] => {
+            let tree = mount::clone_tree(directory(only)?.as_fd(), Depth::Top)?;
+            mount::set_attributes(tree.as_fd(), SetAttr { set: ATTRIBUTES, propagation: None, depth: Depth::Top })?;
+            Ok(tree)
+        }
+        several => mount_overlay(several, Upper::None(ATTRIBUTES)).map_err(explain),
+    };
+    mounted.with_context(|| format!("mounting {} layers", layers.len()))
 }
 
 /// Puts an instance's writable directory away.
@@ -47,13 +63,31 @@ fn directory(path: &Path) -> SysResult<OwnedFd> {
     open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).called("open", path.display())
 }
 
-fn mount_overlay(layers: &[PathBuf], upper: &Path, work: &Path) -> SysResult<OwnedFd> {
+/// What is above the layers.
+#[derive(Clone, Copy)]
+enum Upper<'a> {
+    /// A writable directory.
+    Writable { upper: &'a Path, work: &'a Path },
+    /// Nothing; the mount has these `attr::*`.
+    None(u64),
+}
+
+impl Upper<'_> {
+    fn attributes(self) -> u64 {
+        match self {
+            Upper::Writable { .. } => attr::RELATIME,
+            Upper::None(attributes) => attributes,
+        }
+    }
+}
+
+fn mount_overlay(layers: &[PathBuf], upper: Upper<'_>) -> SysResult<OwnedFd> {
     // overlayfs lists the topmost layer first.
     let lowers: Vec<OwnedFd> = layers.iter().rev().map(|layer| directory(layer)).collect::<SysResult<_>>()?;
-    match mount_one_by_one(&lowers, upper, work) {
+    match mount_one_by_one(&lowers, upper) {
         // Before Linux 6.8 `lowerdir+` is unknown: 6.5 and later say so at once, older ones (which take any option and read
         // them all in the end) when the context is created. There is only one string then, of at most 255 bytes.
-        Err(first) if first.errno() == Errno::EINVAL => match mount_by_string(&lowers, upper, work) {
+        Err(first) if first.errno() == Errno::EINVAL => match mount_by_string(&lowers, upper) {
             // So that was not the reason.
             Err(again) if again.errno() == Errno::EINVAL => Err(first),
             other => other,
@@ -62,19 +96,21 @@ fn mount_overlay(layers: &[PathBuf], upper: &Path, work: &Path) -> SysResult<Own
     }
 }
 
-fn mount_one_by_one(lowers: &[OwnedFd], upper: &Path, work: &Path) -> SysResult<OwnedFd> {
+fn mount_one_by_one(lowers: &[OwnedFd], upper: Upper<'_>) -> SysResult<OwnedFd> {
     let context = FsContext::open("overlay")?;
     context.set("source", "overlay")?;
     for fd in lowers {
         context.set("lowerdir+", format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
     }
-    context.set("upperdir", upper)?;
-    context.set("workdir", work)?;
-    context.mount(attr::RELATIME)
+    if let Upper::Writable { upper, work } = upper {
+        context.set("upperdir", upper)?;
+        context.set("workdir", work)?;
+    }
+    context.mount(upper.attributes())
 }
 
 /// [`mount_one_by_one`] for kernels without `lowerdir+`: short names, relative to /proc/self/fd.
-fn mount_by_string(lowers: &[OwnedFd], upper: &Path, work: &Path) -> SysResult<OwnedFd> {
+fn mount_by_string(lowers: &[OwnedFd], upper: Upper<'_>) -> SysResult<OwnedFd> {
     const MAX_OPTION: usize = 255;
     let names: Vec<String> = lowers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
     let list = names.join(":");
@@ -85,16 +121,21 @@ fn mount_by_string(lowers: &[OwnedFd], upper: &Path, work: &Path) -> SysResult<O
             Errno::E2BIG,
         ));
     }
-    let (upper, work) = (directory(upper)?, directory(work)?);
+    let writable = match upper {
+        Upper::Writable { upper, work } => Some((directory(upper)?, directory(work)?)),
+        Upper::None(_) => None,
+    };
     let context = FsContext::open("overlay")?;
     context.set("source", "overlay")?;
     let back = directory(Path::new("."))?;
     nix::unistd::chdir("/proc/self/fd").called("chdir", "/proc/self/fd")?;
     let mounted = (|| {
         context.set("lowerdir", &list)?;
-        context.set("upperdir", upper.as_raw_fd().to_string())?;
-        context.set("workdir", work.as_raw_fd().to_string())?;
-        context.mount(attr::RELATIME)
+        if let Some((upper, work)) = &writable {
+            context.set("upperdir", upper.as_raw_fd().to_string())?;
+            context.set("workdir", work.as_raw_fd().to_string())?;
+        }
+        context.mount(upper.attributes())
     })();
     nix::unistd::fchdir(&back).called("fchdir", "back")?;
     mounted

@@ -4,10 +4,13 @@
 //! out: it is the same list everywhere and has tests of its own.
 
 use oci_spec::runtime::LinuxNamespaceType;
+use podshim::host::lsm::Lsms;
 use podshim::manifest::{Source, admit};
-use podshim::plan::config::{Access, ImageConfig, MountPropagation, NetworkMode, PodPlan};
+use podshim::plan::config::{ImageConfig, NetworkMode, PodPlan, SeccompProfile, SecurityChoices, SwapBehavior};
 use podshim::plan::env::{self, Files, Late};
+use podshim::plan::mounts;
 use podshim::plan::pod::{Choices, Node, pod_plan};
+use podshim::plan::seccomp_profile::Profile;
 use podshim::plan::spec::{self, Bind, Resolved, User};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -23,26 +26,29 @@ fn image() -> ImageConfig {
 
 fn spec_of(plan: &PodPlan, index: usize) -> Value {
     let config = &plan.containers[index];
-    let binds: Vec<Bind> = config
-        .mounts
+    let (pod_ips, host_ips) = (["10.0.0.2".to_owned()], ["192.0.2.1".to_owned()]);
+    let late = Late { pod_ips: &pod_ips, host_ips: &host_ips, files: Files::Unknown };
+    let variables = env::resolve(&config.envs, late).expect("variables");
+    let binds: Vec<Bind> = mounts::expanded(&config.mounts, &variables)
+        .expect("mounts")
         .iter()
         .map(|mount| Bind {
             source: Path::new("/volumes").join(&mount.volume).join(&mount.sub_path),
             destination: mount.container_path.clone(),
             access: mount.access,
+            submounts: mount.submounts,
             propagation: mount.propagation,
+            options: mount.options.clone(),
         })
-        .chain([Bind {
-            source: "/etc-files/hosts".into(),
-            destination: "/etc/hosts".into(),
-            access: Access::ReadWrite,
-            propagation: MountPropagation::None,
-        }])
+        .chain([Bind::file("/etc-files/hosts".into(), "/etc/hosts")])
         .collect();
     let user = User { uid: config.security.run_as_user.unwrap_or(0), gid: 0, groups: vec![7], home: "/".into() };
-    let (pod_ips, host_ips) = (["10.0.0.2".to_owned()], ["192.0.2.1".to_owned()]);
-    let late = Late { pod_ips: &pod_ips, host_ips: &host_ips, files: Files::Unknown };
-    let variables = env::resolve(&config.envs, late).expect("variables");
+    let profile = match &config.security.seccomp {
+        SeccompProfile::Localhost(_) => {
+            Some(Profile::parse(r#"{"defaultAction": "SCMP_ACT_LOG"}"#).expect("a profile"))
+        }
+        _ => None,
+    };
     let resolved = Resolved {
         user: &user,
         variables: &variables,
@@ -52,15 +58,26 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
         pins: vec![(LinuxNamespaceType::Ipc, "/pins/ipc".into())],
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         available_capabilities: (1 << 41) - 1,
-        memory_is_unified: true,
+        cgroups: spec::Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20] },
+        localhost_seccomp: profile.as_ref(),
+        kernel: "6.18.0",
+        lsms: Lsms { apparmor: true, selinux: false },
     };
     let mut spec = spec::container(&plan.sandbox, config, &image(), resolved).expect("a spec");
     let linux = spec.linux_mut().as_mut().expect("linux");
-    let filtered = linux.seccomp().is_some();
-    linux.set_seccomp(None);
+    let default = SeccompProfile::RuntimeDefault;
+    let filtered = linux.seccomp().is_some() && config.security.seccomp == default;
+    if filtered {
+        linux.set_seccomp(None);
+    }
     let mut value = serde_json::to_value(&spec).expect("JSON");
-    value["linux"]["seccomp"] = json!(if filtered { "the default profile" } else { "none" });
+    if filtered {
+        value["linux"]["seccomp"] = json!("the default profile");
+    }
     // Sets have no order of their own.
+    if let Some(files) = value["linux"]["resources"]["unified"].as_object_mut() {
+        files.sort_keys();
+    }
     for set in ["bounding", "effective", "permitted"] {
         if let Some(list) = value["process"]["capabilities"][set].as_array_mut() {
             list.sort_by_key(|name| name.to_string());
@@ -88,7 +105,9 @@ fn plans_are_as_recorded() {
             host_memory: 8 << 30,
             node: Node { name: "node-1".into(), cpus: 4, storage: 100 << 30 },
             pids_limit: Some(2048),
+            swap: SwapBehavior::NoSwap,
             pull: None,
+            security: SecurityChoices::default(),
         };
         let plan = pod_plan(&pods[0], choices).expect("a plan");
         let specs: Vec<Value> = (0..plan.containers.len()).map(|index| spec_of(&plan, index)).collect();

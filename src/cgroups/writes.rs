@@ -371,7 +371,9 @@ impl Out<'_> {
         }
         // Nested-keyed files such as io.max take one line for each write.
         for line in value.lines().filter(|l| !l.is_empty()) {
-            self.push(file, line, Need::Required);
+            // A kernel without swap accounting keeps the promise of no swap as little as one with it breaks it.
+            let is_no_swap = (file, line) == ("memory.swap.max", "0");
+            self.push(file, line, if is_no_swap { Need::IfPresent } else { Need::Required });
         }
         Ok(())
     }

@@ -1,6 +1,9 @@
 //! `podshim apply`: pods become as their manifests say. Everything is read, planned and pulled before anything is touched.
 
-use super::bring_up::{BringUpArgs, Host, Started, admit, ensure_images, node, prepare, pull_policy, start, undo};
+use super::bring_up::{
+    BringUpArgs, Host, Room, Started, admit, ensure_images, node, prepare, pull_policy, start, undo,
+};
+use super::capacity::Capacity;
 use super::follow::Watch;
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
@@ -11,7 +14,7 @@ use crate::host;
 use crate::manifest::{AdmittedPod, Documents, Name};
 use crate::paths::Dirs;
 use crate::plan::change::{self, Change, Data};
-use crate::plan::config::{DnsBase, PodPlan};
+use crate::plan::config::{DnsBase, PodPlan, SecurityChoices};
 use crate::plan::pod::{Choices, pod_plan};
 use crate::store::{self, Pod, Record};
 use crate::supervisor;
@@ -61,7 +64,9 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
     let host = Host { dirs, facts: &facts };
-    let todos = admitted.iter().map(|pod| todo(pod, &args.bring_up, host)).collect::<Result<Vec<_>>>()?;
+    let mut capacity = args.bring_up.capacity(host)?;
+    let mut todo_one = |pod| todo(pod, &args.bring_up, host, &mut capacity);
+    let todos = admitted.iter().map(&mut todo_one).collect::<Result<Vec<_>>>()?;
     let interrupts = Interrupts::catch()?;
     let deadline = args.until.timeout.map(|timeout| Instant::now() + timeout);
     let mut code = 0;
@@ -70,7 +75,7 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
             Todo::Create(_) | Todo::Replace(..) => Since::Beginning,
             Todo::Nothing(..) | Todo::Change(..) => Since::Now,
         };
-        let done = perform(pod, todo, |one| {
+        let done = perform((pod, &capacity), todo, |one| {
             let goal = args.until.wait.unwrap_or(WaitFor::Running);
             let of_pod = until::until(one, Goal { goal, deadline, warnings }, &interrupts)?;
             code = if code == 0 { of_pod } else { code };
@@ -97,12 +102,14 @@ fn surplus(documents: &Documents, dirs: &Dirs) -> Result<Vec<Pod>> {
     Ok(pods.into_iter().filter(|pod| is_owned(pod) && !is_wanted(pod)).collect())
 }
 
-fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Todo> {
+fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &mut Capacity) -> Result<Todo> {
     let existing = match store::find(host.dirs, &format!("{}/{}", admitted.namespace(), admitted.name())) {
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => None,
         other => Some(other?),
     };
-    let record = || prepare(admitted, args, host).map(Box::new);
+    let uid = existing.as_ref().map(|pod| pod.record.plan.sandbox.uid.clone());
+    let instead = uid.as_deref();
+    let mut record = || prepare(admitted, args, host, Room { capacity, instead }).map(Box::new);
     let Some(pod) = existing else { return Ok(Todo::Create(record()?)) };
     let report = pod.report()?;
     let is_over = report.as_ref().is_some_and(|report| report.over);
@@ -125,6 +132,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<To
             if is_over {
                 return Ok(Todo::Replace(pod, record()?));
             }
+            capacity.check(&plan, host, Some(&plan.sandbox.uid)).with_context(|| format!("pod {}", pod.full_name()))?;
             if !data.variables.is_empty() {
                 let containers = data.variables.join(", ");
                 anstream::eprintln!(
@@ -132,7 +140,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<To
                     pod.full_name()
                 );
             }
-            let images = ensure_images(&plan, host.dirs)?;
+            let images = ensure_images(&plan, host.dirs)?.containers;
             let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
             Ok(Todo::Change(pod, Box::new(Updating { plan, images, manifest })))
         }
@@ -157,7 +165,13 @@ fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Ho
         log_directory: before.sandbox.log_directory.clone(),
         host_memory: host.facts.memory,
         pids_limit: before.containers.first().and_then(|c| c.resources.pids_limit),
+        swap: before.swap,
         pull: args.pull.map(pull_policy),
+        security: SecurityChoices {
+            seccomp_root: before.sandbox.seccomp_root.clone(),
+            // Those that it has were allowed once; others cannot come to a pod that runs.
+            unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
+        },
         node: node(host)?,
     };
     pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))
@@ -178,7 +192,11 @@ fn refuse_immutable(pod: &Pod, data: &Data) -> Result<()> {
 
 /// Does it, waits for the pod, and answers in kubectl's words. What was made is taken back if it does not come to what is
 /// waited for; a pod that was changed in place stays.
-fn perform(admitted: &AdmittedPod, todo: Todo, mut wait: impl FnMut(&Pod) -> Result<()>) -> Result<&'static str> {
+fn perform(
+    (admitted, capacity): (&AdmittedPod, &Capacity),
+    todo: Todo,
+    mut wait: impl FnMut(&Pod) -> Result<()>,
+) -> Result<&'static str> {
     match todo {
         Todo::Nothing(pod, life) => {
             if life == Life::Running {
@@ -186,7 +204,7 @@ fn perform(admitted: &AdmittedPod, todo: Todo, mut wait: impl FnMut(&Pod) -> Res
             }
             Ok("unchanged")
         }
-        Todo::Create(record) => bring_up(admitted, &record, wait).map(|()| "created"),
+        Todo::Create(record) => bring_up((admitted, capacity), &record, wait).map(|()| "created"),
         Todo::Change(pod, updating) => {
             let document = control::document(&*updating)?;
             Connection::open(&pod.dirs.socket(), &Request::Update, &[document.as_fd()])?
@@ -198,15 +216,19 @@ fn perform(admitted: &AdmittedPod, todo: Todo, mut wait: impl FnMut(&Pod) -> Res
         Todo::Replace(old, record) => {
             stop_pod(&old, None)?;
             remove_pod(&old)?;
-            bring_up(admitted, &record, wait)
+            bring_up((admitted, capacity), &record, wait)
                 .with_context(|| format!("pod {} was removed to be replaced, and then", admitted.name()))?;
             Ok("replaced")
         }
     }
 }
 
-fn bring_up(admitted: &AdmittedPod, record: &Record, mut wait: impl FnMut(&Pod) -> Result<()>) -> Result<()> {
-    let started: Started = start(admitted, record)?;
+fn bring_up(
+    (admitted, capacity): (&AdmittedPod, &Capacity),
+    record: &Record,
+    mut wait: impl FnMut(&Pod) -> Result<()>,
+) -> Result<()> {
+    let started: Started = start(admitted, record, capacity)?;
     match wait(&started.pod) {
         Ok(()) => Ok(()),
         Err(error) => {

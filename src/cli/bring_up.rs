@@ -1,17 +1,24 @@
 //! From manifests to pods that have their supervisors, for `run` and `apply`: everything that can go wrong is found before anything
 //! is made; what was made is undone if the rest fails.
 
+use super::capacity::Capacity;
 use super::ensure;
 use super::output;
 use super::remove::{remove_pod, stop_pod};
 use crate::cgroups;
 use crate::error::{Kind, failure};
+use crate::host::lsm::Lsms;
 use crate::host::{self, HostFacts};
-use crate::manifest::{self, AdmittedPod, CronJobs, Documents};
+use crate::manifest::{self, AdmittedPod, CronJobs, Documents, sysctl};
 use crate::paths::Dirs;
-use crate::plan::config::{ImageSpec, NetworkMode, PodPlan, PullPolicy};
+use crate::plan::config::{
+    ContainerConfig, NetworkMode, PodPlan, PullPolicy, SECCOMP_ROOT, SecurityChoices, SwapBehavior, VolumePlan,
+    VolumeSource,
+};
 use crate::plan::pod::{Choices, Node, pod_plan};
-use crate::store::{self, Pod, Record};
+use crate::plan::spec;
+use crate::runtime;
+use crate::store::{self, Images, Pod, Record};
 use crate::supervisor::{self, Supervising};
 use crate::volumes;
 use anyhow::{Context, Result};
@@ -39,9 +46,29 @@ pub(super) struct BringUpArgs {
     /// Processes and threads that each container may have; -1 for no limit
     #[arg(long, value_name = "NUMBER", default_value_t = 2048, allow_negative_numbers = true)]
     pids_limit: i64,
+    /// Whether containers may be swapped out: not at all, or those that request less memory than their limit (cgroup v2)
+    #[arg(long, value_name = "BEHAVIOR", default_value = "NoSwap")]
+    swap_behavior: Swap,
+    /// Start pods though they request more than this host has left
+    #[arg(long)]
+    no_capacity_check: bool,
     /// The host's resolver configuration that pods start from
     #[arg(long, value_name = "FILE")]
     resolv_conf: Option<PathBuf>,
+    /// Where the files of seccomp profiles of type Localhost are
+    #[arg(long, value_name = "DIRECTORY", default_value = SECCOMP_ROOT, value_parser = absolute)]
+    seccomp_profile_root: PathBuf,
+    /// Sysctls that pods may set though they can harm other pods: names, or beginnings of names followed by `*`
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = sysctl_pattern)]
+    allowed_unsafe_sysctls: Vec<String>,
+}
+
+fn absolute(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with('/') { Ok(text.into()) } else { Err("write an absolute path".into()) }
+}
+
+fn sysctl_pattern(text: &str) -> Result<String, String> {
+    sysctl::check_pattern(text).map(|()| text.to_owned())
 }
 
 /// `--pull`, in podman's words.
@@ -53,6 +80,17 @@ pub(super) enum Pull {
     Missing,
     /// Not at all
     Never,
+}
+
+/// `--swap-behavior`, in a kubelet's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Swap {
+    /// Not at all
+    #[value(name = "NoSwap")]
+    NoSwap,
+    /// A Burstable pod's containers that request less memory than their limit: their share of the host's swap
+    #[value(name = "LimitedSwap")]
+    LimitedSwap,
 }
 
 /// The policy of the word.
@@ -125,8 +163,22 @@ pub(super) fn node(host: Host<'_>) -> Result<Node> {
     Ok(Node { name: facts.name.clone(), cpus: facts.cpus, storage: host::storage(&host.dirs.root)? })
 }
 
-/// Plans a new pod, has its images here, and checks its host paths. Nothing of the pod is made yet.
-pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Record> {
+impl BringUpArgs {
+    /// What the host has, if that is to be looked at.
+    pub(super) fn capacity(&self, host: Host<'_>) -> Result<Capacity> {
+        if self.no_capacity_check { Ok(Capacity::default()) } else { Capacity::of(host) }
+    }
+}
+
+/// What a new pod is held against.
+pub(super) struct Room<'a> {
+    pub(super) capacity: &'a mut Capacity,
+    /// The uid of the pod whose place it takes.
+    pub(super) instead: Option<&'a str>,
+}
+
+/// Plans a new pod, finds room for it, has its images here, and checks its host paths. Nothing of the pod is made yet.
+pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, room: Room<'_>) -> Result<Record> {
     let uid = uuid()?;
     let (name, namespace) = (admitted.name(), admitted.namespace());
     let choices = Choices {
@@ -136,27 +188,64 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
         log_directory: host.dirs.pod_logs(namespace, name, &uid),
         host_memory: host.facts.memory,
         pids_limit: (args.pids_limit > 0).then_some(args.pids_limit),
+        swap: match args.swap_behavior {
+            Swap::NoSwap => SwapBehavior::NoSwap,
+            Swap::LimitedSwap => SwapBehavior::LimitedSwap { host_swap: host.facts.swap },
+        },
         pull: args.pull.map(pull_policy),
         node: node(host)?,
+        security: SecurityChoices {
+            seccomp_root: args.seccomp_profile_root.clone(),
+            unsafe_sysctls: args.allowed_unsafe_sysctls.clone(),
+        },
         uid,
     };
-    let plan = pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))?;
+    let of_pod = || format!("pod {namespace}/{name}");
+    let plan = pod_plan(admitted, choices).with_context(of_pod)?;
+    room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
     for volume in &plan.volumes {
         volumes::check(volume)?;
     }
+    check_confinement(&plan, host.facts.lsms)?;
     let images = ensure_images(&plan, host.dirs)?;
     store::record(host.dirs, plan, images)
 }
 
-/// Each container's image, pulled where the policy says so.
-pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Vec<ImageSpec>> {
-    plan.containers
-        .iter()
-        .map(|container| {
-            ensure::ensure(dirs, &container.image, container.pull_policy, &plan.logins)
-                .with_context(|| format!("container {}", container.name))
-        })
-        .collect()
+/// Checks that every container can be confined as its manifest says, and says what has no effect on this host.
+fn check_confinement(plan: &PodPlan, lsms: Lsms) -> Result<()> {
+    let mut needs_default = false;
+    for container in &plan.containers {
+        let context = || format!("container {}", container.name);
+        runtime::seccomp::of_host(&plan.sandbox, &container.security).with_context(context)?;
+        let profile = spec::apparmor(&container.security, lsms).with_context(context)?;
+        needs_default |= profile.as_deref() == Some(spec::APPARMOR_DEFAULT);
+    }
+    if needs_default {
+        runtime::apparmor::ensure_default()?;
+    }
+    if !lsms.selinux && plan.containers.iter().any(|c| c.security.selinux.is_some()) {
+        // As every CRI runtime does.
+        anstream::eprintln!("podshim: note: seLinuxOptions has no effect: SELinux is not enabled on this host");
+    }
+    Ok(())
+}
+
+/// The images of containers and volumes, pulled where their policies say so.
+pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Images> {
+    let container = |c: &ContainerConfig| {
+        ensure::ensure(dirs, &c.image, c.pull_policy, &plan.logins).with_context(|| format!("container {}", c.name))
+    };
+    let volume = |volume: &VolumePlan| match &volume.source {
+        VolumeSource::Image { reference, pull_policy } => {
+            let image = ensure::ensure(dirs, reference, *pull_policy, &plan.logins);
+            Some(image.map(|i| (volume.name.clone(), i)).with_context(|| format!("volume {}", volume.name)))
+        }
+        _ => None,
+    };
+    Ok(Images {
+        containers: plan.containers.iter().map(container).collect::<Result<_>>()?,
+        volumes: plan.volumes.iter().filter_map(volume).collect::<Result<_>>()?,
+    })
 }
 
 /// A random (version 4) UUID, RFC 9562.
@@ -167,9 +256,9 @@ fn uuid() -> Result<String> {
 }
 
 /// Reserves the pod's name and starts its supervisor.
-pub(super) fn start(admitted: &AdmittedPod, record: &Record) -> Result<Started> {
+pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity) -> Result<Started> {
     let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
-    let pod = store::reserve(record, &manifest)?;
+    let pod = store::reserve(record, &manifest, capacity.has())?;
     match supervisor::spawn(&pod) {
         Ok(supervising) => Ok(Started { pod, supervising }),
         Err(error) => {

@@ -107,6 +107,11 @@ fn status(spec: &Value, report: &Report) -> Result<Value> {
         status["hostIP"] = json!(first);
         status["hostIPs"] = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
     }
+    let own = &spec["resources"];
+    if own.as_object().is_some_and(|own| !own.is_empty()) {
+        status["resources"] = own.clone();
+        status["allocatedResources"] = own["requests"].clone();
+    }
     for (list, statuses) in [("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")] {
         for shown in status[statuses].as_array_mut().into_iter().flatten() {
             let container = spec[list].as_array().into_iter().flatten().find(|c| c["name"] == shown["name"]);

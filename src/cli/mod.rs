@@ -5,11 +5,14 @@
 mod apply;
 mod attach;
 mod bring_up;
+mod capacity;
 mod check;
 mod debug;
+mod disk_usage;
 mod ensure;
 mod events;
 mod exec;
+mod explain;
 mod follow;
 mod image;
 mod info;
@@ -24,8 +27,10 @@ mod pump;
 mod remove;
 mod run;
 mod set_condition;
+mod stats;
 mod terminal;
 mod until;
+mod volume;
 mod wait;
 
 use crate::error::{self, Kind, failure};
@@ -68,6 +73,10 @@ enum Verb {
     /// List pods
     #[command(visible_alias = "get")]
     Ps(ps::PsArgs),
+    /// Show what containers use: CPU, memory, processes; again and again, or once with --no-stream
+    Stats(stats::StatsArgs),
+    /// Show what pods use, once: CPU and memory
+    Top(stats::TopArgs),
     /// Print the logs of a pod's containers
     Logs(logs::LogsArgs),
     /// Execute a command in a container
@@ -91,8 +100,12 @@ enum Verb {
     Events(events::EventsArgs),
     /// Check manifests without running anything; needs no root
     Check(check::CheckArgs),
+    /// Tell what a field of a manifest means, and what podshim does with it; needs no root
+    Explain(explain::ExplainArgs),
     /// Pull, import, list and remove images
     Image(image::ImageArgs),
+    /// List and remove what persistentVolumeClaims hold
+    Volume(volume::VolumeArgs),
     /// Show what this host offers
     Info(info::InfoArgs),
     /// Show podshim's version
@@ -106,6 +119,8 @@ enum Verb {
     EnsureImage(ensure::EnsureArgs),
     #[command(hide = true)]
     Probe(probe::ProbeArgs),
+    #[command(hide = true)]
+    DiskUsage,
 }
 
 /// Runs the command line. Errors are printed here and nowhere else.
@@ -149,6 +164,9 @@ fn dispatch(cli: Cli) -> Result<u8> {
     if let Verb::Version(args) = cli.verb {
         return info::version(args).map(|()| 0);
     }
+    if let Verb::Explain(args) = cli.verb {
+        return explain::run(args).map(|()| 0);
+    }
     require_root()?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &dirs),
@@ -156,6 +174,8 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Debug(args) => debug::run(args, &dirs),
         Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
         Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
+        Verb::Stats(args) => stats::stats(args, &dirs).map(|()| 0),
+        Verb::Top(args) => stats::top(args, &dirs).map(|()| 0),
         Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
         Verb::Exec(args) => exec::run(args, &dirs),
         Verb::Attach(args) => attach::run(args, &dirs),
@@ -168,12 +188,14 @@ fn dispatch(cli: Cli) -> Result<u8> {
             let in_use = crate::store::images_in_use(&dirs)?;
             image::run(args, &dirs, &in_use).map(|()| 0)
         }
+        Verb::Volume(args) => volume::run(args, &dirs).map(|()| 0),
         Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
         Verb::Probe(args) => probe::run(args).map(|()| 0),
+        Verb::DiskUsage => disk_usage::run().map(|()| 0),
         // Handled above; the compiler wants them named.
-        Verb::Check(_) | Verb::Version(_) => Ok(0),
+        Verb::Check(_) | Verb::Explain(_) | Verb::Version(_) => Ok(0),
     }
 }
 

@@ -22,6 +22,12 @@ pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
+/// Prints text as it is.
+pub(super) fn text(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+}
+
 /// Prints rows under a head in kubectl's way: columns three blanks apart, the last one not padded.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();

@@ -1,6 +1,6 @@
 //! `podshim run`: pods in the foreground, or started and left running.
 
-use super::bring_up::{BringUpArgs, Host, Started, admit, end, prepare, start, undo};
+use super::bring_up::{BringUpArgs, Host, Room, Started, admit, end, prepare, start, undo};
 use super::remove::stop_pod;
 use super::terminal::Interrupts;
 use super::until::{UntilArgs, detached};
@@ -50,12 +50,14 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
         }
     }
     let host = Host { dirs, facts: &facts };
-    let records = admitted.iter().map(|pod| prepare(pod, &args.bring_up, host)).collect::<Result<Vec<_>>>()?;
+    let mut capacity = args.bring_up.capacity(host)?;
+    let mut prepare_one = |pod| prepare(pod, &args.bring_up, host, Room { capacity: &mut capacity, instead: None });
+    let records = admitted.iter().map(&mut prepare_one).collect::<Result<Vec<_>>>()?;
     // From here on things are made: an interrupt must find us where we can undo them.
     let interrupts = Interrupts::catch()?;
     let mut started = Vec::new();
     for (pod, record) in admitted.iter().zip(&records) {
-        match start(pod, record) {
+        match start(pod, record, &capacity) {
             Ok(one) => started.push(one),
             Err(error) => {
                 undo(started);

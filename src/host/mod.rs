@@ -1,9 +1,13 @@
 //! Asks the kernel once and answers with plain facts.
 
+mod capacity;
 pub mod cgroup;
+pub mod lsm;
+
+pub use capacity::HugePages;
 
 use crate::sys::{Called, process};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -16,30 +20,40 @@ pub struct HostFacts {
     pub architecture: String,
     /// `uname -n`
     pub name: String,
-    /// Processors that are online.
+    /// CPUs that are online.
     pub cpus: u32,
     /// Bytes of memory.
     pub memory: u64,
+    /// Bytes of swap.
+    pub swap: u64,
+    /// Huge pages, by their size, smallest first.
+    pub huge_pages: Vec<HugePages>,
     /// Capabilities that a container can have at most, bit n for capability n: the caller's bounding set.
     pub capabilities: u64,
     /// `/sys/devices/system/cpu/cpu<n>/thermal_throttle` of each CPU that has it.
     pub thermal_throttle: Vec<String>,
     /// Cgroup hierarchies.
     pub cgroups: cgroup::CgroupSetup,
+    /// Security modules.
+    pub lsms: lsm::Lsms,
 }
 
 /// Asks.
 pub fn probe() -> Result<HostFacts> {
     let names = nix::sys::utsname::uname().called("uname", "")?;
+    let (memory, swap) = capacity::memory()?;
     Ok(HostFacts {
         kernel: names.release().to_string_lossy().into_owned(),
         architecture: names.machine().to_string_lossy().into_owned(),
         name: names.nodename().to_string_lossy().into_owned(),
-        cpus: cpus()?,
-        memory: memory()?,
+        cpus: capacity::cpus()?,
+        memory,
+        swap,
+        huge_pages: capacity::huge_pages()?,
         capabilities: process::bounding_capabilities(),
         thermal_throttle: thermal_throttle(),
         cgroups: cgroup::detect()?,
+        lsms: lsm::detect(),
     })
 }
 
@@ -47,30 +61,6 @@ pub fn probe() -> Result<HostFacts> {
 pub fn storage(path: &Path) -> Result<u64> {
     let status = nix::sys::statvfs::statvfs(path).called("statvfs", path.display())?;
     Ok(status.blocks().saturating_mul(status.fragment_size()))
-}
-
-fn cpus() -> Result<u32> {
-    let path = "/sys/devices/system/cpu/online";
-    let text = std::fs::read_to_string(path).called("read", path)?;
-    count(text.trim()).with_context(|| format!("{path} has {text:?}"))
-}
-
-/// How many are in a list like `0-3,6` (cpuset(7), list format).
-fn count(list: &str) -> Option<u32> {
-    let mut total = 0u32;
-    for range in list.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        total = total.checked_add(last.checked_sub(first)?.checked_add(1)?)?;
-    }
-    Some(total)
-}
-
-fn memory() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").called("read", "/proc/meminfo")?;
-    let kibibytes =
-        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kibibytes.context("/proc/meminfo has no MemTotal")? * 1024)
 }
 
 fn thermal_throttle() -> Vec<String> {
@@ -90,17 +80,4 @@ fn thermal_throttle() -> Vec<String> {
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     Ok(std::fs::read_to_string(path).called("read", path)?.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn processors_are_counted() {
-        for (list, expected) in [("0", Some(1)), ("0-3,6", Some(5)), ("", None), ("3-1", None), ("0-4294967295", None)]
-        {
-            assert_eq!(count(list), expected, "{list}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use super::backoff::BackOff;
 use super::ending::{Cause, Ending};
 use super::probe::ProbeStates;
 use super::status::{OOM_KILLED, Terminated, Waiting};
-use super::{Exit, ImageFailure, Now, Probes, StartFailure};
+use super::{Exit, ImageFailure, Now, Probes, Resize, StartFailure};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -35,6 +35,15 @@ pub(super) enum PostStart {
     Passed,
 }
 
+/// What a running container was made from, and is not so any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Stale {
+    /// `image`
+    Image,
+    /// `resources`, of which the policy of a change is `RestartContainer`.
+    Resources,
+}
+
 /// A failed pull, shown for one resync period as what it is and then as `ImagePullBackOff`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FailedPull {
@@ -54,8 +63,8 @@ pub(super) struct Container {
     pub(super) probes: ProbeStates,
     /// Of the init list: the sequence may go on after it.
     pub(super) passed: bool,
-    /// What runs is not what the pod says any more.
-    pub(super) stale: bool,
+    /// What runs is not what the pod says any more, in this.
+    pub(super) stale: Option<Stale>,
     /// How many instances were created so far.
     pub(super) instances: u32,
     /// Whether the start under way has created its instance.
@@ -84,7 +93,7 @@ impl Container {
             post_start: PostStart::Passed,
             probes: ProbeStates::default(),
             passed: false,
-            stale: false,
+            stale: None,
             instances: 0,
             created: false,
             container_id: String::new(),
@@ -167,7 +176,7 @@ impl Container {
         self.stage = Stage::Starting;
         self.created = false;
         self.failed_pull = None;
-        self.stale = false;
+        self.stale = None;
         (self.ending, self.cause) = (Ending::Unasked, None);
     }
 
@@ -197,9 +206,18 @@ impl Container {
 
     /// The pod says another image than what it runs, or waits for, was made from.
     pub(super) fn redefined(&mut self, now: Now) {
-        self.stale = self.is_alive();
+        self.stale = self.is_alive().then_some(Stale::Image);
         self.pull = BackOff::default();
         self.failed_pull = None;
+        self.forget_crashes(now);
+    }
+
+    /// Its resources are others now.
+    pub(super) fn resized(&mut self, resize: Resize, now: Now) {
+        if resize == Resize::RestartContainer && self.is_alive() {
+            // Another image is the more to be told.
+            self.stale.get_or_insert(Stale::Resources);
+        }
         self.forget_crashes(now);
     }
 

@@ -9,7 +9,7 @@
 //!     +-- being started --> Cancelled ------------------------------------------------------+
 //! ```
 
-use super::container::{Container, Stage};
+use super::container::{Container, Stage, Stale};
 use super::machine::{PodState, Step};
 use super::restart::RestartAll;
 use super::{Action, ContainerKind, Hook, Outcome, Task};
@@ -88,9 +88,12 @@ impl PodState {
     /// Containers that are defined otherwise than what runs: they are restarted whatever their policy.
     pub(super) fn end_stale(&mut self, step: &mut Step) {
         for index in 0..self.containers.len() {
-            if self.containers[index].stale {
-                let message =
-                    format!("Container {} definition changed, will be restarted", self.spec.containers[index].name);
+            if let Some(stale) = self.containers[index].stale {
+                let name = &self.spec.containers[index].name;
+                let message = match stale {
+                    Stale::Image => format!("Container {name} definition changed, will be restarted"),
+                    Stale::Resources => format!("Container {name} resize requires restart"),
+                };
                 let grace = self.spec.grace;
                 self.end_container(index, Kill { grace, cause: Cause::Redefined, message }, step);
             }

@@ -36,6 +36,8 @@ pub struct PodState {
     pub(super) sandbox: Sandbox,
     pub(super) teardown: Option<Teardown>,
     pub(super) restart_all: RestartAll,
+    /// Why the pod was evicted, if it was.
+    pub(super) evicted: Option<String>,
     pub(super) phase: Phase,
     /// When the pod was admitted.
     pub(super) admitted: Option<Now>,
@@ -83,6 +85,7 @@ impl PodState {
             sandbox: Sandbox::NotAsked,
             teardown: None,
             restart_all: RestartAll::Never,
+            evicted: None,
             phase: Phase::Pending,
             admitted: None,
             ips: Vec::new(),
@@ -261,9 +264,10 @@ impl PodState {
                     self.containers[container].redefined(step.now);
                 }
             }
-            Event::Resized { container } if container < self.containers.len() => {
-                self.containers[container].forget_crashes(step.now);
+            Event::Resized { container, resize } if container < self.containers.len() => {
+                self.containers[container].resized(resize, step.now);
             }
+            Event::Evicted { message } => self.evict(message, step),
             Event::DeadlineChanged(deadline) => self.spec.active_deadline = deadline,
             // A tick, or an event that comes too late to matter.
             _ => {}

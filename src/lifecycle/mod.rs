@@ -158,6 +158,16 @@ pub enum ExitCodeOperator {
     NotIn,
 }
 
+/// What a change of a container's cpu or memory takes (`resizePolicy[].restartPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resize {
+    /// Nothing.
+    #[default]
+    NotRequired,
+    /// The container is started again.
+    RestartContainer,
+}
+
 /// A container's probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probes {
@@ -320,10 +330,17 @@ pub enum Event {
         /// `image`
         image: String,
     },
-    /// A container's resources were changed in place: what it crashed for may be over, so its back-off is forgotten.
+    /// A container's resources are others now: what it crashed for may be over, so its back-off is forgotten.
     Resized {
         /// Index of the container.
         container: usize,
+        /// Whether what runs has them, or has to be started again for them.
+        resize: Resize,
+    },
+    /// The pod uses more of the host than it may: it has failed, and ends at once.
+    Evicted {
+        /// Why, in the kubelet's words.
+        message: String,
     },
     /// `spec.activeDeadlineSeconds` is another one now.
     DeadlineChanged(Option<Duration>),

@@ -1,20 +1,31 @@
 //! The phase, the status and the conditions of a [`PodState`].
 
-use super::container::{Container, Stage};
+use super::container::{Container, Stage, Stale};
 use super::machine::{PodState, Sandbox};
 use super::restart::RestartAll;
 use super::status::{
     Condition, ConditionStatus, ContainerState, ContainerStatus, Phase, PodIp, PodStatus, Running, Terminated, Time,
 };
-use super::teardown::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE, TeardownCause};
+use super::teardown::{DEADLINE_EXCEEDED, DEADLINE_MESSAGE, EVICTED, TeardownCause};
 use super::{ContainerKind, ContainerSpec, Now};
+
+/// The condition of a pod whose new resources are not all in effect yet.
+const RESIZING: &str = "PodResizeInProgress";
 
 /// Bytes of the termination messages of a whole pod (pod-api.md §11).
 const MESSAGES: usize = 12288;
 
 /// The conditions that podshim decides about. Nobody else may set them.
-pub const OWN_CONDITIONS: [&str; 6] =
-    ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", "AllContainersRestarting"];
+pub const OWN_CONDITIONS: [&str; 8] = [
+    "PodScheduled",
+    "PodReadyToStartContainers",
+    "Initialized",
+    "ContainersReady",
+    "Ready",
+    "AllContainersRestarting",
+    "DisruptionTarget",
+    "PodResizeInProgress",
+];
 
 impl PodState {
     /// `.status` of the Pod as of the last step.
@@ -23,12 +34,17 @@ impl PodState {
             let listed = self.each().filter(|(_, spec, _)| kinds.contains(&spec.kind));
             listed.map(|(index, spec, container)| self.container_status(index, spec, container)).collect()
         };
-        let exceeded = self.exceeded_deadline() && self.phase.is_terminal();
+        let (reason, message) = match self.teardown.filter(|_| self.phase.is_terminal()).map(|teardown| teardown.cause)
+        {
+            Some(TeardownCause::DeadlineExceeded) => (DEADLINE_EXCEEDED, DEADLINE_MESSAGE),
+            Some(TeardownCause::Evicted) => (EVICTED, self.evicted.as_deref().unwrap_or_default()),
+            Some(TeardownCause::Asked | TeardownCause::Completed) | None => ("", ""),
+        };
         PodStatus {
             phase: self.phase,
             conditions: self.conditions.clone(),
-            reason: if exceeded { DEADLINE_EXCEEDED.to_owned() } else { String::new() },
-            message: if exceeded { DEADLINE_MESSAGE.to_owned() } else { String::new() },
+            reason: reason.to_owned(),
+            message: message.to_owned(),
             start_time: self.admitted.map(|admitted| Time::from(admitted.wall)),
             pod_ip: self.ips.first().cloned(),
             pod_ips: self.ips.iter().map(|ip| PodIp { ip: ip.clone() }).collect(),
@@ -39,8 +55,10 @@ impl PodState {
         }
     }
 
-    fn exceeded_deadline(&self) -> bool {
-        self.teardown.is_some_and(|teardown| teardown.cause == TeardownCause::DeadlineExceeded)
+    /// Whether the pod has failed whatever its containers exit with.
+    fn has_failed_as_a_whole(&self) -> bool {
+        let whole = [TeardownCause::DeadlineExceeded, TeardownCause::Evicted];
+        self.teardown.is_some_and(|teardown| whole.contains(&teardown.cause))
     }
 
     /// The phase that follows from the containers. Its order is the kubelet's (`getPhase`): an earlier line wins. A pod whose
@@ -48,7 +66,7 @@ impl PodState {
     pub(super) fn current_phase(&self) -> Phase {
         let apps = || self.of_kind(ContainerKind::App).map(|(_, _, app)| app);
         if self.is_over() {
-            let succeeded = !self.initialization_failed() && !self.exceeded_deadline();
+            let succeeded = !self.initialization_failed() && !self.has_failed_as_a_whole();
             return if succeeded && apps().all(Container::exited_zero) { Phase::Succeeded } else { Phase::Failed };
         }
         let inits_done = self.of_kind(ContainerKind::Init).all(|(_, _, init)| init.passed);
@@ -58,6 +76,10 @@ impl PodState {
 
     /// Brings the conditions up to date; only a change of `status` moves `lastTransitionTime`.
     pub(super) fn update_conditions(&mut self, now: Now) {
+        if !self.is_resizing() {
+            // As a kubelet has it: there while it lasts, and then gone.
+            self.conditions.retain(|condition| condition.type_ != RESIZING);
+        }
         for (type_, verdict) in self.verdicts() {
             let holds = verdict.holds();
             self.set_condition((type_.to_owned(), holds), verdict.words(), now);
@@ -97,7 +119,15 @@ impl PodState {
             RestartAll::UnderWay => verdicts.push(("AllContainersRestarting", Verdict::Yes)),
             RestartAll::Past => verdicts.push(("AllContainersRestarting", Verdict::No)),
         }
+        if self.is_resizing() {
+            verdicts.push((RESIZING, Verdict::Yes));
+        }
         verdicts
+    }
+
+    /// Whether a container still has to be started again for its new resources.
+    fn is_resizing(&self) -> bool {
+        self.containers.iter().any(|container| container.stale == Some(Stale::Resources) && container.is_alive())
     }
 
     fn initialized(&self) -> Verdict {

@@ -16,6 +16,9 @@ pub(super) const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 /// `status.message` of such a pod.
 pub(super) const DEADLINE_MESSAGE: &str = "Pod was active on the node longer than the specified deadline";
 
+/// `status.reason` of a pod that used more of the host than it may.
+pub(super) const EVICTED: &str = "Evicted";
+
 /// The pod is ending: nothing is started any more, and what lives is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Teardown {
@@ -37,6 +40,8 @@ pub(super) enum TeardownCause {
     Asked,
     /// It was active for longer than it may.
     DeadlineExceeded,
+    /// It used more of the host than it may.
+    Evicted,
 }
 
 impl PodState {
@@ -77,6 +82,16 @@ impl PodState {
                 cause: teardown.cause,
             };
         }
+    }
+
+    /// The pod has used more than it may: it gets the least time there is, and has failed whatever its containers exit with
+    /// (pod-api.md §20, §22).
+    pub(super) fn evict(&mut self, message: String, step: &mut Step) {
+        step.emit(EventType::Warning, None, (EVICTED, message.clone()));
+        let words = ("TerminationByKubelet".to_owned(), message.clone());
+        self.set_condition(("DisruptionTarget".to_owned(), true), words, step.now);
+        self.evicted = Some(message);
+        self.tear_down(Duration::ZERO, TeardownCause::Evicted, step);
     }
 
     /// When `spec.activeDeadlineSeconds` is over, counted from the admission: pulls and init containers are in it.
@@ -137,9 +152,9 @@ impl PodState {
 
 impl TeardownCause {
     fn max_of(self, other: TeardownCause) -> TeardownCause {
-        use TeardownCause::{Asked, Completed, DeadlineExceeded};
+        use TeardownCause::{Asked, Completed, DeadlineExceeded, Evicted};
         match (self, other) {
-            (DeadlineExceeded, _) => DeadlineExceeded,
+            (DeadlineExceeded | Evicted, _) => self,
             (Asked, _) | (Completed, Asked) => Asked,
             (Completed, other) => other,
         }

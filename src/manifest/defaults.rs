@@ -1,5 +1,6 @@
 //! What the API server fills in before it validates a Pod.
 
+use super::amounts;
 use k8s_openapi::api::core::v1::{
     Container, EmptyDirVolumeSource, HTTPGetAction, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe,
     Volume,
@@ -50,6 +51,24 @@ pub(super) fn apply(pod: &mut Pod) {
                 mount.mount_path.insert(0, '/');
             }
         }
+    }
+    pod_requests(spec);
+}
+
+/// A pod with amounts of its own requests at least what its containers do; of what nobody requests, its limit.
+fn pod_requests(spec: &mut PodSpec) {
+    // What cannot be read has a fault of its own.
+    let (true, Ok(requests)) = (amounts::has_pod_level(spec), amounts::pod_requests(spec)) else { return };
+    let Some(own) = &mut spec.resources else { return };
+    let written = own.requests.get_or_insert_default();
+    for (name, quantity) in [("cpu", requests.cpu.map(amounts::cpus)), ("memory", requests.memory.map(amounts::exact))]
+    {
+        if let Some(quantity) = quantity {
+            written.entry(name.to_owned()).or_insert(quantity);
+        }
+    }
+    for (name, limit) in own.limits.iter().flatten().filter(|(name, _)| amounts::page_size(name).is_some()) {
+        written.entry(name.clone()).or_insert_with(|| limit.clone());
     }
 }
 

@@ -8,10 +8,13 @@
 //! (what this version does) → `defaults` → `validate`. Each step reports and goes on where it can. What several documents
 //! must agree on (`documents::assemble`) is checked when all are read.
 
+pub mod amounts;
+mod apparmor;
 mod defaults;
 mod diagnostics;
 mod documents;
 pub mod downward;
+mod explain;
 mod hints;
 mod kind;
 mod paste;
@@ -22,15 +25,18 @@ mod shape;
 mod sources;
 mod support;
 mod syntax;
+pub mod sysctl;
 mod tree;
 mod typed;
 mod validate;
 
+pub(crate) use apparmor::{APPARMOR_ANNOTATION, apparmor_annotation};
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
 pub use documents::{ConfigMapData, CronJobs, Documents, Found, Note, Objects, Owner, SecretData};
+pub use explain::{Explanation, FieldLine, explain};
 pub use sources::{Source, read_sources};
-pub(crate) use syntax::dns_label;
+pub(crate) use syntax::{dns_label, relative_path};
 
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeSet;

@@ -194,6 +194,11 @@ fn keyed(parent: &str, key: &str) -> String {
     if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
 }
 
+/// The row of a path of a Pod (without indexes), or of the nearest path above that stands for all below it.
+pub(super) fn row(pattern: &str) -> Option<&'static Row> {
+    Schema::of(Kind::Pod).row(pattern)
+}
+
 /// Whether a Pod has this path (without indexes), as a field or above one. The root is `""`.
 pub(super) fn knows(pattern: &str) -> bool {
     Schema::of(Kind::Pod).knows(pattern)
@@ -324,10 +329,6 @@ fn is_default(value: &Node, default: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn row(pattern: &str) -> Option<&'static Row> {
-        Schema::of(Kind::Pod).row(pattern)
-    }
 
     /// `path <tab> type <tab> class`, a row per leaf of the API's Pod type.
     const LEAVES: &str = include_str!("../../tests/data/pod-leaves.tsv");

@@ -207,6 +207,42 @@ pub(super) fn signal(name: &str) -> Result<(), String> {
     if is_real_time || SIGNALS.contains(&name) { Ok(()) } else { Err("is not a signal".to_owned()) }
 }
 
+/// A kernel parameter's name, with dots or slashes between its parts.
+pub(super) fn sysctl(name: &str) -> Result<(), String> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
+    let end = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let is_part = |part: &str| end(part.bytes().next()) && end(part.bytes().last()) && part.bytes().all(inner);
+    if name.len() <= 253 && name.split(['.', '/']).all(is_part) {
+        return Ok(());
+    }
+    Err("must consist of parts joined by `.` or `/`, each of lower case letters, digits, `-` and `_`, beginning and ending with a letter or digit, and have at most 253 characters".to_owned())
+}
+
+/// A value that is written to a file of one line.
+pub(super) fn one_line(text: &str) -> Result<(), String> {
+    if text.len() <= 4095 && text.chars().all(|c| !c.is_control() || c == '\t') {
+        return Ok(());
+    }
+    Err("must be one line of at most 4095 bytes".to_owned())
+}
+
+/// The user, role or type of an SELinux label.
+pub(super) fn selinux_part(text: &str) -> Result<(), String> {
+    if text.len() <= 255 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) {
+        return Ok(());
+    }
+    Err("must consist of letters, digits, `_`, `-` and `.`".to_owned())
+}
+
+/// The level of an SELinux label: `s0:c1,c2`.
+pub(super) fn selinux_level(text: &str) -> Result<(), String> {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b',' | b':');
+    if text.len() <= 255 && text.bytes().all(is_plain) {
+        return Ok(());
+    }
+    Err("must consist of letters, digits, `_`, `-`, `.`, `,` and `:`".to_owned())
+}
+
 /// Printable text without blanks, for a word of resolv.conf.
 pub(super) fn word(text: &str) -> Result<(), String> {
     if text.chars().all(|c| !c.is_control() && !c.is_whitespace()) {
@@ -229,7 +265,7 @@ pub(super) fn absolute_path(path: &str) -> Result<(), String> {
 }
 
 /// A relative path without `..` and control characters.
-pub(super) fn relative_path(path: &str) -> Result<(), String> {
+pub(crate) fn relative_path(path: &str) -> Result<(), String> {
     if path.starts_with('/') {
         return Err("must be a relative path".to_owned());
     }
@@ -318,7 +354,7 @@ mod tests {
 
     #[test]
     fn names_and_values_follow_their_grammars() {
-        let long = "a".repeat(64);
+        let (long, line) = ("a".repeat(64), "a".repeat(4096));
         let cases: Vec<(&str, Rule, Vec<&str>, Vec<&str>)> = vec![
             (
                 "label",
@@ -342,6 +378,15 @@ mod tests {
                 vec!["127.0.0.1", "::1", "a.b", "A_b", "a."],
                 vec!["", "a:80", "[::1]", "http://a", "a/b", "a b"],
             ),
+            (
+                "sysctl",
+                sysctl,
+                vec!["kernel.shmmax", "net/ipv4/tcp_rmem", "net.ipv4.conf.eth0-1/x.rp_filter", "a"],
+                vec!["", "a..b", "net.ipv4/../../kernel/core_pattern", "/a", "a/", "A.b", "a b", "a._b", "a.b\n", "é"],
+            ),
+            ("one line", one_line, vec!["", "0 1\t2", "a=b"], vec!["1\n2", "\r", "\0", &line]),
+            ("label part", selinux_part, vec!["", "container_t"], vec!["a:b", "a b", "a\n"]),
+            ("level", selinux_level, vec!["", "s0:c1,c2", "s0-s0:c0.c1023"], vec!["s0 c1", "s0\n"]),
             ("header", header_name, vec!["Host", "X-A1"], vec!["", "X_A", "a b", "A:", "é", "A\r\n"]),
             ("header value", header_value, vec!["", "a\tb", "é", "Bearer x"], vec!["a\nb", "a\r", "\0"]),
             (

@@ -80,11 +80,9 @@ fn a_field_that_says_nothing_needs_no_support() {
         one(&format!("{POD}{field}"));
     }
     for field in [
+        "    ports: [{containerPort: 80, hostPort: 80}]\n",
         "  hostUsers: false\n",
-        "  subdomain: a\n",
-        "  runtimeClassName: kata\n",
-        "  securityContext: {fsGroup: 0}\n",
-        "  volumes: [{name: a, configMap: {}}]\n",
+        "  volumes: [{name: a, nfs: {}}]\n",
     ] {
         assert!(refused(&format!("{POD}{field}")).contains("not supported yet by podshim"), "{field}");
     }

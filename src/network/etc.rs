@@ -21,7 +21,7 @@ pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAdd
         let host = std::fs::read_to_string("/etc/hosts").called("read", "/etc/hosts")?;
         format!("# Kubernetes-managed hosts file (host network).\n{host}{}", aliases(&config.host_aliases))
     } else {
-        pod_hosts(&config.hostname, &config.host_aliases, addresses)
+        pod_hosts(&config.hosts_names, &config.host_aliases, addresses)
     };
     let hostname = if host_network {
         let name = nix::unistd::gethostname().called("gethostname", "")?;
@@ -55,7 +55,7 @@ fn host_resolv_conf() -> SysResult<String> {
     if stub_only && Path::new(SYSTEMD_RESOLV_CONF).exists() { read(SYSTEMD_RESOLV_CONF) } else { Ok(text) }
 }
 
-fn pod_hosts(hostname: &str, host_aliases: &[HostAlias], addresses: &[IpAddr]) -> String {
+fn pod_hosts(names: &[String], host_aliases: &[HostAlias], addresses: &[IpAddr]) -> String {
     let mut text = String::from(
         "# Kubernetes-managed hosts file.\n\
          127.0.0.1\tlocalhost\n\
@@ -65,12 +65,13 @@ fn pod_hosts(hostname: &str, host_aliases: &[HostAlias], addresses: &[IpAddr]) -
          fe00::1\tip6-allnodes\n\
          fe00::2\tip6-allrouters\n",
     );
+    let names = names.join("\t");
     if addresses.is_empty() {
         // A pod with loopback only still finds itself by its name.
-        text.push_str(&format!("127.0.0.1\t{hostname}\n"));
+        text.push_str(&format!("127.0.0.1\t{names}\n"));
     }
     for address in addresses {
-        text.push_str(&format!("{address}\t{hostname}\n"));
+        text.push_str(&format!("{address}\t{names}\n"));
     }
     text + &aliases(host_aliases)
 }
@@ -148,10 +149,13 @@ mod tests {
     #[test]
     fn s14_hosts() {
         let alias = HostAlias { ip: "10.0.0.9".into(), hostnames: vec!["a".into(), "b".into()] };
-        let text = pod_hosts("web", &[alias], &["10.1.2.3".parse().unwrap(), "fd00::1".parse().unwrap()]);
+        let web = ["web.sub.ns.svc.cluster.local".to_owned(), "web".to_owned()];
+        let text = pod_hosts(&web[1..], &[alias], &["10.1.2.3".parse().unwrap(), "fd00::1".parse().unwrap()]);
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with("10.1.2.3\tweb\nfd00::1\tweb\n\n# Entries added by HostAliases.\n10.0.0.9\ta\tb\n"));
-        assert!(pod_hosts("web", &[], &[]).ends_with("127.0.0.1\tweb\n"));
+        assert!(pod_hosts(&web[1..], &[], &[]).ends_with("127.0.0.1\tweb\n"));
+        let text = pod_hosts(&web, &[], &["10.1.2.3".parse().unwrap()]);
+        assert!(text.ends_with("10.1.2.3\tweb.sub.ns.svc.cluster.local\tweb\n"), "{text}");
     }
 
     #[test]

@@ -160,7 +160,7 @@ struct Difference<'v> {
 enum FieldKind {
     /// Can always change.
     Live,
-    /// Cpu or memory of a container.
+    /// Cpu or memory of a container, or of the pod as a whole.
     Amount,
     /// `activeDeadlineSeconds`
     Deadline,
@@ -176,6 +176,7 @@ impl Difference<'_> {
             ["spec", "containers" | "initContainers", "[]", "resources", "limits" | "requests", "cpu" | "memory"] => {
                 FieldKind::Amount
             }
+            ["spec", "resources", "limits" | "requests", "cpu" | "memory"] => FieldKind::Amount,
             ["spec", "activeDeadlineSeconds"] => FieldKind::Deadline,
             _ => FieldKind::Fixed,
         }
@@ -255,8 +256,8 @@ fn is_resizable(difference: &Difference<'_>, new: &k8s::PodSpec) -> bool {
         let container = difference.place.container_in(new);
         container.is_some_and(|c| c.restart_policy.as_deref() == Some("Always"))
     };
-    let is_app = difference.place.pattern().get(1) == Some(&"containers");
-    *difference.new != Value::Null && (is_app || is_sidecar())
+    let goes_on = matches!(difference.place.pattern().get(1), Some(&("containers" | "resources")));
+    *difference.new != Value::Null && (goes_on || is_sidecar())
 }
 
 /// A deadline may be set or come nearer.
@@ -379,6 +380,20 @@ mod tests {
         for (edits, paths) in rows {
             assert_eq!(changed(edits), Change::Replace(paths.iter().map(|p| p.to_string()).collect()), "{edits:?}");
         }
+    }
+
+    #[test]
+    fn s20_the_pods_own_amounts_change_in_place() {
+        let pod = |limits: &str| {
+            let text = format!(r#"{{"spec": {{"resources": {limits}, "containers": [{{"name": "c"}}]}}}}"#);
+            serde_json::from_str::<k8s::Pod>(&text).unwrap()
+        };
+        let before = pod(r#"{"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "512Mi"}}"#);
+        let more = pod(r#"{"limits": {"cpu": "1", "memory": "2Gi"}, "requests": {"cpu": "1", "memory": "512Mi"}}"#);
+        let less = pod(r#"{"limits": {"cpu": "1"}, "requests": {"cpu": "1", "memory": "512Mi"}}"#);
+        let path = vec!["spec.resources.limits.memory".to_owned()];
+        assert_eq!(between(&before, &more), Change::InPlace(path.clone()));
+        assert_eq!(between(&before, &less), Change::Replace(path), "a limit cannot be taken away");
     }
 
     #[test]

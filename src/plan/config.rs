@@ -1,10 +1,12 @@
 //! The one waist: what both front doors (a Pod manifest, a CRI request) become. Field names are CRI's
 //! (`runtime/v1/api.proto`: PodSandboxConfig, ContainerConfig), reduced to what podshim performs.
 
+pub use super::security::*;
 pub use crate::lifecycle::{
-    ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, RestartAction, RestartPolicy, RestartRule,
+    ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, Resize, RestartAction, RestartPolicy, RestartRule,
 };
 pub use crate::manifest::Owner;
+pub use crate::manifest::amounts::Amounts;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,6 +93,8 @@ pub struct PodSandboxConfig {
     pub uid: String,
     /// The kernel's host name in the pod's UTS namespace; empty with the host's network.
     pub hostname: String,
+    /// The pod's names in its /etc/hosts, the longest first; none with the host's network.
+    pub hosts_names: Vec<String>,
     /// The pod's log directory.
     pub log_directory: PathBuf,
     /// What `/etc/resolv.conf` is to say; `None` copies the host's.
@@ -101,10 +105,17 @@ pub struct PodSandboxConfig {
     pub namespaces: NamespaceOptions,
     /// The pod's cgroup below the hierarchy's root: `[<parent>/]podshim/pod<uid>`.
     pub cgroup: CgroupPath,
+    /// The limits of that cgroup, which hold for all containers together.
+    #[serde(default)]
+    pub resources: LinuxContainerResources,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Kernel parameters of the pod's own namespaces, by their dotted names, in the manifest's order.
+    pub sysctls: Vec<KeyValue>,
+    /// Where the files of Localhost seccomp profiles are.
+    pub seccomp_root: PathBuf,
 }
 
 /// Where the pod's cgroups go.
@@ -250,16 +261,102 @@ pub struct VolumeMount {
     pub volume: String,
     /// A path in the volume, relative, without `..`; empty for the whole volume.
     pub sub_path: String,
+    /// `subPathExpr`, in the place of `sub_path`: `$(NAME)` stands for a variable, which must have a value when the container
+    /// starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_path_expr: Option<String>,
     /// The absolute path in the container.
     pub container_path: String,
     /// ro or rw.
     pub access: Access,
+    /// `recursiveReadOnly`: whether what is mounted below is read-only too.
+    pub submounts: Submounts,
     /// Propagation of mounts made below.
     pub propagation: MountPropagation,
+    /// `bindMountOptions`
+    pub options: Vec<BindOption>,
+}
+
+/// What a read-only volume means for the mounts in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Submounts {
+    /// They stay as they are.
+    #[default]
+    Unchanged,
+    /// They become read-only too (`mount_setattr` with `AT_RECURSIVE`).
+    ReadOnly,
+}
+
+/// `bindMountOptions[]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BindOption {
+    /// Nothing can be executed.
+    NoExec,
+    /// Device nodes cannot be opened.
+    NoDev,
+    /// Set-user-ID bits and file capabilities are not honoured.
+    NoSuid,
+}
+
+impl BindOption {
+    /// As mount(8) and the OCI runtime-spec write it.
+    pub fn word(self) -> &'static str {
+        match self {
+            BindOption::NoExec => "noexec",
+            BindOption::NoDev => "nodev",
+            BindOption::NoSuid => "nosuid",
+        }
+    }
+}
+
+/// Whether containers may be swapped out, in a kubelet's words (`memorySwap.swapBehavior`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SwapBehavior {
+    /// Not at all.
+    #[default]
+    NoSwap,
+    /// A container of a Burstable pod that requests less memory than its limit: its share of the host's swap.
+    LimitedSwap {
+        /// The host's swap in bytes.
+        host_swap: u64,
+    },
+}
+
+/// `resizePolicy`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ResizePolicy {
+    /// Of `cpu`.
+    pub cpu: Resize,
+    /// Of `memory`.
+    pub memory: Resize,
+}
+
+/// What has a limit of disk space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StorageOf {
+    /// An emptyDir on disk, by its name: `sizeLimit`.
+    Volume(String),
+    /// The pod: its containers' `limits.ephemeral-storage` together.
+    Pod,
+    /// A container's writable layer and logs: its `limits.ephemeral-storage`.
+    Container(String),
+}
+
+/// A limit of disk space, which is looked at every ten seconds (pod-api.md §18, §20).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StorageLimit {
+    /// Whose.
+    pub of: StorageOf,
+    /// Bytes.
+    pub bytes: u64,
+    /// As the manifest writes it.
+    pub text: String,
 }
 
 /// CRI `LinuxContainerResources`; `None` leaves the kernel's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinuxContainerResources {
     /// CPU shares, 2 to 262144.
     pub cpu_shares: Option<u64>,
@@ -269,75 +366,16 @@ pub struct LinuxContainerResources {
     pub cpu_period: Option<u64>,
     /// Bytes.
     pub memory_limit: Option<i64>,
+    /// `requests.memory` in bytes. The kernel is not told: a kubelet's MemoryQoS is off (pod-api.md §20).
+    pub memory_request: Option<i64>,
+    /// Bytes of swap beside the memory (cgroup v2 only; there is none with v1).
+    pub swap: i64,
+    /// Bytes in huge pages, by the size of a page; of the sizes that are not named there are none.
+    pub hugepages: BTreeMap<u64, i64>,
     /// Processes and threads.
     pub pids_limit: Option<i64>,
     /// -1000 to 1000.
     pub oom_score_adj: i32,
-}
-
-/// `securityContext.seccompProfile.type`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SeccompProfile {
-    /// `plan::seccomp::default_profile`
-    #[default]
-    RuntimeDefault,
-    /// No filter.
-    Unconfined,
-}
-
-/// CRI `LinuxContainerSecurityContext`, merged from pod and container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecurityContext {
-    /// All capabilities, all devices, nothing masked, no seccomp filter.
-    pub privileged: Privilege,
-    /// Capability names without `CAP_`, or `ALL`.
-    pub add_capabilities: Vec<String>,
-    /// Capability names without `CAP_`, or `ALL`.
-    pub drop_capabilities: Vec<String>,
-    /// `runAsUser`
-    pub run_as_user: Option<u32>,
-    /// `runAsGroup`
-    pub run_as_group: Option<u32>,
-    /// `runAsNonRoot`: refuse to start as uid 0.
-    pub root: RootUser,
-    /// `supplementalGroups`
-    pub supplemental_groups: Vec<u32>,
-    /// Whether the root file system is writable.
-    pub rootfs: Access,
-    /// `allowPrivilegeEscalation: false` sets no_new_privs.
-    pub escalation: Escalation,
-    /// The seccomp profile.
-    pub seccomp: SeccompProfile,
-}
-
-/// `securityContext.privileged`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Privilege {
-    /// Confined.
-    #[default]
-    Default,
-    /// Not confined.
-    Privileged,
-}
-
-/// `securityContext.runAsNonRoot`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RootUser {
-    /// uid 0 may run.
-    #[default]
-    Allowed,
-    /// uid 0 is refused.
-    Forbidden,
-}
-
-/// `securityContext.allowPrivilegeEscalation`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Escalation {
-    /// set-user-ID programs work.
-    #[default]
-    Allowed,
-    /// no_new_privs is set.
-    Forbidden,
 }
 
 /// What a container's standard descriptors are.
@@ -462,6 +500,9 @@ pub struct ContainerConfig {
     pub mounts: Vec<VolumeMount>,
     /// Limits.
     pub resources: LinuxContainerResources,
+    /// What a change of them takes.
+    #[serde(default)]
+    pub resize: ResizePolicy,
     /// Confinement.
     pub security: SecurityContext,
     /// Standard descriptors.
@@ -510,11 +551,25 @@ pub enum VolumeSource {
         kind: HostPathType,
     },
     /// A directory on disk that lives with the pod.
-    EmptyDir,
+    EmptyDir {
+        /// Its permission bits, `0o777` by default.
+        mode: u32,
+    },
     /// A tmpfs that lives with the pod.
     Memory {
         /// Bytes; `None` for the kernel's default, half of the memory.
         size: Option<u64>,
+        /// Its permission bits, `0o777` by default.
+        mode: u32,
+    },
+    /// Huge pages that live with the pod (hugetlbfs).
+    HugePages {
+        /// Bytes of a page.
+        page_size: u64,
+        /// Bytes; `None` for as much as the containers may have.
+        size: Option<u64>,
+        /// Permission bits of its root.
+        mode: u32,
     },
     /// Files made by podshim, which the containers can only read: configMap, secret, downwardAPI and projected volumes.
     Files(FilesVolume),
@@ -575,6 +630,17 @@ pub struct VolumePlan {
     pub source: VolumeSource,
 }
 
+impl PodPlan {
+    /// Drops what is in its files: they are made, and their text, which may be long and secret, is of no more use.
+    pub fn forget_contents(&mut self) {
+        for volume in &mut self.volumes {
+            if let VolumeSource::Files(files) = &mut volume.source {
+                files.files = Vec::new();
+            }
+        }
+    }
+}
+
 /// Everything that was decided about a pod without asking the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodPlan {
@@ -582,6 +648,8 @@ pub struct PodPlan {
     pub sandbox: PodSandboxConfig,
     /// Its volumes.
     pub volumes: Vec<VolumePlan>,
+    /// `securityContext.fsGroup`
+    pub fs_group: Option<FsGroup>,
     /// Its containers: init containers first, each kind in the manifest's order.
     pub containers: Vec<ContainerConfig>,
     /// When containers start again.
@@ -603,6 +671,15 @@ pub struct PodPlan {
     /// The immutable ConfigMaps and Secrets that the pod uses, each as `ConfigMap/name`, and what they hold as a digest.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub immutable: BTreeMap<String, String>,
+    /// What the pod as a whole requests of the host.
+    #[serde(default)]
+    pub requests: Amounts,
+    /// Whether its containers may be swapped out. Chosen once.
+    #[serde(default)]
+    pub swap: SwapBehavior,
+    /// Limits of disk space, in the order in which they are looked at.
+    #[serde(default)]
+    pub storage_limits: Vec<StorageLimit>,
 }
 
 /// One login of a `.dockerconfigjson`. Never printed.

@@ -5,16 +5,22 @@
 
 mod base64_bytes;
 pub mod capabilities;
+pub mod capacity;
 pub mod change;
 pub mod config;
 mod downward;
 pub mod env;
 mod lifecycle;
+pub mod mounts;
+mod names;
 pub mod pod;
 mod references;
 mod registry;
 pub mod resources;
 pub mod seccomp;
+pub mod seccomp_profile;
+pub mod security;
 pub mod spec;
+mod storage;
 mod variables;
 mod volume;

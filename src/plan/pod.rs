@@ -2,9 +2,9 @@
 
 use super::config::*;
 use super::downward::Subject;
-use super::{env, lifecycle, references, registry, resources, variables, volume};
+use super::{env, lifecycle, mounts, names, references, registry, resources, security, storage, variables, volume};
 use crate::error::{Kind, failure};
-use crate::manifest::{self, AdmittedPod};
+use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, sysctl};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use sha2::{Digest as _, Sha256};
@@ -30,8 +30,12 @@ pub struct Choices {
     pub node: Node,
     /// Processes and threads that each container may have; `None` for no limit.
     pub pids_limit: Option<i64>,
+    /// Whether containers may be swapped out.
+    pub swap: SwapBehavior,
     /// `--pull`, which overrides every container's policy.
     pub pull: Option<PullPolicy>,
+    /// What is decided about confinement.
+    pub security: SecurityChoices,
 }
 
 /// The host as a node of Kubernetes.
@@ -50,15 +54,17 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
     let pod = admitted.pod();
     let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
     let qos = resources::qos_class(spec)?;
+    let of_pod = resources::OfPod { spec, qos, host_memory: choices.host_memory, swap: choices.swap };
     let subject = Subject { pod, spec, choices: &choices };
     let volumes = spec.volumes.iter().flatten().map(|v| volume::volume(v, admitted, subject));
-    let volumes = volumes.collect::<Result<_>>()?;
+    let mut volumes: Vec<VolumePlan> = volumes.collect::<Result<_>>()?;
+    volume::bound_memory(&mut volumes, of_pod)?;
     let init = spec.init_containers.iter().flatten().map(|c| (lifecycle::init_kind(c), c));
     let app = spec.containers.iter().map(|c| (ContainerKind::App, c));
     let containers = init
         .chain(app)
         .map(|(kind, container)| {
-            let planned = Container { admitted, spec, container, qos, choices: &choices, subject };
+            let planned = Container { admitted, spec, container, of_pod, choices: &choices, subject };
             planned.config(kind).with_context(|| format!("container {}", container.name))
         })
         .collect::<Result<_>>()?;
@@ -78,19 +84,29 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
         active_deadline_seconds: spec.active_deadline_seconds.and_then(|seconds| u64::try_from(seconds).ok()),
         readiness_gates: spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.clone()).collect(),
         qos_class: qos.name().to_owned(),
-        sandbox: sandbox_config(pod, spec, choices),
+        requests: amounts::pod_requests(spec)?,
+        swap: choices.swap,
+        storage_limits: storage::limits(spec)?,
+        fs_group: security::fs_group(spec),
+        sandbox: PodSandboxConfig { resources: resources::pod(of_pod)?, ..sandbox_config(pod, spec, choices)? },
     })
 }
 
-fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> PodSandboxConfig {
+fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Result<PodSandboxConfig> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network };
     let node_or = |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
     let pid = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
-    PodSandboxConfig {
-        namespace: pod.metadata.namespace.clone().unwrap_or_else(|| "default".into()),
-        // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
-        hostname: if network == NetworkMode::Host { String::new() } else { hostname(spec, &name) },
+    let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".into());
+    // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
+    let own = if network == NetworkMode::Host { None } else { Some(names::names(spec, (&namespace, &name))?) };
+    let (hostname, hosts_names) = own.map(|own| (own.kernel, own.hosts)).unwrap_or_default();
+    Ok(PodSandboxConfig {
+        sysctls: sysctls(spec, &network, &choices.security.unsafe_sysctls)?,
+        seccomp_root: choices.security.seccomp_root,
+        namespace,
+        hostname,
+        hosts_names,
         name,
         log_directory: choices.log_directory,
         dns: dns(spec, choices.resolv_conf),
@@ -106,16 +122,27 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> PodS
             ipc: node_or(spec.host_ipc, NamespaceMode::Pod),
         },
         cgroup: CgroupPath { parent: choices.cgroup_parent, pod: format!("pod{}", choices.uid) },
+        resources: LinuxContainerResources::default(),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         uid: choices.uid,
-    }
+    })
 }
 
-/// `spec.hostname`, else the pod's name; cut to 63 bytes (the kernel's and DNS' limit) without a trailing `-` or `.`.
-fn hostname(spec: &k8s::PodSpec, name: &str) -> String {
-    let wanted = spec.hostname.as_deref().filter(|h| !h.is_empty()).unwrap_or(name);
-    wanted[..wanted.len().min(63)].trim_end_matches(['-', '.']).to_owned()
+fn sysctls(spec: &k8s::PodSpec, network: &NetworkMode, unsafe_ones: &[String]) -> Result<Vec<KeyValue>> {
+    let written = spec.security_context.iter().flat_map(|context| context.sysctls.iter().flatten());
+    let one = |(index, written): (usize, &k8s::Sysctl)| {
+        let key = sysctl::dotted(&written.name);
+        let place = || format!("spec.securityContext.sysctls[{index}]");
+        sysctl::check(&key, unsafe_ones).with_context(place)?;
+        // hostNetwork is refused by validation; the command line can ask for the host's network too.
+        if *network == NetworkMode::Host && sysctl::namespace(&key) == Some(sysctl::SysctlNamespace::Network) {
+            let message = format!("sysctl {key} would change the host: the pod uses the host's network");
+            return Err(failure(Kind::Invalid, message).context(place()));
+        }
+        Ok(KeyValue { key, value: written.value.clone() })
+    };
+    written.enumerate().map(one).collect()
 }
 
 fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
@@ -169,12 +196,23 @@ fn digest<'a>(content: impl Iterator<Item = (&'a String, &'a [u8])>) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+fn resize_policy(container: &k8s::Container) -> ResizePolicy {
+    let of = |resource: &str| {
+        let policies = container.resize_policy.as_deref().unwrap_or(&[]);
+        match policies.iter().find(|p| p.resource_name == resource).map(|p| p.restart_policy.as_str()) {
+            Some("RestartContainer") => Resize::RestartContainer,
+            _ => Resize::NotRequired,
+        }
+    };
+    ResizePolicy { cpu: of("cpu"), memory: of("memory") }
+}
+
 /// One container on its way to its config.
 struct Container<'a> {
     admitted: &'a AdmittedPod,
     spec: &'a k8s::PodSpec,
     container: &'a k8s::Container,
-    qos: resources::QosClass,
+    of_pod: resources::OfPod<'a>,
     choices: &'a Choices,
     subject: Subject<'a>,
 }
@@ -186,7 +224,8 @@ impl Container<'_> {
         // An empty list is the same as none: Go's nil and [] are one (pod-api.md §13).
         let words = |list: &Option<Vec<String>>| list.clone().filter(|l| !l.is_empty());
         let (command, args) = (words(&container.command), words(&container.args));
-        try_expansion(&envs, &[("command", &command), ("args", &args)])?;
+        let mounts = mounts::of(container)?;
+        try_expansion(&envs, &[("command", &command), ("args", &args)], &mounts)?;
         Ok(ContainerConfig {
             name: container.name.clone(),
             kind,
@@ -195,12 +234,19 @@ impl Container<'_> {
             command,
             args,
             working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
-            mounts: container.volume_mounts.iter().flatten().map(mount).collect(),
-            resources: self.resources(kind)?,
-            security: security(self.spec, container.security_context.clone().unwrap_or_default()),
-            stdio: match (container.tty, container.stdin) {
-                (Some(true), _) => Stdio::Terminal,
-                (_, Some(true)) => Stdio::Stdin,
+            mounts,
+            resources: self.resources()?,
+            resize: resize_policy(container),
+            security: security::merged(
+                self.spec,
+                container.security_context.clone().unwrap_or_default(),
+                self.apparmor_annotation(),
+            ),
+            stdio: match (container.tty, container.stdin, container.stdin_once) {
+                // A terminal does not end with the first who has it, as in every CRI runtime.
+                (Some(true), ..) => Stdio::Terminal,
+                (_, Some(true), Some(true)) => Stdio::StdinOnce,
+                (_, Some(true), _) => Stdio::Stdin,
                 _ => Stdio::Null,
             },
             termination_message_path: container
@@ -218,15 +264,14 @@ impl Container<'_> {
         })
     }
 
-    fn resources(&self, kind: ContainerKind) -> Result<LinuxContainerResources> {
-        let host_memory = self.choices.host_memory;
-        let mut planned = resources::container(self.container, self.qos, host_memory)?;
-        planned.pids_limit = self.choices.pids_limit;
-        if kind == ContainerKind::Sidecar {
-            let own = planned.oom_score_adj;
-            planned.oom_score_adj = resources::sidecar_oom_score_adj(own, self.spec, (self.qos, host_memory))?;
-        }
-        Ok(planned)
+    fn resources(&self) -> Result<LinuxContainerResources> {
+        let planned = resources::container(self.container, self.of_pod)?;
+        Ok(LinuxContainerResources { pids_limit: self.choices.pids_limit, ..planned })
+    }
+
+    fn apparmor_annotation(&self) -> Option<&str> {
+        let annotations = self.admitted.pod().metadata.annotations.as_ref()?;
+        annotations.get(&format!("{APPARMOR_ANNOTATION}{}", self.container.name)).map(String::as_str)
     }
 
     fn pull_policy(&self) -> PullPolicy {
@@ -243,64 +288,17 @@ impl Container<'_> {
 }
 
 /// Expands a container's words with what is known by now, for the errors: nothing is made of a pod that cannot start.
-fn try_expansion(envs: &[EnvVar], words: &[(&'static str, &Option<Vec<String>>)]) -> Result<()> {
-    let known = env::resolve(envs, env::Late { pod_ips: &[], host_ips: &[], files: env::Files::Unknown })?;
+fn try_expansion(
+    envs: &[EnvVar],
+    words: &[(&'static str, &Option<Vec<String>>)],
+    mounts: &[VolumeMount],
+) -> Result<()> {
+    let known = env::resolve(envs, env::UNKNOWN)?;
     for (field, words) in words {
         env::expand_all(words.as_deref().unwrap_or(&[]), &known).context(*field)?;
     }
+    mounts::expanded(mounts, &known)?;
     Ok(())
-}
-
-/// A container's `own` values over the pod's, field by field (pod-api.md §23).
-fn security(spec: &k8s::PodSpec, own: k8s::SecurityContext) -> SecurityContext {
-    let pod = spec.security_context.clone().unwrap_or_default();
-    let capabilities = own.capabilities.unwrap_or_default();
-    let names = |list: Option<Vec<String>>| -> Vec<String> {
-        let bare = |name: String| name.strip_prefix("CAP_").map(str::to_owned).unwrap_or(name);
-        list.unwrap_or_default().into_iter().map(bare).collect()
-    };
-    let id = |own: Option<i64>, pod: Option<i64>| own.or(pod).and_then(|id| u32::try_from(id).ok());
-    let profile = own.seccomp_profile.or(pod.seccomp_profile).map(|p| p.type_);
-    let privileged = own.privileged == Some(true);
-    SecurityContext {
-        privileged: if privileged { Privilege::Privileged } else { Privilege::Default },
-        add_capabilities: names(capabilities.add),
-        drop_capabilities: names(capabilities.drop),
-        run_as_user: id(own.run_as_user, pod.run_as_user),
-        run_as_group: id(own.run_as_group, pod.run_as_group),
-        root: match own.run_as_non_root.or(pod.run_as_non_root) {
-            Some(true) => RootUser::Forbidden,
-            _ => RootUser::Allowed,
-        },
-        supplemental_groups: pod.supplemental_groups.iter().flatten().filter_map(|g| u32::try_from(*g).ok()).collect(),
-        rootfs: if own.read_only_root_filesystem == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
-        escalation: match own.allow_privilege_escalation {
-            Some(false) => Escalation::Forbidden,
-            _ => Escalation::Allowed,
-        },
-        // Safer than a kubelet, whose default is Unconfined.
-        seccomp: match profile.as_deref() {
-            _ if privileged => SeccompProfile::Unconfined,
-            Some("Unconfined") => SeccompProfile::Unconfined,
-            _ => SeccompProfile::RuntimeDefault,
-        },
-    }
-}
-
-fn mount(mount: &k8s::VolumeMount) -> VolumeMount {
-    // A relative mountPath is taken from the root, as every CRI runtime does.
-    let container_path = format!("/{}", mount.mount_path.trim_matches('/'));
-    VolumeMount {
-        volume: mount.name.clone(),
-        sub_path: mount.sub_path.clone().unwrap_or_default(),
-        container_path,
-        access: if mount.read_only == Some(true) { Access::ReadOnly } else { Access::ReadWrite },
-        propagation: match mount.mount_propagation.as_deref() {
-            Some("HostToContainer") => MountPropagation::HostToContainer,
-            Some("Bidirectional") => MountPropagation::Bidirectional,
-            _ => MountPropagation::None,
-        },
-    }
 }
 
 /// An ephemeral container as `podshim debug` asks for it.
@@ -344,9 +342,11 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
     let envs: Vec<EnvVar> = wanted.env.iter().map(template).collect();
     let command = wanted.command.filter(|words| !words.is_empty());
     let args = wanted.args.filter(|words| !words.is_empty());
-    try_expansion(&envs, &[("command", &command), ("args", &args)])?;
-    // Without a request the host's memory does not matter.
-    let mut resources = resources::container(&k8s::Container::default(), resources::qos_class(spec)?, 1)?;
+    try_expansion(&envs, &[("command", &command), ("args", &args)], &[])?;
+    // It requests nothing, so it is what the kernel kills first, however large the host.
+    let qos = resources::qos_class(spec)?;
+    let of_pod = resources::OfPod { spec, qos, host_memory: u64::MAX, swap: SwapBehavior::NoSwap };
+    let mut resources = resources::container(&k8s::Container::default(), of_pod)?;
     resources.pids_limit = plan.containers.first().and_then(|c| c.resources.pids_limit);
     Ok(ContainerConfig {
         name: wanted.name,
@@ -358,7 +358,8 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
         working_dir: wanted.working_dir.filter(|dir| !dir.is_empty()),
         mounts: Vec::new(),
         resources,
-        security: security(spec, wanted.security),
+        resize: ResizePolicy::default(),
+        security: security::merged(spec, wanted.security, None),
         stdio: wanted.stdio,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,

@@ -27,7 +27,9 @@ fn planned(text: &str) -> (k8s::Pod, PodPlan) {
         host_memory: 8 << 30,
         node: Node { name: "node-1".into(), cpus: 4, storage: 100 << 30 },
         pids_limit: Some(99),
+        swap: SwapBehavior::NoSwap,
         pull: None,
+        security: SecurityChoices::default(),
     };
     (pods[0].pod().clone(), pod_plan(&pods[0], choices).unwrap())
 }

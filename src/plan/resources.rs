@@ -1,8 +1,8 @@
 //! Requests and limits → cgroup numbers, QoS class and oom_score_adj, by the kubelet's arithmetic (pod-api.md §20;
 //! pkg/kubelet/cm/helpers_linux.go, pkg/kubelet/qos/policy.go).
 
-use super::config::LinuxContainerResources;
-use crate::manifest::quantity;
+use super::config::{Amounts, LinuxContainerResources, SwapBehavior};
+use crate::manifest::{amounts, quantity};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -34,35 +34,22 @@ pub fn bytes(quantity: &Quantity) -> Result<i64> {
     quantity::bytes(quantity).with_context(|| format!("quantity {:?}", quantity.0))
 }
 
-struct Amounts {
-    requested: Option<i64>,
-    limit: Option<i64>,
-}
-
-fn amounts(container: &k8s::Container, resource: &str) -> Result<Amounts> {
-    let convert = if resource == "cpu" { quantity::milli } else { quantity::bytes };
-    let read = |list: Option<&std::collections::BTreeMap<String, Quantity>>| {
-        list.and_then(|l| l.get(resource)).map(convert).transpose().with_context(|| format!("resources: {resource}"))
-    };
-    let resources = container.resources.as_ref();
-    let limit = read(resources.and_then(|r| r.limits.as_ref()))?;
-    // A limit without a request is the request too (API defaulting).
-    let requested = read(resources.and_then(|r| r.requests.as_ref()))?.or(limit);
-    Ok(Amounts { requested, limit })
-}
-
-/// The pod's QoS class, over app and init containers.
+/// The pod's QoS class: by cpu and memory of the pod itself if it has amounts of its own, else of its app and init containers.
 pub fn qos_class(spec: &k8s::PodSpec) -> Result<QosClass> {
-    let mut any = false;
-    let mut guaranteed = true;
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
-        for resource in ["cpu", "memory"] {
-            let amounts = amounts(container, resource)?;
-            let set = |n: Option<i64>| n.filter(|n| *n > 0);
-            any |= set(amounts.requested).is_some() || set(amounts.limit).is_some();
-            guaranteed &= set(amounts.limit).is_some() && amounts.limit == amounts.requested;
-        }
-    }
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let counted = match amounts::has_pod_level(spec) {
+        true => vec![(amounts::pod_requests(spec)?, amounts::limits(spec.resources.as_ref())?)],
+        false => containers
+            .map(|c| Ok((amounts::requests(c.resources.as_ref())?, amounts::limits(c.resources.as_ref())?)))
+            .collect::<Result<_>>()?,
+    };
+    let set = |n: Option<i64>| n.filter(|n| *n > 0);
+    let both = |(requested, limit): &(Amounts, Amounts)| {
+        [(requested.cpu, limit.cpu), (requested.memory, limit.memory)].map(|(a, b)| (set(a), set(b)))
+    };
+    let all: Vec<_> = counted.iter().flat_map(both).collect();
+    let any = all.iter().any(|(requested, limit)| requested.is_some() || limit.is_some());
+    let guaranteed = all.iter().all(|(requested, limit)| limit.is_some() && requested == limit);
     Ok(match (any, guaranteed) {
         (false, _) => QosClass::BestEffort,
         (true, true) => QosClass::Guaranteed,
@@ -87,38 +74,181 @@ pub fn oom_score_adj(qos: QosClass, requested_memory: i64, host_memory: u64) -> 
     }
 }
 
-/// A sidecar's `oom_score_adj`, given its `own`: no higher than that of the app container with the smallest request, so that
-/// it is not killed in the place of those that it serves.
-pub fn sidecar_oom_score_adj(own: i32, spec: &k8s::PodSpec, (qos, host_memory): (QosClass, u64)) -> Result<i32> {
-    let mut least = i64::MAX;
-    for container in &spec.containers {
-        least = least.min(amounts(container, "memory")?.requested.unwrap_or(0));
-    }
-    Ok(own.min(oom_score_adj(qos, least, host_memory)))
-}
-
 const CPU_PERIOD_MICROSECONDS: i64 = 100_000;
 const MINIMUM_QUOTA_MICROSECONDS: i64 = 1_000;
 
-/// A container's cgroup numbers.
-pub fn container(container: &k8s::Container, qos: QosClass, host_memory: u64) -> Result<LinuxContainerResources> {
-    let cpu = amounts(container, "cpu")?;
-    let memory = amounts(container, "memory")?;
-    let quota = |milli: i64| (milli * CPU_PERIOD_MICROSECONDS / 1000).max(MINIMUM_QUOTA_MICROSECONDS);
-    let limited = cpu.limit.filter(|milli| *milli > 0);
+/// The pod that a container is planned for.
+#[derive(Debug, Clone, Copy)]
+pub struct OfPod<'a> {
+    /// `spec`
+    pub spec: &'a k8s::PodSpec,
+    /// Its class.
+    pub qos: QosClass,
+    /// The host's memory in bytes.
+    pub host_memory: u64,
+    /// Whether it may be swapped out.
+    pub swap: SwapBehavior,
+}
+
+/// A container's cgroup numbers. What it has no limit of, the pod's own limit is its limit of.
+pub fn container(container: &k8s::Container, pod: OfPod<'_>) -> Result<LinuxContainerResources> {
+    let own = container.resources.as_ref();
+    let limits = amounts::limits(own)?.or(&amounts::limits(pod.spec.resources.as_ref())?);
+    let requests = amounts::requests(own)?;
+    let (quota, period) = cpu_quota(limits.cpu);
+    let memory_limit = limits.memory.filter(|bytes| *bytes > 0);
     Ok(LinuxContainerResources {
-        cpu_shares: Some(cpu_shares(cpu.requested.unwrap_or(0))),
-        cpu_quota: limited.map(quota),
-        cpu_period: limited.map(|_| CPU_PERIOD_MICROSECONDS as u64),
-        memory_limit: memory.limit.filter(|bytes| *bytes > 0),
+        cpu_shares: Some(cpu_shares(requests.cpu.or(limits.cpu).unwrap_or(0))),
+        cpu_quota: quota,
+        cpu_period: period,
+        memory_limit,
+        memory_request: requests.memory,
+        swap: swap(&requests, memory_limit, pod),
+        hugepages: limits.hugepages,
         pids_limit: None,
-        oom_score_adj: oom_score_adj(qos, memory.requested.unwrap_or(0), host_memory),
+        oom_score_adj: container_oom_score_adj(container, &requests, pod)?,
     })
+}
+
+/// The numbers of the pod's own cgroup, as a kubelet sets them (`ResourceConfigForPod`, pkg/kubelet/cm/helpers_linux.go).
+pub fn pod(pod: OfPod<'_>) -> Result<LinuxContainerResources> {
+    let requests = amounts::pod_requests(pod.spec)?;
+    let limits = amounts::pod_limits(pod.spec)?;
+    let (quota, period) = cpu_quota(limits.cpu);
+    Ok(LinuxContainerResources {
+        cpu_shares: Some(cpu_shares(requests.cpu.unwrap_or(0))),
+        cpu_quota: quota,
+        cpu_period: period,
+        memory_limit: limits.memory.filter(|bytes| *bytes > 0),
+        memory_request: requests.memory,
+        hugepages: requests.hugepages,
+        ..LinuxContainerResources::default()
+    })
+}
+
+fn cpu_quota(limit: Option<i64>) -> (Option<i64>, Option<u64>) {
+    let Some(milli) = limit.filter(|milli| *milli > 0) else { return (None, None) };
+    let quota = milli.saturating_mul(CPU_PERIOD_MICROSECONDS / 1000).max(MINIMUM_QUOTA_MICROSECONDS);
+    (Some(quota), Some(CPU_PERIOD_MICROSECONDS as u64))
+}
+
+/// A sidecar's is no higher than that of the app container with the smallest request, so that it is not killed in the place of
+/// those that it serves.
+fn container_oom_score_adj(container: &k8s::Container, requests: &Amounts, pod: OfPod<'_>) -> Result<i32> {
+    let rest = rest_of_pod_request(pod.spec)?;
+    let score = |requested: i64| oom_score_adj(pod.qos, requested.saturating_add(rest), pod.host_memory);
+    let own = score(requests.memory.unwrap_or(0));
+    if container.restart_policy.as_deref() != Some("Always") || !is_init(container, pod.spec) {
+        return Ok(own);
+    }
+    let mut least = i64::MAX;
+    for app in &pod.spec.containers {
+        least = least.min(amounts::requests(app.resources.as_ref())?.memory.unwrap_or(0));
+    }
+    Ok(own.min(score(least)))
+}
+
+fn is_init(container: &k8s::Container, spec: &k8s::PodSpec) -> bool {
+    spec.init_containers.iter().flatten().any(|init| init.name == container.name)
+}
+
+/// What the pod requests of memory beyond its containers, for each of them.
+fn rest_of_pod_request(spec: &k8s::PodSpec) -> Result<i64> {
+    if !amounts::has_pod_level(spec) {
+        return Ok(0);
+    }
+    let of_pod = amounts::pod_requests(spec)?.memory.unwrap_or(0);
+    let of_containers = amounts::of_containers(spec, amounts::requests)?.memory.unwrap_or(0);
+    let count = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
+    Ok((of_pod - of_containers).max(0) / (count.max(1) as i64))
+}
+
+/// LimitedSwap: the request's share of the host's memory, of its swap.
+fn swap(requests: &Amounts, limit: Option<i64>, pod: OfPod<'_>) -> i64 {
+    let SwapBehavior::LimitedSwap { host_swap } = pod.swap else { return 0 };
+    match requests.memory.filter(|requested| *requested > 0 && Some(*requested) != limit) {
+        Some(requested) if pod.qos == QosClass::Burstable => {
+            let share = i128::from(requested) * i128::from(host_swap) / i128::from(pod.host_memory.max(1));
+            i64::try_from(share).unwrap_or(i64::MAX)
+        }
+        _ => 0,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    fn of(spec: &k8s::PodSpec) -> OfPod<'_> {
+        OfPod { spec, qos: qos_class(spec).unwrap(), host_memory: 8 << 30, swap: SwapBehavior::NoSwap }
+    }
+
+    fn spec(value: serde_json::Value) -> k8s::PodSpec {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn s20_the_pods_own_amounts_decide_the_class_and_are_the_limits_of_containers_without() {
+        let with = |resources: serde_json::Value| {
+            let limited = json!({ "name": "l", "resources": { "limits": { "cpu": "250m", "memory": "64Mi" } } });
+            spec(json!({ "resources": resources, "containers": [limited, { "name": "f" }] }))
+        };
+        let both = json!({ "cpu": "1", "memory": "1Gi" });
+        let guaranteed = with(json!({ "limits": both, "requests": both }));
+        assert_eq!(qos_class(&guaranteed).unwrap(), QosClass::Guaranteed);
+        assert_eq!(qos_class(&with(json!({ "limits": both }))).unwrap(), QosClass::Burstable, "requests 250m");
+        assert_eq!(qos_class(&with(json!({ "requests": { "memory": "1Gi" } }))).unwrap(), QosClass::Burstable);
+        let [limited, free] = [0, 1].map(|n| container(&guaranteed.containers[n], of(&guaranteed)).unwrap());
+        assert_eq!((limited.cpu_quota, limited.memory_limit), (Some(25_000), Some(64 << 20)));
+        assert_eq!((free.cpu_quota, free.memory_limit), (Some(100_000), Some(1 << 30)));
+        assert_eq!((limited.cpu_shares, free.cpu_shares), (Some(256), Some(1024)));
+        let whole = pod(of(&guaranteed)).unwrap();
+        assert_eq!((whole.cpu_shares, whole.cpu_quota, whole.memory_limit), (Some(1024), Some(100_000), Some(1 << 30)));
+    }
+
+    #[test]
+    fn s20_what_the_pod_requests_beyond_its_containers_counts_for_each() {
+        let pod = spec(json!({ "resources": { "requests": { "memory": "3Gi" }, "limits": { "memory": "4Gi" } },
+            "containers": [{ "name": "a", "resources": { "requests": { "memory": "1Gi" } } }, { "name": "b" }] }));
+        let score = |n: usize| container(&pod.containers[n], of(&pod)).unwrap().oom_score_adj;
+        assert_eq!((score(0), score(1)), (750, 875), "1 GiB and 0, and 1 GiB more each, of 8");
+    }
+
+    #[test]
+    fn s20_the_pods_own_cgroup_has_the_sums() {
+        let limits = json!({ "cpu": "500m", "memory": "64Mi", "hugepages-2Mi": "2Mi" });
+        let one = json!({ "name": "c", "resources": { "limits": limits, "requests": { "cpu": "100m" } } });
+        let all = spec(json!({ "containers": [one, one] }));
+        let whole = pod(of(&all)).unwrap();
+        assert_eq!(
+            (whole.cpu_shares, whole.cpu_quota, whole.memory_limit),
+            (Some(204), Some(100_000), Some(128 << 20))
+        );
+        assert_eq!(whole.hugepages, [(2 << 20, 4 << 20)].into());
+        let whole = pod(of(&spec(json!({ "containers": [one, { "name": "d" }] })))).unwrap();
+        assert_eq!((whole.cpu_shares, whole.cpu_quota, whole.memory_limit), (Some(102), None, None));
+        let whole = pod(of(&spec(json!({ "containers": [{ "name": "d" }] })))).unwrap();
+        assert_eq!((whole.cpu_shares, whole.cpu_quota, whole.memory_limit), (Some(2), None, None));
+    }
+
+    #[test]
+    fn s20_limited_swap_is_the_requests_share() {
+        let swap = SwapBehavior::LimitedSwap { host_swap: 4 << 30 };
+        let rows = [
+            ("burstable", json!({ "requests": { "memory": "1Gi" }, "limits": { "memory": "2Gi" } }), 512 << 20),
+            ("without a limit", json!({ "requests": { "memory": "1Gi" } }), 512 << 20),
+            ("the request is the limit", json!({ "limits": { "memory": "1Gi" } }), 0),
+            ("no memory is requested", json!({ "requests": { "cpu": "1" } }), 0),
+            ("guaranteed", json!({ "limits": { "memory": "1Gi", "cpu": "1" } }), 0),
+            ("best effort", json!({}), 0),
+        ];
+        for (name, resources, expected) in rows {
+            let pod = spec(json!({ "containers": [{ "name": "c", "resources": resources }] }));
+            let planned = |swap| container(&pod.containers[0], OfPod { swap, ..of(&pod) }).unwrap().swap;
+            assert_eq!((planned(swap), planned(SwapBehavior::NoSwap)), (expected, 0), "{name}");
+        }
+    }
 
     #[test]
     fn s20_shares_and_oom_score() {
@@ -157,10 +287,14 @@ mod tests {
             ("best effort", QosClass::BestEffort, "0", &["0"], 1000),
         ];
         for (name, qos, own, apps, expected) in rows {
-            let spec =
-                k8s::PodSpec { containers: apps.iter().copied().map(requesting).collect(), ..Default::default() };
-            let own = container(&requesting(own), qos, 8 << 30).unwrap().oom_score_adj;
-            assert_eq!(sidecar_oom_score_adj(own, &spec, (qos, 8 << 30)).unwrap(), expected, "{name}");
+            let sidecar = k8s::Container { name: "s".into(), restart_policy: Some("Always".into()), ..requesting(own) };
+            let spec = k8s::PodSpec {
+                init_containers: Some(vec![sidecar.clone()]),
+                containers: apps.iter().copied().map(requesting).collect(),
+                ..Default::default()
+            };
+            let planned = container(&sidecar, OfPod { qos, ..of(&spec) }).unwrap();
+            assert_eq!(planned.oom_score_adj, expected, "{name}");
         }
     }
 

@@ -3,8 +3,10 @@
 //! The result is a complete `config.json`: another OCI runtime can run the bundle.
 
 use super::config::*;
+use super::seccomp_profile::Profile;
 use super::{capabilities, env, seccomp};
 use crate::error::{Kind, failure};
+use crate::host::lsm::Lsms;
 use anyhow::{Context, Result};
 use oci_spec::runtime::*;
 use std::path::{Path, PathBuf};
@@ -31,9 +33,30 @@ pub struct Bind {
     pub destination: String,
     /// ro or rw.
     pub access: Access,
+    /// Whether read-only holds for the mounts below too.
+    pub submounts: Submounts,
     /// Propagation.
     pub propagation: MountPropagation,
+    /// Further restrictions.
+    pub options: Vec<BindOption>,
 }
+
+impl Bind {
+    /// One of podshim's own files or directories, which a container may write.
+    pub fn file(source: PathBuf, destination: &str) -> Bind {
+        Bind {
+            source,
+            destination: destination.to_owned(),
+            access: Access::ReadWrite,
+            submounts: Submounts::Unchanged,
+            propagation: MountPropagation::None,
+            options: Vec::new(),
+        }
+    }
+}
+
+/// The AppArmor profile of containers whose manifest names none.
+pub const APPARMOR_DEFAULT: &str = "podshim-default";
 
 /// What [`container`] needs beside the configs: what was resolved when the container was created.
 #[derive(Debug, Clone)]
@@ -54,8 +77,25 @@ pub struct Resolved<'a> {
     pub thermal_throttle: Vec<String>,
     /// What `ALL` and `privileged` mean, bit n for capability n: what the caller itself can have.
     pub available_capabilities: u64,
-    /// Whether memory is limited by cgroup v2, which has `memory.oom.group`.
+    /// What cgroups the host has.
+    pub cgroups: Cgroups,
+    /// The seccomp profile of type Localhost, if the container has one.
+    pub localhost_seccomp: Option<&'a Profile>,
+    /// `uname -r`, which rules of a seccomp profile may depend on.
+    pub kernel: &'a str,
+    /// The host's security modules.
+    pub lsms: Lsms,
+}
+
+/// What the numbers of a cgroup depend on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cgroups {
+    /// Whether cpu time is divided by cgroup v2.
+    pub cpu_is_unified: bool,
+    /// Whether memory is limited by cgroup v2, which has `memory.oom.group` and a limit of swap alone.
     pub memory_is_unified: bool,
+    /// The sizes of huge pages that a cgroup can limit.
+    pub page_sizes: Vec<u64>,
 }
 
 /// The spec of one container.
@@ -73,7 +113,7 @@ pub fn container(
         .resources(resources(config, &resolved)?)
         .rootfs_propagation("rslave")
         .build()?;
-    if security.privileged == Privilege::Default {
+    if security.privileged == Privilege::Default && security.proc_mount == ProcMount::Default {
         let mut masked: Vec<String> = MASKED_PATHS.iter().map(ToString::to_string).collect();
         masked.extend(resolved.thermal_throttle.iter().cloned());
         linux.set_masked_paths(Some(masked));
@@ -81,11 +121,19 @@ pub fn container(
     } else {
         linux.set_masked_paths(Some(Vec::new())).set_readonly_paths(Some(Vec::new()));
     }
-    linux.set_seccomp(match security.seccomp {
+    linux.set_seccomp(match &security.seccomp {
         SeccompProfile::RuntimeDefault => Some(seccomp::default_profile(&capabilities)),
         SeccompProfile::Unconfined => None,
+        SeccompProfile::Localhost(name) => {
+            let profile = resolved.localhost_seccomp.with_context(|| format!("seccomp profile {name} was not read"))?;
+            Some(profile.rules(&capabilities, resolved.kernel).with_context(|| format!("seccomp profile {name}"))?)
+        }
     });
     let mut process = process(sandbox, config, image, &resolved)?;
+    process.set_apparmor_profile(apparmor(security, resolved.lsms)?);
+    if resolved.lsms.selinux {
+        process.set_selinux_label(security.selinux.as_ref().map(selinux_label));
+    }
     process.set_capabilities(Some(capabilities::sets(&capabilities)));
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
@@ -97,6 +145,33 @@ pub fn container(
     // The host name belongs to the pod's UTS namespace, which exists already.
     spec.set_hostname(None);
     Ok(spec)
+}
+
+/// The profile that a container changes to at its execve(2).
+///
+/// # Errors
+/// Of kind `Invalid`, in the kubelet's words: the manifest asks for AppArmor, and the host has none. A container is never
+/// less confined than its manifest says.
+pub fn apparmor(security: &SecurityContext, lsms: Lsms) -> Result<Option<String>> {
+    match &security.apparmor {
+        Some(AppArmorProfile::RuntimeDefault | AppArmorProfile::Localhost(_)) if !lsms.apparmor => {
+            let message = "cannot enforce AppArmor: AppArmor is not enabled on the host; remove appArmorProfile, or set its type to Unconfined";
+            Err(failure(Kind::Invalid, message))
+        }
+        Some(AppArmorProfile::Localhost(name)) => Ok(Some(name.clone())),
+        Some(AppArmorProfile::Unconfined) => Ok(None),
+        Some(AppArmorProfile::RuntimeDefault) | None => {
+            let is_default = lsms.apparmor && security.privileged == Privilege::Default;
+            Ok(is_default.then(|| APPARMOR_DEFAULT.to_owned()))
+        }
+    }
+}
+
+/// A process label: what the manifest leaves out is as container-selinux has it for containers.
+fn selinux_label(options: &SeLinuxOptions) -> String {
+    let or = |given: &str, default: &str| if given.is_empty() { default.to_owned() } else { given.to_owned() };
+    let (user, role) = (or(&options.user, "system_u"), or(&options.role, "system_r"));
+    format!("{user}:{role}:{}:{}", or(&options.type_, "container_t"), or(&options.level, "s0"))
 }
 
 /// `[1]` of CVE-2025-31133's class: what /proc and /sys must not show (Kubernetes' default procMount, pod-api.md §23).
@@ -254,13 +329,19 @@ fn mounts(sandbox: &PodSandboxConfig, config: &ContainerConfig, binds: &[Bind]) 
             MountPropagation::HostToContainer => "rslave",
             MountPropagation::Bidirectional => "rshared",
         };
-        let access = if bind.access == Access::ReadOnly { "ro" } else { "rw" };
+        let access = match (bind.access, bind.submounts) {
+            (Access::ReadOnly, Submounts::ReadOnly) => "rro",
+            (Access::ReadOnly, Submounts::Unchanged) => "ro",
+            (Access::ReadWrite, _) => "rw",
+        };
+        let mut words = options(&["rbind", propagation, access]);
+        words.extend(bind.options.iter().map(|option| option.word().to_owned()));
         list.push(
             MountBuilder::default()
                 .destination(&bind.destination)
                 .typ("bind")
                 .source(&bind.source)
-                .options(options(&["rbind", propagation, access]))
+                .options(words)
                 .build()?,
         );
     }
@@ -299,28 +380,83 @@ fn device_rules(privileged: Privilege) -> Result<Vec<LinuxDeviceCgroup>> {
 }
 
 /// Of a container's resources, what can change while it runs: cpu and memory.
-pub fn adjustable(given: &LinuxContainerResources) -> Result<LinuxResources> {
-    let mut cpu = LinuxCpu::default();
-    cpu.set_shares(given.cpu_shares).set_quota(given.cpu_quota).set_period(given.cpu_period);
+pub fn adjustable(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<LinuxResources> {
+    let mut cpu = cpu_quota(given);
+    cpu.set_shares(given.cpu_shares);
     let mut result = LinuxResources::default();
     result.set_cpu(Some(cpu));
     if let Some(limit) = given.memory_limit {
-        // A limit on memory and swap together that equals the one on memory: no swap, as a kubelet's NoSwap.
-        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(limit).build()?));
+        // OCI's limit is of memory and swap together: one that equals that of memory means no swap, as a kubelet's NoSwap.
+        let both = if cgroups.memory_is_unified { limit.saturating_add(given.swap) } else { limit };
+        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(both).build()?));
+    } else if cgroups.memory_is_unified {
+        result.set_unified(Some([("memory.swap.max".to_owned(), given.swap.to_string())].into()));
     }
     Ok(result)
 }
 
+fn cpu_quota(given: &LinuxContainerResources) -> LinuxCpu {
+    let mut cpu = LinuxCpu::default();
+    cpu.set_quota(given.cpu_quota).set_period(given.cpu_period);
+    cpu
+}
+
 fn resources(config: &ContainerConfig, resolved: &Resolved<'_>) -> Result<LinuxResources> {
-    let mut result = adjustable(&config.resources)?;
+    let mut result = adjustable(&config.resources, &resolved.cgroups)?;
     result.set_devices(Some(device_rules(config.security.privileged).context("device rules")?));
-    if config.resources.memory_limit.is_some() && resolved.memory_is_unified {
+    if resolved.cgroups.memory_is_unified {
         // One killed process is the whole container's end (pod-api.md §20).
-        result.set_unified(Some([("memory.oom.group".to_owned(), "1".to_owned())].into()));
+        let mut unified = result.unified().clone().unwrap_or_default();
+        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
+        result.set_unified(Some(unified));
     }
     if let Some(limit) = config.resources.pids_limit {
         result.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
     }
+    result.set_hugepage_limits(hugepage_limits(&config.resources, &resolved.cgroups)?);
+    Ok(result)
+}
+
+/// Of the sizes that are not asked for there is nothing.
+fn hugepage_limits(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<Option<Vec<LinuxHugepageLimit>>> {
+    let mut wanted = given.hugepages.clone();
+    for size in &cgroups.page_sizes {
+        wanted.entry(*size).or_insert(0);
+    }
+    let limits: Vec<_> = wanted
+        .into_iter()
+        .map(|(size, limit)| LinuxHugepageLimitBuilder::default().page_size(page_size_name(size)).limit(limit).build())
+        .collect::<Result<_, _>>()?;
+    Ok((!limits.is_empty()).then_some(limits))
+}
+
+/// A size of pages as the kernel names its files (`hugetlb.2MB.max`).
+fn page_size_name(size: u64) -> String {
+    match size {
+        _ if size >= 1 << 30 => format!("{}GB", size >> 30),
+        _ if size >= 1 << 20 => format!("{}MB", size >> 20),
+        _ => format!("{}KB", size >> 10),
+    }
+}
+
+/// The resources of a pod's own cgroup, which can all change while it runs.
+pub fn pod_resources(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<LinuxResources> {
+    let mut cpu = cpu_quota(given);
+    let mut result = LinuxResources::default();
+    match given.cpu_shares {
+        // A kubelet writes the weight of a pod itself, by the older formula: twice the request is twice the time.
+        Some(shares) if cgroups.cpu_is_unified => {
+            let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+            result.set_unified(Some([("cpu.weight".to_owned(), weight.to_string())].into()));
+        }
+        shares => drop(cpu.set_shares(shares)),
+    }
+    result.set_cpu(Some(cpu));
+    if let Some(limit) = given.memory_limit {
+        // What each container may swap is its own cgroup's matter.
+        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(-1i64).build()?));
+    }
+    result.set_hugepage_limits(hugepage_limits(given, cgroups)?);
     Ok(result)
 }
 

@@ -12,6 +12,7 @@ fn config() -> ContainerConfig {
         envs: vec![],
         mounts: vec![],
         resources: LinuxContainerResources::default(),
+        resize: ResizePolicy::default(),
         security: SecurityContext::default(),
         stdio: Stdio::Null,
         termination_message_path: "/dev/termination-log".into(),
@@ -28,6 +29,7 @@ fn sandbox() -> PodSandboxConfig {
         namespace: "default".into(),
         uid: "u".into(),
         hostname: "p".into(),
+        hosts_names: vec!["p".into()],
         log_directory: "/logs".into(),
         dns: Dns::default(),
         host_aliases: vec![],
@@ -37,8 +39,11 @@ fn sandbox() -> PodSandboxConfig {
             ipc: NamespaceMode::Pod,
         },
         cgroup: CgroupPath { parent: String::new(), pod: "podu".into() },
+        resources: LinuxContainerResources::default(),
         labels: Default::default(),
         annotations: Default::default(),
+        sysctls: vec![],
+        seccomp_root: SECCOMP_ROOT.into(),
     }
 }
 
@@ -100,7 +105,10 @@ fn s12_each_variable_once_and_the_manifest_wins() {
         pins: vec![],
         thermal_throttle: vec![],
         available_capabilities: 0,
-        memory_is_unified: true,
+        cgroups: Default::default(),
+        localhost_seccomp: None,
+        kernel: "6.1.0",
+        lsms: Default::default(),
     };
     let list = environment(&sandbox(), &config, &image, &resolved);
     assert_eq!(list, ["A=m", "PATH=/x", "EMPTY=", "HOSTNAME=mine", "TERM=xterm", "HOME=/root"]);
@@ -108,12 +116,7 @@ fn s12_each_variable_once_and_the_manifest_wins() {
 
 #[test]
 fn mounts_below_others_come_after_them_and_volumes_replace_defaults() {
-    let bind = |destination: &str| Bind {
-        source: "/s".into(),
-        destination: destination.into(),
-        access: Access::ReadOnly,
-        propagation: MountPropagation::None,
-    };
+    let bind = |destination: &str| Bind { access: Access::ReadOnly, ..Bind::file("/s".into(), destination) };
     let binds = [bind("/a/b/c"), bind("/dev/shm"), bind("/a"), bind("/dev"), bind("/a/b")];
     let list = mounts(&sandbox(), &config(), &binds).unwrap();
     let destinations: Vec<_> = list.iter().map(|m| m.destination().to_str().unwrap()).collect();
@@ -164,4 +167,48 @@ fn devices_are_denied_but_for_a_few() {
     assert!(opened.clone().all(|r| r.major().is_some()), "no wildcard may be opened");
     assert_eq!(opened.count(), DEVICES.len() + 2);
     assert!(device_rules(Privilege::Privileged).unwrap()[0].allow());
+}
+
+#[test]
+fn s16_a_mounts_options_are_words_of_the_runtime_spec() {
+    let bind = Bind {
+        access: Access::ReadOnly,
+        submounts: Submounts::ReadOnly,
+        options: vec![BindOption::NoExec, BindOption::NoSuid],
+        ..Bind::file("/s".into(), "/v")
+    };
+    let list = mounts(&sandbox(), &config(), &[bind]).unwrap();
+    let mount = list.iter().find(|m| m.destination() == Path::new("/v")).unwrap();
+    assert_eq!(mount.options().as_deref(), Some(&words(&["rbind", "rprivate", "rro", "noexec", "nosuid"])[..]));
+}
+
+#[test]
+fn s23_apparmor_is_performed_or_refused() {
+    let (on, off) = (Lsms { apparmor: true, selinux: false }, Lsms::default());
+    let of = |profile: Option<AppArmorProfile>, privileged, lsms| {
+        apparmor(&SecurityContext { apparmor: profile, privileged, ..SecurityContext::default() }, lsms)
+    };
+    let localhost = || Some(AppArmorProfile::Localhost("mine".into()));
+    let default = || Some(AppArmorProfile::RuntimeDefault);
+    let name = |text: &str| Some(text.to_owned());
+    use Privilege::{Default, Privileged};
+    assert_eq!(of(None, Default, on).unwrap(), name(APPARMOR_DEFAULT));
+    assert_eq!(of(None, Default, off).unwrap(), None);
+    assert_eq!(of(None, Privileged, on).unwrap(), None);
+    assert_eq!(of(default(), Default, on).unwrap(), name(APPARMOR_DEFAULT));
+    assert_eq!(of(localhost(), Default, on).unwrap(), name("mine"));
+    assert_eq!(of(localhost(), Privileged, on).unwrap(), name("mine"));
+    assert_eq!(of(Some(AppArmorProfile::Unconfined), Default, off).unwrap(), None);
+    for profile in [default(), localhost()] {
+        for privileged in [Default, Privileged] {
+            let error = of(profile.clone(), privileged, off).unwrap_err();
+            assert!(error.to_string().contains("AppArmor is not enabled on the host"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn s23_selinux_labels_take_the_place_of_the_policys_parts() {
+    let options = SeLinuxOptions { type_: "spc_t".into(), level: "s0:c1,c2".into(), ..SeLinuxOptions::default() };
+    assert_eq!(selinux_label(&options), "system_u:system_r:spc_t:s0:c1,c2");
 }

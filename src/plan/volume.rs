@@ -3,7 +3,7 @@
 use super::config::*;
 use super::downward::Subject;
 use super::resources;
-use crate::manifest::{AdmittedPod, ConfigMapData, SecretData};
+use crate::manifest::{AdmittedPod, ConfigMapData, SecretData, amounts};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1 as k8s;
 use std::collections::BTreeMap;
@@ -40,13 +40,37 @@ fn source(volume: &k8s::Volume, admitted: &AdmittedPod, subject: Subject<'_>) ->
         return Ok(VolumeSource::Files(files));
     }
     let empty = volume.empty_dir.clone().unwrap_or_default();
+    let mode = empty.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o777);
+    let size = empty.size_limit.as_ref().map(resources::bytes).transpose()?.filter(|b| *b > 0).map(|b| b as u64);
     Ok(match empty.medium.as_deref() {
-        Some("Memory") => {
-            let size = empty.size_limit.as_ref().map(resources::bytes).transpose()?;
-            VolumeSource::Memory { size: size.map(|bytes| bytes as u64) }
+        Some("Memory") => VolumeSource::Memory { size, mode },
+        Some(medium) if medium.starts_with("HugePages") => {
+            VolumeSource::HugePages { page_size: page_size(medium, subject.spec)?, size, mode }
         }
-        _ => VolumeSource::EmptyDir,
+        _ => VolumeSource::EmptyDir { mode },
     })
+}
+
+/// The size that `HugePages-<size>` names; of `HugePages` the only one that the pod requests.
+fn page_size(medium: &str, spec: &k8s::PodSpec) -> Result<u64> {
+    let named = medium.strip_prefix("HugePages-").map(|size| format!("{}{size}", amounts::HUGEPAGES));
+    let page_size = match named {
+        Some(resource) => amounts::page_size(&resource),
+        None => amounts::pod_requests(spec)?.hugepages.keys().next().copied(),
+    };
+    page_size.with_context(|| format!("no size of pages is known for the medium {medium}"))
+}
+
+/// A volume in memory is no larger than what the pod may have, or the host has (pod-api.md §18).
+pub(super) fn bound_memory(volumes: &mut [VolumePlan], pod: resources::OfPod<'_>) -> Result<()> {
+    let limit = amounts::pod_limits(pod.spec)?.memory.and_then(|bytes| u64::try_from(bytes).ok()).filter(|b| *b > 0);
+    let most = limit.unwrap_or(u64::MAX).min(pod.host_memory);
+    for volume in volumes {
+        if let VolumeSource::Memory { size, .. } = &mut volume.source {
+            *size = Some(size.unwrap_or(u64::MAX).min(most));
+        }
+    }
+    Ok(())
 }
 
 fn host_path_type(name: &str) -> Result<HostPathType> {

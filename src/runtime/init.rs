@@ -4,6 +4,7 @@
 //! through the kernel. Whatever fails ends it; nothing is best effort but what a step's text says.
 
 use super::handshake::{self, FailureKind, FromInit, START, StepFailure};
+use super::label;
 use super::mounts;
 use super::step::{NamespaceKind, Step};
 use crate::host::cgroup::CgroupSetup;
@@ -127,6 +128,8 @@ impl Init {
             Step::DieWithSupervisor => Ok(process::set_parent_death_signal(libc::SIGKILL)?),
             Step::JoinCgroup => self.join_cgroup(),
             Step::OomScoreAdj { value } => self.oom_score_adj(*value),
+            Step::AppArmor { profile } => label::apparmor(profile),
+            Step::SeLinux { label } => label::selinux(label),
             Step::JoinNamespace { kind } => self.join_namespace(*kind),
             Step::NewCgroupNamespace => {
                 let flag = NamespaceKind::Cgroup.flag();
@@ -141,15 +144,13 @@ impl Init {
             Step::MountCgroups { target, attributes } => {
                 mounts::cgroups(&self.handles.cgroup_setup, target, *attributes)
             }
-            Step::Bind { source, target, attributes, propagation } => {
+            Step::Bind { source, target, attributes, recursive, propagation } => {
                 let Some(tree) = self.handles.binds.get(self.binds) else {
                     return Err(StepError::new(format!("no descriptor of {}", source.display())));
                 };
                 self.binds += 1;
-                mounts::bind(
-                    tree.as_fd(),
-                    mounts::BindAt { source, target, attributes: *attributes, propagation: *propagation },
-                )
+                let (attributes, recursive, propagation) = (*attributes, *recursive, *propagation);
+                mounts::bind(tree.as_fd(), mounts::BindAt { source, target, attributes, recursive, propagation })
             }
             Step::Device { path, major, minor } => mounts::device(path, *major, *minor),
             Step::Symlink { target, path } => mounts::symlink(target, path),

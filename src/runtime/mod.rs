@@ -3,8 +3,10 @@
 //! In: a [`Spec`], descriptors of everything it mounts or joins. Out: a [`Starting`] child whose hand-off the caller watches.
 //! The caller must be single-threaded; nothing here blocks or waits, and nothing here decides when a container runs.
 
+pub mod apparmor;
 mod handshake;
 mod init;
+mod label;
 mod mounts;
 pub mod sandbox;
 pub mod seccomp;

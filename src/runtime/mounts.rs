@@ -169,7 +169,10 @@ pub(super) fn cgroups(setup: &CgroupSetup, path: &Path, attributes: u64) -> Step
 pub(super) struct BindAt<'a> {
     pub(super) source: &'a Path,
     pub(super) target: &'a Path,
+    /// Of the topmost mount.
     pub(super) attributes: u64,
+    /// Of the mounts below it too.
+    pub(super) recursive: u64,
     pub(super) propagation: Propagation,
 }
 
@@ -200,8 +203,9 @@ pub(super) fn bind(tree: BorrowedFd<'_>, at: BindAt<'_>) -> StepResult {
             word(target_kind)
         )));
     }
-    mount::set_attributes(tree, SetAttr { set: 0, propagation: Some(at.propagation), depth: Depth::Recursive })?;
-    // readOnly means the top mount only (pod-api.md §16); recursiveReadOnly is another field.
+    let all = SetAttr { set: at.recursive, propagation: Some(at.propagation), depth: Depth::Recursive };
+    mount::set_attributes(tree, all)?;
+    // readOnly means the top mount only (pod-api.md §16); recursiveReadOnly is what holds below it.
     mount::set_attributes(tree, SetAttr { set: at.attributes, propagation: None, depth: Depth::Top })?;
     Ok(mount::attach(tree, target.as_fd())?)
 }

@@ -1,15 +1,17 @@
 //! The pod's namespaces: made by one short-lived child, pinned under the run directory so that they can be joined by name
 //! (`ip netns`, nsenter(1)) and need no process to live.
 
-use super::{NamespaceKind, open_namespace};
+use super::{NamespaceKind, label, open_namespace};
 use crate::cgroups::Cgroup;
+use crate::manifest::sysctl::{self, SysctlNamespace};
 use crate::network;
 use crate::paths::PodDirs;
-use crate::plan::config::{NamespaceMode, NetworkMode, PodSandboxConfig};
+use crate::plan::config::{KeyValue, NamespaceMode, NetworkMode, PodSandboxConfig};
 use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
 use crate::sys::process::{self, CapabilityMasks, Child};
-use crate::sys::{Called, SysResult, net, socket};
-use anyhow::{Context, Result, bail};
+use crate::sys::{Called, SysError, SysResult, net, socket};
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use oci_spec::runtime::LinuxResources;
@@ -49,6 +51,8 @@ fn pinned(config: &PodSandboxConfig) -> Vec<NamespaceKind> {
 pub fn create(config: &PodSandboxConfig, dirs: &PodDirs, reaper: &Cgroup) -> Result<Sandbox> {
     let kinds = pinned(config);
     if kinds.is_empty() {
+        // Nothing may ever be written for a pod that has no namespace of its own.
+        ensure!(config.sysctls.is_empty(), "sysctls of a pod with the host's namespaces");
         return Ok(Sandbox { namespaces: Vec::new(), reaper: None, addresses: network::addresses()? });
     }
     let joined = match &config.namespaces.network {
@@ -124,6 +128,7 @@ fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &Owned
             nix::unistd::sethostname(&config.hostname).called("sethostname", &config.hostname)?;
             net::loopback_up()?;
         }
+        set_sysctls(config)?;
         let addresses = network::addresses()?;
         if config.namespaces.pid == NamespaceMode::Pod {
             confine()?;
@@ -140,6 +145,28 @@ fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &Owned
     // The parent ends us when everything is pinned; its own end does too.
     let _ = socket::receive(socket.as_fd());
     process::exit_now(0)
+}
+
+/// Writes the pod's kernel parameters, in its namespaces, which the caller is in: each by one write(2) to a file of a procfs
+/// that is attached nowhere (CVE-2022-0811, CVE-2025-52881).
+fn set_sysctls(config: &PodSandboxConfig) -> SysResult<()> {
+    if config.sysctls.is_empty() {
+        return Ok(());
+    }
+    let procfs = label::procfs()?;
+    for KeyValue { key, value } in &config.sysctls {
+        let is_own = match sysctl::namespace(key) {
+            Some(SysctlNamespace::Network) => config.namespaces.network != NetworkMode::Host,
+            Some(SysctlNamespace::Ipc) => config.namespaces.ipc == NamespaceMode::Pod,
+            None => false,
+        };
+        if !is_own {
+            // Validation and plan refuse it; this is the last place before the host itself would change.
+            return Err(SysError::new("write", format_args!("sysctl {key} of the host"), Errno::EPERM));
+        }
+        label::write(&procfs, &format!("sys/{}", sysctl::path(key)), value)?;
+    }
+    Ok(())
 }
 
 /// Takes everything from pid 1 of a pod that the pod's containers could reach through it: with CAP_SYS_PTRACE, which a

@@ -8,7 +8,8 @@ use crate::sys::mount::{Propagation, attr};
 use crate::sys::process::CapabilityMasks;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{
-    Capabilities, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, Mount, PosixRlimitType, Process, Spec,
+    Capabilities, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, Mount,
+    PosixRlimitType, Process, Spec,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -69,6 +70,19 @@ pub enum Step {
         /// -1000 to 1000.
         value: i32,
     },
+    /// Writes the profile that execve(2) changes to: `/proc/thread-self/attr/apparmor/exec`, of a procfs of our own.
+    ///
+    /// It is kept across clone3(2), and nothing is executed before the container's own program; so it is written while
+    /// everything is still the host's.
+    AppArmor {
+        /// The profile, which must be loaded.
+        profile: String,
+    },
+    /// Writes the label that execve(2) changes to: `/proc/thread-self/attr/exec`, of a procfs of our own.
+    SeLinux {
+        /// `user:role:type:level`
+        label: String,
+    },
     /// setns(2) to the pod's (or, in `exec`, the container's) namespace.
     JoinNamespace {
         /// Which.
@@ -112,8 +126,10 @@ pub enum Step {
         source: PathBuf,
         /// Where; made if missing.
         target: PathBuf,
-        /// `attr::*`, of the whole tree when it is read-only by its own mounts.
+        /// `attr::*`, of the topmost mount.
         attributes: u64,
+        /// `attr::*`, of the mounts below it too.
+        recursive: u64,
         /// Propagation of later mounts.
         propagation: Propagation,
     },
@@ -233,9 +249,8 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
     let linux = spec.linux().as_ref().context("the spec has no linux section")?;
     let process = spec.process().as_ref().context("the spec has no process")?;
     let root = spec.root().as_ref().context("the spec has no root")?;
-    let privileged = linux.masked_paths().as_ref().is_none_or(Vec::is_empty);
-    let mut steps = vec![Step::DieWithSupervisor, Step::JoinCgroup];
-    steps.extend(process.oom_score_adj().map(|value| Step::OomScoreAdj { value }));
+    let privileged = all_devices(linux);
+    let mut steps = first_steps(process);
     for namespace in linux.namespaces().iter().flatten().filter(|n| n.path().is_some()) {
         match namespace.typ() {
             LinuxNamespaceType::Network => steps.push(Step::JoinNamespace { kind: NamespaceKind::Network }),
@@ -281,12 +296,21 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
     Ok(steps)
 }
 
+/// Whether the container may use every device of the host; then it sees them all.
+fn all_devices(linux: &Linux) -> bool {
+    let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_ref());
+    let is_any = |rule: &LinuxDeviceCgroup| {
+        let kind = rule.typ().is_none_or(|kind| kind == LinuxDeviceType::A);
+        rule.allow() && kind && rule.major().is_none() && rule.access().as_deref() == Some("rwm")
+    };
+    rules.is_some_and(|rules| rules.iter().any(is_any))
+}
+
 /// The steps of a process that joins a running container (`exec`): the same confinement, no new file systems.
 pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
     let linux = spec.linux().as_ref().context("the spec has no linux section")?;
     let process = spec.process().as_ref().context("the spec has no process")?;
-    let mut steps = vec![Step::DieWithSupervisor, Step::JoinCgroup];
-    steps.extend(process.oom_score_adj().map(|value| Step::OomScoreAdj { value }));
+    let mut steps = first_steps(process);
     // The mount namespace last: until then /proc is the supervisor's.
     for kind in
         [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts, NamespaceKind::Cgroup, NamespaceKind::Mount]
@@ -303,6 +327,15 @@ pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
     steps.push(Step::WaitForStart);
     steps.extend(privilege_steps(process, linux.seccomp().as_ref())?);
     Ok(steps)
+}
+
+/// What every process of a container begins with, while it is one of the host's.
+fn first_steps(process: &Process) -> Vec<Step> {
+    let mut steps = vec![Step::DieWithSupervisor, Step::JoinCgroup];
+    steps.extend(process.oom_score_adj().map(|value| Step::OomScoreAdj { value }));
+    steps.extend(process.apparmor_profile().clone().map(|profile| Step::AppArmor { profile }));
+    steps.extend(process.selinux_label().clone().map(|label| Step::SeLinux { label }));
+    steps
 }
 
 fn rlimits(process: &Process) -> impl Iterator<Item = Step> + '_ {
@@ -359,12 +392,13 @@ fn mask(set: &Option<Capabilities>) -> Result<u64> {
 fn mount_step(mount: &Mount) -> Result<Step> {
     let target = mount.destination().clone();
     let given: Vec<&str> = mount.options().iter().flatten().map(String::as_str).collect();
-    let mut attributes = attr::RELATIME;
+    let (mut attributes, mut recursive) = (attr::RELATIME, 0);
     let mut options = Vec::new();
     let mut propagation = Propagation::Private;
     for option in given {
         match option {
             "ro" => attributes |= attr::RDONLY,
+            "rro" => recursive |= attr::RDONLY,
             "nosuid" => attributes |= attr::NOSUID,
             "nodev" => attributes |= attr::NODEV,
             "noexec" => attributes |= attr::NOEXEC,
@@ -379,7 +413,7 @@ fn mount_step(mount: &Mount) -> Result<Step> {
     Ok(match mount.typ().as_deref() {
         Some("bind") => {
             let source = mount.source().clone().context("a bind mount has no source")?;
-            Step::Bind { source, target, attributes, propagation }
+            Step::Bind { source, target, attributes, recursive, propagation }
         }
         Some("cgroup") => Step::MountCgroups { target, attributes },
         Some(kind) => Step::MountFileSystem { kind: kind.to_owned(), target, attributes, options },

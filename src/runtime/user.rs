@@ -5,7 +5,7 @@
 //! for their range. A `USER` of digits is a number, never looked up as a name (CVE-2024-40635, CVE-2016-3697).
 
 use crate::error::{Kind, failure};
-use crate::plan::config::{RootUser, SecurityContext};
+use crate::plan::config::{GroupsPolicy, RootUser, SecurityContext};
 use crate::plan::spec::User;
 use crate::sys::Called;
 use crate::sys::fs::{open_in_root, proc_fd_path};
@@ -40,7 +40,7 @@ pub fn resolve(rootfs: BorrowedFd<'_>, image_user: &str, security: &SecurityCont
         _ => account.gid,
     };
     let mut groups = security.supplemental_groups.clone();
-    if let Some(name) = &account.name {
+    if let Some(name) = account.name.as_ref().filter(|_| security.groups_policy == GroupsPolicy::Merge) {
         groups.extend(groups_of(&group, name));
     }
     groups.retain(|g| *g != gid);
@@ -237,6 +237,16 @@ mod tests {
             SecurityContext { run_as_user: Some(33), supplemental_groups: vec![7, 34], ..SecurityContext::default() };
         let user = resolve(root.as_fd(), "root:root", &security).unwrap();
         assert_eq!((user.uid, user.gid, user.groups), (33, 34, vec![7, 50]));
+    }
+
+    #[test]
+    fn d15_strict_groups_are_the_manifests_only() {
+        let (_dir, root) = rootfs();
+        let mut security = SecurityContext { supplemental_groups: vec![9, 7], ..SecurityContext::default() };
+        assert_eq!(resolve(root.as_fd(), "web", &security).unwrap().groups, [7, 9, 50]);
+        security.groups_policy = GroupsPolicy::Strict;
+        let user = resolve(root.as_fd(), "web", &security).unwrap();
+        assert_eq!((user.gid, user.groups), (34, vec![7, 9]));
     }
 
     #[test]

@@ -11,8 +11,10 @@ use crate::logs;
 use crate::network;
 use crate::plan::config::{
     Access, ContainerConfig, EnvValue, EnvVar, ImageSpec, KeyValue, MountPropagation, NamespaceMode, PullPolicy, Stdio,
+    VolumePlan,
 };
 use crate::plan::env;
+use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
 use crate::snapshot;
@@ -199,6 +201,9 @@ impl Supervisor {
             .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
         network::write_files(&plan.sandbox, &self.pod.dirs, &self.addresses)?;
         let variables = self.variables(config).map_err(|error| CreateError { failure: StartFailure::Config, error })?;
+        let mounts = mounts::expanded(&config.mounts, &variables)
+            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
+        let config = &ContainerConfig { mounts, ..config.clone() };
         let binds = self.binds(config, restart_count)?;
         let cgroup = remove::cgroup(&self.facts.cgroups, &plan.sandbox.cgroup, &config.name)?;
         // With one pid namespace for the pod, or the host's, the target is in it anyway.
@@ -206,6 +211,8 @@ impl Supervisor {
             NamespaceMode::Container => self.target(config)?,
             NamespaceMode::Pod | NamespaceMode::Node => None,
         };
+        let profile = runtime::seccomp::of_host(&plan.sandbox, &config.security)
+            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
         let mut pins = self.pins();
         pins.extend(target.iter().map(|(path, _)| (LinuxNamespaceType::Pid, path.clone())));
         let resolved = Resolved {
@@ -217,17 +224,17 @@ impl Supervisor {
             pins,
             thermal_throttle: self.facts.thermal_throttle.clone(),
             available_capabilities: self.facts.capabilities,
-            memory_is_unified: self
-                .facts
-                .cgroups
-                .with_controller("memory")
-                .is_some_and(|h| h.version == crate::host::cgroup::Version::V2),
+            cgroups: self.cgroups.clone(),
+            localhost_seccomp: profile.as_ref(),
+            kernel: &self.facts.kernel,
+            lsms: self.facts.lsms,
         };
         let spec = spec::container(&plan.sandbox, config, &image.config, resolved)
             .map_err(|error| CreateError { failure: start_failure(&error), error })?;
         runtime::write_bundle(&spec, &state)?;
         let steps = runtime::container_steps(&spec)?;
         let trees = self.open_binds(&spec, config, &binds)?;
+        self.finish_pod_resize();
         create_cgroup(&cgroup, &spec)?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         let log = self.open_log(config, restart_count)?;
@@ -275,9 +282,8 @@ impl Supervisor {
         let pod_ips = texts(if self.addresses.is_empty() { &loopback } else { &self.addresses });
         let mut files = BTreeMap::new();
         for (volume, path) in env::files(&config.envs) {
-            let volumes = &self.pod.record.plan.volumes;
-            let plan = volumes.iter().find(|v| v.name == volume).context("the pod has no such volume")?;
-            let root = volumes::open(plan, &self.pod.dirs)?;
+            let plan = self.volume(&volume)?;
+            let root = volumes::open(plan, self.pod.volumes())?;
             let text = volumes::read_text(root.as_fd(), &path, MAX_ENV_FILE)
                 .with_context(|| format!("volume {volume}: reading variables"))?;
             files.extend(text.map(|text| ((volume, path), text)));
@@ -347,41 +353,37 @@ impl Supervisor {
     /// Everything that is mounted into a container beside its file systems, in order; a volume at the path of one of
     /// podshim's own files takes its place.
     fn binds(&self, config: &ContainerConfig, restart_count: u32) -> Result<Vec<Bind>> {
-        let own = |source: PathBuf, destination: &str| Bind {
-            source,
-            destination: destination.to_owned(),
-            access: Access::ReadWrite,
-            propagation: MountPropagation::None,
-        };
         let pod = &self.pod.dirs;
         let host_ipc = self.pod.record.plan.sandbox.namespaces.ipc == NamespaceMode::Node;
         let shm = if host_ipc { PathBuf::from("/dev/shm") } else { pod.shm() };
         let message = pod.termination_message(&config.name, restart_count);
         make_termination_file(&message)?;
         let mut binds: Vec<Bind> =
-            ["hosts", "resolv.conf", "hostname"].map(|file| own(pod.etc(file), &format!("/etc/{file}"))).into();
-        binds.push(own(shm, "/dev/shm"));
-        binds.push(own(message, &config.termination_message_path));
+            ["hosts", "resolv.conf", "hostname"].map(|file| Bind::file(pod.etc(file), &format!("/etc/{file}"))).into();
+        binds.push(Bind::file(shm, "/dev/shm"));
+        binds.push(Bind::file(message, &config.termination_message_path));
         binds.retain(|bind| config.mounts.iter().all(|m| m.container_path != bind.destination));
         for mount in &config.mounts {
             let volume = self.volume(&mount.volume)?;
+            let access = match volumes::access(volume) {
+                Access::ReadOnly => Access::ReadOnly,
+                Access::ReadWrite => mount.access,
+            };
             binds.push(Bind {
-                source: volume.join(&mount.sub_path),
+                source: self.pod.volumes().of(volume).join(&mount.sub_path),
                 destination: mount.container_path.clone(),
-                access: mount.access,
+                access,
+                submounts: mount.submounts,
                 propagation: mount.propagation,
+                options: mount.options.clone(),
             });
         }
         Ok(binds)
     }
 
-    fn volume(&self, name: &str) -> Result<PathBuf> {
+    fn volume(&self, name: &str) -> Result<&VolumePlan> {
         let volumes = &self.pod.record.plan.volumes;
-        let plan = volumes.iter().find(|v| v.name == name).with_context(|| format!("the pod has no volume {name}"))?;
-        Ok(match &plan.source {
-            crate::plan::config::VolumeSource::HostPath { path, .. } => path.clone(),
-            _ => self.pod.dirs.volume(name),
-        })
+        volumes.iter().find(|v| v.name == name).with_context(|| format!("the pod has no volume {name}"))
     }
 
     /// A detached mount for each bind of the spec, in the spec's order.
@@ -407,9 +409,7 @@ impl Supervisor {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             return Ok(open(&bind.source, flags, Mode::empty()).called("open", bind.source.display())?);
         };
-        let volumes = &self.pod.record.plan.volumes;
-        let plan = volumes.iter().find(|v| v.name == mount.volume).context("the pod has no such volume")?;
-        let root = volumes::open(plan, &self.pod.dirs)?;
+        let root = volumes::open(self.volume(&mount.volume)?, self.pod.volumes())?;
         if mount.sub_path.is_empty() {
             return Ok(root);
         }

@@ -15,6 +15,7 @@
 //! | `exec` | processes that are started in a running container, for clients and tasks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
 //! | `update` | what changes about a pod that runs: containers that join, `podshim apply` |
+//! | `storage` | limits of disk space: what the pod has written is measured, and a pod that exceeds one evicted |
 //! | `events` | the pod's event list on disk |
 //! | `poll` | epoll |
 //! | [`remove`] | everything that a pod has on the host, taken away |
@@ -28,6 +29,7 @@ mod poll;
 mod process;
 pub mod remove;
 mod slot;
+mod storage;
 mod tasks;
 mod update;
 

@@ -6,9 +6,11 @@ use super::exec::Exec;
 use super::poll::{Poll, Source};
 use super::remove;
 use super::slot::Slot;
+use super::storage::Storage;
 use super::tasks::Running;
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
+use crate::host::cgroup::Version;
 use crate::host::{self, HostFacts};
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{
@@ -16,6 +18,7 @@ use crate::lifecycle::{
 };
 use crate::network;
 use crate::plan::config::{ContainerConfig, ContainerKind, Handler, Probe};
+use crate::plan::spec;
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
@@ -39,6 +42,8 @@ use std::time::Duration;
 pub(super) struct Supervisor {
     pub(super) pod: Pod,
     pub(super) facts: HostFacts,
+    /// What the numbers of this host's cgroups depend on.
+    pub(super) cgroups: spec::Cgroups,
     pub(super) launcher: Launcher,
     pub(super) poll: Poll,
     pub(super) sandbox: Sandbox,
@@ -49,6 +54,8 @@ pub(super) struct Supervisor {
     pub(super) execs: BTreeMap<u64, Exec>,
     /// Probes and hooks that are under way: of a container at most one of a kind.
     pub(super) tasks: BTreeMap<(usize, Task), Running>,
+    /// If there are limits of disk space.
+    pub(super) storage: Option<Storage>,
     pub(super) next_id: u64,
     /// Events to be given to the machine, in order.
     pub(super) queue: VecDeque<Event>,
@@ -60,6 +67,8 @@ pub(super) struct Supervisor {
     failure: Option<FirstFailure>,
     deletion_grace_seconds: Option<i64>,
     over: bool,
+    /// Whether the pod's own limits wait for containers that are to be started again.
+    pub(super) pod_resize_waits: bool,
     /// Writable layers of ended instances, to be removed.
     pub(super) discarded: Vec<PathBuf>,
     /// Kept for the moment when there are no descriptors left.
@@ -97,8 +106,7 @@ impl Supervisor {
         made
     }
 
-    fn set_up(pod: Pod, facts: HostFacts) -> Result<Supervisor> {
-        let plan = &pod.record.plan;
+    fn set_up(mut pod: Pod, facts: HostFacts) -> Result<Supervisor> {
         let mut blocked = SigSet::empty();
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             blocked.add(signal);
@@ -108,10 +116,17 @@ impl Supervisor {
             SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).called("signalfd", "")?;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
-        for volume in &plan.volumes {
-            volumes::materialize(volume, &pod.dirs)?;
+        for volume in &pod.record.plan.volumes {
+            volumes::materialize(volume, pod.volumes())?;
         }
+        // The record on the disk still has them.
+        pod.record.plan.forget_contents();
+        let plan = &pod.record.plan;
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+        let cgroups = spec_cgroups(&facts);
+        // Before anything runs in it.
+        remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?
+            .create(&spec::pod_resources(&plan.sandbox.resources, &cgroups)?)?;
         // No container can have this name (DNS-1123).
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "_pause")?;
         let made = sandbox::create(&plan.sandbox, &pod.dirs, &reaper)?;
@@ -122,20 +137,27 @@ impl Supervisor {
         poll.watch(&listener, Source::Listener)?;
         poll.watch(&signals, Source::Signals)?;
         poll.watch(&timer, Source::Timer)?;
+        let storage = Storage::of(&pod)?;
+        if let Some(storage) = &storage {
+            poll.watch(storage.timer(), Source::Storage)?;
+        }
         let launcher = Launcher::new(facts.cgroups.clone())?;
         Ok(Supervisor {
             discarded: Vec::new(),
+            pod_resize_waits: false,
             spare: Some(launcher.null()?),
             launcher,
             state: PodState::new(machine_spec(&pod), now()),
             slots: plan.containers.iter().map(|_| Slot::default()).collect(),
             sandbox: made,
             facts,
+            cgroups,
             poll,
             addresses,
             clients: BTreeMap::new(),
             execs: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            storage,
             next_id: 0,
             queue: VecDeque::new(),
             listener,
@@ -181,6 +203,7 @@ impl Supervisor {
                 Ok(())
             }
             Source::Signals | Source::Timer | Source::Listener | Source::Reaper => Ok(()),
+            Source::Storage | Source::StorageAnswer => Ok(()),
         }
     }
 
@@ -247,6 +270,8 @@ impl Supervisor {
             Source::ExecExit(id) => self.exec_exited(id),
             Source::Task(container, task) => self.task_ready(container, task),
             Source::Reaper => self.reaper_ended(),
+            Source::Storage => self.storage_due(),
+            Source::StorageAnswer => self.storage_answer(),
         }
     }
 
@@ -415,6 +440,17 @@ impl Supervisor {
                 format!("pod {} has no container {container:?}: it has {}", self.pod.full_name(), names.join(", ")),
             )
         })
+    }
+}
+
+fn spec_cgroups(facts: &HostFacts) -> spec::Cgroups {
+    let cgroups = &facts.cgroups;
+    let is_unified = |controller| cgroups.with_controller(controller).is_some_and(|h| h.version == Version::V2);
+    let limits_pages = cgroups.with_controller("hugetlb").is_some();
+    spec::Cgroups {
+        cpu_is_unified: is_unified("cpu"),
+        memory_is_unified: is_unified("memory"),
+        page_sizes: facts.huge_pages.iter().filter(|_| limits_pages).map(|pages| pages.page_size).collect(),
     }
 }
 

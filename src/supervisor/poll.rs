@@ -41,6 +41,10 @@ pub(super) enum Source {
     Task(usize, Task),
     /// The pidfd of the pod's pid 1.
     Reaper,
+    /// The timer of what measures disk space.
+    Storage,
+    /// The answer of what measures it.
+    StorageAnswer,
 }
 
 /// A registration; numbers are never used twice, so an event that was already fetched for a source that is gone is known.

@@ -1,13 +1,15 @@
 //! What changes about a pod that runs: ephemeral containers that join it, and what `podshim apply` changes in place.
 
 use super::pod::{Supervisor, container_spec};
+use super::remove;
 use super::slot::Slot;
 use crate::control::{Joining, Updating};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
-use crate::plan::config::{ContainerConfig, ContainerKind, LinuxContainerResources};
+use crate::plan::config::{ContainerConfig, ContainerKind, LinuxContainerResources, Resize, VolumePlan, VolumeSource};
 use crate::plan::spec;
-use crate::store;
+use crate::store::{self, Record};
+use crate::volumes;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 
@@ -34,14 +36,21 @@ impl Supervisor {
             self.index_of(target)?;
         }
         let event = Event::Join(Box::new(container_spec(&config)));
-        let mut record = self.pod.record.clone();
+        let mut record = self.record()?;
         record.plan.containers.push(config);
         record.images.push(image);
         store::write_json(&self.pod.dirs.record(), &record)?;
+        record.plan.forget_contents();
         self.pod.record = record;
         self.slots.push(Slot::default());
         self.queue.push_back(event);
         Ok(self.slots.len() - 1)
+    }
+
+    /// The record as it is on the disk, with the contents of files that are not kept in memory.
+    fn record(&self) -> Result<Record> {
+        let path = self.pod.dirs.record();
+        store::load(&self.pod.dirs)?.with_context(|| format!("{} is missing", path.display()))
     }
 
     /// Takes over what can change in a pod that runs. Either all of it is so afterwards, or nothing.
@@ -60,7 +69,8 @@ impl Supervisor {
                 .eq(plan.containers.iter().map(|c| (&c.name, c.kind)));
         ensure!(is_same, "the new plan is not of pod {} and its containers", self.pod.full_name());
 
-        let mut record = self.pod.record.clone();
+        let old_record = self.record()?;
+        let mut record = old_record.clone();
         record.generation += 1;
         record.plan.sandbox.labels = plan.sandbox.labels;
         record.plan.sandbox.annotations = plan.sandbox.annotations;
@@ -83,24 +93,93 @@ impl Supervisor {
             // Of a container that runs the variables stay as they are; the next start has the new ones.
             config.envs = wanted.envs;
             if config.resources != wanted.resources {
-                events.push(Event::Resized { container: index });
-                resized.push((index, wanted.resources.clone()));
+                let resize = needs(config, &wanted.resources);
+                events.push(Event::Resized { container: index, resize });
+                if resize == Resize::NotRequired {
+                    resized.push((index, wanted.resources.clone()));
+                }
                 config.resources = wanted.resources;
             }
         }
-        self.resize_all(&resized)?;
-        let written = store::write_json(&self.pod.dirs.record(), &record)
+        let rewritten = rewritten(&mut record, plan.volumes);
+        record.plan.requests = plan.requests;
+        record.plan.sandbox.resources = plan.sandbox.resources;
+        let restarts = events.iter().any(|e| matches!(e, Event::Resized { resize: Resize::RestartContainer, .. }));
+        let last = if restarts { LastStep::AfterRestarts } else { LastStep::Now };
+        self.resize_pod(&record.plan.sandbox.resources, &resized, last)?;
+        let written = self
+            .write_volumes(&rewritten)
+            .and_then(|()| store::write_json(&self.pod.dirs.record(), &record))
             .and_then(|()| store::write_atomically(&self.pod.dirs.manifest(), manifest.as_bytes()));
         if let Err(error) = written {
             // The kernel took these values before; the error to be told is the first one.
-            let _ = store::write_json(&self.pod.dirs.record(), &self.pod.record);
+            let _ = store::write_json(&self.pod.dirs.record(), &old_record);
+            let before = old_record.plan.volumes.into_iter().filter(|old| rewritten.iter().any(|v| v.name == old.name));
+            let _ = self.write_volumes(&before.collect::<Vec<_>>());
             let old = |(index, _): &(usize, _)| (*index, self.pod.record.plan.containers[*index].resources.clone());
-            let _ = self.resize_all(&resized.iter().map(old).collect::<Vec<_>>());
+            let of_pod = self.pod.record.plan.sandbox.resources.clone();
+            let _ = self.resize_pod(&of_pod, &resized.iter().map(old).collect::<Vec<_>>(), LastStep::Now);
             return Err(error);
         }
+        record.plan.forget_contents();
         self.pod.record = record;
+        self.pod_resize_waits |= restarts;
         self.queue.extend(events);
         Ok(())
+    }
+
+    /// Makes the files of volumes anew.
+    fn write_volumes(&self, rewritten: &[VolumePlan]) -> Result<()> {
+        rewritten.iter().try_for_each(|volume| volumes::materialize(volume, self.pod.volumes()))
+    }
+
+    /// Sets the limits of the pod's own cgroup, and of running containers in it. At no moment a container may have more than its
+    /// pod (cgroup v1 refuses that of cpu time): the pod first gets the larger of old and new, and at last the new; that waits
+    /// for the containers that have to be started again for it.
+    fn resize_pod(
+        &self,
+        wanted: &LinuxContainerResources,
+        containers: &[(usize, LinuxContainerResources)],
+        last: LastStep,
+    ) -> Result<()> {
+        let before = &self.pod.record.plan.sandbox.resources;
+        if wanted == before {
+            return self.resize_all(containers);
+        }
+        let widest = widest(before, wanted);
+        self.set_pod_resources(&widest, before)?;
+        let changed = self.resize_all(containers).and_then(|()| match last {
+            LastStep::AfterRestarts => Ok(()),
+            LastStep::Now => self.set_pod_resources(wanted, &widest),
+        });
+        if changed.is_err() {
+            // The kernel took these values before; the error to be told is the first one.
+            let of = |(index, _): &(usize, _)| (*index, self.pod.record.plan.containers[*index].resources.clone());
+            let _ = self.resize_all(&containers.iter().map(of).collect::<Vec<_>>());
+            let _ = self.set_pod_resources(before, &widest);
+        }
+        changed
+    }
+
+    fn set_pod_resources(&self, wanted: &LinuxContainerResources, before: &LinuxContainerResources) -> Result<()> {
+        let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, "")?;
+        let of = |resources| spec::pod_resources(resources, &self.cgroups);
+        group.update(&of(wanted)?, &of(before)?).context("the pod as a whole")
+    }
+
+    /// Limits of the pod that had to wait for the end of what ran with larger ones.
+    pub(super) fn finish_pod_resize(&mut self) {
+        let is_resizing = || self.state.status().conditions.iter().any(|c| c.type_ == "PodResizeInProgress");
+        if !self.pod_resize_waits || is_resizing() {
+            return;
+        }
+        self.pod_resize_waits = false;
+        let wanted = &self.pod.record.plan.sandbox.resources;
+        if let Err(error) = self.set_pod_resources(wanted, wanted) {
+            // The containers have their own; it is tried again when the next one starts.
+            self.pod_resize_waits = true;
+            self.warn("ResizeDeferred", format!("{error:#}"));
+        }
     }
 
     /// Sets the limits of running containers; one that is not running gets them when it starts. If one cannot be set, those
@@ -121,8 +200,78 @@ impl Supervisor {
     fn resize(&self, index: usize, wanted: &LinuxContainerResources) -> Result<()> {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
         let config = &self.pod.record.plan.containers[index];
-        let before = spec::adjustable(&config.resources)?;
-        let changed = instance.cgroup.update(&spec::adjustable(wanted)?, &before);
+        let before = spec::adjustable(&config.resources, &self.cgroups)?;
+        let changed = instance.cgroup.update(&spec::adjustable(wanted, &self.cgroups)?, &before);
         changed.with_context(|| format!("container {}", config.name))
+    }
+}
+
+/// The volumes whose files are to be others, which become part of the record.
+fn rewritten(record: &mut Record, wanted: Vec<VolumePlan>) -> Vec<VolumePlan> {
+    let mut rewritten = Vec::new();
+    for wanted in wanted {
+        let of_that_name = record.plan.volumes.iter_mut().find(|v| v.name == wanted.name);
+        if let Some(volume) = of_that_name.filter(|v| **v != wanted)
+            && matches!((&volume.source, &wanted.source), (VolumeSource::Files(_), VolumeSource::Files(_)))
+        {
+            *volume = wanted.clone();
+            rewritten.push(wanted);
+        }
+    }
+    rewritten
+}
+
+/// When the pod's own cgroup gets its new limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastStep {
+    /// When its containers have theirs.
+    Now,
+    /// When those have ended that are started again.
+    AfterRestarts,
+}
+
+/// What it takes to give a container other resources: it is started again if the policy of one that changes says so.
+fn needs(config: &ContainerConfig, wanted: &LinuxContainerResources) -> Resize {
+    let before = &config.resources;
+    let cpu = |r: &LinuxContainerResources| (r.cpu_shares, r.cpu_quota, r.cpu_period);
+    let memory = |r: &LinuxContainerResources| (r.memory_limit, r.memory_request);
+    let restarts = (cpu(before) != cpu(wanted) && config.resize.cpu == Resize::RestartContainer)
+        || (memory(before) != memory(wanted) && config.resize.memory == Resize::RestartContainer);
+    if restarts { Resize::RestartContainer } else { Resize::NotRequired }
+}
+
+/// Of each limit the larger one. Without a limit on one side there is nothing to be said: a limit cannot be taken away.
+fn widest(before: &LinuxContainerResources, after: &LinuxContainerResources) -> LinuxContainerResources {
+    let larger = |a: Option<i64>, b: Option<i64>| Some(a?.max(b?));
+    let cpu_quota = larger(before.cpu_quota, after.cpu_quota);
+    LinuxContainerResources {
+        cpu_quota,
+        cpu_period: after.cpu_period.filter(|_| cpu_quota.is_some()),
+        memory_limit: larger(before.memory_limit, after.memory_limit),
+        ..after.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_is_never_smaller_than_what_is_in_it() {
+        let of = |cpu_quota, memory_limit| LinuxContainerResources {
+            cpu_quota,
+            cpu_period: cpu_quota.map(|_| 100_000),
+            memory_limit,
+            ..LinuxContainerResources::default()
+        };
+        let rows = [
+            ("more", of(Some(1), Some(5)), of(Some(2), Some(6)), of(Some(2), Some(6))),
+            ("less", of(Some(2), Some(6)), of(Some(1), Some(5)), of(Some(2), Some(6))),
+            ("more of one", of(Some(2), Some(5)), of(Some(1), Some(6)), of(Some(2), Some(6))),
+            ("limited from now on", of(None, None), of(Some(1), Some(5)), of(None, None)),
+        ];
+        for (name, before, after, expected) in rows {
+            assert_eq!(widest(&before, &after), expected, "{name}");
+        }
     }
 }

@@ -190,6 +190,14 @@ pub fn set_parent_death_signal(signal: i32) -> SysResult<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong, "PR_SET_PDEATHSIG")
 }
 
+/// setpriority(2): the caller runs when nobody else wants to.
+pub fn be_nice() -> SysResult<()> {
+    const LOWEST: libc::c_int = 19;
+    // SAFETY: plain numbers; the call only changes the caller's own priority.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST) };
+    check(result.into(), "setpriority", LOWEST).map(drop)
+}
+
 /// `PR_SET_NO_NEW_PRIVS`: execve(2) grants no privileges any more; cannot be undone.
 pub fn set_no_new_privs() -> SysResult<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")

@@ -4,18 +4,55 @@
 //! to its init.
 
 mod empty_dir;
+mod files;
 mod host_path;
+mod image;
+mod ownership;
 mod read;
 mod sub_path;
+pub mod usage;
 
+pub use ownership::set_group;
 pub use read::read_text;
 pub use sub_path::open_sub_path;
 
-use crate::paths::PodDirs;
-use crate::plan::config::{VolumePlan, VolumeSource};
+use crate::paths::{Dirs, PodDirs};
+use crate::plan::config::{Access, FsGroup, FsGroupChangePolicy, ImageSpec, VolumePlan, VolumeSource};
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Where a pod's volumes are, and what they are made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Everything that outlives the pod.
+    pub dirs: &'a Dirs,
+    /// The pod's own directories.
+    pub pod: &'a PodDirs,
+    /// The pod's namespace, which its claims are in.
+    pub namespace: &'a str,
+    /// The images of volumes, by the volume's name.
+    pub images: &'a BTreeMap<String, ImageSpec>,
+    /// `fsGroup`
+    pub group: Option<FsGroup>,
+}
+
+impl Place<'_> {
+    /// The volume's root.
+    pub fn of(&self, volume: &VolumePlan) -> PathBuf {
+        match &volume.source {
+            VolumeSource::HostPath { path, .. } => path.clone(),
+            VolumeSource::Claim { name, .. } => self.dirs.claim(self.namespace, name),
+            VolumeSource::EmptyDir { .. }
+            | VolumeSource::Memory { .. }
+            | VolumeSource::HugePages { .. }
+            | VolumeSource::Files(_)
+            | VolumeSource::Image { .. } => self.pod.volume(&volume.name),
+        }
+    }
+}
 
 /// Checks, without making anything, that a volume can be set up: a missing or wrong host path is found before the pod
 /// begins.
@@ -28,26 +65,61 @@ pub fn check(volume: &VolumePlan) -> Result<()> {
     }
 }
 
-/// Sets a volume up. Doing it again changes nothing.
-pub fn materialize(volume: &VolumePlan, dirs: &PodDirs) -> Result<()> {
-    let made = match &volume.source {
+/// Sets a volume up, for the pod's `fsGroup` if it has one. Doing it again changes nothing but the files of a
+/// [`VolumeSource::Files`], if they are others now.
+pub fn materialize(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
+    make(volume, place).and_then(|()| give(volume, place)).with_context(|| format!("volume {}", volume.name))
+}
+
+fn make(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
+    let path = place.of(volume);
+    match &volume.source {
         VolumeSource::HostPath { path, kind } => host_path::materialize(path, *kind),
-        VolumeSource::EmptyDir => empty_dir::on_disk(&dirs.volume(&volume.name)).map_err(Into::into),
-        VolumeSource::Memory { size } => empty_dir::in_memory(&dirs.volume(&volume.name), *size).map_err(Into::into),
-        VolumeSource::Files(_) | VolumeSource::Claim { .. } | VolumeSource::Image { .. } => {
-            Err(anyhow::anyhow!("helper V builds this"))
+        VolumeSource::EmptyDir { mode } => Ok(empty_dir::directory(&path, *mode)?),
+        VolumeSource::Memory { size, mode } => Ok(empty_dir::in_memory(&path, *size, *mode)?),
+        VolumeSource::HugePages { page_size, size, mode } => {
+            Ok(empty_dir::huge_pages(&path, *page_size, (*size, *mode))?)
+        }
+        VolumeSource::Files(wanted) => files::materialize(&path, wanted),
+        VolumeSource::Claim { .. } => Ok(empty_dir::persistent(&path)?),
+        VolumeSource::Image { reference, .. } => {
+            let image = place.images.get(&volume.name).with_context(|| format!("image {reference} is not there"))?;
+            image::materialize(&path, image)
+        }
+    }
+}
+
+/// Gives a volume to the pod's group (pod-api.md §19: not what is of the host or of an image). The change policy is for
+/// volumes that outlive pods.
+fn give(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
+    let Some(group) = place.group else { return Ok(()) };
+    let always = FsGroup { policy: FsGroupChangePolicy::Always, ..group };
+    let (group, access) = match &volume.source {
+        VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => return Ok(()),
+        VolumeSource::Claim { access, .. } => (group, *access),
+        VolumeSource::Files(_) => (always, Access::ReadOnly),
+        VolumeSource::EmptyDir { .. } | VolumeSource::Memory { .. } | VolumeSource::HugePages { .. } => {
+            (always, Access::ReadWrite)
         }
     };
-    made.with_context(|| format!("volume {}", volume.name))
+    Ok(set_group(host_path::open_path(&place.of(volume))?.as_fd(), group, access)?)
 }
 
 /// A descriptor (`O_PATH`) of a volume's root.
-pub fn open(volume: &VolumePlan, dirs: &PodDirs) -> Result<OwnedFd> {
-    let path = match &volume.source {
-        VolumeSource::HostPath { path, .. } => path.clone(),
-        _ => dirs.volume(&volume.name),
-    };
-    host_path::open_path(&path).with_context(|| format!("volume {}", volume.name))
+pub fn open(volume: &VolumePlan, place: Place<'_>) -> Result<OwnedFd> {
+    host_path::open_path(&place.of(volume)).with_context(|| format!("volume {}", volume.name))
+}
+
+/// What containers can do with a volume, whatever their mounts say.
+pub fn access(volume: &VolumePlan) -> Access {
+    match &volume.source {
+        VolumeSource::Files(_) | VolumeSource::Image { .. } => Access::ReadOnly,
+        VolumeSource::Claim { access, .. } => *access,
+        VolumeSource::HostPath { .. }
+        | VolumeSource::EmptyDir { .. }
+        | VolumeSource::Memory { .. }
+        | VolumeSource::HugePages { .. } => Access::ReadWrite,
+    }
 }
 
 /// The memory that the containers of a pod share as /dev/shm, 64 MiB as with every CRI runtime.

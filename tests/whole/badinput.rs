@@ -112,9 +112,9 @@ fn files_and_flags_that_are_wrong_are_named() {
     live.stdin().write_all(manifest.to_string().as_bytes()).unwrap();
     assert_eq!(live.wait(), 3, "{}", live.err());
     // A field this version does not do is refused by name.
-    let once = with(facts("c", &["sleep"]), json!({ "stdin": true, "stdinOnce": true }));
-    let manifest = host.manifest(&pod("once", json!({ "containers": [once] })));
-    host.run(&["run", "-d", &manifest]).expect(125).says(&["containers[0].stdinOnce: not supported yet"]);
+    let port = with(facts("c", &["sleep"]), json!({ "ports": [{ "containerPort": 80, "hostPort": 80 }] }));
+    let manifest = host.manifest(&pod("port", json!({ "containers": [port] })));
+    host.run(&["run", "-d", &manifest]).expect(125).says(&["containers[0].ports[0].hostPort: not supported yet"]);
 }
 
 #[test]

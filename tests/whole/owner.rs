@@ -238,3 +238,16 @@ fn broken_manifests_are_explained_and_nothing_is_made() {
     assert!(seen >= 9, "{seen}");
     assert!(!host.path("state").exists() && !host.path("root/pods").exists(), "something was made");
 }
+
+#[test]
+fn the_lifecycle_example_starts_and_ends_in_its_order() {
+    let Some(host) = Host::new(&[]) else { return };
+    let mut run = host.live(&["run", repository("pods/lifecycle.yaml").to_str().unwrap()]);
+    until("the pod", || host.run(&["ps", "-q"]).out.contains("lifecycle").then_some(()));
+    host.ok(&["wait", "lifecycle", "--for=condition=Ready", "--timeout=60s"]);
+    run.signal(Signal::SIGINT);
+    assert_eq!(run.wait(), 130, "{}", run.err());
+    let said = run.out();
+    let lines: Vec<&str> = said.lines().map(|line| line.split_once(" | ").unwrap_or_default().1).collect();
+    assert_eq!(lines, ["cache serves", "hello", "begun", "web drains", "web ends", "cache ends"]);
+}

@@ -139,6 +139,7 @@ struct World {
     finished: bool,
     /// When the grace period of a stop is over.
     stop: Option<u64>,
+    evicted: bool,
     steps: u64,
 }
 
@@ -150,7 +151,8 @@ impl World {
         let pod = PodState::new(spec, Now { boot: Duration::ZERO, wall: Duration::ZERO });
         let (tasks, stop) = (BTreeMap::new(), None);
         let (creating, sandbox, destroying, finished) = (false, false, false, false);
-        let mut world = World { pod, now: 0, known, tasks, creating, sandbox, destroying, finished, stop, steps: 0 };
+        let (now, evicted, steps) = (0, false, 0);
+        let mut world = World { pod, now, known, tasks, creating, sandbox, destroying, finished, stop, evicted, steps };
         world.step(Event::Begin);
         world
     }
@@ -299,6 +301,9 @@ impl World {
         assert!(!before.is_terminal() || status.phase == before, "a terminal phase is final");
         let deadline = self.pod.next_deadline();
         assert!(deadline.is_none_or(|d| d > Duration::from_secs(self.now)), "a deadline that has passed: {deadline:?}");
+        let is_evicted = self.evicted && status.phase.is_terminal();
+        assert_eq!((status.reason == "Evicted", status.message == "too much"), (is_evicted, is_evicted));
+        assert!(!is_evicted || status.phase == Phase::Failed);
         if status.phase.is_terminal() {
             assert!(self.alive().next().is_none() && deadline.is_none());
             assert!(self.destroying || self.creating || self.finished);
@@ -349,13 +354,14 @@ impl World {
 
     fn change(&mut self, choices: &mut impl Choices) {
         let container = choices.below(self.known.len() as u64) as usize;
-        let event = match choices.below(4) {
+        let event = match choices.below(5) {
             0 if self.known.len() < 8 => {
                 let name = format!("e{}", self.known.len());
                 Event::Join(Box::new(ContainerSpec::new(&name, ContainerKind::Ephemeral, "img")))
             }
             1 => Event::Redefined { container, image: format!("img{}", choices.below(9)) },
-            2 => Event::Resized { container },
+            2 => Event::Resized { container, resize: choices.pick(&[Resize::NotRequired, Resize::RestartContainer]) },
+            3 if choices.one_in(6) => return self.evict(),
             _ => Event::DeadlineChanged(choices.one_in(3).then(|| Duration::from_secs(self.now + choices.below(99)))),
         };
         self.step(event);
@@ -400,6 +406,16 @@ impl World {
             self.stop = Some(self.stop.unwrap_or(u64::MAX).min(self.now + given));
         }
         self.step(Event::Stop { grace: grace.map(Duration::from_secs) });
+    }
+
+    /// The pod ends in failure, whatever happens afterwards; one that ends already is not evicted.
+    fn evict(&mut self) {
+        let going_on = self.pod.goes_on();
+        if going_on {
+            self.stop = Some(self.now + 1);
+            self.evicted = true;
+        }
+        self.step(Event::Evicted { message: "too much".into() });
     }
 
     fn kill_pod(&mut self) {

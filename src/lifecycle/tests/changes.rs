@@ -114,7 +114,7 @@ fn s1_a_container_whose_image_changed_is_restarted_whatever_its_policy() {
 
 #[test]
 fn s5_another_image_or_other_resources_forget_the_back_off() {
-    for event in [redefined(0), Event::Resized { container: 0 }] {
+    for event in [redefined(0), Event::Resized { container: 0, resize: Resize::NotRequired }] {
         let mut sim = Sim::of_containers(Always, vec![app("a")]);
         sim.started(0);
         for _ in 0..3 {
@@ -167,8 +167,46 @@ fn changes_of_containers_that_are_not_there_change_nothing() {
     let mut sim = Sim::of_containers(Always, vec![app("a")]);
     sim.started(0);
     let before = sim.pod.clone();
-    for event in [redefined(1), Event::Resized { container: 1 }] {
+    for event in [redefined(1), Event::Resized { container: 1, resize: Resize::RestartContainer }] {
         assert_eq!(sim.step(event), []);
         assert_eq!(sim.pod, before);
     }
+}
+
+#[test]
+fn s20_a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
+    for policy in [Always, OnFailure] {
+        let mut sim = Sim::of_containers(policy, vec![app("a"), app("b")]);
+        sim.all_started(0..2);
+        let resized = |resize| Event::Resized { container: 0, resize };
+        assert_eq!(sim.step(resized(Resize::NotRequired)), [], "{policy:?}");
+        assert_eq!(sim.step(resized(Resize::RestartContainer)), [signal(0)], "{policy:?}");
+        assert_eq!(sim.last_event(), "Killing: Container a resize requires restart");
+        assert_eq!(sim.condition("PodResizeInProgress"), "True");
+        assert_eq!(sim.exited(0, 0), [start(0, 1)], "{policy:?}: whatever it exits with");
+        sim.started(0);
+        assert!(sim.status().conditions.iter().all(|c| c.type_ != "PodResizeInProgress"));
+        assert_eq!((sim.of("a").restart_count, sim.of("b").restart_count), (1, 0));
+    }
+    // One that does not run gets them when it starts.
+    let mut sim = Sim::of_containers(Always, vec![app("a")]);
+    sim.started(0);
+    sim.exited(0, 1);
+    sim.started(0);
+    sim.exited(0, 1);
+    assert_eq!(sim.step(Event::Resized { container: 0, resize: Resize::RestartContainer }), [start(0, 2)]);
+    assert_eq!(sim.started(0), [], "once");
+    // Of what is new in both, the image is told.
+    for events in [[redefined(0), resize_restart()], [resize_restart(), redefined(0)]] {
+        let mut sim = Sim::of_containers(Always, vec![app("a")]);
+        let [first, second] = events;
+        sim.step(first);
+        sim.step(second);
+        assert_eq!(sim.started(0), [signal(0)]);
+        assert_eq!(sim.last_event(), "Killing: Container a definition changed, will be restarted");
+    }
+}
+
+fn resize_restart() -> Event {
+    Event::Resized { container: 0, resize: Resize::RestartContainer }
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod deadline;
+mod evicted;
 mod hooks;
 mod probes;
 mod rules;

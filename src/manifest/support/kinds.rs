@@ -1,7 +1,7 @@
 //! The rows of the documents beside Pod: what they have of their own, without the pods that they make.
 
 use super::super::kind::Kind;
-use super::Class::{Accept, Enforce, NotYet, Refuse};
+use super::Class::{Accept, Enforce, Refuse};
 use super::Row;
 use super::rows::{ROWS, row};
 
@@ -144,7 +144,23 @@ static STATEFUL_SET: &[Row] = &[
     row("spec.revisionHistoryLimit", Accept, "10", NO_REVISIONS),
     row("spec.serviceName", Accept, "", "has no effect yet: the pods are not reached by a Service's name"),
     row("spec.updateStrategy", Accept, "", ONE_BY_ONE),
-    row("spec.volumeClaimTemplates", NotYet, "", ""),
+    row("spec.volumeClaimTemplates[].apiVersion", Accept, "v1", "has no effect: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].kind", Accept, "PersistentVolumeClaim", "has no effect: it is a PersistentVolumeClaim"),
+    row("spec.volumeClaimTemplates[].metadata.annotations", Accept, "", "has no effect: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].metadata.creationTimestamp", Accept, "", CLUSTER),
+    row("spec.volumeClaimTemplates[].metadata.labels", Accept, "", "has no effect: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].metadata.name", Enforce, "", ""),
+    row("spec.volumeClaimTemplates[].spec.accessModes[]", Enforce, "", ""),
+    row("spec.volumeClaimTemplates[].spec.dataSource", Refuse, "", "needs a storage driver that podshim does not have"),
+    row("spec.volumeClaimTemplates[].spec.dataSourceRef", Refuse, "", "needs a storage driver that podshim does not have"),
+    row("spec.volumeClaimTemplates[].spec.resources.limits", Accept, "", "is not enforced: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.resources.requests", Accept, "", "is not enforced: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.selector", Refuse, "", "needs PersistentVolumes to choose from: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.storageClassName", Accept, "", "names no class here: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.volumeAttributesClassName", Accept, "", "names no class here: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.volumeMode", Enforce, "Filesystem", ""),
+    row("spec.volumeClaimTemplates[].spec.volumeName", Refuse, "", "needs a PersistentVolume of that name: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].status", Accept, "", CLUSTER),
 ];
 
 #[rustfmt::skip]

@@ -1,18 +1,10 @@
 //! Rules for one container.
 
-use super::super::diagnostics::Diagnostic;
 use super::super::path::Path;
-use super::super::quantity;
 use super::super::syntax;
-use super::{Checker, env, pod, quote};
-use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use super::{Checker, env, quote, resources, security};
+use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext, VolumeMount};
 use std::collections::BTreeMap;
-
-/// Less memory than this cannot even hold the process that starts the container.
-const LEAST_MEMORY: i64 = 512 * 1024;
-/// More than any host has, and far from overflowing a quota in microseconds.
-const MOST_CPU_MILLI: i64 = 1_000_000_000;
 
 pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
     if let Some(image) = container.image.as_deref().filter(|i| !i.is_empty()) {
@@ -33,12 +25,12 @@ pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&Po
     env::check(c, container, (spec, at));
     ports(c, container, (spec, at));
     mounts(c, container, (spec, at));
-    resources(c, container, at);
+    resources::container(c, container, (spec, at));
     let path = at.field("terminationMessagePath");
     c.grammar(&path, (container.termination_message_path.as_deref().unwrap_or("/"), syntax::absolute_path));
     let policies = ["File", "FallbackToLogsOnError"];
     c.one_of(&at.field("terminationMessagePolicy"), (container.termination_message_policy.as_deref(), &policies));
-    security(c, container, (spec, at));
+    context(c, container, (spec, at));
 }
 
 fn ports(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
@@ -87,7 +79,9 @@ fn mounts(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Pa
         } else {
             paths.insert(normal, path);
         }
-        c.grammar(&at.field("subPath"), (mount.sub_path.as_deref().unwrap_or(""), syntax::relative_path));
+        sub_path(c, mount, &at);
+        read_only(c, mount, &at);
+        bind_options(c, mount, (spec, &at));
         let propagation = mount.mount_propagation.as_deref();
         let path = at.field("mountPropagation");
         c.one_of(&path, (propagation.filter(|p| !p.is_empty()), &["None", "HostToContainer", "Bidirectional"]));
@@ -95,6 +89,46 @@ fn mounts(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Pa
         if propagation == Some("Bidirectional") && !privileged {
             c.fault(&path, "Bidirectional needs securityContext.privileged: true");
         }
+    }
+}
+
+fn sub_path(c: &mut Checker<'_>, mount: &VolumeMount, at: &Path) {
+    let given = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (path, expression) = (given(&mount.sub_path), given(&mount.sub_path_expr));
+    c.grammar(&at.field("subPath"), (&path, syntax::relative_path));
+    c.grammar(&at.field("subPathExpr"), (&expression, syntax::relative_path));
+    if !path.is_empty() && !expression.is_empty() {
+        c.fault(&at.field("subPathExpr"), "cannot be set together with subPath");
+    }
+}
+
+fn read_only(c: &mut Checker<'_>, mount: &VolumeMount, at: &Path) {
+    let path = at.field("recursiveReadOnly");
+    let depth = mount.recursive_read_only.as_deref();
+    c.one_of(&path, (depth, &["Disabled", "IfPossible", "Enabled"]));
+    if !matches!(depth, Some("IfPossible" | "Enabled")) {
+        return;
+    }
+    if mount.read_only != Some(true) {
+        c.fault(&path, "needs readOnly: true");
+    } else if mount.mount_propagation.as_deref().is_some_and(|p| !matches!(p, "" | "None")) {
+        c.fault(&path, "needs mountPropagation: None");
+    }
+}
+
+fn bind_options(c: &mut Checker<'_>, mount: &VolumeMount, (spec, at): (&PodSpec, &Path)) {
+    let list = at.field("bindMountOptions");
+    let written = mount.bind_mount_options.as_deref().unwrap_or_default();
+    for (i, option) in written.iter().enumerate() {
+        let path = list.index(i);
+        c.one_of(&path, (Some(option), &["noexec", "nodev", "nosuid"]));
+        if let Some(first) = written[..i].iter().position(|earlier| earlier == option) {
+            c.twice(&path, (&list.index(first), format!("{} is there already", quote(option))));
+        }
+    }
+    let is_image = spec.volumes.iter().flatten().any(|v| v.name == mount.name && v.image.is_some());
+    if is_image && !written.is_empty() {
+        c.fault(&list, "an image volume has no mount options");
     }
 }
 
@@ -113,78 +147,7 @@ fn mount_path(c: &mut Checker<'_>, path: &Path, mount_path: &str) {
     }
 }
 
-fn resources(c: &mut Checker<'_>, container: &Container, at: &Path) {
-    let Some(resources) = &container.resources else { return };
-    let at = at.field("resources");
-    let limits = resources.limits.as_ref();
-    for (kind, amounts) in [("limits", limits), ("requests", resources.requests.as_ref())] {
-        for (name, amount) in amounts.into_iter().flatten() {
-            // A request that was defaulted from its limit has no fault of its own.
-            let defaulted = kind == "requests" && !is_written(c, &at, (kind, name));
-            if !defaulted {
-                one_amount(c, (name, amount), &at.field(kind).field(name));
-            }
-        }
-    }
-    for (name, request) in resources.requests.iter().flatten() {
-        let Some(limit) = limits.and_then(|l| l.get(name)) else { continue };
-        if let (Ok(request_milli), Ok(limit_milli)) = (amount_of(name, request), amount_of(name, limit))
-            && request_milli > limit_milli
-        {
-            let message = format!("{} is more than the limit {}", quote(&request.0), quote(&limit.0));
-            let limit_at = super::locate(c.document, &at.field("limits").field(name));
-            c.fault_with(&at.field("requests").field(name), message, |d| d.remark(limit_at, "the limit"));
-        }
-    }
-}
-
-fn is_written(c: &Checker<'_>, resources: &Path, (kind, name): (&str, &str)) -> bool {
-    super::locate_key(c.document, &resources.field(kind).field(name)).is_some()
-}
-
-fn amount_of(name: &str, amount: &Quantity) -> Result<i64, quantity::QuantityError> {
-    if name == "cpu" { quantity::milli(amount) } else { quantity::bytes(amount) }
-}
-
-fn one_amount(c: &mut Checker<'_>, (name, amount): (&str, &Quantity), path: &Path) {
-    if !matches!(name, "cpu" | "memory") {
-        // Known others are judged by the support table.
-        if !name.contains('/') && !name.starts_with("hugepages-") && name != "ephemeral-storage" {
-            let near = super::hints::nearest(name, ["cpu", "memory", "ephemeral-storage"]);
-            let label = near.map(|n| format!("did you mean `{n}`?"));
-            c.key_fault(path, format!("{} is not a resource", quote(name)), |d| {
-                label.into_iter().fold(d, Diagnostic::label)
-            });
-        }
-        return;
-    }
-    let shown = quote(&amount.0);
-    match amount_of(name, amount) {
-        Err(error) => c.fault(path, format!("{shown} is {error}")),
-        Ok(value) if value <= 0 => c.fault(path, format!("{shown} is not positive")),
-        Ok(value) if name == "cpu" && value > MOST_CPU_MILLI => {
-            c.fault(path, format!("{shown} is more cpus than any host has"))
-        }
-        Ok(value)
-            if name == "memory"
-                && value < LEAST_MEMORY
-                && path.0.iter().any(|s| matches!(s, super::Seg::Field(f) if f == "limits")) =>
-        {
-            let help = if amount.0.ends_with('m') {
-                "the suffix m means thousandths; for mebibytes write Mi"
-            } else {
-                "a number without suffix counts bytes; for mebibytes write Mi, for gibibytes Gi"
-            };
-            c.fault_with(path, format!("{shown} is too low: no container runs in less than 512Ki"), |d| {
-                d.label(if value == 1 { "this is one byte".to_owned() } else { format!("this is {value} bytes") })
-                    .help(help)
-            });
-        }
-        Ok(_) => {}
-    }
-}
-
-fn security(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
+fn context(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
     let at = at.field("securityContext");
     let of_pod = spec.security_context.as_ref();
     let own = container.security_context.as_ref();
@@ -196,11 +159,7 @@ fn security(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &
         c.fault(&path, "0 is root, which runAsNonRoot: true forbids");
     }
     let Some(own) = own else { return };
-    for (field, id) in [("runAsUser", own.run_as_user), ("runAsGroup", own.run_as_group)] {
-        if let Some(id) = id {
-            c.between(&at.field(field), (id, 0, pod::MAX_ID));
-        }
-    }
+    security::container(c, own, (spec, &at));
     capabilities(c, own, &at);
     if own.allow_privilege_escalation == Some(false) {
         let path = at.field("allowPrivilegeEscalation");
@@ -210,9 +169,6 @@ fn security(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &
         } else if added("SYS_ADMIN") || added("CAP_SYS_ADMIN") {
             c.fault(&path, "cannot be false where the capability SYS_ADMIN is added");
         }
-    }
-    if let Some(profile) = &own.seccomp_profile {
-        pod::seccomp(c, &profile.type_, &at.field("seccompProfile").field("type"));
     }
 }
 

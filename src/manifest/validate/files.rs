@@ -5,7 +5,7 @@
 use super::super::downward::FieldPath;
 use super::super::path::Path;
 use super::super::syntax;
-use super::pod::MAX_ID;
+use super::security::MAX_ID;
 use super::{Checker, env};
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, PodSpec, ProjectedVolumeSource, Volume};
 use std::collections::BTreeMap;

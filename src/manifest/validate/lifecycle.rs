@@ -7,7 +7,8 @@
 use super::super::path::Path;
 use super::super::syntax;
 use super::super::tree::Span;
-use super::{Checker, hints, locate, pod, quote};
+use super::security::MAX_ID;
+use super::{Checker, hints, locate, quote};
 use k8s_openapi::api::core::v1::{
     Container, ContainerRestartRule, ExecAction, HTTPGetAction, LifecycleHandler, PodSpec, Probe,
 };
@@ -20,7 +21,7 @@ const MOST_EXIT_CODES: usize = 255;
 /// The fields of the pod itself.
 pub(super) fn pod(c: &mut Checker<'_>, spec: &PodSpec, at: &Path) {
     if let Some(seconds) = spec.active_deadline_seconds {
-        c.between(&at.field("activeDeadlineSeconds"), (seconds, 1, pod::MAX_ID));
+        c.between(&at.field("activeDeadlineSeconds"), (seconds, 1, MAX_ID));
     }
     for (i, gate) in spec.readiness_gates.iter().flatten().enumerate() {
         let path = at.field("readinessGates").index(i).field("conditionType");
@@ -152,7 +153,7 @@ fn probe(c: &mut Checker<'_>, probe: &Probe, (container, container_at, field): (
     }
     // The support table refuses a readiness probe's.
     if let Some(seconds) = probe.termination_grace_period_seconds {
-        c.between(&at.field("terminationGracePeriodSeconds"), (seconds, 1, pod::MAX_ID));
+        c.between(&at.field("terminationGracePeriodSeconds"), (seconds, 1, MAX_ID));
     }
 }
 

@@ -10,6 +10,8 @@ mod names;
 mod pod;
 mod references;
 mod required;
+mod resources;
+mod security;
 mod volume;
 
 pub(super) use references::references;

@@ -3,12 +3,12 @@
 use super::super::defaults::containers;
 use super::super::path::Path;
 use super::super::syntax;
-use super::{Checker, container, lifecycle, quote, volume};
-use k8s_openapi::api::core::v1::{Pod, PodSecurityContext, PodSpec};
+use super::security::{self, MAX_ID};
+use super::{Checker, container, lifecycle, quote, resources, volume};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-pub(super) const MAX_ID: i64 = i32::MAX as i64;
 /// A file name may have 255 bytes; that of a pod's log directory holds two `_` and a uid of 36 besides these names.
 const MAX_NAMES: usize = 255 - 2 - 36;
 
@@ -27,10 +27,9 @@ pub(super) fn check(c: &mut Checker<'_>, pod: &Pod) {
     lifecycle::pod(c, spec, &at);
     namespaces(c, spec, &at);
     dns(c, spec, &at);
-    if let Some(context) = &spec.security_context {
-        security(c, context, &at.field("securityContext"));
-    }
+    security::pod(c, pod, (spec, &at));
     volume::check(c, spec);
+    resources::pod(c, spec);
     names(c, spec, &at);
     for (list, all) in
         [("initContainers", spec.init_containers.as_deref().unwrap_or(&[])), ("containers", &spec.containers)]
@@ -61,14 +60,34 @@ fn namespaces(c: &mut Checker<'_>, spec: &PodSpec, at: &Path) {
     if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
         c.fault(&at.field("shareProcessNamespace"), "cannot be true together with hostPID");
     }
-    if let Some(hostname) = spec.hostname.as_deref().filter(|h| !h.is_empty()) {
-        c.name(&at.field("hostname"), (hostname, syntax::dns_label));
-    }
+    host_names(c, spec, at);
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let at = at.field("hostAliases").index(i);
         ip(c, &at.field("ip"), &alias.ip);
         for (j, hostname) in alias.hostnames.iter().flatten().enumerate() {
             c.name(&at.field("hostnames").index(j), (hostname, syntax::dns_subdomain));
+        }
+    }
+}
+
+/// `__NEW_UTS_LEN`, and the API's own limit of hostnameOverride.
+const MAX_HOST_NAME: usize = 64;
+
+fn host_names(c: &mut Checker<'_>, spec: &PodSpec, at: &Path) {
+    for (field, name) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
+        if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
+            c.name(&at.field(field), (name, syntax::dns_label));
+        }
+    }
+    let Some(name) = spec.hostname_override.as_deref().filter(|name| !name.is_empty()) else { return };
+    let path = at.field("hostnameOverride");
+    c.name(&path, (name, syntax::dns_subdomain));
+    if name.len() > MAX_HOST_NAME {
+        c.fault(&path, format!("{} characters are more than {MAX_HOST_NAME}", name.len()));
+    }
+    for (field, set) in [("hostNetwork", spec.host_network), ("setHostnameAsFQDN", spec.set_hostname_as_fqdn)] {
+        if set == Some(true) {
+            c.fault(&at.field(field), "cannot be true together with hostnameOverride");
         }
     }
 }
@@ -110,28 +129,6 @@ fn dns(c: &mut Checker<'_>, spec: &PodSpec, at: &Path) {
             Some(name) => c.grammar(&at.field("name"), (name, syntax::word)),
         }
         c.grammar(&at.field("value"), (option.value.as_deref().unwrap_or(""), syntax::word));
-    }
-}
-
-fn security(c: &mut Checker<'_>, context: &PodSecurityContext, at: &Path) {
-    for (field, id) in [("runAsUser", context.run_as_user), ("runAsGroup", context.run_as_group)] {
-        if let Some(id) = id {
-            c.between(&at.field(field), (id, 0, MAX_ID));
-        }
-    }
-    for (i, group) in context.supplemental_groups.iter().flatten().enumerate() {
-        c.between(&at.field("supplementalGroups").index(i), (*group, 0, MAX_ID));
-    }
-    if let Some(profile) = &context.seccomp_profile {
-        seccomp(c, &profile.type_, &at.field("seccompProfile").field("type"));
-    }
-}
-
-pub(super) fn seccomp(c: &mut Checker<'_>, profile: &str, path: &Path) {
-    if profile == "Localhost" {
-        c.not_yet(path, "use RuntimeDefault or Unconfined");
-    } else {
-        c.one_of(path, (Some(profile), &["RuntimeDefault", "Unconfined", "Localhost"]));
     }
 }
 

@@ -45,6 +45,8 @@ const WITH_SELECTOR: &[Required] = &[
     ),
     ("spec", "selector", "selector:\n  matchLabels:\n    app: my-app"),
     ("spec", "template", TEMPLATE),
+    ("spec.volumeClaimTemplates[]", "metadata", "metadata:\n  name: data"),
+    ("spec.volumeClaimTemplates[].metadata", "name", "name: data"),
     ("spec.selector.matchExpressions[]", "key", "key: app"),
     ("spec.selector.matchExpressions[]", "operator", "operator: In"),
 ];
@@ -123,6 +125,8 @@ const OF_POD: &[Required] = &[
     ("spec.containers[].restartPolicyRules[]", "action", "action: Restart"),
     ("spec.containers[].restartPolicyRules[]", "exitCodes", "exitCodes:\n  operator: In\n  values: [42]"),
     ("spec.containers[].restartPolicyRules[].exitCodes", "operator", "operator: In"),
+    ("spec.containers[].resizePolicy[]", "resourceName", "resourceName: memory"),
+    ("spec.containers[].resizePolicy[]", "restartPolicy", "restartPolicy: NotRequired"),
     ("HANDLER.exec", "command", "command: [\"cat\", \"/tmp/healthy\"]"),
     ("HANDLER.httpGet", "port", "port: 8080"),
     ("HANDLER.httpGet.httpHeaders[]", "name", "name: X-Probe"),

@@ -1,5 +1,6 @@
 //! Rules for volumes.
 
+use super::super::amounts;
 use super::super::path::Path;
 use super::super::quantity;
 use super::super::syntax;
@@ -48,7 +49,7 @@ pub(super) fn check(c: &mut Checker<'_>, spec: &PodSpec) {
             c.one_of(&at.field("pullPolicy"), (image.pull_policy.as_deref(), &policies));
         }
         if let Some(empty_dir) = &volume.empty_dir {
-            empty(c, empty_dir, &at.field("emptyDir"));
+            empty(c, empty_dir, (spec, &at.field("emptyDir")));
         }
     }
 }
@@ -66,19 +67,50 @@ fn one_source(c: &mut Checker<'_>, at: &Path, index: usize) {
     }
 }
 
-fn empty(c: &mut Checker<'_>, empty_dir: &EmptyDirVolumeSource, at: &Path) {
+fn empty(c: &mut Checker<'_>, empty_dir: &EmptyDirVolumeSource, (spec, at): (&PodSpec, &Path)) {
     let medium = empty_dir.medium.as_deref().unwrap_or("");
     if medium.starts_with("HugePages") {
-        c.not_yet(&at.field("medium"), "use \"\" (disk) or Memory");
+        huge_pages(c, medium, (spec, &at.field("medium")));
     } else {
-        c.one_of(&at.field("medium"), (Some(medium), &["", "Memory"]));
+        c.one_of(&at.field("medium"), (Some(medium), &["", "Memory", "HugePages"]));
+    }
+    if let Some(mode) = empty_dir.mode {
+        let path = at.field("mode");
+        if !(0..=0o1777).contains(&mode) {
+            c.fault(&path, format!("{mode} is not between 0 and 01777 (1023)"));
+        }
     }
     let Some(limit) = &empty_dir.size_limit else { return };
     let path = at.field("sizeLimit");
     match quantity::bytes(limit) {
         Err(error) => c.fault(&path, format!("{} is {error}", quote(&limit.0))),
         Ok(bytes) if bytes < 0 => c.fault(&path, format!("{} is negative", quote(&limit.0))),
-        Ok(bytes) if bytes > 0 && medium.is_empty() => c.not_yet(&path, "it is supported with `medium: Memory` only"),
         Ok(_) => {}
+    }
+}
+
+/// Pages that nobody requests, nobody can use.
+fn huge_pages(c: &mut Checker<'_>, medium: &str, (spec, path): (&PodSpec, &Path)) {
+    // What cannot be read has its own fault.
+    let Ok(requests) = amounts::pod_requests(spec) else { return };
+    let requested: Vec<String> = requests.hugepages.keys().map(|size| amounts::hugepages_name(*size)).collect();
+    match medium.strip_prefix("HugePages-") {
+        Some(size) => {
+            let resource = format!("{}{size}", amounts::HUGEPAGES);
+            if !amounts::page_size(&resource).is_some_and(|size| requests.hugepages.contains_key(&size)) {
+                c.fault(path, format!("{} needs a container that requests {}", quote(medium), quote(&resource)));
+            }
+        }
+        None if medium != "HugePages" => {
+            c.fault(path, format!("{} is none of \"\", Memory, HugePages, HugePages-<size>", quote(medium)));
+        }
+        None if requested.is_empty() => {
+            c.fault(path, "HugePages needs a container that requests hugepages-<size>, like hugepages-2Mi");
+        }
+        None if requested.len() > 1 => {
+            let message = format!("the pod requests {}: say which, as HugePages-<size>", requested.join(" and "));
+            c.fault(path, message);
+        }
+        None => {}
     }
 }

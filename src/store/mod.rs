@@ -4,18 +4,25 @@
 //! pod will have on the host is named after its uid, so that it can be removed even if nothing but the directory's name is
 //! left. Removal itself is in `supervisor::remove`, which knows all those things.
 
+mod claims;
+
+pub use claims::{Claim, claims, remove_claim};
+
 use crate::control::RefusedKind;
 use crate::error::{Kind, failure};
 use crate::host;
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{ContainerKind, ImageSpec, PodPlan};
+use crate::plan::capacity;
+use crate::plan::config::{Amounts, ContainerKind, ImageSpec, PodPlan};
 use crate::sys::{Called, SysError};
+use crate::volumes;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -39,6 +46,9 @@ pub struct Record {
     pub plan: PodPlan,
     /// Each container's image, in the order of the plan's containers.
     pub images: Vec<ImageSpec>,
+    /// The images of volumes, by the volume's name.
+    #[serde(default)]
+    pub volume_images: BTreeMap<String, ImageSpec>,
     /// `metadata.generation`: how often the spec was changed in place, from 1 on.
     #[serde(default = "first_generation")]
     pub generation: i64,
@@ -87,6 +97,17 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Where its volumes are.
+    pub fn volumes(&self) -> volumes::Place<'_> {
+        volumes::Place {
+            dirs: &self.record.dirs,
+            pod: &self.dirs,
+            namespace: &self.record.plan.sandbox.namespace,
+            images: &self.record.volume_images,
+            group: self.record.plan.fs_group,
+        }
+    }
+
     /// `namespace/name`
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.record.plan.sandbox.namespace, self.record.plan.sandbox.name)
@@ -162,8 +183,9 @@ pub fn already_exists(namespace: &str, name: &str) -> anyhow::Error {
     failure(Kind::AlreadyExists, message)
 }
 
-/// Reserves the pod's name and puts its record and manifest on disk. Exactly one of several callers wins.
-pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
+/// Reserves the pod's name and puts its record and manifest on disk. Exactly one of several callers wins. Its requests must fit
+/// into what the host has, beside those of the pods that were reserved before; `None` if nobody is to look.
+pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> Result<Pod> {
     let dirs = &record.dirs;
     let sandbox = &record.plan.sandbox;
     make_directories(dirs)?;
@@ -178,6 +200,9 @@ pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
         Ok(_) => std::fs::remove_file(&link).called("unlink", link.display())?,
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => Err(e).called("readlink", link.display())?,
+    }
+    if let Some(capacity) = capacity.filter(|_| record.plan.requests != Amounts::default()) {
+        capacity::check(&record.plan.requests, &requested(dirs, None)?, capacity)?;
     }
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
@@ -202,6 +227,19 @@ pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
 fn make_data(pod: &PodDirs) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&pod.data).called("mkdir", pod.data.display())?;
     Ok(std::os::unix::fs::symlink(&pod.state, pod.owner()).called("symlink", pod.owner().display())?)
+}
+
+/// What the pods request together that have not ended, but for the one of the uid `instead`.
+pub fn requested(dirs: &Dirs, instead: Option<&str>) -> Result<Amounts> {
+    let (pods, _) = list(dirs)?;
+    let mut sum = Amounts::default();
+    for pod in pods.iter().filter(|pod| Some(&*pod.record.plan.sandbox.uid) != instead) {
+        let has_ended = pod.report()?.is_some_and(|report| report.status.phase.is_terminal());
+        if !has_ended {
+            sum = sum.plus(&pod.record.plan.requests);
+        }
+    }
+    Ok(sum)
 }
 
 /// All pods, oldest first. A directory whose record cannot be read is reported by its name in the second list.
@@ -296,11 +334,21 @@ fn not_found(wanted: &str, pods: &[Pod]) -> anyhow::Error {
 /// The ids of the images that pods use, which must not be removed.
 pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> {
     let (pods, _) = list(dirs)?;
-    Ok(pods.into_iter().flat_map(|p| p.record.images).map(|image| image.id).collect())
+    let all = |record: Record| record.images.into_iter().chain(record.volume_images.into_values());
+    Ok(pods.into_iter().flat_map(|p| all(p.record)).map(|image| image.id).collect())
+}
+
+/// What a plan's images are.
+#[derive(Debug, Clone, Default)]
+pub struct Images {
+    /// Of its containers, in their order.
+    pub containers: Vec<ImageSpec>,
+    /// Of its volumes, by their name.
+    pub volumes: BTreeMap<String, ImageSpec>,
 }
 
 /// A new record of this boot.
-pub fn record(dirs: &Dirs, plan: PodPlan, images: Vec<ImageSpec>) -> Result<Record> {
+pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
     let created =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
     Ok(Record {
@@ -309,7 +357,8 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Vec<ImageSpec>) -> Result<Reco
         boot_id: host::boot_id()?,
         created: Time(created.as_secs() as i64),
         plan,
-        images,
+        images: images.containers,
+        volume_images: images.volumes,
         generation: first_generation(),
     })
 }

@@ -1,0 +1,122 @@
+//! What each fuzz target does with its bytes, and what must hold. The ordinary tests replay the corpus with the same
+//! functions (`tests/corpus.rs`).
+
+use podshim::image::manifest::{parse_config, parse_document};
+use podshim::image::tree::Below;
+use podshim::image::unpack::{self, Limits};
+use podshim::image::{Reference, parse_reference};
+use podshim::logs;
+use podshim::manifest::{self, Color, Source};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// A target: the name of its corpus, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 7] = [
+    ("manifest", manifest),
+    ("reference", reference),
+    ("image_document", image_document),
+    ("unpack", unpack),
+    ("log", log),
+    ("control", control),
+    ("probe", probe),
+];
+
+/// A manifest is admitted, or there is a fault to be shown.
+pub fn manifest(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match manifest::admit(&[Source { name: "fuzz.yaml".into(), text: text.into() }]) {
+        Ok(_) => {}
+        Err(faults) => {
+            assert!(faults.count() > 0);
+            assert!(!faults.render(Color::Plain).is_empty());
+        }
+    }
+}
+
+/// A reference that is understood is understood again in its full form, as the same.
+pub fn reference(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(found) = parse_reference(text) {
+        let again: Reference = found.to_string().parse().expect("its own form");
+        assert_eq!(again, found);
+        assert!(!found.to_string().contains(['\n', '\r', '\0', ' ']), "{found}");
+    }
+}
+
+/// Manifests, indexes and configs of images.
+pub fn image_document(data: &[u8]) {
+    let _ = parse_document(data, None);
+    for layers in 0..3 {
+        if let Ok(config) = parse_config(data, layers) {
+            assert_eq!(config.chain_ids().len(), layers);
+        }
+    }
+}
+
+/// A layer never changes anything but its own directory. Takes root.
+pub fn unpack(data: &[u8]) {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let (victim, root) = (scratch.path().join("victim"), scratch.path().join("root"));
+    std::fs::create_dir(&victim).and_then(|()| std::fs::create_dir(&root)).expect("directories");
+    std::fs::write(victim.join("file"), "untouched").expect("a file");
+    let before = seen(scratch.path(), "root");
+    let directory = std::fs::File::open(&root).expect("the root");
+    let limits = Limits { entries: 1000, bytes: 1 << 20 };
+    let _ = unpack::apply(data, directory.into(), &Below::default(), limits);
+    assert_eq!(seen(scratch.path(), "root"), before, "something outside was changed");
+    podshim::snapshot::remove_tree(&root).expect("it can be removed");
+}
+
+/// Everything below a directory, but for one entry: path, mode, owner, links, size, content.
+fn seen(directory: &Path, but: &str) -> Vec<String> {
+    let mut list = Vec::new();
+    for entry in std::fs::read_dir(directory).expect("a directory").flatten() {
+        if entry.file_name() == but {
+            continue;
+        }
+        let (path, is) = (entry.path(), entry.metadata().expect("an entry"));
+        let content = if is.is_file() { std::fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        list.push(format!("{path:?} {:o} {} {} {} {content:?}", is.mode(), is.uid(), is.gid(), is.nlink()));
+        if is.is_dir() {
+            list.extend(seen(&path, but));
+        }
+    }
+    list.sort();
+    list
+}
+
+/// Whatever a log file holds, it is read to its end.
+pub fn log(data: &[u8]) {
+    let pod = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(pod.path().join("c")).expect("a directory");
+    std::fs::write(pod.path().join("c/0.log"), data).expect("a file");
+    for tail in [None, Some(3)] {
+        let query = logs::Query { tail, ..logs::Query::default() };
+        let source = logs::Source { pod_logs: pod.path(), container: "c", instance: logs::Instance::Newest };
+        let Ok(reader) = logs::Reader::open(source, query) else { continue };
+        let mut total = 0;
+        for record in reader {
+            let Ok(record) = record else { break };
+            total += record.text(logs::Timestamps::Hidden).len();
+        }
+        // A line feed may come back for a line that had none.
+        assert!(total <= data.len() + 1, "{total} bytes came of {}", data.len());
+    }
+    let _ = logs::last_lines(&pod.path().join("c/0.log"), 80, 2048);
+}
+
+/// What a client may send to a supervisor, and the other way round.
+pub fn control(data: &[u8]) {
+    let _ = serde_json::from_slice::<podshim::control::Request>(data);
+    let _ = serde_json::from_slice::<podshim::control::Reply>(data);
+    let _ = serde_json::from_slice::<podshim::store::Record>(data);
+}
+
+/// What a probe's process says.
+pub fn probe(data: &[u8]) {
+    let _ = podshim::probes::Said::last(data);
+    assert!(podshim::probes::text(data).len() <= podshim::probes::MAX_OUTPUT);
+}
