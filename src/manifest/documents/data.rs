@@ -11,7 +11,7 @@ use super::read::Subject;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Largest sum of all values, in bytes.
 const MAX_BYTES: usize = 1 << 20;
@@ -68,12 +68,14 @@ pub(super) fn secret(subject: &mut Subject<'_>) -> Content {
     keys(subject, "data", values.keys());
     let text = secret.string_data.unwrap_or_default();
     keys(subject, "stringData", text.keys());
+    let in_text: BTreeSet<String> = text.keys().cloned().collect();
     values.extend(text.into_iter().map(|(key, value)| (key, value.into_bytes())));
     let type_ = secret.type_.filter(|t| !t.is_empty()).unwrap_or_else(|| "Opaque".to_owned());
     let root = Path::root();
     let mut c = subject.checker(&root);
     size(&mut c, values.values().map(Vec::len).sum());
-    of_type(&mut c, &type_, (&values, &secret.metadata.annotations.clone().unwrap_or_default()));
+    let annotations = secret.metadata.annotations.clone().unwrap_or_default();
+    of_type(&mut c, &type_, (&values, &in_text, &annotations));
     let (namespace, name) = c.named(&secret.metadata, syntax::dns_subdomain);
     let immutable = secret.immutable == Some(true);
     Content::Object(Object { namespace, name, what: What::Secret(SecretData { type_, values, immutable }) })
@@ -87,37 +89,36 @@ fn size(c: &mut Checker<'_>, bytes: usize) {
     }
 }
 
+/// A Secret's values, the keys of them that are in `stringData`, and its annotations.
+type Holds<'a> = (&'a BTreeMap<String, Vec<u8>>, &'a BTreeSet<String>, &'a BTreeMap<String, String>);
+
 /// What a Secret of a type must hold.
-fn of_type(
-    c: &mut Checker<'_>,
-    type_: &str,
-    (values, annotations): (&BTreeMap<String, Vec<u8>>, &BTreeMap<String, String>),
-) {
-    let data = Path::of("data");
-    let is_missing = |key: &str| !values.contains_key(key);
-    let mut require = |key: &str| {
-        if is_missing(key) {
-            c.fault(&data, format!("a Secret of type {type_} needs the key {key}"));
+fn of_type(c: &mut Checker<'_>, type_: &str, (values, in_text, annotations): Holds<'_>) {
+    let lacks =
+        |keys: &[&str]| keys.iter().filter(|key| !values.contains_key(**key)).map(ToString::to_string).collect();
+    let missing: Vec<String> = match type_ {
+        "kubernetes.io/dockerconfigjson" => lacks(&[".dockerconfigjson"]),
+        "kubernetes.io/dockercfg" => lacks(&[".dockercfg"]),
+        "kubernetes.io/tls" => lacks(&["tls.crt", "tls.key"]),
+        "kubernetes.io/ssh-auth" => lacks(&["ssh-privatekey"]),
+        "kubernetes.io/basic-auth" if !values.contains_key("username") && !values.contains_key("password") => {
+            vec!["username or password".to_owned()]
         }
+        _ => vec![],
     };
-    match type_ {
-        "kubernetes.io/dockerconfigjson" => require(".dockerconfigjson"),
-        "kubernetes.io/dockercfg" => require(".dockercfg"),
-        "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().for_each(require),
-        "kubernetes.io/ssh-auth" => require("ssh-privatekey"),
-        "kubernetes.io/basic-auth" if is_missing("username") && is_missing("password") => {
-            c.fault(&data, format!("a Secret of type {type_} needs the key username or password"));
-        }
-        "kubernetes.io/service-account-token" if !annotations.contains_key("kubernetes.io/service-account.name") => {
-            let message = format!("a Secret of type {type_} needs the annotation kubernetes.io/service-account.name");
-            c.fault(&Path::of("metadata.annotations"), message);
-        }
-        _ => {}
+    let at = Path::of("type");
+    if !missing.is_empty() {
+        c.fault(&at, format!("a Secret of type {type_} needs the key {}", missing.join(" and ")));
+    }
+    const ACCOUNT: &str = "kubernetes.io/service-account.name";
+    if type_ == "kubernetes.io/service-account-token" && !annotations.contains_key(ACCOUNT) {
+        c.fault(&at, format!("a Secret of type {type_} needs the annotation {ACCOUNT}"));
     }
     for key in [".dockerconfigjson", ".dockercfg"].into_iter().filter(|key| type_.ends_with(&key[1..])) {
         let Some(value) = values.get(key) else { continue };
         if serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(value).is_err() {
-            c.fault(&data.field(key), "is not a JSON object");
+            let field = if in_text.contains(key) { "stringData" } else { "data" };
+            c.fault(&Path::of(field).field(key), "is not a JSON object");
         }
     }
 }

@@ -36,6 +36,8 @@ struct Workload {
     /// The first number.
     start: i64,
     indexed: Indexed,
+    /// `serviceName`: the pods' subdomain.
+    service: Option<String>,
     deadline: Option<i64>,
     claims: Vec<PersistentVolumeClaimTemplate>,
 }
@@ -71,6 +73,7 @@ impl Workload {
             count: Count { pods: replicas.unwrap_or(1).into(), field: Path::of("spec.replicas") },
             start: 0,
             indexed: Indexed::No,
+            service: None,
             deadline: None,
             claims: vec![],
         }
@@ -112,12 +115,17 @@ pub(super) fn stateful_set(subject: &mut Subject<'_>) -> Content {
     let start = spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0);
     c.between(&Path::of("spec.ordinals.start"), (start.into(), 0, i32::MAX.into()));
     let claims = claim_templates(&mut c, &spec);
+    let service = spec.service_name.clone().filter(|name| !name.is_empty());
+    if let Some(name) = &service {
+        c.name(&Path::of("spec.serviceName"), (name, syntax::dns_label));
+    }
     let StatefulSetSpec { template, replicas, .. } = spec;
     pods(
         subject,
         Workload {
             start: start.into(),
             indexed: Indexed::StatefulSet,
+            service,
             claims,
             ..Workload::of(metadata, template, replicas)
         },
@@ -133,6 +141,10 @@ fn claim_templates(c: &mut Checker<'_>, spec: &StatefulSetSpec) -> Vec<Persisten
         c.name(&at.field("metadata").field("name"), (&name, syntax::dns_label));
         if let Some(spec) = &template.spec {
             claim::check(c, spec, &at.field("spec"));
+        }
+        // One without a name is a fault already.
+        if name.is_empty() {
+            continue;
         }
         let spec = template.spec.clone().unwrap_or_default();
         templates.push(PersistentVolumeClaimTemplate { metadata: Some(metadata.clone()), spec });
@@ -212,7 +224,8 @@ fn run_once(subject: &mut Subject<'_>, (metadata, spec): (ObjectMeta, JobSpec), 
             restarts: Restarts::NeverOrOnFailure,
             count,
             indexed: if is_indexed { Indexed::Job } else { Indexed::No },
-            deadline: spec.active_deadline_seconds,
+            // What is no deadline is a fault already.
+            deadline: spec.active_deadline_seconds.filter(|seconds| *seconds > 0),
             ..Workload::of(metadata, spec.template, None)
         },
     )
@@ -289,7 +302,7 @@ fn pods(subject: &mut Subject<'_>, mut workload: Workload) -> Content {
     restarts(subject, &pod, &workload);
     deadline(subject, &mut pod, &workload);
     for claim in &workload.claims {
-        mount_claim(&mut pod, claim, "");
+        mount_claim(&mut pod, claim, "0");
     }
     let notes_before = subject.notes.len();
     let written_policies = settle(&mut pod, subject.notes);
@@ -401,6 +414,12 @@ fn numbered(template: &Pod, (workload, kind): (&Workload, &str), (name, number):
     for claim in &workload.claims {
         let name = mount_claim(&mut pod, claim, &pod_name);
         objects.push(Object { namespace: namespace.clone(), name, what: What::Claim });
+    }
+    // As the StatefulSet controller names its pods; a name with dots is no host name.
+    if workload.indexed == Indexed::StatefulSet && syntax::dns_label(&pod_name).is_ok() {
+        let spec = pod.spec.get_or_insert_default();
+        spec.hostname = Some(pod_name.clone());
+        spec.subdomain = workload.service.clone();
     }
     pod.metadata.name = Some(pod_name);
     (pod, objects)

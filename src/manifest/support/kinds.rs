@@ -142,7 +142,7 @@ static STATEFUL_SET: &[Row] = &[
     row("spec.podManagementPolicy", Accept, "Parallel", "has no effect: the pods start at the same time"),
     row("spec.replicas", Enforce, "1", ""),
     row("spec.revisionHistoryLimit", Accept, "10", NO_REVISIONS),
-    row("spec.serviceName", Accept, "", "has no effect yet: the pods are not reached by a Service's name"),
+    row("spec.serviceName", Enforce, "", ""),
     row("spec.updateStrategy", Accept, "", ONE_BY_ONE),
     row("spec.volumeClaimTemplates[].apiVersion", Accept, "v1", "has no effect: a claim is a directory of this host"),
     row("spec.volumeClaimTemplates[].kind", Accept, "PersistentVolumeClaim", "has no effect: it is a PersistentVolumeClaim"),
