@@ -17,7 +17,7 @@ use crate::lifecycle::{
     Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, PodState, Probes, StartFailure, Task,
 };
 use crate::network;
-use crate::plan::config::{ContainerConfig, ContainerKind, Handler, Probe};
+use crate::plan::config::{ContainerConfig, ContainerKind, Handler, LinuxContainerResources, Probe};
 use crate::plan::spec;
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
@@ -67,8 +67,8 @@ pub(super) struct Supervisor {
     failure: Option<FirstFailure>,
     deletion_grace_seconds: Option<i64>,
     over: bool,
-    /// Whether the pod's own limits wait for containers that are to be started again.
-    pub(super) pod_resize_waits: bool,
+    /// What the pod's own cgroup has: more than the record says as long as containers are to be started again for less.
+    pub(super) pod_limits: LinuxContainerResources,
     /// Writable layers of ended instances, to be removed.
     pub(super) discarded: Vec<PathBuf>,
     /// Kept for the moment when there are no descriptors left.
@@ -144,7 +144,7 @@ impl Supervisor {
         let launcher = Launcher::new(facts.cgroups.clone())?;
         Ok(Supervisor {
             discarded: Vec::new(),
-            pod_resize_waits: false,
+            pod_limits: plan.sandbox.resources.clone(),
             spare: Some(launcher.null()?),
             launcher,
             state: PodState::new(machine_spec(&pod), now()),
