@@ -21,6 +21,7 @@ mod probes;
 mod resources;
 mod restarts;
 mod sandbox;
+mod security;
 mod sidecars;
 mod verbs;
 mod volumes;
