@@ -36,12 +36,14 @@ fn sandbox() -> PodSandboxConfig {
             network: NetworkMode::None,
             pid: NamespaceMode::Container,
             ipc: NamespaceMode::Pod,
+            user: NamespaceMode::Node,
         },
         cgroup: CgroupPath { parent: String::new(), pod: "podu".into() },
         labels: Default::default(),
         annotations: Default::default(),
         sysctls: vec![],
         seccomp_root: SECCOMP_ROOT.into(),
+        id_range: None,
     }
 }
 

@@ -23,6 +23,7 @@ mod restarts;
 mod sandbox;
 mod security;
 mod sidecars;
+mod users;
 mod verbs;
 mod volumes;
 mod waiting;
