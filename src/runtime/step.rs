@@ -538,3 +538,54 @@ fn device_steps(users: UserNamespace, all: bool) -> Vec<Step> {
     }
     steps
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{LinuxCapabilitiesBuilder, MountBuilder};
+
+    /// A container's steps by their kinds, with these namespaces to join.
+    fn kinds(joined: &[LinuxNamespaceType]) -> Vec<String> {
+        let mut spec = Spec::default();
+        let namespaces = joined.iter().map(|kind| {
+            let mut namespace = LinuxNamespace::default();
+            namespace.set_typ(*kind).set_path(Some("/pin".into()));
+            namespace
+        });
+        spec.linux_mut().as_mut().unwrap().set_namespaces(Some(namespaces.collect()));
+        let process = spec.process_mut().as_mut().unwrap();
+        process.set_capabilities(Some(LinuxCapabilitiesBuilder::default().build().unwrap()));
+        let proc = MountBuilder::default().destination("/proc").typ("proc").source("proc").build().unwrap();
+        let dev = MountBuilder::default().destination("/dev").typ("tmpfs").source("tmpfs").build().unwrap();
+        spec.set_mounts(Some(vec![proc, dev]));
+        let steps = container_steps(&spec).unwrap();
+        steps.iter().map(|step| step.name().split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    /// Each word comes before the next one.
+    fn assert_order(kinds: &[String], order: &[&str]) {
+        let places: Vec<Option<usize>> = order.iter().map(|word| kinds.iter().position(|kind| kind == word)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{order:?} in {kinds:?}");
+    }
+
+    #[test]
+    fn s24_in_a_user_namespace_everything_is_made_after_it_was_joined() {
+        use LinuxNamespaceType::{Ipc, Network, Pid, User, Uts};
+        let own = kinds(&[User, Network, Ipc, Uts]);
+        let rights_of_the_host = ["JoinCgroup", "Rlimit", "JoinNamespace"];
+        assert_order(&own, &rights_of_the_host);
+        let order =
+            ["JoinNamespace", "NewMountNamespace", "NewPidNamespace", "OpenFileSystem", "Pivot", "MountFileSystem"];
+        assert_order(&own, &order);
+        assert!(!own.contains(&"Device".to_owned()) && own.contains(&"BindDevice".to_owned()), "{own:?}");
+        let shared = kinds(&[User, Network, Ipc, Uts, Pid]);
+        assert_order(&shared, &["NewMountNamespace", "EnterPidNamespace", "OpenFileSystem", "Pivot"]);
+        // A change of ids takes the parent-death signal away: it is asked for again.
+        assert_eq!(own.iter().filter(|kind| *kind == "DieWithSupervisor").count(), 2);
+        let plain = kinds(&[Network, Ipc, Uts, Pid]);
+        assert_order(&plain, &["StopPropagation", "Pivot", "EnterPidNamespace", "MountFileSystem"]);
+        assert!(
+            !plain.iter().any(|kind| ["NewMountNamespace", "OpenFileSystem", "BindDevice"].contains(&kind.as_str()))
+        );
+    }
+}

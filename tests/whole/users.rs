@@ -200,3 +200,17 @@ fn what_a_user_namespace_cannot_be_is_refused() {
     assert!(output.out.contains("mounted") && output.out.contains("core_pattern"), "{output:?}");
     assert!(!std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap().starts_with('x'));
 }
+
+#[test]
+fn a_containers_user_can_open_its_own_output_again() {
+    let Some(host) = Host::new(&[]) else { return };
+    for (name, host_users, uid) in [("own", true, 1000), ("mapped", false, 1000), ("root", false, 0)] {
+        let script = "echo to-out > /dev/stdout && echo to-err > /proc/self/fd/2";
+        let container = json!({
+            "name": "b", "image": "busybox", "command": ["sh", "-c", script], "securityContext": { "runAsUser": uid },
+        });
+        let spec = json!({ "restartPolicy": "Never", "hostUsers": host_users, "containers": [container] });
+        let output = host.foreground(&pod(name, spec)).expect(0);
+        assert!(output.out.contains("to-out") && output.out.contains("to-err"), "{name}: {output:?}");
+    }
+}
