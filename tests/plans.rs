@@ -6,7 +6,9 @@
 use oci_spec::runtime::LinuxNamespaceType;
 use podshim::host::lsm::Lsms;
 use podshim::manifest::{Source, admit};
-use podshim::plan::config::{ImageConfig, NetworkMode, PodPlan, SeccompProfile, SecurityChoices, SwapBehavior};
+use podshim::plan::config::{
+    IdRange, ImageConfig, NamespaceMode, NetworkMode, PodPlan, SeccompProfile, SecurityChoices, SwapBehavior,
+};
 use podshim::plan::pod::{Choices, pod_plan};
 use podshim::plan::seccomp_profile::Profile;
 use podshim::plan::spec::{self, Bind, Resolved, User};
@@ -49,7 +51,11 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
         rootfs: PathBuf::from("/rootfs"),
         cgroup: format!("/podshim/{}/{}", plan.sandbox.cgroup.pod, config.name),
         binds: &binds,
-        pins: vec![(LinuxNamespaceType::Ipc, "/pins/ipc".into())],
+        pins: [(LinuxNamespaceType::User, "/pins/user"), (LinuxNamespaceType::Ipc, "/pins/ipc")]
+            .into_iter()
+            .filter(|(kind, _)| *kind != LinuxNamespaceType::User || plan.sandbox.id_range.is_some())
+            .map(|(kind, path)| (kind, path.into()))
+            .collect(),
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         available_capabilities: (1 << 41) - 1,
         cgroups: spec::Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20] },
@@ -102,7 +108,11 @@ fn plans_are_as_recorded() {
             pull: None,
             security: SecurityChoices::default(),
         };
-        let plan = pod_plan(&pods[0], choices).expect("a plan");
+        let mut plan = pod_plan(&pods[0], choices).expect("a plan");
+        if plan.sandbox.namespaces.user == NamespaceMode::Pod {
+            // As `store::reserve` leaves it.
+            plan.sandbox.id_range = Some(IdRange { first: 131_072 });
+        }
         let specs: Vec<Value> = (0..plan.containers.len()).map(|index| spec_of(&plan, index)).collect();
         let text = serde_json::to_string_pretty(&json!({ "plan": plan, "specs": specs })).expect("JSON") + "\n";
         let golden = case.join("plan.json");

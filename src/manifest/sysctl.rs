@@ -34,7 +34,7 @@ const SAFE: [&str; 12] = [
 /// A name with dots between its parts, as sysctl(8) writes it. If its first separator is a slash, slashes separate and dots
 /// belong to the parts, which trade places: `net/ipv4/conf/eth0.1/x` is `net.ipv4.conf.eth0/1.x`.
 pub fn dotted(name: &str) -> String {
-    if !name.find(['.', '/']).is_some_and(|at| name.as_bytes()[at] == b'/') {
+    if name.find(['.', '/']).is_none_or(|at| name.as_bytes()[at] != b'/') {
         return name.to_owned();
     }
     traded(name)

@@ -82,6 +82,25 @@ pub struct NamespaceOptions {
     pub pid: NamespaceMode,
     /// `Node` with hostIPC, else `Pod`.
     pub ipc: NamespaceMode,
+    /// `Pod` with hostUsers: false, else `Node`.
+    pub user: NamespaceMode,
+}
+
+/// The host's ids of a pod's own user namespace, of users and of groups: id n of the pod is `first + n` of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The host's id of the pod's root.
+    pub first: u32,
+}
+
+impl IdRange {
+    /// How many ids a pod has (pod-api.md §24).
+    pub const SIZE: u32 = 65536;
+
+    /// The host's id of a pod's; `None` if the pod has no such id.
+    pub fn on_host(self, id: u32) -> Option<u32> {
+        (id < IdRange::SIZE).then(|| self.first + id)
+    }
 }
 
 /// CRI `PodSandboxConfig`.
@@ -118,6 +137,8 @@ pub struct PodSandboxConfig {
     pub sysctls: Vec<KeyValue>,
     /// Where the files of Localhost seccomp profiles are.
     pub seccomp_root: PathBuf,
+    /// The ids of its own user namespace; `None` without one, and before the pod is reserved.
+    pub id_range: Option<IdRange>,
 }
 
 /// Where the pod's cgroups go.

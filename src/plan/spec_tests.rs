@@ -37,6 +37,7 @@ fn sandbox() -> PodSandboxConfig {
             network: NetworkMode::None,
             pid: NamespaceMode::Container,
             ipc: NamespaceMode::Pod,
+            user: NamespaceMode::Node,
         },
         cgroup: CgroupPath { parent: String::new(), pod: "podu".into() },
         resources: LinuxContainerResources::default(),
@@ -44,6 +45,7 @@ fn sandbox() -> PodSandboxConfig {
         annotations: Default::default(),
         sysctls: vec![],
         seccomp_root: SECCOMP_ROOT.into(),
+        id_range: None,
     }
 }
 

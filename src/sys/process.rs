@@ -73,12 +73,12 @@ fn namespace_names(flags: u64) -> String {
 }
 
 /// clone3(2) with `CLONE_PARENT`: a sibling of the caller instead of a child, so that who waits for the caller waits for it
-/// too. Returns `None` in the new process. Without flags of its own: it is born in the pid namespace that the
-/// caller set for its children (setns(2)).
-pub fn clone_sibling() -> SysResult<Option<Child>> {
+/// too. Returns `None` in the new process. `flags` are `CLONE_NEW*`; without CLONE_NEWPID it is born in the pid namespace that
+/// the caller set for its children (setns(2)).
+pub fn clone_sibling(flags: u64) -> SysResult<Option<Child>> {
     let mut pidfd: RawFd = -1;
     let arguments = CloneArgs {
-        flags: libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
         pidfd: &raw mut pidfd as u64,
         // The caller's own exit signal is inherited; the kernel refuses another one.
         exit_signal: 0,
