@@ -31,6 +31,9 @@ fn hold_against_golden(directory: &str) {
             Ok(_) => panic!("{} was admitted", path.display()),
             Err(diagnostics) => diagnostics.render(Color::Plain),
         };
+        for secret in ["hunter", "31337", "4711", "of the secret", "another line", "c2VjcmV0"] {
+            assert!(!rendered.contains(secret), "{}: a secret value is shown:\n{rendered}", path.display());
+        }
         assert!(!rendered.contains('\u{1b}'), "{}: an escape reached the terminal", path.display());
         let golden = path.with_extension("stderr");
         if bless {
@@ -50,6 +53,11 @@ fn each_mistake_is_explained() {
 #[test]
 fn pods_as_people_paste_them_are_explained() {
     hold_against_golden("manifests/broken");
+}
+
+#[test]
+fn mistakes_in_other_documents_are_explained() {
+    hold_against_golden("manifests/documents");
 }
 
 #[test]

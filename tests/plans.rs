@@ -5,11 +5,13 @@
 
 use oci_spec::runtime::LinuxNamespaceType;
 use podshim::host::lsm::Lsms;
-use podshim::manifest::{Source, admit};
+use podshim::manifest::{AdmittedPod, Source, admit};
 use podshim::plan::config::{
     IdRange, ImageConfig, NamespaceMode, NetworkMode, PodPlan, SeccompProfile, SecurityChoices, SwapBehavior,
 };
-use podshim::plan::pod::{Choices, pod_plan};
+use podshim::plan::env::{self, Files, Late};
+use podshim::plan::mounts;
+use podshim::plan::pod::{Choices, Node, pod_plan};
 use podshim::plan::seccomp_profile::Profile;
 use podshim::plan::spec::{self, Bind, Resolved, User};
 use serde_json::{Value, json};
@@ -26,8 +28,11 @@ fn image() -> ImageConfig {
 
 fn spec_of(plan: &PodPlan, index: usize) -> Value {
     let config = &plan.containers[index];
-    let binds: Vec<Bind> = config
-        .mounts
+    let (pod_ips, host_ips) = (["10.0.0.2".to_owned()], ["192.0.2.1".to_owned()]);
+    let late = Late { pod_ips: &pod_ips, host_ips: &host_ips, files: Files::Unknown };
+    let variables = env::resolve(&config.envs, late).expect("variables");
+    let binds: Vec<Bind> = mounts::expanded(&config.mounts, &variables)
+        .expect("mounts")
         .iter()
         .map(|mount| Bind {
             source: Path::new("/volumes").join(&mount.volume).join(&mount.sub_path),
@@ -48,6 +53,7 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
     };
     let resolved = Resolved {
         user: &user,
+        variables: &variables,
         rootfs: PathBuf::from("/rootfs"),
         cgroup: format!("/podshim/{}/{}", plan.sandbox.cgroup.pod, config.name),
         binds: &binds,
@@ -86,6 +92,30 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
     value
 }
 
+/// A pod's plan, and each of its containers' specs.
+fn planned(pod: &AdmittedPod) -> Value {
+    let choices = Choices {
+        uid: "00000000-0000-4000-8000-000000000001".into(),
+        network: NetworkMode::None,
+        cgroup_parent: String::new(),
+        resolv_conf: None,
+        log_directory: "/var/log/podshim/pods/x".into(),
+        host_memory: 8 << 30,
+        node: Node { name: "node-1".into(), cpus: 4, storage: 100 << 30 },
+        pids_limit: Some(2048),
+        swap: SwapBehavior::NoSwap,
+        pull: None,
+        security: SecurityChoices::default(),
+    };
+    let mut plan = pod_plan(pod, choices).expect("a plan");
+    if plan.sandbox.namespaces.user == NamespaceMode::Pod {
+        // As `store::reserve` leaves it.
+        plan.sandbox.id_range = Some(IdRange { first: 131_072 });
+    }
+    let specs: Vec<Value> = (0..plan.containers.len()).map(|index| spec_of(&plan, index)).collect();
+    json!({ "plan": plan, "specs": specs })
+}
+
 #[test]
 fn plans_are_as_recorded() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
@@ -96,25 +126,9 @@ fn plans_are_as_recorded() {
     for case in cases {
         let text = std::fs::read_to_string(case.join("pod.yaml")).expect("pod.yaml");
         let pods = admit(&[Source { name: "pod.yaml".into(), text }]).unwrap_or_else(|e| panic!("{e}"));
-        let choices = Choices {
-            uid: "00000000-0000-4000-8000-000000000001".into(),
-            network: NetworkMode::None,
-            cgroup_parent: String::new(),
-            resolv_conf: None,
-            log_directory: "/var/log/podshim/pods/x".into(),
-            host_memory: 8 << 30,
-            pids_limit: Some(2048),
-            swap: SwapBehavior::NoSwap,
-            pull: None,
-            security: SecurityChoices::default(),
-        };
-        let mut plan = pod_plan(&pods[0], choices).expect("a plan");
-        if plan.sandbox.namespaces.user == NamespaceMode::Pod {
-            // As `store::reserve` leaves it.
-            plan.sandbox.id_range = Some(IdRange { first: 131_072 });
-        }
-        let specs: Vec<Value> = (0..plan.containers.len()).map(|index| spec_of(&plan, index)).collect();
-        let text = serde_json::to_string_pretty(&json!({ "plan": plan, "specs": specs })).expect("JSON") + "\n";
+        let planned: Vec<Value> = pods.iter().map(planned).collect();
+        let value = if let [one] = &planned[..] { one } else { &json!(planned) };
+        let text = serde_json::to_string_pretty(value).expect("JSON") + "\n";
         let golden = case.join("plan.json");
         if std::env::var_os("PODSHIM_BLESS").is_some() {
             std::fs::write(&golden, &text).expect("writing");

@@ -1,18 +1,20 @@
 //! `podshim apply`: pods become as their manifests say. Everything is read, planned and pulled before anything is touched.
 
-use super::bring_up::{BringUpArgs, Host, Room, Started, admit, ensure_images, prepare, pull_policy, start, undo};
+use super::bring_up::{
+    BringUpArgs, Host, Room, Started, admit, ensure_images, node, prepare, pull_policy, start, undo,
+};
 use super::capacity::Capacity;
 use super::follow::Watch;
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
 use super::until::{self, Goal, Since, UntilArgs, WaitFor};
 use crate::control::{self, Connection, Request, Updating};
-use crate::error::{Kind, kind_of};
+use crate::error::{Kind, failure, kind_of};
 use crate::host;
-use crate::manifest::AdmittedPod;
+use crate::manifest::{AdmittedPod, Documents, Name};
 use crate::paths::Dirs;
-use crate::plan::change::{self, Change};
-use crate::plan::config::{DnsBase, SecurityChoices};
+use crate::plan::change::{self, Change, Data};
+use crate::plan::config::{DnsBase, PodPlan, SecurityChoices};
 use crate::plan::pod::{Choices, pod_plan};
 use crate::store::{self, Pod, Record};
 use crate::supervisor;
@@ -49,7 +51,15 @@ enum Life {
 }
 
 pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
-    let admitted = admit(&args.bring_up.files)?;
+    let documents = admit(&args.bring_up)?;
+    let admitted = &documents.pods;
+    if let Some(pod) = admitted.iter().find(|pod| pod.name_comes_from() == Name::Generated) {
+        let message = format!(
+            "{}: apply needs a metadata.name: with a generateName it would make another pod each time",
+            pod.source()
+        );
+        return Err(failure(Kind::Invalid, message));
+    }
     let facts = host::probe()?;
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
@@ -73,7 +83,23 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
         })?;
         println!("pod/{} {done}", pod.name());
     }
+    for pod in surplus(&documents, dirs)? {
+        stop_pod(&pod, None)?;
+        remove_pod(&pod)?;
+        println!("pod/{} removed", pod.record.plan.sandbox.name);
+    }
     Ok(code)
+}
+
+/// The pods that these documents made once and do not ask for any more.
+fn surplus(documents: &Documents, dirs: &Dirs) -> Result<Vec<Pod>> {
+    let (pods, _) = store::list(dirs)?;
+    let is_owned = |pod: &Pod| pod.record.plan.owner.as_ref().is_some_and(|owner| documents.owners.contains(owner));
+    let is_wanted = |pod: &Pod| {
+        let sandbox = &pod.record.plan.sandbox;
+        documents.pods.iter().any(|p| (p.namespace(), p.name()) == (&*sandbox.namespace, &*sandbox.name))
+    };
+    Ok(pods.into_iter().filter(|pod| is_owned(pod) && !is_wanted(pod)).collect())
 }
 
 fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &mut Capacity) -> Result<Todo> {
@@ -94,13 +120,30 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
     }
     let before: k8s::Pod = store::read_json(&pod.dirs.manifest())?
         .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
-    match change::between(&before, admitted.pod()) {
-        Change::Unchanged => Ok(Todo::Nothing(pod, if is_over { Life::Ended } else { Life::Running })),
-        Change::InPlace(_) if !is_over => {
-            let updating = updating(admitted, args, (&pod, host), capacity)?;
-            Ok(Todo::Change(pod, Box::new(updating)))
+    let change = change::between(&before, admitted.pod());
+    match change {
+        Change::Unchanged | Change::InPlace(_) => {
+            let plan = plan_again(admitted, args, (&pod, host))?;
+            let data = change::data(&pod.record.plan, &plan);
+            refuse_immutable(&pod, &data)?;
+            if change == Change::Unchanged && data.is_same() {
+                return Ok(Todo::Nothing(pod, if is_over { Life::Ended } else { Life::Running }));
+            }
+            if is_over {
+                return Ok(Todo::Replace(pod, record()?));
+            }
+            capacity.check(&plan, host, Some(&plan.sandbox.uid)).with_context(|| format!("pod {}", pod.full_name()))?;
+            if !data.variables.is_empty() {
+                let containers = data.variables.join(", ");
+                anstream::eprintln!(
+                    "podshim: pod {}: new variables take effect when a container starts again: {containers}",
+                    pod.full_name()
+                );
+            }
+            let images = ensure_images(&plan, host.dirs)?.containers;
+            let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
+            Ok(Todo::Change(pod, Box::new(Updating { plan, images, manifest })))
         }
-        Change::InPlace(_) => Ok(Todo::Replace(pod, record()?)),
         Change::Replace(fields) => {
             anstream::eprintln!("podshim: pod {}: {} cannot change while it runs", pod.full_name(), fields.join(", "));
             Ok(Todo::Replace(pod, record()?))
@@ -109,12 +152,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
 }
 
 /// The new plan of a pod that runs: what was chosen for it once stays.
-fn updating(
-    admitted: &AdmittedPod,
-    args: &BringUpArgs,
-    (pod, host): (&Pod, Host<'_>),
-    capacity: &mut Capacity,
-) -> Result<Updating> {
+fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host<'_>)) -> Result<PodPlan> {
     let before = &pod.record.plan;
     let choices = Choices {
         uid: before.sandbox.uid.clone(),
@@ -134,13 +172,22 @@ fn updating(
             // Those that it has were allowed once; others cannot come to a pod that runs.
             unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
         },
+        node: node(host)?,
     };
-    let of_pod = || format!("pod {}", pod.full_name());
-    let plan = pod_plan(admitted, choices).with_context(of_pod)?;
-    capacity.check(&plan, host, Some(&before.sandbox.uid)).with_context(of_pod)?;
-    let images = ensure_images(&plan, host.dirs)?.containers;
-    let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
-    Ok(Updating { plan, images, manifest })
+    pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))
+}
+
+/// An immutable object is another one only under another name, as for an API server.
+fn refuse_immutable(pod: &Pod, data: &Data) -> Result<()> {
+    if data.immutable.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "pod {} was made with other data of {}, which is immutable: give it another name, or remove the pod",
+        pod.full_name(),
+        data.immutable.join(", ")
+    );
+    Err(failure(Kind::Invalid, message))
 }
 
 /// Does it, waits for the pod, and answers in kubectl's words. What was made is taken back if it does not come to what is

@@ -7,15 +7,15 @@ use super::output;
 use super::remove::{remove_pod, stop_pod};
 use crate::cgroups;
 use crate::error::{Kind, failure};
-use crate::host::HostFacts;
 use crate::host::lsm::Lsms;
-use crate::manifest::{self, AdmittedPod, sysctl};
+use crate::host::{self, HostFacts};
+use crate::manifest::{self, AdmittedPod, CronJobs, Documents, sysctl};
 use crate::paths::Dirs;
 use crate::plan::config::{
     ContainerConfig, NetworkMode, PodPlan, PullPolicy, SECCOMP_ROOT, SecurityChoices, SwapBehavior, VolumePlan,
     VolumeSource,
 };
-use crate::plan::pod::{Choices, pod_plan};
+use crate::plan::pod::{Choices, Node, pod_plan};
 use crate::plan::spec;
 use crate::runtime;
 use crate::store::{self, Images, Pod, Record};
@@ -31,6 +31,9 @@ pub(super) struct BringUpArgs {
     /// Manifests: files, directories, or - for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<String>,
+    /// Run the Job of each CronJob once, now
+    #[arg(long)]
+    now: bool,
     /// When to ask a registry for images [default: what each container's imagePullPolicy says]
     #[arg(long, value_name = "POLICY")]
     pub(super) pull: Option<Pull>,
@@ -119,24 +122,32 @@ pub(super) struct Started {
 }
 
 /// Reads and checks manifests; says what has no effect.
-pub(super) fn admit(files: &[String]) -> Result<Vec<AdmittedPod>> {
-    let sources = manifest::read_sources(files)?;
-    match manifest::admit(&sources) {
-        Ok(pods) => {
-            for pod in &pods {
-                for note in pod.notes() {
-                    anstream::eprintln!("podshim: note: {}: {}", pod.source(), output::escape(note));
-                }
-            }
-            Ok(pods)
-        }
+pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
+    let sources = manifest::read_sources(&args.files)?;
+    let files = args.files.join(", ");
+    let documents = match manifest::documents(&sources, cron_jobs(args.now)) {
+        Ok(documents) => documents,
         Err(diagnostics) => {
             let count = diagnostics.count();
             super::check::print(&diagnostics)?;
             let s = if count == 1 { "" } else { "s" };
-            Err(failure(Kind::Invalid, format!("{count} error{s} in {}; nothing was started", files.join(", "))))
+            return Err(failure(Kind::Invalid, format!("{count} error{s} in {files}; nothing was started")));
         }
+    };
+    let note = |source: &str, text: &str| anstream::eprintln!("podshim: note: {source}: {}", output::escape(text));
+    documents.notes.iter().for_each(|n| note(&n.source, &n.text));
+    for pod in &documents.pods {
+        pod.notes().iter().for_each(|text| note(pod.source(), text));
     }
+    if documents.pods.is_empty() && documents.owners.is_empty() {
+        return Err(failure(Kind::Invalid, format!("there is nothing to run in {files}: no document makes a pod")));
+    }
+    Ok(documents)
+}
+
+/// `--now`
+pub(super) fn cron_jobs(now: bool) -> CronJobs {
+    if now { CronJobs::Now } else { CronJobs::Refused }
 }
 
 /// Where a pod is to be made.
@@ -144,6 +155,12 @@ pub(super) fn admit(files: &[String]) -> Result<Vec<AdmittedPod>> {
 pub(super) struct Host<'a> {
     pub(super) dirs: &'a Dirs,
     pub(super) facts: &'a HostFacts,
+}
+
+/// What a pod may learn of its host.
+pub(super) fn node(host: Host<'_>) -> Result<Node> {
+    let facts = host.facts;
+    Ok(Node { name: facts.name.clone(), cpus: facts.cpus, storage: host::storage(&host.dirs.root)? })
 }
 
 impl BringUpArgs {
@@ -176,6 +193,7 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
             Swap::LimitedSwap => SwapBehavior::LimitedSwap { host_swap: host.facts.swap },
         },
         pull: args.pull.map(pull_policy),
+        node: node(host)?,
         security: SecurityChoices {
             seccomp_root: args.seccomp_profile_root.clone(),
             unsafe_sysctls: args.allowed_unsafe_sysctls.clone(),
@@ -215,11 +233,11 @@ fn check_confinement(plan: &PodPlan, lsms: Lsms) -> Result<()> {
 /// The images of containers and volumes, pulled where their policies say so.
 pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Images> {
     let container = |c: &ContainerConfig| {
-        ensure::ensure(dirs, &c.image, c.pull_policy).with_context(|| format!("container {}", c.name))
+        ensure::ensure(dirs, &c.image, c.pull_policy, &plan.logins).with_context(|| format!("container {}", c.name))
     };
     let volume = |volume: &VolumePlan| match &volume.source {
         VolumeSource::Image { reference, pull_policy } => {
-            let image = ensure::ensure(dirs, reference, *pull_policy);
+            let image = ensure::ensure(dirs, reference, *pull_policy, &plan.logins);
             Some(image.map(|i| (volume.name.clone(), i)).with_context(|| format!("volume {}", volume.name)))
         }
         _ => None,

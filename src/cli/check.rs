@@ -1,6 +1,8 @@
 //! `podshim check`: are these manifests fit to run? Needs no root and touches nothing.
 
-use crate::manifest::{Color, Diagnostics, admit, read_sources};
+use super::bring_up::cron_jobs;
+use super::output;
+use crate::manifest::{Color, Diagnostics, documents, read_sources};
 use anyhow::Result;
 use std::io::Write;
 
@@ -10,6 +12,9 @@ pub(super) struct CheckArgs {
     /// Manifests: files, directories, or - for standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
+    /// Check the Job of each CronJob as `run --now` would run it
+    #[arg(long)]
+    now: bool,
 }
 
 /// Checks the manifests; `Ok(false)` (exit code 1) if they have faults, which are on standard error then.
@@ -18,14 +23,16 @@ pub(super) struct CheckArgs {
 /// A file cannot be read, or the result cannot be written.
 pub(super) fn run(args: CheckArgs) -> Result<bool> {
     let sources = read_sources(&args.files)?;
-    match admit(&sources) {
-        Ok(pods) => {
+    match documents(&sources, cron_jobs(args.now)) {
+        Ok(documents) => {
             let mut out = std::io::stdout().lock();
-            for pod in pods {
-                writeln!(out, "{}: ok (pod {}/{})", pod.source(), pod.namespace(), pod.name())?;
-                for note in pod.notes() {
-                    writeln!(out, "{}: note: {note}", pod.source())?;
-                }
+            for found in &documents.found {
+                writeln!(out, "{}: ok ({})", found.source, found.what)?;
+            }
+            let of_pods = documents.pods.iter().flat_map(|pod| pod.notes().iter().map(|note| (pod.source(), note)));
+            let notes = documents.notes.iter().map(|note| (note.source.as_str(), &note.text));
+            for (source, note) in notes.chain(of_pods) {
+                writeln!(out, "{source}: note: {}", output::escape(note))?;
             }
             Ok(true)
         }

@@ -90,7 +90,7 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
         security: k8s::SecurityContext::default(),
     };
     let config = ephemeral(&manifest, &pod.record.plan, wanted)?;
-    let image = ensure::ensure(dirs, &config.image, config.pull_policy)?;
+    let image = ensure::ensure(dirs, &config.image, config.pull_policy, &pod.record.plan.logins)?;
     let document = control::document(&Joining { config, image })?;
     let context = || format!("container {name}");
     if args.stdin || args.tty {

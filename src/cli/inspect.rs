@@ -3,7 +3,7 @@
 use super::output::{self, Structured};
 use crate::network;
 use crate::paths::Dirs;
-use crate::plan::config::{ContainerConfig, ContainerKind, PullPolicy, Stdio};
+use crate::plan::config::{ContainerConfig, ContainerKind, EnvValue, PullPolicy, Stdio};
 use crate::store::{self, Pod, Report};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -62,7 +62,12 @@ pub(super) fn object(pod: &Pod) -> Result<Value> {
 
 /// What `podshim debug` made, as far as the API has fields for it.
 fn ephemeral_container(config: &ContainerConfig) -> Value {
-    let env: Vec<Value> = config.envs.iter().map(|v| json!({ "name": v.key, "value": v.value })).collect();
+    // All of them were given as text on a command line.
+    let text = |value: &EnvValue| match value {
+        EnvValue::Template(text) => Some(text.clone()),
+        _ => None,
+    };
+    let env: Vec<Value> = config.envs.iter().map(|v| json!({ "name": v.name, "value": text(&v.value) })).collect();
     let all = json!({
         "name": config.name,
         "image": config.image,

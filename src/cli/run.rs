@@ -36,7 +36,10 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
             "--wait and --timeout go with -d: in the foreground the pods' end is waited for",
         ));
     }
-    let admitted = admit(&args.bring_up.files)?;
+    let admitted = admit(&args.bring_up)?.pods;
+    if admitted.is_empty() {
+        return Ok(0);
+    }
     let facts = host::probe()?;
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;

@@ -9,6 +9,7 @@ pub use capacity::HugePages;
 use crate::sys::{Called, process};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// What plans depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub struct HostFacts {
     pub kernel: String,
     /// `uname -m`
     pub architecture: String,
+    /// `uname -n`
+    pub name: String,
     /// CPUs that are online.
     pub cpus: u32,
     /// Bytes of memory.
@@ -42,6 +45,7 @@ pub fn probe() -> Result<HostFacts> {
     Ok(HostFacts {
         kernel: names.release().to_string_lossy().into_owned(),
         architecture: names.machine().to_string_lossy().into_owned(),
+        name: names.nodename().to_string_lossy().into_owned(),
         cpus: capacity::cpus()?,
         memory,
         swap,
@@ -51,6 +55,12 @@ pub fn probe() -> Result<HostFacts> {
         cgroups: cgroup::detect()?,
         lsms: lsm::detect(),
     })
+}
+
+/// The size of the file system that a path is on, in bytes.
+pub fn storage(path: &Path) -> Result<u64> {
+    let status = nix::sys::statvfs::statvfs(path).called("statvfs", path.display())?;
+    Ok(status.blocks().saturating_mul(status.fragment_size()))
 }
 
 fn thermal_throttle() -> Vec<String> {

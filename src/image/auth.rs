@@ -1,5 +1,6 @@
-//! Credentials for registries: `$REGISTRY_AUTH_FILE`, podman's and Docker's files, credential helpers.
+//! Credentials for registries: a pod's own, `$REGISTRY_AUTH_FILE`, podman's and Docker's files, credential helpers.
 
+use crate::plan::config::Login;
 use anyhow::{Context, Result, bail};
 use docker_credential::{CredentialRetrievalError, DockerCredential, get_credential_from_reader};
 use std::fs::File;
@@ -22,8 +23,13 @@ pub enum Credential {
 
 /// Where logins are looked for: `$REGISTRY_AUTH_FILE` alone if it is set (it must exist), else podman's file of this
 /// login session, then `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`.
+///
+/// A pod's own logins come before them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuthFiles(Vec<(PathBuf, Needed)>);
+pub struct AuthFiles {
+    logins: Vec<Login>,
+    files: Vec<(PathBuf, Needed)>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needed {
@@ -36,29 +42,54 @@ impl AuthFiles {
     pub fn from_environment() -> AuthFiles {
         let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         if let Some(file) = variable("REGISTRY_AUTH_FILE") {
-            return AuthFiles(vec![(file, Needed::Yes)]);
+            return AuthFiles::only(&file);
         }
         let podman = variable("XDG_RUNTIME_DIR").map(|d| d.join("containers/auth.json"));
         let docker = variable("DOCKER_CONFIG").or_else(|| variable("HOME").map(|h| h.join(".docker")));
         let docker = docker.map(|d| d.join("config.json"));
-        AuthFiles(podman.into_iter().chain(docker).map(|file| (file, Needed::No)).collect())
+        let files = podman.into_iter().chain(docker).map(|file| (file, Needed::No)).collect();
+        AuthFiles { logins: Vec::new(), files }
     }
 
     /// This file only, which must exist.
     pub fn only(file: &Path) -> AuthFiles {
-        AuthFiles(vec![(file.to_owned(), Needed::Yes)])
+        AuthFiles { logins: Vec::new(), files: vec![(file.to_owned(), Needed::Yes)] }
     }
 
     /// No file.
     pub fn none() -> AuthFiles {
-        AuthFiles(Vec::new())
+        AuthFiles { logins: Vec::new(), files: Vec::new() }
     }
 
-    /// The login for a repository of a registry; of several the most specific (`host/a/b`, `host/a`, `host`).
+    /// These logins of a pod, which are tried before those of the files.
+    pub fn after(self, logins: Vec<Login>) -> AuthFiles {
+        AuthFiles { logins, ..self }
+    }
+
+    /// The logins for a repository of a registry, in the order in which they are tried: a pod's own, the most specific one
+    /// first, then that of the files.
+    ///
+    /// None at all means anonymous. Errors: a file that is named but missing or unreadable, a helper that fails.
+    pub fn candidates(&self, registry: &str, repository: &str) -> Result<Vec<Credential>> {
+        let mut own: Vec<(String, &Login)> =
+            self.logins.iter().filter_map(|login| Some((scope(&login.server)?, login))).collect();
+        own.retain(|(scope, _)| covers(scope, registry, repository));
+        // Stable: of the same scope the pod's order counts.
+        own.sort_by(|(a, _), (b, _)| b.cmp(a));
+        let credential = |(_, login): (String, &Login)| match &login.identity_token {
+            Some(token) => Credential::RefreshToken(token.clone()),
+            None => Credential::Password(login.username.clone(), login.password.clone()),
+        };
+        let mut list: Vec<Credential> = own.into_iter().map(credential).collect();
+        list.extend(self.find(registry, repository)?);
+        Ok(list)
+    }
+
+    /// The login that files have for a repository of a registry; of several the most specific (`host/a/b`, `host/a`, `host`).
     ///
     /// `None` means anonymous. Errors: a file that is named but missing or unreadable, a helper that fails.
     pub fn find(&self, registry: &str, repository: &str) -> Result<Option<Credential>> {
-        for (file, needed) in &self.0 {
+        for (file, needed) in &self.files {
             for key in keys(registry, repository) {
                 match lookup(file, &key) {
                     Ok(Some(credential)) => return Ok(Some(credential)),
@@ -70,6 +101,60 @@ impl AuthFiles {
         }
         Ok(None)
     }
+}
+
+/// What a server's name in a Secret stands for: host, port and path, without scheme, `/v1/` and `/v2/` (DockerKeyring.Add in
+/// k8s.io/kubernetes/pkg/credentialprovider).
+fn scope(server: &str) -> Option<String> {
+    let bare = server.strip_prefix("https://").or_else(|| server.strip_prefix("http://")).unwrap_or(server);
+    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    let path = path.strip_prefix("v1/").or_else(|| path.strip_prefix("v2/")).unwrap_or(path);
+    let path = if matches!(path, "v1" | "v2") { "" } else { path.trim_matches('/') };
+    if host.is_empty() {
+        return None;
+    }
+    Some(if path.is_empty() { host.to_owned() } else { format!("{host}/{path}") })
+}
+
+/// Whether a scope covers a repository: its host may have `*` for parts of names (URLsMatch, there), its path is a whole
+/// number of the repository's components.
+fn covers(scope: &str, registry: &str, repository: &str) -> bool {
+    let (host, path) = scope.split_once('/').unwrap_or((scope, ""));
+    let hub = registry == "docker.io" && host == "index.docker.io";
+    let rest = repository.strip_prefix(path);
+    let is_above = path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    (hub || host_matches(host, registry)) && is_above
+}
+
+fn host_matches(pattern: &str, registry: &str) -> bool {
+    let split = |text: &'_ str| -> (String, Option<String>) {
+        match text.rsplit_once(':') {
+            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host.to_owned(), Some(port.to_owned())),
+            _ => (text.to_owned(), None),
+        }
+    };
+    let ((pattern, pattern_port), (host, port)) = (split(pattern), split(registry));
+    let (parts, wanted): (Vec<&str>, Vec<&str>) = (host.split('.').collect(), pattern.split('.').collect());
+    pattern_port == port && parts.len() == wanted.len() && wanted.iter().zip(&parts).all(|(w, p)| glob(w, p))
+}
+
+/// `*` stands for any characters.
+fn glob(pattern: &str, text: &str) -> bool {
+    let mut pieces = pattern.split('*');
+    let first = pieces.next().unwrap_or("");
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    if !pattern.contains('*') {
+        return rest.is_empty();
+    }
+    let pieces: Vec<&str> = pieces.collect();
+    let (last, inner) = pieces.split_last().map_or(("", &[][..]), |(last, inner)| (*last, inner));
+    for piece in inner {
+        match rest.find(piece) {
+            Some(at) => rest = &rest[at + piece.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
 }
 
 fn is_not_found(error: &anyhow::Error) -> bool {
@@ -146,5 +231,46 @@ mod tests {
         assert!(AuthFiles::only(&dir.path().join("absent")).find("a.b", "c").is_err(), "a named file must exist");
         std::fs::write(&file, "{").unwrap();
         assert!(files.find("a.b", "c").is_err());
+    }
+
+    #[test]
+    fn a_pods_own_logins_come_first_the_most_specific_one_at_the_beginning() {
+        let login = |server: &str, name: &str| Login {
+            server: server.into(),
+            username: name.into(),
+            password: "p".into(),
+            identity_token: None,
+        };
+        let logins = vec![
+            login("registry.example", "host"),
+            login("https://registry.example/v1/", "v1"),
+            login("registry.example/team", "team"),
+            login("*.example", "any"),
+            login("other.example:5000", "port"),
+            login("https://index.docker.io/v1/", "hub"),
+        ];
+        let files = AuthFiles::none().after(logins);
+        for (registry, repository, expected) in [
+            ("registry.example", "team/app", &["team", "host", "v1", "any"][..]),
+            ("registry.example", "teams/app", &["host", "v1", "any"]),
+            ("deep.registry.example", "team/app", &[]),
+            ("other.example", "a", &["any"]),
+            ("other.example:5000", "a", &["port"]),
+            ("docker.io", "library/busybox", &["hub"]),
+        ] {
+            let found = files.candidates(registry, repository).unwrap();
+            let names: Vec<&str> =
+                found.iter().map(|c| if let Credential::Password(user, _) = c { user.as_str() } else { "" }).collect();
+            assert_eq!(names, expected, "{registry}/{repository}");
+        }
+        for (pattern, text, expected) in [
+            ("a*c", "abbc", true),
+            ("*", "", true),
+            ("a*b*c", "a-b-c", true),
+            ("a*c", "ab", false),
+            ("ab", "abc", false),
+        ] {
+            assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+        }
     }
 }

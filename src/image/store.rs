@@ -19,6 +19,7 @@ use super::session::{Session, Work, blob_file, make_private_dir, open_readable, 
 use super::{Event, Image, ImageFailure, ImageFailureKind, Progress, PullPolicy, Quiet, archive, registry, unpack};
 use crate::error::{Kind, failure, kind_of};
 use crate::paths::Dirs;
+use crate::plan::config::Login;
 use crate::sys::Called;
 use crate::sys::fs::rename_new;
 use anyhow::{Context, Result, bail, ensure};
@@ -64,6 +65,7 @@ pub struct Store {
     dirs: Dirs,
     limits: unpack::Limits,
     registries: Option<registry::Settings>,
+    logins: Vec<Login>,
 }
 
 /// Held as long as the lock is.
@@ -90,7 +92,7 @@ impl Store {
         let mut dirs = dirs.clone();
         // The paths of layers are used by processes with other working directories.
         dirs.root = std::path::absolute(&dirs.root).called("getcwd", dirs.root.display())?;
-        let store = Store { dirs, limits, registries: None };
+        let store = Store { dirs, limits, registries: None, logins: Vec::new() };
         let dirs = &store.dirs;
         let prepare = || -> Result<()> {
             // Others may pass through, nobody may look: containers' own files lie below.
@@ -111,6 +113,12 @@ impl Store {
     /// Uses these settings instead of those of the host (tests, the CRI server).
     pub fn with_registries(mut self, settings: registry::Settings) -> Store {
         self.registries = Some(settings);
+        self
+    }
+
+    /// Tries these logins before those of the host.
+    pub fn with_logins(mut self, logins: &[Login]) -> Store {
+        self.logins = logins.to_vec();
         self
     }
 
@@ -174,10 +182,11 @@ impl Store {
     }
 
     fn pull_once_complete(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<Image> {
-        let settings = match &self.registries {
+        let mut settings = match &self.registries {
             Some(settings) => settings.clone(),
             None => registry::Settings::from_host()?,
         };
+        settings.auth = settings.auth.after(self.logins.clone());
         progress.report(Event::Pulling(reference));
         for _ in 0..COMMIT_ATTEMPTS {
             let session = self.session()?;

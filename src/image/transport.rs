@@ -10,7 +10,7 @@ use base64::Engine;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
@@ -139,7 +139,9 @@ pub(super) struct Transport<'a> {
     limits: &'a Limits,
     endpoint: Endpoint,
     repository: &'a str,
-    credential: Option<Credential>,
+    /// The logins for it, and which of them is tried now.
+    credentials: Vec<Credential>,
+    tried: Cell<usize>,
     http: reqwest::Client,
     /// What the registry itself gets as Authorization.
     authorization: RefCell<Option<HeaderValue>>,
@@ -151,7 +153,7 @@ impl<'a> Transport<'a> {
         mut endpoint: Endpoint,
         (settings, reference): (&'a Settings, &'a Reference),
     ) -> Result<Transport<'a>> {
-        let credential = settings.auth.find(&endpoint.name, reference.repository())?;
+        let credentials = settings.auth.candidates(&endpoint.name, reference.repository())?;
         let http = client(&settings.limits, endpoint.loopback)?;
         let either = endpoint.loopback == Loopback::Either;
         endpoint.loopback = if either { Loopback::Http } else { endpoint.loopback };
@@ -160,7 +162,8 @@ impl<'a> Transport<'a> {
             limits: &settings.limits,
             endpoint,
             repository: reference.repository(),
-            credential,
+            credentials,
+            tried: Cell::new(0),
             http,
             authorization: RefCell::new(None),
         };
@@ -199,10 +202,10 @@ impl<'a> Transport<'a> {
             let home = same_origin(&url, &self.endpoint.base);
             let response = self.send(&url, &get).await?;
             let status = response.status();
-            if status == StatusCode::UNAUTHORIZED && home && !authenticated {
-                // At most once per request: a token may have expired, but a refusal stays one.
+            if status == StatusCode::UNAUTHORIZED && home && (!authenticated || self.next_login()) {
+                // With each login at most once per request: a token may have expired, but a refusal stays one.
                 authenticated = true;
-                let value = self.authenticate(response.headers()).await?;
+                let value = self.log_in(response.headers()).await?;
                 *self.authorization.borrow_mut() = Some(value);
                 continue;
             }
@@ -339,7 +342,7 @@ impl<'a> Transport<'a> {
         let text = format!("{}: {}: {status}{said}", self.name(), get.what);
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let login = if self.credential.is_some() { "the login has no access" } else { "no login for it" };
+                let login = if self.credential().is_some() { "the login has no access" } else { "no login for it" };
                 Fault::Final(anyhow!("{text}: {login}"))
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE => {
@@ -352,6 +355,30 @@ impl<'a> Transport<'a> {
             }
             status if status.is_server_error() => again(Unavailable(text).into()),
             _ => Fault::Final(anyhow!(text)),
+        }
+    }
+
+    fn credential(&self) -> Option<&Credential> {
+        self.credentials.get(self.tried.get())
+    }
+
+    /// Goes on to the next login, if there is one.
+    fn next_login(&self) -> bool {
+        let next = self.tried.get() + 1;
+        if next >= self.credentials.len() {
+            return false;
+        }
+        self.tried.set(next);
+        true
+    }
+
+    /// Answers a challenge with the first login that is taken; one that is refused is not tried again.
+    async fn log_in(&self, headers: &HeaderMap) -> Result<HeaderValue> {
+        loop {
+            match self.authenticate(headers).await {
+                Err(error) if !error.chain().any(|e| e.is::<Unavailable>()) && self.next_login() => {}
+                other => return other,
+            }
         }
     }
 
@@ -372,7 +399,7 @@ impl<'a> Transport<'a> {
                 .with_context(|| format!("{}: logging in", self.name()))?;
             return secret_header(format!("Bearer {token}"));
         }
-        match (scheme("Basic"), &self.credential) {
+        match (scheme("Basic"), self.credential()) {
             (Some(_), Some(Credential::Password(user, password))) => secret_header(basic(user, password)),
             (Some(_), _) => bail!("{} requires a login, and there is none for it", self.name()),
             (None, _) => bail!("{} requires an authentication that is not supported", self.name()),
@@ -395,7 +422,7 @@ impl<'a> Transport<'a> {
         if let Some(service) = &service {
             fields.push(("service", service));
         }
-        let request = match &self.credential {
+        let request = match self.credential() {
             Some(Credential::RefreshToken(token)) => {
                 fields.extend([("grant_type", "refresh_token"), ("refresh_token", token.as_str())]);
                 let mut form = Url::parse("form:")?;

@@ -2,7 +2,8 @@
 
 use super::amounts;
 use k8s_openapi::api::core::v1::{
-    Container, EmptyDirVolumeSource, HTTPGetAction, Pod, PodSecurityContext, PodSpec, Probe, Volume,
+    Container, EmptyDirVolumeSource, HTTPGetAction, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe,
+    Volume,
 };
 
 /// Fills in the defaults. What names podshim's own field `status` and what a cluster sets is dropped.
@@ -35,6 +36,8 @@ pub(super) fn apply(pod: &mut Pod) {
         text(&mut container.image_pull_policy, policy);
         ports(container, host_network.then_some(HostNetwork));
         handlers(container);
+        let sources = container.env.iter_mut().flatten().filter_map(|v| v.value_from.as_mut());
+        sources.filter_map(|source| source.field_ref.as_mut()).for_each(field_ref);
         if let Some(resources) = &mut container.resources
             && let Some(limits) = &resources.limits
         {
@@ -122,13 +125,45 @@ fn ports(container: &mut Container, host_network: Option<HostNetwork>) {
 }
 
 fn volume(volume: &mut Volume) {
+    const MODE: i32 = 0o644;
     if let Some(host_path) = &mut volume.host_path {
         host_path.type_.get_or_insert_default();
     }
-    if volume.host_path.is_none() {
+    if let Some(map) = &mut volume.config_map {
+        map.default_mode.get_or_insert(MODE);
+    }
+    if let Some(secret) = &mut volume.secret {
+        secret.default_mode.get_or_insert(MODE);
+    }
+    if let Some(downward) = &mut volume.downward_api {
+        downward.default_mode.get_or_insert(MODE);
+        downward.items.iter_mut().flatten().filter_map(|item| item.field_ref.as_mut()).for_each(field_ref);
+    }
+    if let Some(projected) = &mut volume.projected {
+        projected.default_mode.get_or_insert(MODE);
+        let downward = projected.sources.iter_mut().flatten().filter_map(|source| source.downward_api.as_mut());
+        let items = downward.flat_map(|downward| downward.items.iter_mut().flatten());
+        items.filter_map(|item| item.field_ref.as_mut()).for_each(field_ref);
+    }
+    if let Some(image) = &mut volume.image {
+        let policy = policy_by_tag(image.reference.as_deref().unwrap_or(""));
+        text(&mut image.pull_policy, policy);
+    }
+    let has_source = volume.host_path.is_some()
+        || volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
+        || volume.persistent_volume_claim.is_some()
+        || volume.image.is_some();
+    if !has_source {
         // A volume without a source is an emptyDir; other sources were refused by the support table.
         volume.empty_dir.get_or_insert_with(EmptyDirVolumeSource::default);
     }
+}
+
+fn field_ref(field: &mut ObjectFieldSelector) {
+    text(&mut field.api_version, "v1");
 }
 
 /// Init containers first, then app containers.

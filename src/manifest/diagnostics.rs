@@ -55,6 +55,14 @@ impl Diagnostic {
         self
     }
 
+    /// As part of a document that stands at `at` itself.
+    pub(super) fn below(mut self, at: &Path) -> Self {
+        if !at.0.is_empty() {
+            self.path = Some(at.join(&self.path.unwrap_or_default()));
+        }
+        self
+    }
+
     pub(super) fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -89,6 +97,29 @@ pub(super) struct Report {
     pub(super) list: Vec<Diagnostic>,
     /// How many of them were found before the values were validated; none: that has not begun.
     structural: Option<usize>,
+}
+
+/// What of a text no excerpt may show.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Secrecy {
+    /// Nothing.
+    #[default]
+    Open,
+    /// These values.
+    Masked(Vec<Span>),
+    /// All of it: it could not be read, and may be secret.
+    Hidden,
+}
+
+impl Secrecy {
+    /// Adds values.
+    pub(super) fn mask(&mut self, values: Vec<Span>) {
+        match self {
+            Secrecy::Open => *self = Secrecy::Masked(values),
+            Secrecy::Masked(known) => known.extend(values),
+            Secrecy::Hidden => {}
+        }
+    }
 }
 
 impl Report {
@@ -130,13 +161,15 @@ impl Report {
 #[derive(Debug)]
 pub struct Diagnostics {
     sources: Vec<Source>,
+    /// For each source.
+    secrecy: Vec<Secrecy>,
     list: Vec<(usize, Diagnostic)>,
 }
 
 impl Diagnostics {
-    pub(super) fn new(sources: &[Source], mut list: Vec<(usize, Diagnostic)>) -> Self {
+    pub(super) fn new(sources: &[Source], secrecy: Vec<Secrecy>, mut list: Vec<(usize, Diagnostic)>) -> Self {
         list.sort_by_key(|(source, d)| (*source, d.at.start));
-        Diagnostics { sources: sources.to_vec(), list }
+        Diagnostics { sources: sources.to_vec(), secrecy, list }
     }
 
     /// How many errors there are.
@@ -153,7 +186,7 @@ impl Diagnostics {
         let renderer = renderer.decor_style(DecorStyle::Ascii).term_width(140);
         let mut text = String::new();
         for (source, diagnostic) in self.list.iter().take(MAX_PRINTED) {
-            text.push_str(&render_one(&renderer, &self.sources[*source], diagnostic));
+            text.push_str(&render_one(&renderer, (&self.sources[*source], &self.secrecy[*source]), diagnostic));
             text.push_str("\n\n");
         }
         let files = self.list.iter().map(|(source, _)| source).collect::<std::collections::BTreeSet<_>>().len();
@@ -175,10 +208,10 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-fn render_one(renderer: &Renderer, source: &Source, diagnostic: &Diagnostic) -> String {
+fn render_one(renderer: &Renderer, (source, secrecy): (&Source, &Secrecy), diagnostic: &Diagnostic) -> String {
     let name = harmless(&source.name);
     let group = Level::ERROR.primary_title(diagnostic.title());
-    let group = match Window::around(&source.text, diagnostic) {
+    let group = match Window::around((&source.text, secrecy), diagnostic) {
         Some(window) => {
             let span = |at: Span| window.local(at);
             let mut primary = AnnotationKind::Primary.span(span(diagnostic.at));
@@ -222,7 +255,12 @@ struct Window {
 }
 
 impl Window {
-    fn around(text: &str, diagnostic: &Diagnostic) -> Option<Window> {
+    fn around((text, secrecy): (&str, &Secrecy), diagnostic: &Diagnostic) -> Option<Window> {
+        let masked = match secrecy {
+            Secrecy::Open => &[][..],
+            Secrecy::Masked(spans) => spans,
+            Secrecy::Hidden => return None,
+        };
         let line_of = |at: Span| position(text, at.start as usize).0;
         let line = line_of(diagnostic.at);
         let near = diagnostic.remarks.iter().filter(|(at, _)| line_of(*at).abs_diff(line) <= MAX_DISTANCE);
@@ -238,7 +276,7 @@ impl Window {
             return None;
         }
         let first_line = position(text, start).0;
-        Some(Window { text: visible(lines), first_line, start, end })
+        Some(Window { text: mask(&visible(lines), start, masked), first_line, start, end })
     }
 
     fn covers(&self, at: Span) -> bool {
@@ -266,6 +304,17 @@ fn visible(text: &str) -> String {
             _ => c,
         })
         .collect()
+}
+
+/// Replaces secret values by as many stars; `start` is where the lines begin in the text that the spans are of.
+fn mask(lines: &str, start: usize, masked: &[Span]) -> String {
+    let mut bytes = lines.as_bytes().to_vec();
+    for span in masked {
+        let within = |offset: u32| (offset as usize).saturating_sub(start).min(bytes.len());
+        let (from, to) = (within(span.start), within(span.end));
+        bytes[from..to].iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b'*');
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn is_harmful(c: char) -> bool {

@@ -1,27 +1,15 @@
 //! What was probably meant: the nearest name, the shortest correct form.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
-
-/// Kinds that people hand to podshim and that it does not do yet.
-pub(super) const OTHER_KINDS: [&str; 17] = [
-    "ConfigMap",
-    "CronJob",
-    "DaemonSet",
-    "Deployment",
+/// Kinds that people hand to podshim and that it does not do.
+pub(super) const OTHER_KINDS: [&str; 8] = [
+    "ClusterRole",
+    "HorizontalPodAutoscaler",
     "Ingress",
-    "Job",
-    "List",
-    "Namespace",
     "NetworkPolicy",
     "PersistentVolume",
-    "PersistentVolumeClaim",
+    "PodDisruptionBudget",
     "PodTemplate",
-    "ReplicaSet",
-    "Secret",
-    "Service",
-    "ServiceAccount",
-    "StatefulSet",
+    "StorageClass",
 ];
 
 /// The candidate nearest to a word: the same but for case, or within about a third of its letters.
@@ -33,27 +21,6 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
     let distance = |c: &str| strsim::damerau_levenshtein(&lower, &c.to_lowercase());
     let best = candidates.into_iter().map(|c| (distance(c), c)).min_by_key(|(d, _)| *d)?;
     (best.0 <= (lower.chars().count() / 3).clamp(1, 3)).then_some(best.1)
-}
-
-/// The names of the fields below a path (without indexes), from the support table.
-pub(super) fn fields_of(pattern: &str) -> Vec<&'static str> {
-    static FIELDS: OnceLock<BTreeMap<String, Vec<&'static str>>> = OnceLock::new();
-    let all = FIELDS.get_or_init(|| {
-        let mut all: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
-        for path in super::support::paths() {
-            let mut start = 0;
-            for end in path.match_indices('.').map(|(i, _)| i).chain([path.len()]) {
-                let name = path[start..end].trim_end_matches("[]");
-                let fields = all.entry(path[..start].trim_end_matches('.').to_owned()).or_default();
-                if !fields.contains(&name) {
-                    fields.push(name);
-                }
-                start = end + 1;
-            }
-        }
-        all
-    });
-    all.get(&pattern.replacen("spec.initContainers", "spec.containers", 1)).cloned().unwrap_or_default()
 }
 
 /// A correct entry of a list, to be shown where something else stands.
@@ -99,13 +66,6 @@ mod tests {
         for (word, expect) in cases {
             assert_eq!(nearest(word, fields), expect, "{word}");
         }
-    }
-
-    #[test]
-    fn fields_come_from_the_support_table() {
-        assert!(fields_of("").contains(&"spec"));
-        assert!(fields_of("spec.initContainers[]").contains(&"imagePullPolicy"));
-        assert!(fields_of("spec.containers[].ports[]").contains(&"containerPort"));
     }
 
     #[test]

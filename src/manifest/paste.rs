@@ -178,6 +178,12 @@ pub(super) fn line_numbers(text: &str) -> Option<Diagnostic> {
     })
 }
 
+/// Whether a text may hold a Secret, whose values no message shows.
+pub(super) fn may_be_secret(text: &str) -> bool {
+    text.lines().any(|line| line.contains("kind") && line.to_ascii_lowercase().contains("secret"))
+        || text.contains("\"Secret\"")
+}
+
 /// A text without the number at the beginning of each line, and without the blanks that all lines have in common then.
 pub(super) fn without_line_numbers(text: &str) -> String {
     let strip = |line: Line<'_>| {

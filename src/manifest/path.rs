@@ -24,7 +24,7 @@ impl Path {
     /// A path from its written form; a test and validation write paths with plain field names only.
     pub(super) fn of(written: &str) -> Self {
         let mut path = Path::root();
-        for part in written.split('.') {
+        for part in written.split('.').filter(|part| !part.is_empty()) {
             let (name, rest) = part.split_once('[').unwrap_or((part, ""));
             path = path.field(name);
             for index in rest.split('[').filter_map(|i| i.trim_end_matches(']').parse().ok()) {
@@ -46,6 +46,11 @@ impl Path {
         let mut path = self.clone();
         path.0.push(Seg::Index(index));
         path
+    }
+
+    /// The path of what is at `below` from here.
+    pub(super) fn join(&self, below: &Path) -> Self {
+        Path(self.0.iter().chain(&below.0).cloned().collect())
     }
 
     /// The innermost field's name; for an entry of a list the list's name.

@@ -4,8 +4,8 @@
 //! as long as each line finds its place. The result is only shown, never run.
 
 use super::diagnostics::{Diagnostic, Report};
-use super::hints::fields_of;
-use super::support::{is_free_map, knows};
+use super::kind::Kind;
+use super::support::{Schema, is_free_map};
 use super::tree::{Span, Value};
 use super::{paste, shape, tree};
 
@@ -32,7 +32,9 @@ pub(super) fn lost(text: &str) -> Option<Vec<Diagnostic>> {
     let message = format!("the indentation was lost: all {} lines begin at the left margin", content.len());
     let diagnostic =
         Diagnostic::new(Span::new(at, at + word), message).label("what belongs to a field must be indented below it");
-    let diagnostic = match reindent(&bare).filter(|t| t.lines().count() <= MAX_SHOWN && is_whole(t)) {
+    let diagnostic = match reindent(&bare)
+        .filter(|t| t.lines().count() <= MAX_SHOWN && is_whole(t) && !paste::may_be_secret(t))
+    {
         Some(repaired) => diagnostic.help(format!("this is probably what was meant:\n{}", repaired.trim_end())),
         None => diagnostic
             .help("indent the fields of `metadata:` and `spec:` by two blanks, and those below them by two more each"),
@@ -49,7 +51,8 @@ fn is_whole(text: &str) -> bool {
     tree::parse(text).is_ok_and(|documents| {
         documents.into_iter().all(|mut document| {
             let mut report = Report::default();
-            shape::repair(&mut document, text, &mut report);
+            let kind = document.get("kind").and_then(|k| Kind::of(k.as_str()?)).unwrap_or(Kind::Pod);
+            shape::repair(&mut document, Schema::of(kind), (text, &mut report));
             matches!(document.value, Value::Map(_)) && report.list.is_empty()
         })
     })
@@ -77,26 +80,120 @@ fn key_value(body: &str) -> Option<(&str, &str)> {
         .then_some((key, value.trim()))
 }
 
-fn root() -> Vec<Open> {
-    vec![Open::Map { pattern: String::new(), column: 0, seen: vec![] }]
-}
-
 /// Where a line goes: how deep the stack stays, and whether the line begins a list entry.
 struct Slot {
     depth: usize,
     is_entry: bool,
 }
 
+/// The open fields, outermost first, and what they may hold.
+struct Stack {
+    schema: &'static Schema,
+    open: Vec<Open>,
+}
+
+impl Stack {
+    /// At the beginning of the document that these lines are.
+    fn at(lines: &[&str]) -> Stack {
+        let document = lines.iter().map(|l| l.trim()).take_while(|l| *l != "---");
+        let kind = document.filter_map(key_value).find(|(key, _)| *key == "kind");
+        let kind = kind.and_then(|(_, name)| Kind::of(name)).unwrap_or(Kind::Pod);
+        let open = vec![Open::Map { pattern: String::new(), column: 0, seen: vec![] }];
+        Stack { schema: Schema::of(kind), open }
+    }
+
+    /// A key that no field has goes into the free mapping that is open.
+    fn stray_of_free(&self, key: &str) -> bool {
+        matches!(self.open.last(), Some(Open::Free { .. })) && self.place((key, None), None).is_none()
+    }
+
+    /// `- text` in a list of plain values.
+    fn scalar_entry(&mut self) -> Option<usize> {
+        while let Some(open) = self.open.last() {
+            if let Open::List { pattern, column } = open
+                && self.schema.fields_of(&format!("{pattern}[]")).is_empty()
+            {
+                return Some(*column);
+            }
+            self.open.pop();
+        }
+        None
+    }
+
+    /// The innermost place for a line; a list entry rather where the line after it belongs to the entry, too.
+    fn place(&self, (key, next): (&str, Option<&str>), dashed: Option<Dashed>) -> Option<Slot> {
+        self.slot((key, next), dashed).or_else(|| self.slot((key, None), dashed))
+    }
+
+    fn slot(&self, (key, next): (&str, Option<&str>), dashed: Option<Dashed>) -> Option<Slot> {
+        for (depth, open) in self.open.iter().enumerate().rev() {
+            match open {
+                Open::Map { pattern, seen, .. } => {
+                    let fits = self.schema.knows(&join(pattern, key)) && !seen.iter().any(|s| s == key);
+                    if fits && dashed.is_none() {
+                        return Some(Slot { depth, is_entry: false });
+                    }
+                }
+                Open::List { pattern, .. } => {
+                    let entry = format!("{pattern}[]");
+                    let next_fits = next.is_none_or(|n| self.schema.knows(&join(&entry, n)));
+                    if self.schema.knows(&join(&entry, key)) && next_fits {
+                        return Some(Slot { depth, is_entry: true });
+                    }
+                }
+                Open::Free { .. } => {}
+            }
+        }
+        None
+    }
+
+    /// Writes a line and opens what it begins; true if that is a mapping with keys of the user's own.
+    fn put(&mut self, out: &mut String, (key, body, is_open, slot): (&str, &str, bool, &Slot)) -> bool {
+        let (pattern, column) = match self.open.last_mut() {
+            Some(Open::Map { pattern, column, seen }) => {
+                seen.push(key.to_owned());
+                out.push_str(&format!("{}{body}\n", " ".repeat(*column)));
+                (pattern.clone(), *column)
+            }
+            Some(Open::List { pattern, column }) if slot.is_entry => {
+                let (pattern, column) = (format!("{pattern}[]"), *column);
+                out.push_str(&format!("{}- {body}\n", " ".repeat(column)));
+                self.open.push(Open::Map { pattern: pattern.clone(), column: column + 2, seen: vec![key.to_owned()] });
+                (pattern, column + 2)
+            }
+            _ => return false,
+        };
+        let below = join(&pattern, key);
+        if !is_open {
+            return false;
+        }
+        if is_free_map(&below) {
+            self.open.push(Open::Free { column: column + 2 });
+            return true;
+        }
+        if self.schema.knows(&format!("{below}[]")) {
+            self.open.push(Open::List { pattern: below, column });
+        } else {
+            self.open.push(Open::Map { pattern: below, column: column + 2, seen: vec![] });
+        }
+        false
+    }
+}
+
+/// The line begins with a dash.
+#[derive(Clone, Copy)]
+struct Dashed;
+
 /// Gives each line the indentation of the innermost open field to which it can belong.
 fn reindent(text: &str) -> Option<String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut out = String::new();
-    let mut stack = root();
+    let mut stack = Stack::at(&lines);
     let mut fresh_free = false;
     for (number, line) in lines.iter().enumerate() {
         let line = line.trim();
         if line == "---" {
-            stack = root();
+            stack = Stack::at(&lines[number + 1..]);
         }
         if line == "---" || !is_content(line) {
             out.push_str(line);
@@ -105,103 +202,22 @@ fn reindent(text: &str) -> Option<String> {
         }
         let (is_dashed, body) = line.strip_prefix("- ").map_or((false, line), |body| (true, body.trim_start()));
         let Some((key, value)) = key_value(body) else {
-            let column = scalar_entry(&mut stack, is_dashed.then_some(body)?)?;
+            let column = is_dashed.then(|| stack.scalar_entry())??;
             out.push_str(&format!("{}- {body}\n", " ".repeat(column)));
             continue;
         };
-        if !is_dashed && (fresh_free || stray_of_free(&stack, key)) {
-            let Some(Open::Free { column }) = stack.last() else { return None };
+        if !is_dashed && (fresh_free || stack.stray_of_free(key)) {
+            let Some(Open::Free { column }) = stack.open.last() else { return None };
             out.push_str(&format!("{}{line}\n", " ".repeat(*column)));
             fresh_free = false;
             continue;
         }
         let next = lines[number + 1..].iter().find(|l| is_content(l)).and_then(|l| key_value(l)).map(|(key, _)| key);
-        let slot = place(&stack, (key, next), is_dashed.then_some(Dashed))?;
-        stack.truncate(slot.depth + 1);
-        fresh_free = put(&mut stack, &mut out, (key, body, value.is_empty(), &slot));
+        let slot = stack.place((key, next), is_dashed.then_some(Dashed))?;
+        stack.open.truncate(slot.depth + 1);
+        fresh_free = stack.put(&mut out, (key, body, value.is_empty(), &slot));
     }
     Some(out)
-}
-
-/// The line begins with a dash.
-#[derive(Clone, Copy)]
-struct Dashed;
-
-/// A key that no field has goes into the free mapping that is open.
-fn stray_of_free(stack: &[Open], key: &str) -> bool {
-    matches!(stack.last(), Some(Open::Free { .. })) && place(stack, (key, None), None).is_none()
-}
-
-/// `- text` in a list of plain values.
-fn scalar_entry(stack: &mut Vec<Open>, _body: &str) -> Option<usize> {
-    while let Some(open) = stack.last() {
-        if let Open::List { pattern, column } = open
-            && fields_of(&format!("{pattern}[]")).is_empty()
-        {
-            return Some(*column);
-        }
-        stack.pop();
-    }
-    None
-}
-
-/// The innermost place for a line; a list entry rather where the line after it belongs to the entry, too.
-fn place(stack: &[Open], (key, next): (&str, Option<&str>), dashed: Option<Dashed>) -> Option<Slot> {
-    slot(stack, (key, next), dashed).or_else(|| slot(stack, (key, None), dashed))
-}
-
-fn slot(stack: &[Open], (key, next): (&str, Option<&str>), dashed: Option<Dashed>) -> Option<Slot> {
-    for (depth, open) in stack.iter().enumerate().rev() {
-        match open {
-            Open::Map { pattern, seen, .. } => {
-                let fits = knows(&join(pattern, key)) && !seen.iter().any(|s| s == key);
-                if fits && dashed.is_none() {
-                    return Some(Slot { depth, is_entry: false });
-                }
-            }
-            Open::List { pattern, .. } => {
-                let entry = format!("{pattern}[]");
-                let next_fits = next.is_none_or(|n| knows(&join(&entry, n)));
-                if knows(&join(&entry, key)) && next_fits {
-                    return Some(Slot { depth, is_entry: true });
-                }
-            }
-            Open::Free { .. } => {}
-        }
-    }
-    None
-}
-
-/// Writes a line and opens what it begins; true if that is a mapping with keys of the user's own.
-fn put(stack: &mut Vec<Open>, out: &mut String, (key, body, is_open, slot): (&str, &str, bool, &Slot)) -> bool {
-    let (pattern, column) = match stack.last_mut() {
-        Some(Open::Map { pattern, column, seen }) => {
-            seen.push(key.to_owned());
-            out.push_str(&format!("{}{body}\n", " ".repeat(*column)));
-            (pattern.clone(), *column)
-        }
-        Some(Open::List { pattern, column }) if slot.is_entry => {
-            let (pattern, column) = (format!("{pattern}[]"), *column);
-            out.push_str(&format!("{}- {body}\n", " ".repeat(column)));
-            stack.push(Open::Map { pattern: pattern.clone(), column: column + 2, seen: vec![key.to_owned()] });
-            (pattern, column + 2)
-        }
-        _ => return false,
-    };
-    let below = join(&pattern, key);
-    if !is_open {
-        return false;
-    }
-    if is_free_map(&below) {
-        stack.push(Open::Free { column: column + 2 });
-        return true;
-    }
-    if knows(&format!("{below}[]")) {
-        stack.push(Open::List { pattern: below, column });
-    } else {
-        stack.push(Open::Map { pattern: below, column: column + 2, seen: vec![] });
-    }
-    false
 }
 
 #[cfg(test)]

@@ -5,16 +5,17 @@
 //! other words. A repaired document is never admitted: the faults stay.
 
 use super::diagnostics::{Diagnostic, Report, quote};
+use super::kind::noun;
 use super::path::Path;
-use super::support::{is_free_map, knows};
+use super::support::{Schema, is_free_map};
 use super::tree::{Key, Node, Span, Value};
 
 /// A stray field's home is sought among so many entries before it: no mapping of a Pod has more fields.
 const MOST_EARLIER: usize = 64;
 
-/// Repairs a Pod document and reports each repair.
-pub(super) fn repair(document: &mut Node, text: &str, report: &mut Report) {
-    let mut shaper = Shaper { text, report };
+/// Repairs a document and reports each repair.
+pub(super) fn repair(document: &mut Node, schema: &'static Schema, (text, report): (&str, &mut Report)) {
+    let mut shaper = Shaper { schema, text, report };
     shaper.mapping(document, Place { path: Path::root(), pattern: String::new() }, &[]);
 }
 
@@ -42,6 +43,7 @@ fn join(pattern: &str, name: &str) -> String {
 type Above = (String, Vec<String>);
 
 struct Shaper<'r> {
+    schema: &'static Schema,
     text: &'r str,
     report: &'r mut Report,
 }
@@ -62,17 +64,17 @@ impl Shaper<'_> {
         let mut strays: Vec<Strays> = vec![];
         let mut opened: Vec<String> = vec![];
         for (key, value) in std::mem::take(entries) {
-            let known = knows(&join(&place.pattern, &key.name));
-            let misspelt = !known && keys_like(&place.pattern, &key.name);
+            let known = self.schema.knows(&join(&place.pattern, &key.name));
+            let misspelt = !known && self.keys_like(&place.pattern, &key.name);
             if known || misspelt {
                 push(&mut kept, key, value);
-            } else if let Some(home) = home_below(&mut kept, &place.pattern, (&key.name, &mut opened)) {
+            } else if let Some(home) = self.home_below(&mut kept, &place.pattern, (&key.name, &mut opened)) {
                 note_stray(&mut strays, &home, &key);
-                adopt(&mut kept, &place.pattern, (&home, key, value));
-            } else if let Some(home) = fits_above(above, &key.name) {
+                self.adopt(&mut kept, &place.pattern, (&home, key, value));
+            } else if let Some(home) = self.fits_above(above, &key.name) {
                 note_stray(&mut strays, home, &key);
                 rising.push((key, value));
-            } else if let Some(home) = missing_parent(&place.pattern, &key.name).filter(|h| !keys.contains(h)) {
+            } else if let Some(home) = self.missing_parent(&place.pattern, &key.name).filter(|h| !keys.contains(h)) {
                 note_stray(&mut strays, &join(&place.pattern, &home), &key);
                 let map = Node { value: Value::Map(vec![(key.clone(), value)]), at: key.at };
                 push(&mut kept, Key { name: home, at: key.at }, map);
@@ -97,18 +99,18 @@ impl Shaper<'_> {
                 continue;
             }
             // Subtrees that the table has as a whole only (`spec.affinity`) cannot be judged by it.
-            if knows(&format!("{}[]", below.pattern)) {
-                if !knows_below(&format!("{}[]", below.pattern)) {
+            if self.schema.knows(&format!("{}[]", below.pattern)) {
+                if !self.knows_below(&format!("{}[]", below.pattern)) {
                     continue;
                 }
                 risen.extend(self.list(key, value, (&below, here)));
-            } else if knows_below(&below.pattern) {
+            } else if self.knows_below(&below.pattern) {
                 self.single(key, value, &below);
                 risen.extend(self.mapping(value, below, here));
             }
         }
         for (key, value) in risen {
-            if !entries.iter().any(|(k, _)| k.name == key.name) && knows(&join(&place.pattern, &key.name)) {
+            if !entries.iter().any(|(k, _)| k.name == key.name) && self.schema.knows(&join(&place.pattern, &key.name)) {
                 entries.push((key, value));
             }
         }
@@ -138,7 +140,7 @@ impl Shaper<'_> {
     fn lost_dashes(&mut self, key: &Key, (first, entries): (&Key, Vec<(Key, Node)>), place: &Place) -> Value {
         let name = &key.name;
         let diagnostic = Diagnostic::new(first.at, "must be a list, found a mapping").path(&place.path);
-        if !knows(&format!("{}[].{}", place.pattern, first.name)) {
+        if !self.schema.knows(&format!("{}[].{}", place.pattern, first.name)) {
             let value = entries.first().map_or("", |(_, v)| v.written(self.text).lines().next().unwrap_or(""));
             let help = match (place.path.last_field(), value) {
                 ("env", value) => format!(
@@ -191,7 +193,10 @@ impl Shaper<'_> {
     /// A mapping: there may be dashes too many.
     fn single(&mut self, key: &Key, value: &mut Node, place: &Place) {
         let Value::Seq(items) = &mut value.value else { return };
-        if items.iter().all(|i| matches!(i.value, Value::Map(_))) && !items.is_empty() && knows_below(&place.pattern) {
+        if items.iter().all(|i| matches!(i.value, Value::Map(_)))
+            && !items.is_empty()
+            && self.knows_below(&place.pattern)
+        {
             let entries: Vec<_> = std::mem::take(items)
                 .into_iter()
                 .flat_map(|item| if let Value::Map(e) = item.value { e } else { vec![] })
@@ -220,7 +225,7 @@ impl Shaper<'_> {
             let parent = home.trim_end_matches("[]").rsplit('.').next().unwrap_or("").trim_end_matches("[]").to_owned();
             let inward = home.len() > place.pattern.len();
             let whose = if home.is_empty() {
-                "belongs to the pod itself, at the left margin".to_owned()
+                format!("belongs to the {} itself, at the left margin", noun(self.schema.kind()))
             } else if home.ends_with("[]") {
                 format!("belongs into an entry of `{parent}:`")
             } else {
@@ -239,26 +244,141 @@ impl Shaper<'_> {
                 Some((made_up, _)) if made_up.at == first.at => {
                     format!("add `{parent}:`, and indent what belongs to it by two:\n{parent}:\n  {}: ...", first.name)
                 }
-                _ => indent_help(&home, &parent, (inward, &first.name, keys.len())),
+                _ => self.indent_help(&home, &parent, (inward, &first.name, keys.len())),
             };
             self.report.add(diagnostic.help(help));
         }
     }
-}
 
-fn indent_help(home: &str, parent: &str, (inward, first, count): (bool, &str, usize)) -> String {
-    let lines = if count == 1 { "this line and what belongs to it" } else { "these lines and what belongs to them" };
-    if !inward {
-        return format!(
-            "indent {lines} less: as far as the other fields of `{}`",
-            if parent.is_empty() { "the pod" } else { parent }
-        );
+    fn indent_help(&self, home: &str, parent: &str, (inward, first, count): (bool, &str, usize)) -> String {
+        let lines =
+            if count == 1 { "this line and what belongs to it" } else { "these lines and what belongs to them" };
+        if !inward {
+            return format!(
+                "indent {lines} less: as far as the other fields of `{}`",
+                if parent.is_empty() { noun(self.schema.kind()) } else { parent }
+            );
+        }
+        if home.ends_with("[]") {
+            let sample =
+                if first == "name" { "- name: ...".to_owned() } else { format!("- name: ...\n  {first}: ...") };
+            return format!("indent {lines} as far as the first field after `- `:\n{parent}:\n{sample}");
+        }
+        format!("indent {lines} by two more than `{parent}:`\n{parent}:\n  {first}: ...")
     }
-    if home.ends_with("[]") {
-        let sample = if first == "name" { "- name: ...".to_owned() } else { format!("- name: ...\n  {first}: ...") };
-        return format!("indent {lines} as far as the first field after `- `:\n{parent}:\n{sample}");
+
+    /// Whether a key is a field of this mapping but for upper and lower case.
+    fn keys_like(&self, pattern: &str, name: &str) -> bool {
+        self.schema.fields_of(pattern).iter().any(|f| f.eq_ignore_ascii_case(name))
     }
-    format!("indent {lines} by two more than `{parent}:`\n{parent}:\n  {first}: ...")
+
+    fn knows_below(&self, pattern: &str) -> bool {
+        !self.schema.fields_of(pattern).is_empty()
+    }
+
+    /// Where below the last entry so far a key would fit, the innermost place first, as if indentation were given back.
+    fn home_below(&self, map: &mut Node, pattern: &str, (name, opened): (&str, &mut Vec<String>)) -> Option<String> {
+        let last = map.entries().last().map(|(k, v)| (join(pattern, &k.name), v));
+        let (below, value) = last?;
+        if let Some(home) = self.open_place(value, &below, name) {
+            return Some(home);
+        }
+        // Earlier mappings that are still empty: `metadata:` with `name:` after `spec:` is rarer, but unambiguous.
+        let earlier = map.entries().iter().rev().skip(1).take(MOST_EARLIER);
+        for (key, value) in earlier {
+            let below = join(pattern, &key.name);
+            if let Some(home) = self.open_place(value, &below, name) {
+                return Some(home);
+            }
+        }
+        let (free, value) = innermost(map, pattern);
+        let parent = free.rsplit_once('.').map_or("", |(p, _)| p).to_owned();
+        if is_free_map(&free) && value.value == Value::Null {
+            opened.push(free.clone());
+            return Some(free);
+        }
+        opened.iter().find(|o| **o == parent).cloned()
+    }
+
+    fn open_place(&self, node: &Node, pattern: &str, name: &str) -> Option<String> {
+        if is_free_map(pattern) && !self.schema.knows(&join(pattern, name)) {
+            return None;
+        }
+        match &node.value {
+            Value::Map(entries) => {
+                let deeper = entries.last().and_then(|(k, v)| self.open_place(v, &join(pattern, &k.name), name));
+                deeper.or_else(|| {
+                    (self.schema.knows(&join(pattern, name)) && node.get(name).is_none()).then(|| pattern.to_owned())
+                })
+            }
+            Value::Seq(items) => items.last().and_then(|item| self.open_place(item, &format!("{pattern}[]"), name)),
+            Value::Null if self.schema.knows(&join(pattern, name)) => Some(pattern.to_owned()),
+            Value::Null if self.schema.knows(&format!("{pattern}[].{name}")) => Some(format!("{pattern}[]")),
+            _ => None,
+        }
+    }
+
+    /// Puts an entry where [`home_below`] said.
+    fn adopt(&self, map: &mut Node, pattern: &str, (home, key, value): (&str, Key, Node)) {
+        let rest = home.strip_prefix(pattern).unwrap_or(home).trim_start_matches('.');
+        let mut node = &mut *map;
+        for part in rest.split('.').filter(|p| !p.is_empty()) {
+            let (name, is_entry) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
+            let Value::Map(entries) = &mut node.value else { return };
+            let Some(position) = entries.iter().rposition(|(k, _)| k.name == name) else { return };
+            node = &mut entries[position].1;
+            if is_entry {
+                if node.value == Value::Null {
+                    node.value = Value::Seq(vec![Node { value: Value::Map(vec![]), at: key.at }]);
+                }
+                let Value::Seq(items) = &mut node.value else { return };
+                let Some(last) = items.last_mut() else { return };
+                node = last;
+            }
+        }
+        if node.value == Value::Null {
+            node.value = Value::Map(vec![]);
+            node.at = key.at;
+        }
+        push(node, key, value);
+        self.hand_back(map, home);
+    }
+
+    /// A dedented list swallows the entries of the list around it: `- name: sidecar` after the mounts of the container before
+    /// it. Those that fit the outer list only go back there.
+    fn hand_back(&self, map: &mut Node, home: &str) {
+        let Some(list) = home.strip_suffix("[]") else { return };
+        let name = list.rsplit('.').next().unwrap_or(list);
+        let Value::Map(entries) = &mut map.value else { return };
+        let Some((_, outer)) = entries.iter_mut().rev().find(|(k, _)| k.name == name) else { return };
+        let Value::Seq(outer) = &mut outer.value else { return };
+        let Some(Node { value: Value::Map(fields), .. }) = outer.last_mut() else { return };
+        let Some((inner_key, Node { value: Value::Seq(inner), .. })) = fields.last_mut() else { return };
+        let fits =
+            |item: &Node, pattern: &str| item.entries().iter().all(|(k, _)| self.schema.knows(&join(pattern, &k.name)));
+        let inner_pattern = format!("{home}.{}[]", inner_key.name);
+        let first = inner.iter().position(|item| !fits(item, &inner_pattern) && fits(item, home));
+        if let Some(first) = first {
+            let back = inner.split_off(first);
+            outer.extend(back);
+        }
+    }
+
+    /// The nearest mapping above that has such a field and does not set it.
+    fn fits_above<'a>(&self, above: &'a [Above], name: &str) -> Option<&'a str> {
+        let fits =
+            |(pattern, keys): &&Above| self.schema.knows(&join(pattern, name)) && !keys.iter().any(|k| k == name);
+        above.iter().rev().find(fits).map(|(pattern, _)| pattern.as_str())
+    }
+
+    /// The field of this mapping under which such a field would stand, where that field is missing altogether.
+    fn missing_parent(&self, pattern: &str, name: &str) -> Option<String> {
+        // Only where one cannot be mistaken: the two blocks of a document, or of a pod within it.
+        let is_root = pattern.is_empty() || self.schema.in_pod(pattern) == Some("");
+        let candidates = if is_root { ["metadata", "spec"].as_slice() } else { &[] };
+        let fits = |block: &&&str| self.schema.knows(&join(&join(pattern, block), name));
+        candidates.iter().find(fits).map(|c| (*c).to_owned())
+    }
 }
 
 fn list_of(names: &[String]) -> String {
@@ -282,39 +402,6 @@ fn note_stray(strays: &mut Vec<Strays>, home: &str, key: &Key) {
     }
 }
 
-/// Whether a key is a field of this mapping but for upper and lower case.
-fn keys_like(pattern: &str, name: &str) -> bool {
-    super::hints::fields_of(pattern).iter().any(|f| f.eq_ignore_ascii_case(name))
-}
-
-fn knows_below(pattern: &str) -> bool {
-    !super::hints::fields_of(pattern).is_empty()
-}
-
-/// Where below the last entry so far a key would fit, the innermost place first, as if indentation were given back.
-fn home_below(map: &mut Node, pattern: &str, (name, opened): (&str, &mut Vec<String>)) -> Option<String> {
-    let last = map.entries().last().map(|(k, v)| (join(pattern, &k.name), v));
-    let (below, value) = last?;
-    if let Some(home) = open_place(value, &below, name) {
-        return Some(home);
-    }
-    // Earlier mappings that are still empty: `metadata:` with `name:` after `spec:` is rarer, but unambiguous.
-    let earlier = map.entries().iter().rev().skip(1).take(MOST_EARLIER);
-    for (key, value) in earlier {
-        let below = join(pattern, &key.name);
-        if let Some(home) = open_place(value, &below, name) {
-            return Some(home);
-        }
-    }
-    let (free, value) = innermost(map, pattern);
-    let parent = free.rsplit_once('.').map_or("", |(p, _)| p).to_owned();
-    if is_free_map(&free) && value.value == Value::Null {
-        opened.push(free.clone());
-        return Some(free);
-    }
-    opened.iter().find(|o| **o == parent).cloned()
-}
-
 /// The end of the last entry of the last entry and so on.
 fn innermost<'n>(node: &'n Node, pattern: &str) -> (String, &'n Node) {
     match &node.value {
@@ -325,80 +412,6 @@ fn innermost<'n>(node: &'n Node, pattern: &str) -> (String, &'n Node) {
         Value::Seq(items) if !items.is_empty() => innermost(&items[items.len() - 1], &format!("{pattern}[]")),
         _ => (pattern.to_owned(), node),
     }
-}
-
-fn open_place(node: &Node, pattern: &str, name: &str) -> Option<String> {
-    if is_free_map(pattern) && !knows(&join(pattern, name)) {
-        return None;
-    }
-    match &node.value {
-        Value::Map(entries) => {
-            let deeper = entries.last().and_then(|(k, v)| open_place(v, &join(pattern, &k.name), name));
-            deeper.or_else(|| (knows(&join(pattern, name)) && node.get(name).is_none()).then(|| pattern.to_owned()))
-        }
-        Value::Seq(items) => items.last().and_then(|item| open_place(item, &format!("{pattern}[]"), name)),
-        Value::Null if knows(&join(pattern, name)) => Some(pattern.to_owned()),
-        Value::Null if knows(&format!("{pattern}[].{name}")) => Some(format!("{pattern}[]")),
-        _ => None,
-    }
-}
-
-/// Puts an entry where [`home_below`] said.
-fn adopt(map: &mut Node, pattern: &str, (home, key, value): (&str, Key, Node)) {
-    let rest = home.strip_prefix(pattern).unwrap_or(home).trim_start_matches('.');
-    let mut node = &mut *map;
-    for part in rest.split('.').filter(|p| !p.is_empty()) {
-        let (name, is_entry) = part.strip_suffix("[]").map_or((part, false), |name| (name, true));
-        let Value::Map(entries) = &mut node.value else { return };
-        let Some(position) = entries.iter().rposition(|(k, _)| k.name == name) else { return };
-        node = &mut entries[position].1;
-        if is_entry {
-            if node.value == Value::Null {
-                node.value = Value::Seq(vec![Node { value: Value::Map(vec![]), at: key.at }]);
-            }
-            let Value::Seq(items) = &mut node.value else { return };
-            let Some(last) = items.last_mut() else { return };
-            node = last;
-        }
-    }
-    if node.value == Value::Null {
-        node.value = Value::Map(vec![]);
-        node.at = key.at;
-    }
-    push(node, key, value);
-    hand_back(map, home);
-}
-
-/// A dedented list swallows the entries of the list around it: `- name: sidecar` after the mounts of the container before
-/// it. Those that fit the outer list only go back there.
-fn hand_back(map: &mut Node, home: &str) {
-    let Some(list) = home.strip_suffix("[]") else { return };
-    let name = list.rsplit('.').next().unwrap_or(list);
-    let Value::Map(entries) = &mut map.value else { return };
-    let Some((_, outer)) = entries.iter_mut().rev().find(|(k, _)| k.name == name) else { return };
-    let Value::Seq(outer) = &mut outer.value else { return };
-    let Some(Node { value: Value::Map(fields), .. }) = outer.last_mut() else { return };
-    let Some((inner_key, Node { value: Value::Seq(inner), .. })) = fields.last_mut() else { return };
-    let fits = |item: &Node, pattern: &str| item.entries().iter().all(|(k, _)| knows(&join(pattern, &k.name)));
-    let inner_pattern = format!("{home}.{}[]", inner_key.name);
-    let first = inner.iter().position(|item| !fits(item, &inner_pattern) && fits(item, home));
-    if let Some(first) = first {
-        let back = inner.split_off(first);
-        outer.extend(back);
-    }
-}
-
-/// The nearest mapping above that has such a field and does not set it.
-fn fits_above<'a>(above: &'a [Above], name: &str) -> Option<&'a str> {
-    let fits = |(pattern, keys): &&Above| knows(&join(pattern, name)) && !keys.iter().any(|k| k == name);
-    above.iter().rev().find(fits).map(|(pattern, _)| pattern.as_str())
-}
-
-/// The field of this mapping under which such a field would stand, where that field is missing altogether.
-fn missing_parent(pattern: &str, name: &str) -> Option<String> {
-    // Only where one cannot be mistaken: the two blocks of a pod.
-    let candidates = if pattern.is_empty() { ["metadata", "spec"].as_slice() } else { &[] };
-    candidates.iter().find(|c| knows(&format!("{c}.{name}"))).map(|c| (*c).to_owned())
 }
 
 /// The key of a mapping that was found below `node`.

@@ -1,12 +1,14 @@
-//! The field support table: what this version does with each field of a Pod.
+//! The field support table: what this version does with each field of a Pod, and of the other kinds of documents.
 //!
 //! Every field that a manifest sets falls under a row. What is not done is refused by name, never ignored.
 
+mod kinds;
 #[cfg(test)]
 mod readme;
 mod rows;
 
 use super::diagnostics::{Diagnostic, Report};
+use super::kind::Kind;
 use super::path::{Path, Seg};
 use super::tree::{Node, Value};
 use rows::ROWS;
@@ -40,28 +42,118 @@ pub(super) struct Row {
     pub(super) note: &'static str,
 }
 
-struct Table {
-    rows: BTreeMap<&'static str, &'static Row>,
+/// What a document of one kind may hold, and what this version does with it.
+pub(super) struct Schema {
+    kind: Kind,
+    /// By path without indexes. The rows of a pod below `spec.template` have that before their own paths here.
+    rows: BTreeMap<String, &'static Row>,
     /// Every path that is a row or lies above one.
     known: BTreeSet<String>,
+    /// The names of the fields below each path.
+    fields: BTreeMap<String, Vec<&'static str>>,
 }
 
-fn table() -> &'static Table {
-    static TABLE: OnceLock<Table> = OnceLock::new();
-    TABLE.get_or_init(|| {
-        let mut known = BTreeSet::new();
-        for row in ROWS {
-            let path = row.path;
-            let ends = path.match_indices(['.', '[']).map(|(i, _)| i).chain([path.len()]);
-            for end in ends {
-                known.insert(path[..end].to_owned());
-                if path[end..].starts_with("[]") {
-                    known.insert(path[..end + 2].to_owned());
+impl Schema {
+    /// The schema of a kind, made once.
+    pub(super) fn of(kind: Kind) -> &'static Schema {
+        static SCHEMAS: OnceLock<BTreeMap<Kind, Schema>> = OnceLock::new();
+        let all = SCHEMAS.get_or_init(|| Kind::ALL.into_iter().map(|kind| (kind, Schema::new(kind))).collect());
+        &all[&kind]
+    }
+
+    fn new(kind: Kind) -> Schema {
+        let mut schema = Schema {
+            kind,
+            rows: BTreeMap::new(),
+            known: BTreeSet::new(),
+            fields: BTreeMap::from([Default::default()]),
+        };
+        let of_pod = |row: &&'static Row| row.path.starts_with("metadata") || row.path.starts_with("spec");
+        match kind.pod() {
+            Some("") => ROWS.iter().for_each(|row| schema.add(row, "")),
+            pod => {
+                kinds::rows(kind).for_each(|row| schema.add(row, ""));
+                if let Some(at) = pod {
+                    // A template's name is not the pods' name.
+                    let own = |row: &&'static Row| {
+                        of_pod(row)
+                            && !matches!(row.path, "metadata.name" | "metadata.namespace" | "metadata.generateName")
+                    };
+                    ROWS.iter().filter(own).for_each(|row| schema.add(row, at));
+                    kinds::TEMPLATE.iter().for_each(|row| schema.add(row, at));
                 }
             }
         }
-        Table { rows: ROWS.iter().map(|row| (row.path, row)).collect(), known }
-    })
+        schema
+    }
+
+    fn add(&mut self, row: &'static Row, at: &'static str) {
+        let path = if at.is_empty() { row.path.to_owned() } else { format!("{at}.{}", row.path) };
+        let ends = path.match_indices(['.', '[']).map(|(i, _)| i).chain([path.len()]);
+        for end in ends {
+            self.known.insert(path[..end].to_owned());
+            if path[end..].starts_with("[]") {
+                self.known.insert(path[..end + 2].to_owned());
+            }
+        }
+        // Keys of free maps are no fields.
+        if !path.contains('<') && !path.contains(".annotations.") {
+            let mut above = String::new();
+            for part in at.split('.').filter(|part| !part.is_empty()).chain(row.path.split('.')) {
+                let fields = self.fields.entry(above.clone()).or_default();
+                let name = part.trim_end_matches("[]");
+                if !fields.contains(&name) {
+                    fields.push(name);
+                }
+                above = if above.is_empty() { part.to_owned() } else { format!("{above}.{part}") };
+            }
+        }
+        self.rows.insert(path, row);
+    }
+
+    /// The kind of the documents.
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether there is this path (without indexes), as a field or above one. The root is `""`.
+    pub(super) fn knows(&self, pattern: &str) -> bool {
+        pattern.is_empty() || self.known.contains(&canonical(pattern))
+    }
+
+    /// The names of the fields below a path (without indexes).
+    pub(super) fn fields_of(&self, pattern: &str) -> &[&'static str] {
+        self.fields.get(&canonical(pattern)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The row of exactly this path, or of the list that it is.
+    fn exact(&self, pattern: &str) -> Option<&'static Row> {
+        self.rows.get(pattern).or_else(|| self.rows.get(format!("{pattern}[]").as_str())).copied()
+    }
+
+    /// The row of a path (without indexes), or of the nearest path above that stands for all below it.
+    pub(super) fn row(&self, pattern: &str) -> Option<&'static Row> {
+        let pattern = canonical(pattern);
+        if let Some(row) = self.rows.get(pattern.as_str()) {
+            return Some(row);
+        }
+        let ends = pattern.match_indices(['.', '[']).map(|(i, _)| i).collect::<Vec<_>>();
+        ends.into_iter().rev().find_map(|end| {
+            let whole = self.exact(&pattern[..end]);
+            whole.filter(|row| row.class != Class::Enforce || is_free_map(row.path))
+        })
+    }
+
+    /// A path within the pod that a document holds; none if it lies outside, or there is no pod.
+    pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<&'p str> {
+        match self.kind.pod()? {
+            "" => Some(pattern),
+            at => match pattern.strip_prefix(at)? {
+                "" => Some(""),
+                rest => rest.strip_prefix('.'),
+            },
+        }
+    }
 }
 
 /// Init containers have the rows of containers.
@@ -69,21 +161,11 @@ fn canonical(pattern: &str) -> String {
     pattern.replacen("spec.initContainers", "spec.containers", 1)
 }
 
-/// Whether the table has this path (without indexes), as a field or above one. The root is `""`.
-pub(super) fn knows(pattern: &str) -> bool {
-    pattern.is_empty() || table().known.contains(&canonical(pattern))
-}
-
-/// The paths of all rows.
-pub(super) fn paths() -> impl Iterator<Item = &'static str> {
-    // Keys of free maps are no fields.
-    ROWS.iter().map(|row| row.path).filter(|p| !p.contains('<') && !p.contains(".annotations."))
-}
-
 /// Whether a path is a mapping with keys of the user's own choice.
 pub(super) fn is_free_map(pattern: &str) -> bool {
     let last = pattern.rsplit('.').next().unwrap_or("");
-    matches!(last, "labels" | "annotations" | "nodeSelector" | "limits" | "requests")
+    matches!(last, "labels" | "annotations" | "nodeSelector" | "limits" | "requests" | "matchLabels")
+        || matches!(pattern, "data" | "binaryData" | "stringData")
 }
 
 /// A pattern with the key of a free map brought to the table's terms.
@@ -98,7 +180,7 @@ fn keyed(parent: &str, key: &str) -> String {
             parent.trim_end_matches("requests").trim_end_matches("limits").to_owned() + "limits"
         );
     }
-    if parent == "metadata.annotations" {
+    if parent.ends_with("metadata.annotations") {
         for (prefix, rest) in [
             ("container.apparmor.security.beta.kubernetes.io/", "<container>"),
             ("container.seccomp.security.alpha.kubernetes.io/", "<container>"),
@@ -112,18 +194,14 @@ fn keyed(parent: &str, key: &str) -> String {
     if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
 }
 
-/// The row of a path (without indexes), or of the nearest path above that stands for all below it.
+/// The row of a path of a Pod (without indexes), or of the nearest path above that stands for all below it.
 pub(super) fn row(pattern: &str) -> Option<&'static Row> {
-    let pattern = canonical(pattern);
-    let rows = &table().rows;
-    if let Some(row) = rows.get(pattern.as_str()) {
-        return Some(row);
-    }
-    let ends = pattern.match_indices(['.', '[']).map(|(i, _)| i).collect::<Vec<_>>();
-    ends.into_iter().rev().find_map(|end| {
-        let whole = rows.get(&pattern[..end]).or_else(|| rows.get(format!("{}[]", &pattern[..end]).as_str()));
-        whole.filter(|row| row.class != Class::Enforce || is_free_map(row.path)).copied()
-    })
+    Schema::of(Kind::Pod).row(pattern)
+}
+
+/// Whether a Pod has this path (without indexes), as a field or above one. The root is `""`.
+pub(super) fn knows(pattern: &str) -> bool {
+    Schema::of(Kind::Pod).knows(pattern)
 }
 
 /// What the check of a document found besides faults.
@@ -131,15 +209,18 @@ pub(super) fn row(pattern: &str) -> Option<&'static Row> {
 pub(super) struct Notes(pub(super) Vec<String>);
 
 /// Checks every field that a document sets against the table.
-pub(super) fn check(document: &Node, report: &mut Report) -> Notes {
-    let mut walk = Walk { notes: Notes::default(), report, host_network: false };
-    let spec = document.get("spec");
+pub(super) fn check(document: &Node, schema: &'static Schema, report: &mut Report) -> Notes {
+    let mut walk = Walk { schema, notes: Notes::default(), report, host_network: false };
+    let at = schema.kind.pod().unwrap_or("");
+    let pod = at.split('.').filter(|f| !f.is_empty()).try_fold(document, |node, field| node.get(field));
+    let spec = pod.and_then(|pod| pod.get("spec"));
     walk.host_network = spec.and_then(|s| s.get("hostNetwork")).is_some_and(|n| n.value == Value::Bool(true));
     walk.node(document, &Path::root(), "");
     walk.notes
 }
 
 struct Walk<'r> {
+    schema: &'static Schema,
     notes: Notes,
     report: &'r mut Report,
     host_network: bool,
@@ -162,14 +243,13 @@ impl Walk<'_> {
     }
 
     fn stands_for_all(&self, pattern: &str) -> bool {
-        table().rows.get(canonical(pattern).as_str()).is_some_and(|row| row.class != Class::Enforce)
+        self.schema.rows.get(canonical(pattern).as_str()).is_some_and(|row| row.class != Class::Enforce)
     }
 
     fn field(&mut self, path: &Path, pattern: &str, (at, value): (super::tree::Span, &Node)) {
         let pattern = &canonical(pattern);
-        let row = table().rows.get(pattern.as_str()).or_else(|| table().rows.get(format!("{pattern}[]").as_str()));
-        let Some(row) = row else {
-            if knows(pattern) {
+        let Some(row) = self.schema.exact(pattern) else {
+            if self.schema.knows(pattern) {
                 self.node(value, path, pattern);
             } else if !self.report.touches(path) && !path.0.iter().rev().skip(1).any(is_free_key) && !value.is_empty() {
                 // Nothing may pass unseen: a field of the API types that the table lacks is a fault of podshim.
@@ -204,7 +284,8 @@ impl Walk<'_> {
 
     /// With the host's network a port is its own host port, which exported pods spell out.
     fn is_implied(&self, pattern: &str, value: &Node) -> bool {
-        self.host_network && pattern == "spec.containers[].ports[].hostPort" && matches!(value.value, Value::Int(_))
+        let is_port = self.schema.in_pod(pattern) == Some("spec.containers[].ports[].hostPort");
+        self.host_network && is_port && matches!(value.value, Value::Int(_))
     }
 }
 
@@ -268,7 +349,7 @@ mod tests {
 
     #[test]
     fn rows_are_unique_and_lie_in_the_api() {
-        assert_eq!(table().rows.len(), ROWS.len());
+        assert_eq!(Schema::of(Kind::Pod).rows.len(), ROWS.len());
         for row in ROWS {
             let is_refused = matches!(row.class, Class::Refuse | Class::Forbid);
             assert!(!is_refused || !row.note.is_empty(), "{}", row.path);
@@ -280,7 +361,7 @@ mod tests {
         let class = |p| row(p).map(|r| r.class);
         assert_eq!(class("spec.affinity.nodeAffinity"), Some(Class::Accept));
         assert_eq!(class("spec.initContainers[].image"), Some(Class::Enforce));
-        assert_eq!(class("spec.containers[].envFrom[].configMapRef.name"), Some(Class::NotYet));
+        assert_eq!(class("spec.volumes[].csi.driver.name"), Some(Class::Refuse));
         assert_eq!(class("spec.initContainers[].livenessProbe.exec.command[]"), Some(Class::Enforce));
         assert_eq!(class("spec.ephemeralContainers[].name"), Some(Class::Forbid));
         assert_eq!(class("spec.volumes[].csi.driver"), Some(Class::Refuse));

@@ -60,6 +60,40 @@ fn is_qualified(name: &str) -> bool {
     name.len() <= 63 && end(name.bytes().next()) && end(name.bytes().last()) && name.bytes().all(inner)
 }
 
+/// A key of a ConfigMap or a Secret, which may become a file's name.
+pub(super) fn data_key(key: &str) -> Result<(), String> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if key.is_empty() || key.len() > 253 || !key.bytes().all(plain) {
+        return Err("must consist of letters, digits, `-`, `_` and `.`, and have at most 253 characters".to_owned());
+    }
+    if key == "." || key.starts_with("..") {
+        return Err("must not be `.` or begin with `..`".to_owned());
+    }
+    Ok(())
+}
+
+/// A CronJob's schedule: five fields, or a name like `@daily`.
+pub(super) fn schedule(schedule: &str) -> Result<(), String> {
+    const NAMES: [&str; 7] = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+    let every = schedule.strip_prefix("@every ").is_some_and(|rest| !rest.trim().is_empty());
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "*/,-?".contains(c);
+    let is_field = |field: &str| !field.is_empty() && field.chars().all(allowed);
+    let fields: Vec<&str> = schedule.split_ascii_whitespace().collect();
+    if every || NAMES.contains(&schedule) || fields.len() == 5 && fields.iter().all(|f| is_field(f)) {
+        return Ok(());
+    }
+    Err("must be five fields (minute, hour, day of the month, month, day of the week) or one of @hourly, @daily, @weekly, @monthly, @yearly".to_owned())
+}
+
+/// A path of a file within a volume: relative, and nothing that the volume's own links could be taken for.
+pub(super) fn volume_path(path: &str) -> Result<(), String> {
+    relative_path(path)?;
+    if path.is_empty() || path.ends_with('/') || path.starts_with("..") {
+        return Err("must be a relative path of a file that does not begin with `..`".to_owned());
+    }
+    Ok(())
+}
+
 /// A port's name (IANA service name).
 pub(super) fn port_name(name: &str) -> Result<(), String> {
     let has_letter = name.bytes().any(|b| b.is_ascii_lowercase());

@@ -1,3 +1,4 @@
+use super::sources::MAX_BYTES;
 use super::*;
 
 const POD: &str =
@@ -80,8 +81,8 @@ fn a_field_that_says_nothing_needs_no_support() {
     }
     for field in [
         "    ports: [{containerPort: 80, hostPort: 80}]\n",
-        "  imagePullSecrets: [{name: a}]\n",
-        "  volumes: [{name: a, configMap: {}}]\n",
+        "  hostUsers: false\n",
+        "  volumes: [{name: a, nfs: {}}]\n",
     ] {
         assert!(refused(&format!("{POD}{field}")).contains("not supported yet by podshim"), "{field}");
     }

@@ -1,4 +1,4 @@
-//! Reads a document as Kubernetes' own Pod type: the one serde `Deserializer` that ever drives k8s-openapi's types.
+//! Reads a document as Kubernetes' own type: the one serde `Deserializer` that ever drives k8s-openapi's types.
 //!
 //! k8s-openapi drops unknown fields, takes the last of duplicate keys and stops at the first wrong type. This reader sees the
 //! list of legal fields that each type passes, so it reports unknown and duplicate ones itself; where a type is wrong it
@@ -9,7 +9,6 @@ use super::diagnostics::{Diagnostic, Report, quote};
 use super::hints;
 use super::path::{Path, Seg};
 use super::tree::{Key, Node, Span, Value};
-use k8s_openapi::api::core::v1::Pod;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,21 +17,36 @@ use std::fmt;
 /// Readings of one document at most: each but the last leaves out one more field.
 const MAX_ROUNDS: usize = 50;
 
-/// Reads a Pod; the faults found go into the report. `ignored` nodes are not looked at.
-pub(super) fn read_pod(document: &Node, text: &str, (report, ignored): (&mut Report, Vec<*const Node>)) -> Pod {
-    let reader = Reader { text, path: RefCell::default(), report: RefCell::new(report), skip: RefCell::new(ignored) };
+/// Whether a message may show what a manifest says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Values {
+    /// It may.
+    Shown,
+    /// It may not: they are secret.
+    Secret,
+}
+
+/// Reads a document; the faults found go into the report. `ignored` nodes are not looked at.
+pub(super) fn read<T: for<'d> Deserialize<'d> + Default>(
+    document: &Node,
+    (text, values): (&str, Values),
+    (report, ignored): (&mut Report, Vec<*const Node>),
+) -> T {
+    let reader =
+        Reader { text, values, path: RefCell::default(), report: RefCell::new(report), skip: RefCell::new(ignored) };
     for _ in 0..MAX_ROUNDS {
         reader.path.borrow_mut().0.clear();
-        if let Ok(pod) = Pod::deserialize(Cursor { at: What::Node(document), reader: &reader, loose: false }) {
-            return pod;
+        if let Ok(value) = T::deserialize(Cursor { at: What::Node(document), reader: &reader, loose: false }) {
+            return value;
         }
     }
-    // Every round left a fault in the report, so this empty pod is never admitted.
-    Pod::default()
+    // Every round left a fault in the report, so this empty object is never admitted.
+    T::default()
 }
 
 struct Reader<'t> {
     text: &'t str,
+    values: Values,
     path: RefCell<Path>,
     report: RefCell<&'t mut Report>,
     /// Nodes that are left out.
@@ -133,6 +147,7 @@ impl<'t> Cursor<'t> {
 
     fn found(&self) -> String {
         match self.value() {
+            _ if self.reader.values == Values::Secret => self.kind().to_owned(),
             Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Str(_) => {
                 format!("{} {}", self.kind(), quote(self.written()))
             }
@@ -152,6 +167,9 @@ impl<'t> Cursor<'t> {
         let written = self.written();
         let diagnostic = self.expected("text");
         self.reader.add(match self.value() {
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) if self.reader.values == Values::Secret => {
+                diagnostic.label("put it in quotes")
+            }
             Value::Bool(b) if !written.eq_ignore_ascii_case("true") && !written.eq_ignore_ascii_case("false") => {
                 diagnostic
                     .label(format!("YAML reads {} as {b}", quote(written)))
@@ -222,7 +240,7 @@ impl<'t> Cursor<'t> {
                 let (name, value) = text.split_once('=').unwrap_or((text, ""));
                 diagnostic.help(format!("write\n- name: {name}\n  value: {value:?}"))
             }
-            Value::Str(text) if glued(text).is_some() => {
+            Value::Str(text) if glued(text).is_some() && self.reader.values == Values::Shown => {
                 let (name, value) = glued(text).unwrap_or_default();
                 diagnostic.label("a blank is missing after the colon").help(format!("write `{name}: {value}`"))
             }

@@ -3,6 +3,7 @@
 //! In place is what a kubelet changes in a running pod: images, cpu and memory, the deadline, labels and annotations. Source:
 //! ValidatePodUpdate and ValidatePodResize in pkg/apis/core/validation of Kubernetes.
 
+use super::config::{ContainerConfig, PodPlan, VolumePlan, VolumeSource};
 use super::resources;
 use crate::manifest::{APPARMOR_ANNOTATION, policy_by_tag, quantity};
 use k8s_openapi::api::core::v1 as k8s;
@@ -44,6 +45,47 @@ pub fn between(old: &k8s::Pod, new: &k8s::Pod) -> Change {
         (true, true) => Change::Unchanged,
         (false, true) => Change::InPlace(paths(soft)),
         (_, false) => Change::Replace(paths(hard)),
+    }
+}
+
+/// How the plan that is wanted differs from the one that is there in what no field of the pod says: the content of objects,
+/// and what else is read from elsewhere. Containers that run keep their variables until they start again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Data {
+    /// Volumes whose files are others.
+    pub volumes: Vec<String>,
+    /// Containers whose variables are others.
+    pub variables: Vec<String>,
+    /// The registries that have other logins, or none any more.
+    pub logins: BTreeSet<String>,
+    /// Immutable objects that are others: `ConfigMap/name`.
+    pub immutable: Vec<String>,
+}
+
+impl Data {
+    /// Whether nothing differs.
+    pub fn is_same(&self) -> bool {
+        *self == Data::default()
+    }
+}
+
+/// Compares two plans of the same pod.
+pub fn data(old: &PodPlan, new: &PodPlan) -> Data {
+    let differs = |new: &&VolumePlan| {
+        let is_files = matches!(new.source, VolumeSource::Files(_));
+        is_files && old.volumes.iter().any(|old| old.name == new.name && old.source != new.source)
+    };
+    let other = |new: &&ContainerConfig| old.containers.iter().any(|o| o.name == new.name && o.envs != new.envs);
+    let is_other = |(name, digest): &(&String, &String)| old.immutable.get(*name).is_some_and(|old| old != *digest);
+    Data {
+        volumes: new.volumes.iter().filter(differs).map(|v| v.name.clone()).collect(),
+        variables: new.containers.iter().filter(other).map(|c| c.name.clone()).collect(),
+        logins: if old.logins == new.logins {
+            BTreeSet::new()
+        } else {
+            old.logins.iter().chain(&new.logins).map(|login| login.server.clone()).collect()
+        },
+        immutable: new.immutable.iter().filter(is_other).map(|(name, _)| name.clone()).collect(),
     }
 }
 

@@ -7,6 +7,7 @@ pub use super::security::*;
 pub use crate::lifecycle::{
     ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, Resize, RestartAction, RestartPolicy, RestartRule,
 };
+pub use crate::manifest::Owner;
 pub use crate::manifest::amounts::Amounts;
 pub use limits::{LinuxContainerResources, ResizePolicy, StorageLimit, StorageOf, SwapBehavior};
 use serde::{Deserialize, Serialize};
@@ -197,13 +198,63 @@ pub enum PullPolicy {
     Never,
 }
 
-/// One environment variable.
+/// CRI `KeyValue`: one environment variable as a process gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyValue {
     /// Its name.
     pub key: String,
     /// Its value, already expanded.
     pub value: String,
+}
+
+/// One environment variable as it is planned; [`super::env::resolve`] makes a [`KeyValue`] of it when the container starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvVar {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: EnvValue,
+}
+
+/// What a variable is to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EnvValue {
+    /// This text, with `$(NAME)` for the value of a variable before it.
+    Template(String),
+    /// This text as it is: from a ConfigMap, a Secret, a field of the pod.
+    Text(String),
+    /// `status.podIP`
+    PodIp,
+    /// `status.podIPs`, with commas between.
+    PodIps,
+    /// `status.hostIP`
+    HostIp,
+    /// `status.hostIPs`, with commas between.
+    HostIps,
+    /// `fileKeyRef`
+    File(FileKey),
+}
+
+/// A variable of a file that another container wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileKey {
+    /// The volume, an emptyDir.
+    pub volume: String,
+    /// Relative, without `..`.
+    pub path: String,
+    /// The variable's name in the file.
+    pub key: String,
+    /// Whether file and key must be there.
+    pub presence: Presence,
+}
+
+/// `optional`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// Without it the container cannot start.
+    Required,
+    /// Without it there is no such variable.
+    Optional,
 }
 
 /// CRI `MountPropagation`.
@@ -234,6 +285,10 @@ pub struct VolumeMount {
     pub volume: String,
     /// A path in the volume, relative, without `..`; empty for the whole volume.
     pub sub_path: String,
+    /// `subPathExpr`, in the place of `sub_path`: `$(NAME)` stands for a variable, which must have a value when the container
+    /// starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_path_expr: Option<String>,
     /// The absolute path in the container.
     pub container_path: String,
     /// ro or rw.
@@ -388,14 +443,14 @@ pub struct ContainerConfig {
     pub image: String,
     /// When to pull it.
     pub pull_policy: PullPolicy,
-    /// `command`, expanded; `None` for the image's ENTRYPOINT.
+    /// `command`; `None` for the image's ENTRYPOINT. `$(NAME)` stands for a variable, `$$` for one `$`.
     pub command: Option<Vec<String>>,
-    /// `args`, expanded; `None` for the image's CMD (if `command` is `None` too).
+    /// `args`, likewise; `None` for the image's CMD (if `command` is `None` too).
     pub args: Option<Vec<String>>,
     /// `workingDir`; `None` for the image's.
     pub working_dir: Option<String>,
-    /// Environment, in order.
-    pub envs: Vec<KeyValue>,
+    /// Environment, in order; of a name that comes twice the last one counts.
+    pub envs: Vec<EnvVar>,
     /// Volume mounts, in order.
     pub mounts: Vec<VolumeMount>,
     /// Limits.
@@ -562,6 +617,15 @@ pub struct PodPlan {
     pub readiness_gates: Vec<String>,
     /// BestEffort, Burstable or Guaranteed (pod-api.md §20).
     pub qos_class: String,
+    /// The document that made the pod, if that was no Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// `imagePullSecrets`: logins to registries, in the order in which they are tried.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logins: Vec<Login>,
+    /// The immutable ConfigMaps and Secrets that the pod uses, each as `ConfigMap/name`, and what they hold as a digest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub immutable: BTreeMap<String, String>,
     /// What the pod as a whole requests of the host.
     #[serde(default)]
     pub requests: Amounts,
@@ -571,4 +635,23 @@ pub struct PodPlan {
     /// Limits of disk space, in the order in which they are looked at.
     #[serde(default)]
     pub storage_limits: Vec<StorageLimit>,
+}
+
+/// One login of a `.dockerconfigjson`. Never printed.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The registry as the Secret names it: `registry.example`, `https://registry.example/v1/`, `*.example/team`.
+    pub server: String,
+    /// `username`
+    pub username: String,
+    /// `password`
+    pub password: String,
+    /// `identitytoken`, an OAuth 2 refresh token, in the place of both.
+    pub identity_token: Option<String>,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Login").field("server", &self.server).finish_non_exhaustive()
+    }
 }

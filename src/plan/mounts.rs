@@ -7,25 +7,32 @@ use crate::manifest;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 
-/// A container's mounts, in the manifest's order; `envs` are its variables.
+/// A container's mounts, in the manifest's order.
+pub(super) fn of(container: &k8s::Container) -> Result<Vec<VolumeMount>> {
+    let list = container.volume_mounts.iter().flatten().enumerate();
+    list.map(|(index, one)| mount(one).with_context(|| format!("volumeMounts[{index}]"))).collect()
+}
+
+/// The mounts of a container that starts: `envs` are its variables by now.
 ///
 /// # Errors
 /// Of kind `Invalid`: a `subPathExpr` names a variable that is missing or empty, or comes to a path that may not be.
-pub(super) fn of(container: &k8s::Container, envs: &[KeyValue]) -> Result<Vec<VolumeMount>> {
-    let list = container.volume_mounts.iter().flatten().enumerate();
-    list.map(|(index, one)| mount(one, envs).with_context(|| format!("volumeMounts[{index}]"))).collect()
+pub fn expanded(mounts: &[VolumeMount], envs: &[KeyValue]) -> Result<Vec<VolumeMount>> {
+    let expand = |(index, mount): (usize, &VolumeMount)| -> Result<VolumeMount> {
+        let Some(text) = &mount.sub_path_expr else { return Ok(mount.clone()) };
+        let sub_path =
+            sub_path_expr(text, envs).context("subPathExpr").with_context(|| format!("volumeMounts[{index}]"))?;
+        Ok(VolumeMount { sub_path, sub_path_expr: None, ..mount.clone() })
+    };
+    mounts.iter().enumerate().map(expand).collect()
 }
 
-fn mount(mount: &k8s::VolumeMount, envs: &[KeyValue]) -> Result<VolumeMount> {
-    let expression = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty());
-    let sub_path = match expression {
-        Some(text) => sub_path_expr(text, envs).context("subPathExpr")?,
-        None => mount.sub_path.clone().unwrap_or_default(),
-    };
+fn mount(mount: &k8s::VolumeMount) -> Result<VolumeMount> {
     let access = if mount.read_only == Some(true) { Access::ReadOnly } else { Access::ReadWrite };
     Ok(VolumeMount {
         volume: mount.name.clone(),
-        sub_path,
+        sub_path: mount.sub_path.clone().unwrap_or_default(),
+        sub_path_expr: mount.sub_path_expr.clone().filter(|text| !text.is_empty()),
         // A relative mountPath is taken from the root, as every CRI runtime does.
         container_path: format!("/{}", mount.mount_path.trim_matches('/')),
         access,
@@ -107,7 +114,7 @@ mod tests {
                 bind_mount_options: Some(vec!["nosuid".into(), "noexec".into()]),
                 ..Default::default()
             };
-            mount(&written, &[]).unwrap()
+            mount(&written).unwrap()
         };
         assert_eq!(of(Some(true), Some("IfPossible")).submounts, Submounts::ReadOnly);
         assert_eq!(of(Some(true), Some("Enabled")).submounts, Submounts::ReadOnly);

@@ -1,11 +1,14 @@
 //! Admitted Pod → [`PodPlan`]: the first front door. Pure.
 
 use super::config::*;
-use super::{env, lifecycle, mounts, names, resources, security, storage};
+use super::downward::Subject;
+use super::{env, lifecycle, mounts, names, references, registry, resources, security, storage, variables, volume};
 use crate::error::{Kind, failure};
 use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, sysctl};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What the caller decides beside the manifest.
@@ -23,6 +26,8 @@ pub struct Choices {
     pub log_directory: PathBuf,
     /// The host's memory in bytes, for oom_score_adj.
     pub host_memory: u64,
+    /// What the host is, for the downward API.
+    pub node: Node,
     /// Processes and threads that each container may have; `None` for no limit.
     pub pids_limit: Option<i64>,
     /// Whether containers may be swapped out.
@@ -33,26 +38,42 @@ pub struct Choices {
     pub security: SecurityChoices,
 }
 
+/// The host as a node of Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `spec.nodeName`: the host's name.
+    pub name: String,
+    /// Its processors.
+    pub cpus: u32,
+    /// The size of the file system that podshim's data are on, in bytes.
+    pub storage: u64,
+}
+
 /// Plans a pod.
 pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
     let pod = admitted.pod();
     let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
     let qos = resources::qos_class(spec)?;
     let of_pod = resources::OfPod { spec, qos, host_memory: choices.host_memory, swap: choices.swap };
-    let mut volumes: Vec<VolumePlan> = spec.volumes.iter().flatten().map(|v| volume(v, spec)).collect::<Result<_>>()?;
-    bound_memory(&mut volumes, of_pod)?;
+    let subject = Subject { pod, spec, choices: &choices };
+    let volumes = spec.volumes.iter().flatten().map(|v| volume::volume(v, admitted, subject));
+    let mut volumes: Vec<VolumePlan> = volumes.collect::<Result<_>>()?;
+    volume::bound_memory(&mut volumes, of_pod)?;
     let init = spec.init_containers.iter().flatten().map(|c| (lifecycle::init_kind(c), c));
     let app = spec.containers.iter().map(|c| (ContainerKind::App, c));
     let containers = init
         .chain(app)
         .map(|(kind, container)| {
-            let planned = Container { admitted, spec, container, of_pod, choices: &choices };
+            let planned = Container { admitted, spec, container, of_pod, choices: &choices, subject };
             planned.config(kind).with_context(|| format!("container {}", container.name))
         })
         .collect::<Result<_>>()?;
     Ok(PodPlan {
         volumes,
         containers,
+        owner: admitted.owner().cloned(),
+        logins: registry::logins(admitted),
+        immutable: immutable(admitted, spec),
         restart_policy: match spec.restart_policy.as_deref() {
             Some("OnFailure") => RestartPolicy::OnFailure,
             Some("Never") => RestartPolicy::Never,
@@ -151,55 +172,36 @@ fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
     }
 }
 
-fn volume(volume: &k8s::Volume, spec: &k8s::PodSpec) -> Result<VolumePlan> {
-    let source = if let Some(host) = &volume.host_path {
-        let kind = match host.type_.as_deref().unwrap_or("") {
-            "" => HostPathType::Unset,
-            "DirectoryOrCreate" => HostPathType::DirectoryOrCreate,
-            "Directory" => HostPathType::Directory,
-            "FileOrCreate" => HostPathType::FileOrCreate,
-            "File" => HostPathType::File,
-            "Socket" => HostPathType::Socket,
-            "CharDevice" => HostPathType::CharDevice,
-            "BlockDevice" => HostPathType::BlockDevice,
-            other => anyhow::bail!("volume {}: hostPath.type {other:?}", volume.name),
-        };
-        VolumeSource::HostPath { path: PathBuf::from(&host.path), kind }
-    } else {
-        let empty = volume.empty_dir.clone().unwrap_or_default();
-        let mode = empty.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o777);
-        let size = empty.size_limit.as_ref().map(resources::bytes).transpose()?.filter(|b| *b > 0).map(|b| b as u64);
-        match empty.medium.as_deref() {
-            Some("Memory") => VolumeSource::Memory { size, mode },
-            Some(medium) if medium.starts_with("HugePages") => {
-                VolumeSource::HugePages { page_size: page_size(medium, spec)?, size, mode }
-            }
-            _ => VolumeSource::EmptyDir { mode },
-        }
-    };
-    Ok(VolumePlan { name: volume.name.clone(), source })
-}
-
-/// The size that `HugePages-<size>` names; of `HugePages` the only one that the pod requests.
-fn page_size(medium: &str, spec: &k8s::PodSpec) -> Result<u64> {
-    let named = medium.strip_prefix("HugePages-").map(|size| format!("{}{size}", amounts::HUGEPAGES));
-    let page_size = match named {
-        Some(resource) => amounts::page_size(&resource),
-        None => amounts::pod_requests(spec)?.hugepages.keys().next().copied(),
-    };
-    page_size.with_context(|| format!("no size of pages is known for the medium {medium}"))
-}
-
-/// A volume in memory is no larger than what the pod may have, or the host has (pod-api.md §18).
-fn bound_memory(volumes: &mut [VolumePlan], pod: resources::OfPod<'_>) -> Result<()> {
-    let limit = amounts::pod_limits(pod.spec)?.memory.and_then(|bytes| u64::try_from(bytes).ok()).filter(|b| *b > 0);
-    let most = limit.unwrap_or(u64::MAX).min(pod.host_memory);
-    for volume in volumes {
-        if let VolumeSource::Memory { size, .. } = &mut volume.source {
-            *size = Some(size.unwrap_or(u64::MAX).min(most));
+/// The immutable objects that a pod uses, and a digest of what they hold: another content would need another name.
+fn immutable(admitted: &AdmittedPod, spec: &k8s::PodSpec) -> BTreeMap<String, String> {
+    let (objects, namespace) = (admitted.objects(), admitted.namespace());
+    let mut list = BTreeMap::new();
+    for name in references::config_maps(spec) {
+        if let Some(map) = objects.config_map(namespace, name).filter(|map| map.immutable) {
+            let text = map.text.iter().map(|(key, value)| (key, value.as_bytes()));
+            let all = text.chain(map.binary.iter().map(|(key, value)| (key, value.as_slice())));
+            list.insert(format!("ConfigMap/{name}"), digest(all));
         }
     }
-    Ok(())
+    for name in references::secrets(spec) {
+        if let Some(secret) = objects.secret(namespace, name).filter(|secret| secret.immutable) {
+            let all = secret.values.iter().map(|(key, value)| (key, value.as_slice()));
+            list.insert(format!("Secret/{name}"), digest(all));
+        }
+    }
+    list
+}
+
+/// SHA-256 over keys and values, each with its length before it.
+fn digest<'a>(content: impl Iterator<Item = (&'a String, &'a [u8])>) -> String {
+    let mut hash = Sha256::new();
+    for (key, value) in content {
+        for part in [key.as_bytes(), value] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn resize_policy(container: &k8s::Container) -> ResizePolicy {
@@ -220,28 +222,27 @@ struct Container<'a> {
     container: &'a k8s::Container,
     of_pod: resources::OfPod<'a>,
     choices: &'a Choices,
+    subject: Subject<'a>,
 }
 
 impl Container<'_> {
     fn config(&self, kind: ContainerKind) -> Result<ContainerConfig> {
         let container = self.container;
-        let written: Vec<_> =
-            container.env.iter().flatten().map(|v| (v.name.clone(), v.value.clone().unwrap_or_default())).collect();
-        let envs = env::environment(&written)?;
+        let envs = variables::variables(container, self.subject, self.admitted.objects())?;
         // An empty list is the same as none: Go's nil and [] are one (pod-api.md §13).
-        let expanded = |list: &Option<Vec<String>>| -> Result<Option<Vec<String>>> {
-            let list = list.as_ref().filter(|l| !l.is_empty());
-            list.map(|l| l.iter().map(|text| env::expand(text, &envs)).collect()).transpose()
-        };
+        let words = |list: &Option<Vec<String>>| list.clone().filter(|l| !l.is_empty());
+        let (command, args) = (words(&container.command), words(&container.args));
+        let mounts = mounts::of(container)?;
+        try_expansion(&envs, &[("command", &command), ("args", &args)], &mounts)?;
         Ok(ContainerConfig {
             name: container.name.clone(),
             kind,
             image: container.image.clone().unwrap_or_default(),
             pull_policy: self.pull_policy(),
-            command: expanded(&container.command).context("command")?,
-            args: expanded(&container.args).context("args")?,
+            command,
+            args,
             working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
-            mounts: mounts::of(container, &envs)?,
+            mounts,
             resources: self.resources()?,
             resize: resize_policy(container),
             security: security::merged(
@@ -294,6 +295,20 @@ impl Container<'_> {
     }
 }
 
+/// Expands a container's words with what is known by now, for the errors: nothing is made of a pod that cannot start.
+fn try_expansion(
+    envs: &[EnvVar],
+    words: &[(&'static str, &Option<Vec<String>>)],
+    mounts: &[VolumeMount],
+) -> Result<()> {
+    let known = env::resolve(envs, env::UNKNOWN)?;
+    for (field, words) in words {
+        env::expand_all(words.as_deref().unwrap_or(&[]), &known).context(*field)?;
+    }
+    mounts::expanded(mounts, &known)?;
+    Ok(())
+}
+
 /// An ephemeral container as `podshim debug` asks for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ephemeral {
@@ -330,11 +345,12 @@ pub struct Ephemeral {
 pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Result<ContainerConfig> {
     let spec = manifest.spec.as_ref().context("an admitted pod has a spec")?;
     check_ephemeral(plan, &wanted)?;
-    let envs = env::environment(&wanted.env)?;
-    let expanded = |list: Option<Vec<String>>| -> Result<Option<Vec<String>>> {
-        let list = list.filter(|l| !l.is_empty());
-        list.map(|l| l.iter().map(|text| env::expand(text, &envs)).collect()).transpose()
-    };
+    let template =
+        |(name, text): &(String, String)| EnvVar { name: name.clone(), value: EnvValue::Template(text.clone()) };
+    let envs: Vec<EnvVar> = wanted.env.iter().map(template).collect();
+    let command = wanted.command.filter(|words| !words.is_empty());
+    let args = wanted.args.filter(|words| !words.is_empty());
+    try_expansion(&envs, &[("command", &command), ("args", &args)], &[])?;
     // It requests nothing, so it is what the kernel kills first, however large the host.
     let qos = resources::qos_class(spec)?;
     let of_pod = resources::OfPod { spec, qos, host_memory: u64::MAX, swap: SwapBehavior::NoSwap };
@@ -345,8 +361,8 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
         kind: ContainerKind::Ephemeral,
         image: wanted.image,
         pull_policy: wanted.pull,
-        command: expanded(wanted.command).context("command")?,
-        args: expanded(wanted.args).context("args")?,
+        command,
+        args,
         working_dir: wanted.working_dir.filter(|dir| !dir.is_empty()),
         mounts: Vec::new(),
         resources,

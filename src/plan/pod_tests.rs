@@ -25,6 +25,7 @@ fn planned(text: &str) -> (k8s::Pod, PodPlan) {
         resolv_conf: None,
         log_directory: "/l".into(),
         host_memory: 8 << 30,
+        node: Node { name: "node-1".into(), cpus: 4, storage: 100 << 30 },
         pids_limit: Some(99),
         swap: SwapBehavior::NoSwap,
         pull: None,
@@ -53,7 +54,7 @@ fn an_ephemeral_container_is_confined_as_its_pod_is() {
     let (manifest, plan) = planned(POD);
     let config = ephemeral(&manifest, &plan, wanted()).unwrap();
     assert_eq!((config.kind, config.target.as_deref()), (ContainerKind::Ephemeral, Some("app")));
-    assert_eq!(config.command.unwrap()[2], "echo 1 $(B)");
+    assert_eq!(config.command.unwrap()[2], "echo $(A) $(B)");
     assert_eq!(config.args, None);
     let SecurityContext { run_as_user, root, supplemental_groups, rootfs, seccomp, .. } = config.security;
     assert_eq!((run_as_user, root, rootfs), (Some(1000), RootUser::Forbidden, Access::ReadWrite));

@@ -4,7 +4,7 @@
 
 use super::config::*;
 use super::seccomp_profile::Profile;
-use super::{capabilities, seccomp};
+use super::{capabilities, env, seccomp};
 use crate::error::{Kind, failure};
 use crate::host::lsm::Lsms;
 use anyhow::{Context, Result};
@@ -63,6 +63,8 @@ pub const APPARMOR_DEFAULT: &str = "podshim-default";
 pub struct Resolved<'a> {
     /// The user.
     pub user: &'a User,
+    /// The manifest's variables, by [`super::env::resolve`].
+    pub variables: &'a [KeyValue],
     /// The bundle's rootfs directory.
     pub rootfs: PathBuf,
     /// The container's cgroup.
@@ -130,7 +132,7 @@ pub fn container(
             Some(profile.rules(&capabilities, resolved.kernel).with_context(|| format!("seccomp profile {name}"))?)
         }
     });
-    let mut process = process(sandbox, config, image, resolved.user)?;
+    let mut process = process(sandbox, config, image, &resolved)?;
     process.set_apparmor_profile(apparmor(security, resolved.lsms)?);
     if resolved.lsms.selinux {
         process.set_selinux_label(security.selinux.as_ref().map(selinux_label));
@@ -217,10 +219,14 @@ fn namespaces(sandbox: &PodSandboxConfig, privileged: Privilege, resolved: &Reso
 }
 
 /// command and args against ENTRYPOINT and CMD (pod-api.md §13).
-pub fn arguments(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<String>> {
+pub fn arguments(config: &ContainerConfig, image: &ImageConfig, variables: &[KeyValue]) -> Result<Vec<String>> {
+    let expanded = |words: &Option<Vec<String>>, field: &'static str| {
+        words.as_ref().map(|words| env::expand_all(words, variables)).transpose().context(field)
+    };
     // ENTRYPOINT [""] is none.
     let entrypoint = if image.entrypoint == [""] { &[][..] } else { &image.entrypoint[..] };
-    let (command, args) = match (&config.command, &config.args) {
+    let (command, args) = (expanded(&config.command, "command")?, expanded(&config.args, "args")?);
+    let (command, args) = match (&command, &args) {
         (None, None) => (entrypoint, &image.cmd[..]),
         (None, Some(args)) => (entrypoint, &args[..]),
         (Some(command), args) => (&command[..], args.as_deref().unwrap_or_default()),
@@ -238,7 +244,12 @@ pub fn arguments(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<St
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The image's variables, what a runtime adds, then the manifest's; each name once, the last value wins.
-fn environment(sandbox: &PodSandboxConfig, config: &ContainerConfig, image: &ImageConfig, user: &User) -> Vec<String> {
+fn environment(
+    sandbox: &PodSandboxConfig,
+    config: &ContainerConfig,
+    image: &ImageConfig,
+    resolved: &Resolved<'_>,
+) -> Vec<String> {
     let mut list: Vec<(String, String)> = Vec::new();
     let mut set = |key: &str, value: &str, replace: bool| match list.iter_mut().find(|(k, _)| k == key) {
         Some((_, old)) if replace => *old = value.to_owned(),
@@ -256,14 +267,20 @@ fn environment(sandbox: &PodSandboxConfig, config: &ContainerConfig, image: &Ima
     if config.stdio == Stdio::Terminal {
         set("TERM", "xterm", false);
     }
-    for pair in &config.envs {
+    for pair in resolved.variables {
         set(&pair.key, &pair.value, true);
     }
-    set("HOME", &user.home, false);
+    set("HOME", &resolved.user.home, false);
     list.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
-fn process(sandbox: &PodSandboxConfig, config: &ContainerConfig, image: &ImageConfig, user: &User) -> Result<Process> {
+fn process(
+    sandbox: &PodSandboxConfig,
+    config: &ContainerConfig,
+    image: &ImageConfig,
+    resolved: &Resolved<'_>,
+) -> Result<Process> {
+    let user = resolved.user;
     let cwd = match config.working_dir.as_deref() {
         Some(dir) => dir,
         None if image.working_dir.is_empty() => "/",
@@ -275,8 +292,8 @@ fn process(sandbox: &PodSandboxConfig, config: &ContainerConfig, image: &ImageCo
     let mut process = ProcessBuilder::default()
         .terminal(config.stdio == Stdio::Terminal)
         .user(identity)
-        .args(arguments(config, image)?)
-        .env(environment(sandbox, config, image, user))
+        .args(arguments(config, image, resolved.variables)?)
+        .env(environment(sandbox, config, image, resolved))
         .cwd(PathBuf::from(cwd))
         .no_new_privileges(config.security.escalation == Escalation::Forbidden)
         .oom_score_adj(config.resources.oom_score_adj)

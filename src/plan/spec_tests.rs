@@ -70,22 +70,49 @@ fn s13_command_and_args_against_entrypoint_and_cmd() {
     ];
     for (name, image, command, args, expected) in rows {
         let config = ContainerConfig { command: command.map(words), args: args.map(words), ..config() };
-        assert_eq!(arguments(&config, image).unwrap(), *expected, "{name}");
+        assert_eq!(arguments(&config, image, &[]).unwrap(), *expected, "{name}");
     }
-    let error = arguments(&config(), &ImageConfig::default()).unwrap_err();
+    let error = arguments(&config(), &ImageConfig::default(), &[]).unwrap_err();
     assert!(error.to_string().starts_with("no command specified"), "{error}");
+}
+
+#[test]
+fn s12_references_in_command_and_args_are_to_the_manifests_variables() {
+    let config = ContainerConfig {
+        command: Some(words(&["$(A)", "$(PATH)", "$$(A)"])),
+        args: Some(words(&["$(A)$(A)"])),
+        ..config()
+    };
+    let image = ImageConfig { env: words(&["PATH=/bin"]), ..ImageConfig::default() };
+    let variables = [KeyValue { key: "A".into(), value: "$(A)".into() }];
+    assert_eq!(arguments(&config, &image, &variables).unwrap(), ["$(A)", "$(PATH)", "$(A)", "$(A)$(A)"]);
+    let image = ImageConfig { cmd: words(&["$(A)"]), ..ImageConfig::default() };
+    let config = ContainerConfig { command: None, args: None, ..config };
+    assert_eq!(arguments(&config, &image, &variables).unwrap(), ["$(A)"], "the image's own words are not expanded");
 }
 
 #[test]
 fn s12_each_variable_once_and_the_manifest_wins() {
     let image = ImageConfig { env: words(&["A=image", "PATH=/x", "A=again", "EMPTY"]), ..ImageConfig::default() };
-    let envs = vec![
-        KeyValue { key: "A".into(), value: "m".into() },
-        KeyValue { key: "HOSTNAME".into(), value: "mine".into() },
-    ];
-    let config = ContainerConfig { envs, stdio: Stdio::Terminal, ..config() };
+    let variables =
+        [KeyValue { key: "A".into(), value: "m".into() }, KeyValue { key: "HOSTNAME".into(), value: "mine".into() }];
+    let config = ContainerConfig { stdio: Stdio::Terminal, ..config() };
     let user = User { uid: 0, gid: 0, groups: vec![], home: "/root".into() };
-    let list = environment(&sandbox(), &config, &image, &user);
+    let resolved = Resolved {
+        user: &user,
+        variables: &variables,
+        rootfs: "/rootfs".into(),
+        cgroup: String::new(),
+        binds: &[],
+        pins: vec![],
+        thermal_throttle: vec![],
+        available_capabilities: 0,
+        cgroups: Default::default(),
+        localhost_seccomp: None,
+        kernel: "6.1.0",
+        lsms: Default::default(),
+    };
+    let list = environment(&sandbox(), &config, &image, &resolved);
     assert_eq!(list, ["A=m", "PATH=/x", "EMPTY=", "HOSTNAME=mine", "TERM=xterm", "HOME=/root"]);
 }
 

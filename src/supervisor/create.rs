@@ -4,14 +4,17 @@ use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::remove;
 use super::slot::{Instance, Stage};
-use crate::control::RefusedKind;
+use crate::control::{self, RefusedKind};
 use crate::error::{Kind, failure};
 use crate::lifecycle::{Event, ImageFailure, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::config::{
-    Access, ContainerConfig, IdRange, ImageSpec, MountPropagation, NamespaceMode, PullPolicy, Stdio, VolumePlan,
+    Access, ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation, NamespaceMode,
+    PullPolicy, Stdio, VolumePlan,
 };
+use crate::plan::env;
+use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved, User};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
 use crate::snapshot::{self, Owner};
@@ -24,7 +27,9 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, mkfifo};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -45,6 +50,9 @@ impl Pull {
         let _ = self.child.kill();
     }
 }
+
+/// Largest file of variables, in bytes (KEP-3721).
+const MAX_ENV_FILE: u64 = 64 << 10;
 
 /// A failure to create a container, with what the machine must know of it.
 struct CreateError {
@@ -73,14 +81,22 @@ impl Supervisor {
     fn begin_pull(&mut self, index: usize, restart_count: u32) -> Result<()> {
         let dirs = &self.pod.record.dirs;
         let image = &self.pod.record.plan.containers[index].image;
-        let spawned = std::process::Command::new("/proc/self/exe")
+        let mut command = std::process::Command::new("/proc/self/exe");
+        let logins = &self.pod.record.plan.logins;
+        // Neither arguments nor variables: others may see those.
+        let stdin = match logins.is_empty() {
+            true => std::process::Stdio::null(),
+            false => control::document(logins)?.into(),
+        };
+        let spawned = command
             .arg0("podshim")
             .arg("--root")
             .arg(&dirs.root)
             .arg("--state")
             .arg(&dirs.state)
             .args(["ensure-image", "--pull", "always", image])
-            .stdin(std::process::Stdio::null())
+            .args(Some("--logins").filter(|_| !logins.is_empty()))
+            .stdin(stdin)
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()
@@ -186,6 +202,10 @@ impl Supervisor {
             .and_then(|user| check_ids(&user, plan.sandbox.id_range).map(|()| user))
             .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
         network::write_files(&plan.sandbox, &self.pod.dirs, &self.addresses)?;
+        let variables = self.variables(config).map_err(|error| CreateError { failure: StartFailure::Config, error })?;
+        let mounts = mounts::expanded(&config.mounts, &variables)
+            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
+        let config = &ContainerConfig { mounts, ..config.clone() };
         let binds = self.binds(config, restart_count)?;
         let cgroup = remove::cgroup(&self.facts.cgroups, &plan.sandbox.cgroup, &config.name)?;
         // With one pid namespace for the pod, or the host's, the target is in it anyway.
@@ -199,6 +219,7 @@ impl Supervisor {
         pins.extend(target.iter().map(|(path, _)| (LinuxNamespaceType::Pid, path.clone())));
         let resolved = Resolved {
             user: &user,
+            variables: &variables,
             rootfs: bundle_rootfs,
             cgroup: cgroup.path(),
             binds: &binds,
@@ -251,6 +272,27 @@ impl Supervisor {
             input: pipes.input,
             id: format!("{}-{}-{restart_count}", plan.sandbox.uid, config.name),
         })
+    }
+
+    /// The manifest's variables, with what is known by now: addresses, and files that other containers wrote.
+    fn variables(&self, config: &ContainerConfig) -> Result<Vec<KeyValue>> {
+        let texts = |ips: &[IpAddr]| -> Vec<String> { ips.iter().map(IpAddr::to_string).collect() };
+        let is_of_host = |v: &EnvVar| matches!(v.value, EnvValue::HostIp | EnvValue::HostIps);
+        // This process is in the host's network namespace.
+        let host_ips = if config.envs.iter().any(is_of_host) { texts(&network::addresses()?) } else { Vec::new() };
+        // A pod with loopback only reaches itself there.
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        let pod_ips = texts(if self.addresses.is_empty() { &loopback } else { &self.addresses });
+        let mut files = BTreeMap::new();
+        for (volume, path) in env::files(&config.envs) {
+            let plan = self.volume(&volume)?;
+            let root = volumes::open(plan, self.pod.volumes())?;
+            let text = volumes::read_text(root.as_fd(), &path, MAX_ENV_FILE)
+                .with_context(|| format!("volume {volume}: reading variables"))?;
+            files.extend(text.map(|text| ((volume, path), text)));
+        }
+        let late = env::Late { pod_ips: &pod_ips, host_ips: &host_ips, files: env::Files::Read(&files) };
+        env::resolve(&config.envs, late)
     }
 
     /// Opens the log, and drops the logs of instances before the previous one, as a kubelet does.

@@ -75,6 +75,8 @@ impl Supervisor {
         record.plan.sandbox.labels = plan.sandbox.labels;
         record.plan.sandbox.annotations = plan.sandbox.annotations;
         record.plan.active_deadline_seconds = plan.active_deadline_seconds;
+        record.plan.logins = plan.logins;
+        record.plan.immutable = plan.immutable;
         let mut events = Vec::new();
         if record.plan.active_deadline_seconds != before.active_deadline_seconds {
             let deadline = record.plan.active_deadline_seconds.map(Duration::from_secs);
@@ -88,6 +90,8 @@ impl Supervisor {
                 record.images[index] = image;
                 (config.image, config.pull_policy) = (wanted.image, wanted.pull_policy);
             }
+            // Of a container that runs the variables stay as they are; the next start has the new ones.
+            config.envs = wanted.envs;
             if config.resources != wanted.resources {
                 let resize = needs(config, &wanted.resources);
                 events.push(Event::Resized { container: index, resize });

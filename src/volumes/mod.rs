@@ -8,10 +8,12 @@ mod files;
 mod host_path;
 mod image;
 mod ownership;
+mod read;
 mod sub_path;
 pub mod usage;
 
 pub use ownership::set_group;
+pub use read::read_text;
 pub use sub_path::open_sub_path;
 
 use crate::paths::{Dirs, PodDirs};

@@ -2,7 +2,7 @@
 
 use super::super::path::Path;
 use super::super::syntax;
-use super::{Checker, quote, resources, security};
+use super::{Checker, env, quote, resources, security};
 use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext, VolumeMount};
 use std::collections::BTreeMap;
 
@@ -22,11 +22,7 @@ pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&Po
     if let Some(dir) = container.working_dir.as_deref().filter(|d| !d.is_empty()) {
         c.grammar(&at.field("workingDir"), (dir, syntax::absolute_path));
     }
-    for (i, env) in container.env.iter().flatten().enumerate() {
-        let at = at.field("env").index(i);
-        c.grammar(&at.field("name"), (&env.name, syntax::env_name));
-        c.grammar(&at.field("value"), (env.value.as_deref().unwrap_or(""), syntax::no_nul));
-    }
+    env::check(c, container, (spec, at));
     ports(c, container, (spec, at));
     mounts(c, container, (spec, at));
     resources::container(c, container, (spec, at));

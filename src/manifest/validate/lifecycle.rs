@@ -42,7 +42,7 @@ pub(super) fn container(c: &mut Checker<'_>, container: &Container, (spec, at): 
     let is_init = at.pattern().starts_with("spec.initContainers");
     // A policy that is none may have been meant as Always.
     let is_plain = container.restart_policy.as_deref() != Some("Always");
-    if is_init && is_plain && !c.report.touches(&at.field("restartPolicy")) {
+    if is_init && is_plain && !c.touches(&at.field("restartPolicy")) {
         return nothing_beside(c, container, at);
     }
     for (field, probe) in probes(container) {
@@ -188,7 +188,7 @@ fn hook(c: &mut Checker<'_>, hook: &LifecycleHandler, place: Place<'_>) {
     let path = at.field("sleep").field("seconds");
     let grace_at = Path::of("spec.terminationGracePeriodSeconds");
     // A grace period that is at fault itself says nothing about how long a hook may take.
-    let grace = place.spec.termination_grace_period_seconds.filter(|_| !c.report.touches(&grace_at));
+    let grace = place.spec.termination_grace_period_seconds.filter(|_| !c.touches(&grace_at));
     if sleep.seconds < 0 {
         c.fault(&path, format!("{} is negative", sleep.seconds));
     } else if let Some(grace) = grace.filter(|grace| sleep.seconds > *grace) {
@@ -262,7 +262,7 @@ fn port(c: &mut Checker<'_>, port: &IntOrString, ((container, container_at), pat
     }
     let known: Vec<&str> = container.ports.iter().flatten().filter_map(|p| p.name.as_deref()).collect();
     // Where the ports themselves could not be read, their names are not known.
-    if known.contains(&name.as_str()) || c.report.touches(&container_at.field("ports")) {
+    if known.contains(&name.as_str()) || c.touches(&container_at.field("ports")) {
         return;
     }
     let label = match (hints::nearest(name, known.iter().copied()), known.as_slice()) {

@@ -11,10 +11,13 @@ use std::net::IpAddr;
 
 /// A file name may have 255 bytes; that of a pod's log directory holds two `_` and a uid of 36 besides these names.
 const MAX_NAMES: usize = 255 - 2 - 36;
-const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 pub(super) fn check(c: &mut Checker<'_>, pod: &Pod) {
-    metadata(c, pod);
+    // A template's name is not the pods'.
+    if c.at.0.is_empty() {
+        metadata(c, pod);
+    }
+    c.labels(&pod.metadata, &Path::of("metadata"));
     let Some(spec) = &pod.spec else { return };
     let at = Path::of("spec");
     c.one_of(&at.field("restartPolicy"), (spec.restart_policy.as_deref(), &["Always", "OnFailure", "Never"]));
@@ -50,19 +53,6 @@ fn metadata(c: &mut Checker<'_>, pod: &Pod) {
             &at.field("name"),
             format!("name and namespace together must have at most {MAX_NAMES} characters: they name a directory"),
         );
-    }
-    for (key, value) in pod.metadata.labels.iter().flatten() {
-        let path = at.field("labels").field(key);
-        c.key_grammar(&path, (key, syntax::qualified_key));
-        c.grammar(&path, (value, syntax::label_value));
-    }
-    let mut size = 0;
-    for (key, value) in pod.metadata.annotations.iter().flatten() {
-        c.key_grammar(&at.field("annotations").field(key), (key, syntax::qualified_key));
-        size += key.len() + value.len();
-    }
-    if size > MAX_ANNOTATIONS {
-        c.fault(&at.field("annotations"), format!("{size} bytes of annotations are more than {MAX_ANNOTATIONS}"));
     }
 }
 

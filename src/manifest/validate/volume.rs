@@ -5,7 +5,7 @@ use super::super::path::Path;
 use super::super::quantity;
 use super::super::syntax;
 use super::super::tree::Value;
-use super::{Checker, quote};
+use super::{Checker, files, quote};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec};
 use std::collections::BTreeMap;
 
@@ -33,6 +33,20 @@ pub(super) fn check(c: &mut Checker<'_>, spec: &PodSpec) {
             let at = at.field("hostPath");
             c.grammar(&at.field("path"), (&host_path.path, syntax::absolute_path));
             c.one_of(&at.field("type"), (host_path.type_.as_deref(), &HOST_PATH_TYPES));
+        }
+        files::check(c, volume, (spec, &at));
+        if let Some(claim) = &volume.persistent_volume_claim {
+            let path = at.field("persistentVolumeClaim").field("claimName");
+            c.name(&path, (&claim.claim_name, syntax::dns_subdomain));
+        }
+        if let Some(image) = &volume.image {
+            let at = at.field("image");
+            let reference = image.reference.as_deref().unwrap_or("");
+            if !reference.is_empty() {
+                c.grammar(&at.field("reference"), (reference, syntax::image));
+            }
+            let policies = ["Always", "IfNotPresent", "Never"];
+            c.one_of(&at.field("pullPolicy"), (image.pull_policy.as_deref(), &policies));
         }
         if let Some(empty_dir) = &volume.empty_dir {
             empty(c, empty_dir, (spec, &at.field("emptyDir")));

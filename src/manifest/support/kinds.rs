@@ -1,0 +1,223 @@
+//! The rows of the documents beside Pod: what they have of their own, without the pods that they make.
+
+use super::super::kind::Kind;
+use super::Class::{Accept, Enforce, Refuse};
+use super::Row;
+use super::rows::{ROWS, row};
+
+const CLUSTER: &str = "set by a cluster, ignored";
+
+/// The rows of a kind, without those of the pods that it makes.
+pub(super) fn rows(kind: Kind) -> impl Iterator<Item = &'static Row> {
+    let own: [&'static [Row]; 3] = match kind {
+        Kind::Pod => [&[], &[], &[]],
+        Kind::ConfigMap => [CONFIG_MAP, &[], &[]],
+        Kind::Secret => [SECRET, &[], &[]],
+        Kind::PersistentVolumeClaim => [CLAIM, STATUS, &[]],
+        Kind::Namespace => [NAMESPACE, STATUS, &[]],
+        Kind::ServiceAccount => [ACCOUNT, &[], &[]],
+        Kind::Service => [SERVICE, STATUS, &[]],
+        Kind::Deployment => [SELECTOR, STATUS, DEPLOYMENT],
+        Kind::ReplicaSet => [SELECTOR, STATUS, REPLICA_SET],
+        Kind::StatefulSet => [SELECTOR, STATUS, STATEFUL_SET],
+        Kind::DaemonSet => [SELECTOR, STATUS, DAEMON_SET],
+        Kind::Job => [JOB, STATUS, &[]],
+        Kind::CronJob => [CRON_JOB, STATUS, &[]],
+        Kind::List => [LIST, &[], &[]],
+    };
+    // What says how a pod is to be confined or named means nothing in other documents' metadata.
+    let common = |row: &&'static Row| {
+        matches!(row.path, "apiVersion" | "kind")
+            || row.path.starts_with("metadata.")
+                && !row.path.contains(".annotations.")
+                && row.path != "metadata.generateName"
+    };
+    let common = ROWS.iter().filter(common).chain(NAMED).filter(move |_| kind != Kind::List);
+    common.chain(own.into_iter().flatten())
+}
+
+static NAMED: &[Row] =
+    &[row("metadata.generateName", Refuse, "", "only a Pod may have one: give the document a metadata.name")];
+
+static STATUS: &[Row] = &[row("status", Accept, "", CLUSTER)];
+
+/// What a template's metadata may hold beside a pod's labels and annotations.
+pub(super) static TEMPLATE: &[Row] = &[
+    row("metadata.name", Accept, "", "has no effect: the pods are named after the document that makes them"),
+    row("metadata.generateName", Accept, "", "has no effect: the pods are named after the document that makes them"),
+    row(
+        "metadata.namespace",
+        Accept,
+        "",
+        "has no effect: the pods are in the namespace of the document that makes them",
+    ),
+];
+
+#[rustfmt::skip]
+static LIST: &[Row] = &[
+    row("apiVersion", Enforce, "", ""),
+    row("items[]", Enforce, "", ""),
+    row("kind", Enforce, "", ""),
+    row("metadata", Accept, "", CLUSTER),
+];
+
+#[rustfmt::skip]
+static CONFIG_MAP: &[Row] = &[
+    row("binaryData", Enforce, "", ""),
+    row("data", Enforce, "", ""),
+    row("immutable", Enforce, "", ""),
+];
+
+#[rustfmt::skip]
+static SECRET: &[Row] = &[
+    row("data", Enforce, "", ""),
+    row("immutable", Enforce, "", ""),
+    row("stringData", Enforce, "", ""),
+    row("type", Enforce, "", ""),
+];
+
+#[rustfmt::skip]
+static CLAIM: &[Row] = &[
+    row("spec.accessModes[]", Enforce, "", ""),
+    row("spec.dataSource", Refuse, "", "needs a storage driver that podshim does not have"),
+    row("spec.dataSourceRef", Refuse, "", "needs a storage driver that podshim does not have"),
+    row("spec.resources.limits", Accept, "", "is not enforced: a claim is a directory of this host"),
+    row("spec.resources.requests", Accept, "", "is not enforced: a claim is a directory of this host"),
+    row("spec.selector", Refuse, "", "needs PersistentVolumes to choose from: a claim is a directory of this host"),
+    row("spec.storageClassName", Accept, "", "names no class here: a claim is a directory of this host"),
+    row("spec.volumeAttributesClassName", Accept, "", "names no class here: a claim is a directory of this host"),
+    row("spec.volumeMode", Enforce, "Filesystem", ""),
+    row("spec.volumeName", Refuse, "", "needs a PersistentVolume of that name: a claim is a directory of this host"),
+];
+
+#[rustfmt::skip]
+static NAMESPACE: &[Row] = &[
+    row("spec.finalizers", Accept, "", CLUSTER),
+];
+
+const NO_TOKENS: &str = "has no effect: there is no API server, so no token is mounted";
+
+#[rustfmt::skip]
+static ACCOUNT: &[Row] = &[
+    row("automountServiceAccountToken", Accept, "", NO_TOKENS),
+    row("imagePullSecrets[].name", Enforce, "", ""),
+    row("secrets", Accept, "", NO_TOKENS),
+];
+
+#[rustfmt::skip]
+static SERVICE: &[Row] = &[
+    row("spec", Accept, "", "has no effect yet: the pods are not reached by a Service's name or address"),
+];
+
+#[rustfmt::skip]
+static SELECTOR: &[Row] = &[
+    row("spec.minReadySeconds", Accept, "0", "has no effect: a pod is available as soon as it is ready"),
+    row("spec.selector.matchExpressions[].key", Enforce, "", ""),
+    row("spec.selector.matchExpressions[].operator", Enforce, "", ""),
+    row("spec.selector.matchExpressions[].values[]", Enforce, "", ""),
+    row("spec.selector.matchLabels", Enforce, "", ""),
+];
+
+const NO_REVISIONS: &str = "has no effect: no revisions are kept";
+const ONE_BY_ONE: &str = "has no effect: `podshim apply` replaces the pods one after the other";
+
+#[rustfmt::skip]
+static DEPLOYMENT: &[Row] = &[
+    row("spec.paused", Accept, "", "has no effect: `podshim apply` changes the pods when it is run"),
+    row("spec.progressDeadlineSeconds", Accept, "600", "has no effect: `podshim apply --timeout` says how long to wait"),
+    row("spec.replicas", Enforce, "1", ""),
+    row("spec.revisionHistoryLimit", Accept, "10", NO_REVISIONS),
+    row("spec.strategy", Accept, "", ONE_BY_ONE),
+];
+
+#[rustfmt::skip]
+static REPLICA_SET: &[Row] = &[
+    row("spec.replicas", Enforce, "1", ""),
+];
+
+#[rustfmt::skip]
+static STATEFUL_SET: &[Row] = &[
+    row("spec.ordinals.start", Enforce, "", ""),
+    row("spec.persistentVolumeClaimRetentionPolicy", Accept, "", "has no effect: claims are kept until they are removed by hand"),
+    row("spec.podManagementPolicy", Accept, "Parallel", "has no effect: the pods start at the same time"),
+    row("spec.replicas", Enforce, "1", ""),
+    row("spec.revisionHistoryLimit", Accept, "10", NO_REVISIONS),
+    row("spec.serviceName", Enforce, "", ""),
+    row("spec.updateStrategy", Accept, "", ONE_BY_ONE),
+    row("spec.volumeClaimTemplates[].apiVersion", Accept, "v1", "has no effect: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].kind", Accept, "PersistentVolumeClaim", "has no effect: it is a PersistentVolumeClaim"),
+    row("spec.volumeClaimTemplates[].metadata.annotations", Accept, "", "has no effect: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].metadata.creationTimestamp", Accept, "", CLUSTER),
+    row("spec.volumeClaimTemplates[].metadata.labels", Accept, "", "has no effect: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].metadata.name", Enforce, "", ""),
+    row("spec.volumeClaimTemplates[].spec.accessModes[]", Enforce, "", ""),
+    row("spec.volumeClaimTemplates[].spec.dataSource", Refuse, "", "needs a storage driver that podshim does not have"),
+    row("spec.volumeClaimTemplates[].spec.dataSourceRef", Refuse, "", "needs a storage driver that podshim does not have"),
+    row("spec.volumeClaimTemplates[].spec.resources.limits", Accept, "", "is not enforced: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.resources.requests", Accept, "", "is not enforced: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.selector", Refuse, "", "needs PersistentVolumes to choose from: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.storageClassName", Accept, "", "names no class here: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.volumeAttributesClassName", Accept, "", "names no class here: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].spec.volumeMode", Enforce, "Filesystem", ""),
+    row("spec.volumeClaimTemplates[].spec.volumeName", Refuse, "", "needs a PersistentVolume of that name: a claim is a directory of this host"),
+    row("spec.volumeClaimTemplates[].status", Accept, "", CLUSTER),
+];
+
+#[rustfmt::skip]
+static DAEMON_SET: &[Row] = &[
+    row("spec.revisionHistoryLimit", Accept, "10", NO_REVISIONS),
+    row("spec.updateStrategy", Accept, "", ONE_BY_ONE),
+];
+
+const COUNTS_FAILURES: &str = "needs a controller that counts failed pods and starts others";
+const NOT_STARTED_AGAIN: &str = "has no effect: a pod that failed is not replaced, and restartPolicy OnFailure restarts its containers without limit";
+
+#[rustfmt::skip]
+static JOB: &[Row] = &[
+    row("spec.activeDeadlineSeconds", Enforce, "", ""),
+    row("spec.backoffLimit", Accept, "6", NOT_STARTED_AGAIN),
+    row("spec.backoffLimitPerIndex", Refuse, "", COUNTS_FAILURES),
+    row("spec.completionMode", Enforce, "NonIndexed", ""),
+    row("spec.completions", Enforce, "", ""),
+    row("spec.managedBy", Refuse, "kubernetes.io/job-controller", "names a controller that podshim does not have"),
+    row("spec.manualSelector", Accept, "", "has no effect: a Job's pods are those that it makes here"),
+    row("spec.maxFailedIndexes", Refuse, "", COUNTS_FAILURES),
+    row("spec.parallelism", Enforce, "", ""),
+    row("spec.podFailurePolicy", Refuse, "", COUNTS_FAILURES),
+    row("spec.podReplacementPolicy", Accept, "", "has no effect: a pod that failed is not replaced"),
+    row("spec.scheduling", Accept, "", "has no effect on one host"),
+    row("spec.selector", Accept, "", "has no effect: a Job's pods are those that it makes here"),
+    row("spec.successPolicy", Refuse, "", "needs a controller that ends pods when others succeed"),
+    row("spec.suspend", Enforce, "false", ""),
+    row("spec.ttlSecondsAfterFinished", Accept, "", "has no effect: `podshim rm` removes the pods"),
+];
+
+const RUN_ONCE: &str = "has no effect: --now runs the Job once";
+
+#[rustfmt::skip]
+static CRON_JOB: &[Row] = &[
+    row("spec.concurrencyPolicy", Accept, "", RUN_ONCE),
+    row("spec.failedJobsHistoryLimit", Accept, "", RUN_ONCE),
+    row("spec.jobTemplate.metadata", Accept, "", "has no effect: there is no Job object"),
+    row("spec.jobTemplate.spec.activeDeadlineSeconds", Enforce, "", ""),
+    row("spec.jobTemplate.spec.backoffLimit", Accept, "6", NOT_STARTED_AGAIN),
+    row("spec.jobTemplate.spec.backoffLimitPerIndex", Refuse, "", COUNTS_FAILURES),
+    row("spec.jobTemplate.spec.completionMode", Enforce, "NonIndexed", ""),
+    row("spec.jobTemplate.spec.completions", Enforce, "", ""),
+    row("spec.jobTemplate.spec.managedBy", Refuse, "kubernetes.io/job-controller", "names a controller that podshim does not have"),
+    row("spec.jobTemplate.spec.manualSelector", Accept, "", "has no effect: a Job's pods are those that it makes here"),
+    row("spec.jobTemplate.spec.maxFailedIndexes", Refuse, "", COUNTS_FAILURES),
+    row("spec.jobTemplate.spec.parallelism", Enforce, "", ""),
+    row("spec.jobTemplate.spec.podFailurePolicy", Refuse, "", COUNTS_FAILURES),
+    row("spec.jobTemplate.spec.podReplacementPolicy", Accept, "", "has no effect: a pod that failed is not replaced"),
+    row("spec.jobTemplate.spec.scheduling", Accept, "", "has no effect on one host"),
+    row("spec.jobTemplate.spec.selector", Accept, "", "has no effect: a Job's pods are those that it makes here"),
+    row("spec.jobTemplate.spec.successPolicy", Refuse, "", "needs a controller that ends pods when others succeed"),
+    row("spec.jobTemplate.spec.suspend", Enforce, "false", ""),
+    row("spec.jobTemplate.spec.ttlSecondsAfterFinished", Accept, "", "has no effect: `podshim rm` removes the pods"),
+    row("spec.schedule", Accept, "", RUN_ONCE),
+    row("spec.startingDeadlineSeconds", Accept, "", RUN_ONCE),
+    row("spec.successfulJobsHistoryLimit", Accept, "", RUN_ONCE),
+    row("spec.suspend", Accept, "", RUN_ONCE),
+    row("spec.timeZone", Accept, "", RUN_ONCE),
+];
