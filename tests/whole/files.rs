@@ -157,7 +157,7 @@ fn the_supervisor_forgets_what_is_in_the_files_and_still_knows_them() {
     let kib: u64 = dirty.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kib < 800, "{dirty}");
     // Another container joins, which rewrites the record; then the same is applied again.
-    host.ok(&["debug", "big", "--image", "localhost/facts", "--", "true"]);
+    host.ok(&["debug", "big", "--image", "localhost/facts", "--", "/facts", "exit", "0"]);
     let unchanged = host.ok(&["apply", &documents(&host, "big.json", &[config(&long), pod("big", spec.clone())])]);
     assert!(unchanged.contains("unchanged"), "{unchanged}");
     host.ok(&["apply", &documents(&host, "big.json", &[config("short"), pod("big", spec)])]);
@@ -202,7 +202,7 @@ fn an_image_can_be_a_volume() {
     assert_eq!(list(&host, "tools", "/tools")["bin"]["type"], "directory");
     assert!(read(&host, "tools", "/passwd").contains("root"));
     host.run(&["exec", "tools", "--", "/facts", "write", "/tools/x", "x"]).expect(1).says(&["Read-only file system"]);
-    host.run(&["exec", "tools", "--", "/tools/bin/busybox", "true"]).expect(126).says(&["Permission denied"]);
+    host.run(&["exec", "tools", "--", "/tools/bin/busybox", "true"]).expect(126).says(&["permission denied"]);
     // It is in use, as a container's image is.
     host.run(&["image", "rm", "busybox:1.28"]).expect(125);
     let volumes = json!([{ "name": "v", "image": { "reference": "localhost/nowhere:1", "pullPolicy": "Never" } }]);
