@@ -184,10 +184,27 @@ pub fn already_exists(namespace: &str, name: &str) -> anyhow::Error {
     failure(Kind::AlreadyExists, message)
 }
 
+/// What was written about a pod, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The admitted manifest, defaults filled in.
+    pub manifest: String,
+    /// The list of ConfigMaps and Secrets that it refers to.
+    pub objects: String,
+}
+
+impl Written {
+    /// Puts it where [`Pod`] has it.
+    pub fn keep(&self, pod: &PodDirs) -> Result<()> {
+        write_atomically(&pod.objects(), self.objects.as_bytes())?;
+        write_atomically(&pod.manifest(), self.manifest.as_bytes())
+    }
+}
+
 /// Reserves the pod's name, and its ids if it has a user namespace of its own, and puts its record and manifest on disk.
 /// Exactly one of several callers wins. Its requests must fit into what the host has, beside those of the pods that were
 /// reserved before; `None` if nobody is to look.
-pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> Result<Pod> {
+pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -> Result<Pod> {
     let mut record = record.clone();
     let dirs = &record.dirs;
     make_directories(dirs)?;
@@ -215,7 +232,7 @@ pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> R
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
     let written = make_data(&pod)
         .and_then(|()| write_json(&pod.record(), &record))
-        .and_then(|()| write_atomically(&pod.manifest(), manifest.as_bytes()))
+        .and_then(|()| written.keep(&pod))
         .and_then(|()| {
             let target = Path::new("../pods").join(&sandbox.uid);
             Ok(std::os::unix::fs::symlink(target, &link).called("symlink", link.display())?)
