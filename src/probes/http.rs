@@ -509,7 +509,7 @@ fn framing((version, status): (Version, u16), headers: &[httparse::Header<'_>]) 
     }
     let length = match lengths.first() {
         None => None,
-        Some(value) if value.is_empty() => return Err("invalid empty Content-Length \"\"".into()),
+        Some([]) => return Err("invalid empty Content-Length \"\"".into()),
         Some(value) => {
             let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
             let number = digits.and_then(|digits| digits.parse().ok()).filter(|number| i64::try_from(*number).is_ok());

@@ -214,3 +214,6 @@ pub fn go_duration(duration: Duration) -> String {
 fn errno_text(errno: nix::errno::Errno) -> String {
     errno.desc().to_lowercase()
 }
+
+#[cfg(test)]
+mod tests;
