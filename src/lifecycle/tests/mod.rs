@@ -3,6 +3,7 @@
 mod changes;
 mod deadline;
 mod hooks;
+mod loss;
 mod probes;
 mod rules;
 mod sidecars;
