@@ -10,6 +10,7 @@ use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
 use crate::sys::process::{self, CapabilityMasks, Child};
 use crate::sys::{Called, SysResult, net, socket};
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use oci_spec::runtime::LinuxResources;
@@ -126,6 +127,7 @@ fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &Owned
         }
         let addresses = network::addresses()?;
         if config.namespaces.pid == NamespaceMode::Pod {
+            last_to_be_killed()?;
             confine()?;
         }
         Ok(addresses)
@@ -140,6 +142,15 @@ fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &Owned
     // The parent ends us when everything is pinned; its own end does too.
     let _ = socket::receive(socket.as_fd());
     process::exit_now(0)
+}
+
+/// A pod short of memory loses a container rather than all of them: what a kubelet gives its pause containers.
+fn last_to_be_killed() -> SysResult<()> {
+    match std::fs::write("/proc/self/oom_score_adj", "-998").called("write", "/proc/self/oom_score_adj") {
+        // Lowering takes CAP_SYS_RESOURCE; containerd goes on as well (restrict_oom_score_adj).
+        Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
+        other => other,
+    }
 }
 
 /// Takes everything from pid 1 of a pod that the pod's containers could reach through it: with CAP_SYS_PTRACE, which a
