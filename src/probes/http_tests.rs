@@ -161,6 +161,8 @@ fn s6_a_path_becomes_a_target() {
         ("/%41%zz", "/%2541%25zz"),
         ("/%zz?x#y", "/%25zz%3Fx%23y"),
         ("/a%", "/a%25"),
+        ("/a%20b%zz%", "/a%2520b%25zz%25"),
+        ("healthz?a=b c", "/healthz?a=b%20c"),
         ("/a\nb", "/a%0Ab"),
         ("/a\r\nX: y", "/a%0D%0AX:%20y"),
         ("/a\x7f", "/a%7F"),
