@@ -111,6 +111,11 @@ impl PodDirs {
         self.state.join("pod.json")
     }
 
+    /// The ConfigMaps and Secrets that the manifest refers to, as a JSON list of documents.
+    pub fn objects(&self) -> PathBuf {
+        self.state.join("objects.json")
+    }
+
     /// Held (flock) by the pod's supervisor as long as it lives.
     pub fn lock(&self) -> PathBuf {
         self.state.join("lock")

@@ -3,6 +3,8 @@
 //! The result is a detached mount: the container's init attaches it in its own mount namespace, so the host never sees it
 //! and nothing has to be unmounted.
 
+mod mapped;
+
 use crate::image;
 use crate::sys::mount::{self, Depth, FsContext, SetAttr, attr};
 use crate::sys::{Called, SysError, SysResult};
@@ -10,12 +12,24 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+/// The ids of a container with a user namespace of its own.
+#[derive(Clone, Copy)]
+pub struct Owner<'a> {
+    /// The user namespace, whose maps are written.
+    pub users: BorrowedFd<'a>,
+    /// The host's id of its root.
+    pub root: u32,
+}
+
 /// Mounts `layers` (lowest first) below the writable directory `data`, which is made. Errors undo that.
-pub fn prepare(layers: &[PathBuf], data: &Path) -> Result<OwnedFd> {
+///
+/// For an `owner`, what belongs to an id in the layers belongs to the id that it is mapped to. What the container writes is
+/// kept by its ids on the host: overlayfs makes its work files as the host's root, which has no id in the container.
+pub fn prepare(layers: &[PathBuf], data: &Path, owner: Option<Owner<'_>>) -> Result<OwnedFd> {
     ensure!(!layers.is_empty(), "the image has no layers");
     let (upper, work) = (data.join("upper"), data.join("work"));
     for dir in [&upper, &work] {
@@ -23,7 +37,13 @@ pub fn prepare(layers: &[PathBuf], data: &Path) -> Result<OwnedFd> {
     }
     // The upper directory's mode is that of the container's root directory.
     std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755)).called("chmod", upper.display())?;
-    let mounted = mount_overlay(layers, Upper::Writable { upper: &upper, work: &work }).map_err(explain);
+    let mounted = match owner {
+        None => mount_overlay(layers, Upper::Writable { upper: &upper, work: &work }).map_err(explain),
+        Some(owner) => {
+            std::os::unix::fs::chown(&upper, Some(owner.root), Some(owner.root)).called("chown", upper.display())?;
+            mapped::mount(layers, owner, &upper, &work)
+        }
+    };
     mounted.with_context(|| format!("mounting the root file system of {} layers", layers.len()))
 }
 

@@ -6,7 +6,9 @@
 use oci_spec::runtime::LinuxNamespaceType;
 use podshim::host::lsm::Lsms;
 use podshim::manifest::{AdmittedPod, Source, admit};
-use podshim::plan::config::{ImageConfig, NetworkMode, PodPlan, SeccompProfile, SecurityChoices, SwapBehavior};
+use podshim::plan::config::{
+    IdRange, ImageConfig, NamespaceMode, NetworkMode, PodPlan, SeccompProfile, SecurityChoices, SwapBehavior,
+};
 use podshim::plan::env::{self, Files, Late};
 use podshim::plan::mounts;
 use podshim::plan::pod::{Choices, Node, pod_plan};
@@ -55,7 +57,11 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
         rootfs: PathBuf::from("/rootfs"),
         cgroup: format!("/podshim/{}/{}", plan.sandbox.cgroup.pod, config.name),
         binds: &binds,
-        pins: vec![(LinuxNamespaceType::Ipc, "/pins/ipc".into())],
+        pins: [(LinuxNamespaceType::User, "/pins/user"), (LinuxNamespaceType::Ipc, "/pins/ipc")]
+            .into_iter()
+            .filter(|(kind, _)| *kind != LinuxNamespaceType::User || plan.sandbox.id_range.is_some())
+            .map(|(kind, path)| (kind, path.into()))
+            .collect(),
         thermal_throttle: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         available_capabilities: (1 << 41) - 1,
         cgroups: spec::Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20] },
@@ -101,7 +107,11 @@ fn planned(pod: &AdmittedPod) -> Value {
         pull: None,
         security: SecurityChoices::default(),
     };
-    let plan = pod_plan(pod, choices).expect("a plan");
+    let mut plan = pod_plan(pod, choices).expect("a plan");
+    if plan.sandbox.namespaces.user == NamespaceMode::Pod {
+        // As `store::reserve` leaves it.
+        plan.sandbox.id_range = Some(IdRange { first: 131_072 });
+    }
     let specs: Vec<Value> = (0..plan.containers.len()).map(|index| spec_of(&plan, index)).collect();
     json!({ "plan": plan, "specs": specs })
 }

@@ -5,7 +5,7 @@
 
 use super::config::{ContainerConfig, PodPlan, VolumePlan, VolumeSource};
 use super::resources;
-use crate::manifest::{policy_by_tag, quantity};
+use crate::manifest::{APPARMOR_ANNOTATION, policy_by_tag, quantity};
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value};
@@ -131,8 +131,17 @@ impl Place {
 
     /// Whether false is the same as unset.
     fn is_plain_switch(&self) -> bool {
-        const SWITCHES: [&str; 8] =
-            ["hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "stdin", "stdinOnce", "tty", "readOnly"];
+        const SWITCHES: [&str; 9] = [
+            "hostNetwork",
+            "hostPID",
+            "hostIPC",
+            "shareProcessNamespace",
+            "setHostnameAsFQDN",
+            "stdin",
+            "stdinOnce",
+            "tty",
+            "readOnly",
+        ];
         self.pattern().last().is_some_and(|name| SWITCHES.contains(name))
     }
 }
@@ -171,6 +180,8 @@ enum FieldKind {
 impl Difference<'_> {
     fn kind(&self) -> FieldKind {
         match self.place.pattern().as_slice() {
+            // It confines a container.
+            ["metadata", "annotations", key] if key.starts_with(APPARMOR_ANNOTATION) => FieldKind::Fixed,
             ["metadata", "labels" | "annotations", ..] => FieldKind::Live,
             ["spec", "containers" | "initContainers", "[]", "image"] => FieldKind::Live,
             ["spec", "containers" | "initContainers", "[]", "resources", "limits" | "requests", "cpu" | "memory"] => {
@@ -313,7 +324,7 @@ mod tests {
             &[("/spec/containers/1/args", "null"), ("/spec/containers/1/workingDir", "null")],
             &[("/spec/containers/1/stdin", "null"), ("/spec/hostNetwork", "false")],
             &[("/spec/containers/1/securityContext", "{}"), ("/spec/volumes", "[]")],
-            &[("/metadata/annotations", "{}")],
+            &[("/metadata/annotations", "{}"), ("/spec/setHostnameAsFQDN", "false")],
         ];
         for row in rows {
             assert_eq!(changed(row), Change::Unchanged, "{row:?}");
@@ -375,6 +386,10 @@ mod tests {
             (
                 &[("/spec/containers/1/securityContext", "{\"allowPrivilegeEscalation\": false}")],
                 &["spec.containers[1].securityContext"],
+            ),
+            (
+                &[("/metadata/annotations", "{\"container.apparmor.security.beta.kubernetes.io/c\": \"unconfined\"}")],
+                &["metadata.annotations[\"container.apparmor.security.beta.kubernetes.io/c\"]"],
             ),
         ];
         for (edits, paths) in rows {

@@ -1,12 +1,15 @@
 //! The one waist: what both front doors (a Pod manifest, a CRI request) become. Field names are CRI's
 //! (`runtime/v1/api.proto`: PodSandboxConfig, ContainerConfig), reduced to what podshim performs.
 
+mod limits;
+
 pub use super::security::*;
 pub use crate::lifecycle::{
     ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, Resize, RestartAction, RestartPolicy, RestartRule,
 };
 pub use crate::manifest::Owner;
 pub use crate::manifest::amounts::Amounts;
+pub use limits::{LinuxContainerResources, ResizePolicy, StorageLimit, StorageOf, SwapBehavior};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -80,6 +83,25 @@ pub struct NamespaceOptions {
     pub pid: NamespaceMode,
     /// `Node` with hostIPC, else `Pod`.
     pub ipc: NamespaceMode,
+    /// `Pod` with hostUsers: false, else `Node`.
+    pub user: NamespaceMode,
+}
+
+/// The host's ids of a pod's own user namespace, of users and of groups: id n of the pod is `first + n` of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The host's id of the pod's root.
+    pub first: u32,
+}
+
+impl IdRange {
+    /// How many ids a pod has (pod-api.md §24).
+    pub const SIZE: u32 = 65536;
+
+    /// The host's id of a pod's; `None` if the pod has no such id.
+    pub fn on_host(self, id: u32) -> Option<u32> {
+        (id < IdRange::SIZE).then(|| self.first + id)
+    }
 }
 
 /// CRI `PodSandboxConfig`.
@@ -116,6 +138,8 @@ pub struct PodSandboxConfig {
     pub sysctls: Vec<KeyValue>,
     /// Where the files of Localhost seccomp profiles are.
     pub seccomp_root: PathBuf,
+    /// The ids of its own user namespace; `None` without one, and before the pod is reserved.
+    pub id_range: Option<IdRange>,
 }
 
 /// Where the pod's cgroups go.
@@ -309,75 +333,6 @@ impl BindOption {
     }
 }
 
-/// Whether containers may be swapped out, in a kubelet's words (`memorySwap.swapBehavior`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SwapBehavior {
-    /// Not at all.
-    #[default]
-    NoSwap,
-    /// A container of a Burstable pod that requests less memory than its limit: its share of the host's swap.
-    LimitedSwap {
-        /// The host's swap in bytes.
-        host_swap: u64,
-    },
-}
-
-/// `resizePolicy`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ResizePolicy {
-    /// Of `cpu`.
-    pub cpu: Resize,
-    /// Of `memory`.
-    pub memory: Resize,
-}
-
-/// What has a limit of disk space.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StorageOf {
-    /// An emptyDir on disk, by its name: `sizeLimit`.
-    Volume(String),
-    /// The pod: its containers' `limits.ephemeral-storage` together.
-    Pod,
-    /// A container's writable layer and logs: its `limits.ephemeral-storage`.
-    Container(String),
-}
-
-/// A limit of disk space, which is looked at every ten seconds (pod-api.md §18, §20).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StorageLimit {
-    /// Whose.
-    pub of: StorageOf,
-    /// Bytes.
-    pub bytes: u64,
-    /// As the manifest writes it.
-    pub text: String,
-}
-
-/// CRI `LinuxContainerResources`; `None` leaves the kernel's default.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LinuxContainerResources {
-    /// CPU shares, 2 to 262144.
-    pub cpu_shares: Option<u64>,
-    /// CPU time per period, in microseconds.
-    pub cpu_quota: Option<i64>,
-    /// The period in microseconds.
-    pub cpu_period: Option<u64>,
-    /// Bytes.
-    pub memory_limit: Option<i64>,
-    /// `requests.memory` in bytes. The kernel is not told: a kubelet's MemoryQoS is off (pod-api.md §20).
-    pub memory_request: Option<i64>,
-    /// Bytes of swap beside the memory (cgroup v2 only; there is none with v1).
-    pub swap: i64,
-    /// Bytes in huge pages, by the size of a page; of the sizes that are not named there are none.
-    pub hugepages: BTreeMap<u64, i64>,
-    /// Processes and threads.
-    pub pids_limit: Option<i64>,
-    /// -1000 to 1000.
-    pub oom_score_adj: i32,
-}
-
 /// What a container's standard descriptors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stdio {
@@ -444,7 +399,7 @@ pub struct HttpGet {
     pub host: Option<String>,
     /// The port, resolved if the manifest names it.
     pub port: u16,
-    /// Path and query; begins with `/`.
+    /// The manifest's path, which may have a query: `probes` makes a request's target of it.
     pub path: String,
     /// Header fields, in the manifest's order.
     pub headers: Vec<(String, String)>,

@@ -97,6 +97,12 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Resu
     let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network };
     let node_or = |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
     let pid = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
+    let user = if spec.host_users == Some(false) { NamespaceMode::Pod } else { NamespaceMode::Node };
+    if user == NamespaceMode::Pod && network != NetworkMode::None {
+        // It belongs to another user namespace: the pod's root could not even mount a sysfs that shows it.
+        let message = "spec.hostUsers: false needs a network namespace of the pod's own, not one given by --network";
+        return Err(failure(Kind::Invalid, message));
+    }
     let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".into());
     // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
     let own = if network == NetworkMode::Host { None } else { Some(names::names(spec, (&namespace, &name))?) };
@@ -120,7 +126,9 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Resu
             network,
             pid: node_or(spec.host_pid, pid),
             ipc: node_or(spec.host_ipc, NamespaceMode::Pod),
+            user,
         },
+        id_range: None,
         cgroup: CgroupPath { parent: choices.cgroup_parent, pod: format!("pod{}", choices.uid) },
         resources: LinuxContainerResources::default(),
         labels: pod.metadata.labels.clone().unwrap_or_default(),

@@ -113,6 +113,9 @@ pub fn container(
         .resources(resources(config, &resolved)?)
         .rootfs_propagation("rslave")
         .build()?;
+    if let Some(range) = sandbox.id_range {
+        linux.set_uid_mappings(Some(vec![mapping(range)?])).set_gid_mappings(Some(vec![mapping(range)?]));
+    }
     if security.privileged == Privilege::Default && security.proc_mount == ProcMount::Default {
         let mut masked: Vec<String> = MASKED_PATHS.iter().map(ToString::to_string).collect();
         masked.extend(resolved.thermal_throttle.iter().cloned());
@@ -192,6 +195,10 @@ const MASKED_PATHS: &[&str] = &[
 
 const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+fn mapping(range: IdRange) -> Result<LinuxIdMapping> {
+    Ok(LinuxIdMappingBuilder::default().container_id(0u32).host_id(range.first).size(IdRange::SIZE).build()?)
+}
+
 fn namespaces(sandbox: &PodSandboxConfig, privileged: Privilege, resolved: &Resolved<'_>) -> Vec<LinuxNamespace> {
     let namespace = |kind, path: Option<&Path>| {
         let mut namespace = LinuxNamespace::default();
@@ -199,8 +206,8 @@ fn namespaces(sandbox: &PodSandboxConfig, privileged: Privilege, resolved: &Reso
         namespace
     };
     let mut list = vec![namespace(LinuxNamespaceType::Mount, None)];
-    if privileged == Privilege::Default {
-        // A privileged container sees and manages the host's cgroups (pod-api.md §23).
+    if privileged == Privilege::Default || sandbox.id_range.is_some() {
+        // A privileged container sees and manages the host's cgroups (pod-api.md §23), unless its root is not the host's.
         list.push(namespace(LinuxNamespaceType::Cgroup, None));
     }
     list.extend(resolved.pins.iter().map(|(kind, path)| namespace(*kind, Some(path))));
@@ -336,14 +343,14 @@ fn mounts(sandbox: &PodSandboxConfig, config: &ContainerConfig, binds: &[Bind]) 
         };
         let mut words = options(&["rbind", propagation, access]);
         words.extend(bind.options.iter().map(|option| option.word().to_owned()));
-        list.push(
-            MountBuilder::default()
-                .destination(&bind.destination)
-                .typ("bind")
-                .source(&bind.source)
-                .options(words)
-                .build()?,
-        );
+        let mut mount =
+            MountBuilder::default().destination(&bind.destination).typ("bind").source(&bind.source).build()?;
+        if let Some(range) = sandbox.id_range {
+            words.push("idmap".to_owned());
+            mount.set_uid_mappings(Some(vec![mapping(range)?])).set_gid_mappings(Some(vec![mapping(range)?]));
+        }
+        mount.set_options(Some(words));
+        list.push(mount);
     }
     // Stable: equally deep mounts keep their order.
     list.sort_by_key(|mount| mount.destination().components().count());

@@ -37,6 +37,7 @@ fn sandbox() -> PodSandboxConfig {
             network: NetworkMode::None,
             pid: NamespaceMode::Container,
             ipc: NamespaceMode::Pod,
+            user: NamespaceMode::Node,
         },
         cgroup: CgroupPath { parent: String::new(), pod: "podu".into() },
         resources: LinuxContainerResources::default(),
@@ -44,6 +45,7 @@ fn sandbox() -> PodSandboxConfig {
         annotations: Default::default(),
         sysctls: vec![],
         seccomp_root: SECCOMP_ROOT.into(),
+        id_range: None,
     }
 }
 
@@ -211,4 +213,60 @@ fn s23_apparmor_is_performed_or_refused() {
 fn s23_selinux_labels_take_the_place_of_the_policys_parts() {
     let options = SeLinuxOptions { type_: "spc_t".into(), level: "s0:c1,c2".into(), ..SeLinuxOptions::default() };
     assert_eq!(selinux_label(&options), "system_u:system_r:spc_t:s0:c1,c2");
+}
+
+const V1: Cgroups = Cgroups { cpu_is_unified: false, memory_is_unified: false, page_sizes: vec![] };
+
+fn v2() -> Cgroups {
+    Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20, 1 << 30] }
+}
+
+fn file(resources: &LinuxResources, name: &str) -> Option<String> {
+    resources.unified().as_ref().and_then(|files| files.get(name).cloned())
+}
+
+#[test]
+fn s20_swap_is_what_was_given_and_else_nothing() {
+    let of = |memory_limit, swap| LinuxContainerResources { memory_limit, swap, ..LinuxContainerResources::default() };
+    let both = |given: &LinuxContainerResources, cgroups: &Cgroups| {
+        let resources = adjustable(given, cgroups).unwrap();
+        (resources.memory().as_ref().and_then(|memory| memory.swap()), file(&resources, "memory.swap.max"))
+    };
+    let words = |text: &str| Some(text.to_owned());
+    let rows = [
+        ("limited", of(Some(100), 0), (Some(100), None), (Some(100), None)),
+        ("limited, with swap", of(Some(100), 30), (Some(100), None), (Some(130), None)),
+        ("free", of(None, 0), (None, None), (None, words("0"))),
+        ("free, with swap", of(None, 30), (None, None), (None, words("30"))),
+    ];
+    for (name, given, of_v1, of_v2) in rows {
+        assert_eq!((both(&given, &V1), both(&given, &v2())), (of_v1, of_v2), "{name}");
+    }
+}
+
+#[test]
+fn s20_a_pods_own_cgroup() {
+    let given = LinuxContainerResources {
+        cpu_shares: Some(1024),
+        cpu_quota: Some(50_000),
+        cpu_period: Some(100_000),
+        memory_limit: Some(1 << 20),
+        hugepages: [(2 << 20, 4 << 20)].into(),
+        ..LinuxContainerResources::default()
+    };
+    let pages = |resources: &LinuxResources| -> Vec<(String, i64)> {
+        let limits = resources.hugepage_limits().iter().flatten();
+        limits.map(|limit| (limit.page_size().clone(), limit.limit())).collect()
+    };
+    let (old, new) = (pod_resources(&given, &V1).unwrap(), pod_resources(&given, &v2()).unwrap());
+    let shares = |resources: &LinuxResources| resources.cpu().as_ref().and_then(LinuxCpu::shares);
+    assert_eq!((shares(&old), file(&old, "cpu.weight")), (Some(1024), None));
+    assert_eq!((shares(&new), file(&new, "cpu.weight").as_deref()), (None, Some("39")), "the linear formula");
+    for resources in [&old, &new] {
+        assert_eq!(resources.cpu().as_ref().and_then(LinuxCpu::quota), Some(50_000));
+        let memory = resources.memory().unwrap();
+        assert_eq!((memory.limit(), memory.swap()), (Some(1 << 20), Some(-1)), "swap is each container's own");
+    }
+    assert_eq!(pages(&old), [("2MB".to_owned(), 4 << 20)], "asked for, though it will be refused");
+    assert_eq!(pages(&new), [("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 0)]);
 }

@@ -32,6 +32,8 @@ pub struct Handles {
     pub stdio: [OwnedFd; 3],
     /// A detached mount of the host's /dev/null, verified; what masks of files show.
     pub null: Option<OwnedFd>,
+    /// Detached mounts of the host's devices, in the order of the `BindDevice` steps.
+    pub devices: Vec<OwnedFd>,
     /// Which cgroup hierarchies there are.
     pub cgroup_setup: CgroupSetup,
 }
@@ -59,7 +61,7 @@ pub(super) type StepResult = Result<(), StepError>;
 /// Performs `steps`, the last of which is `Exec`. Never returns: the process becomes the container or ends.
 pub(super) fn run(steps: &[Step], mut handles: Handles) -> ! {
     let covers = handles.null.take().map(mounts::Covers::new);
-    let mut init = Init { handles, binds: 0, terminal: None, covers };
+    let mut init = Init { handles, binds: 0, devices: 0, opened: Vec::new(), terminal: None, covers };
     // Nothing of the supervisor's stays open in a process that a container may come to see, and modes are meant as written:
     // `User` sets the container's own mask.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
@@ -78,6 +80,9 @@ pub(super) fn run(steps: &[Step], mut handles: Handles) -> ! {
 struct Init {
     handles: Handles,
     binds: usize,
+    devices: usize,
+    /// File systems that wait for being mounted, by their kinds.
+    opened: Vec<(String, OwnedFd)>,
     terminal: Option<OwnedFd>,
     covers: Option<mounts::Covers>,
 }
@@ -101,6 +106,7 @@ impl Init {
         kept.extend(
             handles.rootfs.iter().chain(&handles.binds).chain(&handles.cgroups).chain(&handles.stdio).map(AsFd::as_fd),
         );
+        kept.extend(handles.devices.iter().map(AsFd::as_fd));
         kept.extend(handles.namespaces.iter().map(|(_, fd)| fd.as_fd()));
         kept.extend(self.covers.iter().map(mounts::Covers::as_fd));
         kept
@@ -136,10 +142,24 @@ impl Init {
                 Ok(nix::sched::unshare(flag).called("unshare", "CLONE_NEWCGROUP")?)
             }
             Step::EnterPidNamespace => self.enter_pid_namespace(),
+            Step::NewMountNamespace => {
+                let flag = NamespaceKind::Mount.flag();
+                Ok(nix::sched::unshare(flag).called("unshare", "CLONE_NEWNS")?)
+            }
+            Step::NewPidNamespace => self.be_born(NamespaceKind::Pid.flag().bits() as u64),
+            Step::OpenFileSystem { kind, attributes, options } => {
+                let mounted = mounts::open_file_system(kind, *attributes, options).map_err(covered)?;
+                self.opened.push((kind.clone(), mounted));
+                Ok(())
+            }
             Step::StopPropagation => stop_propagation(),
             Step::Pivot { path } => self.pivot(path),
             Step::MountFileSystem { kind, target, attributes, options } => {
-                mounts::file_system(kind, target, *attributes, options)
+                let opened = self.opened.iter().position(|(opened, _)| opened == kind);
+                match opened.map(|at| self.opened.remove(at).1) {
+                    Some(mounted) => mounts::attach_file_system(mounted.as_fd(), target),
+                    None => mounts::file_system(kind, target, *attributes, options),
+                }
             }
             Step::MountCgroups { target, attributes } => {
                 mounts::cgroups(&self.handles.cgroup_setup, target, *attributes)
@@ -153,6 +173,13 @@ impl Init {
                 mounts::bind(tree.as_fd(), mounts::BindAt { source, target, attributes, recursive, propagation })
             }
             Step::Device { path, major, minor } => mounts::device(path, *major, *minor),
+            Step::BindDevice { path } => {
+                let Some(device) = self.handles.devices.get(self.devices) else {
+                    return Err(StepError::new(format!("no descriptor of {}", path.display())));
+                };
+                self.devices += 1;
+                mounts::bind_device(device.as_fd(), path)
+            }
             Step::Symlink { target, path } => mounts::symlink(target, path),
             Step::HostDevices => mounts::host_devices(),
             Step::Terminal => self.open_terminal(),
@@ -214,7 +241,12 @@ impl Init {
         match self.handles.namespaces.iter().find(|(k, _)| *k == kind) {
             Some((_, fd)) => {
                 nix::sched::setns(fd, kind.flag()).called("setns", kind.file())?;
-                if kind == NamespaceKind::Mount { mounts::assert_own_root() } else { Ok(()) }
+                match kind {
+                    NamespaceKind::Mount => mounts::assert_own_root(),
+                    // Its root: the host's has no id in there, and what it makes would have no owner.
+                    NamespaceKind::User => Ok(process::become_user(0, 0, &[])?),
+                    _ => Ok(()),
+                }
             }
             None => Err(StepError::new(format!("no descriptor of the {} namespace", kind.file()))),
         }
@@ -222,17 +254,21 @@ impl Init {
 
     fn enter_pid_namespace(&mut self) -> StepResult {
         self.join_namespace(NamespaceKind::Pid)?;
+        self.be_born(0)
+    }
+
+    /// Another process, made with these flags, performs the rest of the steps.
+    fn be_born(&mut self, flags: u64) -> StepResult {
         // Descriptors of namespaces of the host's /proc are a way back that the others must not find.
         self.handles.namespaces.clear();
         self.handles.cgroups.clear();
-        self.handles.rootfs = None;
-        let Some(child) = process::clone_sibling()? else { return Ok(()) };
+        let Some(child) = process::clone_sibling(flags)? else { return Ok(()) };
         handshake::send(self.handles.sync.as_fd(), &FromInit::Born, &[child.pidfd.as_fd()])?;
         process::exit_now(0)
     }
 
-    fn pivot(&self, path: &Path) -> StepResult {
-        let Some(rootfs) = &self.handles.rootfs else {
+    fn pivot(&mut self, path: &Path) -> StepResult {
+        let Some(rootfs) = self.handles.rootfs.take() else {
             return Err(StepError::new("no root file system was prepared"));
         };
         let target = nix::fcntl::open(
@@ -242,7 +278,7 @@ impl Init {
         )
         .called("open", path.display())?;
         mount::attach(rootfs.as_fd(), target.as_fd())?;
-        nix::unistd::fchdir(rootfs).called("fchdir", path.display())?;
+        nix::unistd::fchdir(&rootfs).called("fchdir", path.display())?;
         Ok(mount::pivot_to_cwd()?)
     }
 
@@ -306,6 +342,15 @@ fn stop_propagation() -> StepResult {
     let root = std::fs::File::open("/").called("open", "/")?;
     let change = SetAttr { set: 0, propagation: Some(Propagation::Slave), depth: Depth::Recursive };
     Ok(mount::set_attributes(root.as_fd(), change)?)
+}
+
+/// In a user namespace the kernel gives no procfs or sysfs to who does not see a whole one.
+fn covered(error: StepError) -> StepError {
+    if !error.message.contains("EPERM") {
+        return error;
+    }
+    let hint = "is the host's own /proc or /sys partly covered by other mounts? Then no user namespace can have one";
+    StepError::new(format!("{}: {hint}", error.message))
 }
 
 fn c_strings(list: &[String]) -> Result<Vec<CString>, StepError> {

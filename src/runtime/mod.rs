@@ -20,6 +20,7 @@ pub use step::{NamespaceKind, Step, container_steps, exec_steps};
 
 use crate::cgroups::Cgroup;
 use crate::host::cgroup::CgroupSetup;
+use crate::plan::spec::DEVICES;
 use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult, process, socket};
 use anyhow::{Context, Result};
@@ -88,20 +89,27 @@ impl Launcher {
         let (ours, theirs) = socket::pair()?;
         let mut flags = 0;
         let mut namespaces = request.namespaces;
-        if request.rootfs.is_some() {
+        // In a user namespace of the pod's, which owns what is made in it, these are made by steps.
+        let is_own = !request.steps.contains(&Step::NewMountNamespace);
+        if request.rootfs.is_some() && is_own {
             flags |= libc::CLONE_NEWNS as u64;
         }
         match request.pid_namespace {
+            PidNamespace::New if !is_own => {}
             PidNamespace::New => flags |= libc::CLONE_NEWPID as u64,
             PidNamespace::Join(fd) => namespaces.push((NamespaceKind::Pid, duplicate(fd)?)),
             PidNamespace::Inherit => {}
         }
         // Only who makes a mount namespace has paths to be masked.
-        let null = if flags & libc::CLONE_NEWNS as u64 != 0 {
-            Some(mount::clone_tree(self.null.as_fd(), Depth::Top)?)
-        } else {
-            None
+        let null = match &request.rootfs {
+            Some(_) => Some(mount::clone_tree(self.null.as_fd(), Depth::Top)?),
+            None => None,
         };
+        let devices = request.steps.iter().filter_map(|step| match step {
+            Step::BindDevice { path } => Some(open_device(path)),
+            _ => None,
+        });
+        let devices = devices.collect::<Result<_>>()?;
         let unified = request.cgroup.unified_dir()?;
         let handles = Handles {
             sync: theirs,
@@ -111,6 +119,7 @@ impl Launcher {
             cgroups: if unified.is_some() { Vec::new() } else { request.cgroup.join_files()? },
             stdio: request.stdio,
             null,
+            devices,
             cgroup_setup: self.cgroup_setup.clone(),
         };
         let cloned = process::clone3(flags, unified.as_ref().map(AsFd::as_fd));
@@ -145,11 +154,29 @@ pub fn open_namespace(path: impl AsRef<std::path::Path>) -> SysResult<OwnedFd> {
 /// /dev/null, proven to be character device 1:3: it is what masked files of a container show.
 fn open_null() -> Result<OwnedFd> {
     let fd = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
-    let status = fstat(&fd).called("fstat", "/dev/null")?;
+    assert_device(fd.as_fd(), "/dev/null", (1, 3))?;
+    Ok(fd)
+}
+
+/// A detached mount of a device that every container has, proven to be that device.
+fn open_device(path: &std::path::Path) -> Result<OwnedFd> {
+    let known =
+        DEVICES.iter().find(|(name, ..)| path.strip_prefix("/dev").is_ok_and(|below| below.as_os_str() == *name));
+    let (_, major, minor) = known.with_context(|| format!("{} is no device of every container", path.display()))?;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = open(path, flags, Mode::empty()).called("open", path.display())?;
+    assert_device(fd.as_fd(), &path.to_string_lossy(), (u64::from(*major), u64::from(*minor)))?;
+    Ok(mount::clone_tree(fd.as_fd(), Depth::Top)?)
+}
+
+fn assert_device(fd: BorrowedFd<'_>, path: &str, number: (u64, u64)) -> Result<()> {
+    let status = fstat(fd).called("fstat", path)?;
     let is_device = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR;
     anyhow::ensure!(
-        is_device && (major(status.st_rdev), minor(status.st_rdev)) == (1, 3),
-        "the host's /dev/null is not the null device"
+        is_device && (major(status.st_rdev), minor(status.st_rdev)) == number,
+        "the host's {path} is not the device {}:{}",
+        number.0,
+        number.1
     );
-    Ok(fd)
+    Ok(())
 }

@@ -109,6 +109,16 @@ fn static_kind(kind: &str) -> Result<&'static str, StepError> {
 
 /// A new instance of a file system at `path`.
 pub(super) fn file_system(kind: &str, path: &Path, attributes: u64, options: &[String]) -> StepResult {
+    attach_file_system(open_file_system(kind, attributes, options)?.as_fd(), path)
+}
+
+/// Attaches an instance of a file system at `path`.
+pub(super) fn attach_file_system(mounted: BorrowedFd<'_>, path: &Path) -> StepResult {
+    Ok(mount::attach(mounted, skeleton(path)?.as_fd())?)
+}
+
+/// A new instance of a file system, attached nowhere.
+pub(super) fn open_file_system(kind: &str, attributes: u64, options: &[String]) -> Result<OwnedFd, StepError> {
     let context = FsContext::open(static_kind(kind)?)?;
     for option in options {
         match option.split_once('=') {
@@ -116,8 +126,7 @@ pub(super) fn file_system(kind: &str, path: &Path, attributes: u64, options: &[S
             None => context.flag(option)?,
         }
     }
-    let mounted = context.mount(attributes)?;
-    Ok(mount::attach(mounted.as_fd(), skeleton(path)?.as_fd())?)
+    Ok(context.mount(attributes)?)
 }
 
 /// The container's cgroups as it may see them: its cgroup namespace makes its own cgroup the root.
@@ -243,6 +252,16 @@ pub(super) fn device(path: &Path, major: u32, minor: u32) -> StepResult {
         other => other.called("mknodat", path.display())?,
     }
     Ok(())
+}
+
+/// A device of the host's at `path`, which is an empty file that was made for it. Something else there already, in a volume
+/// mounted at /dev, is refused.
+pub(super) fn bind_device(device: BorrowedFd<'_>, path: &Path) -> StepResult {
+    let (directory, name) = parent(path)?;
+    mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o666), 0).called("mknodat", path.display())?;
+    let flags = ResolveFlags::RESOLVE_NO_SYMLINKS | ResolveFlags::RESOLVE_BENEATH;
+    let target = openat2(directory.as_fd(), Path::new(name), OFlag::O_PATH, 0, flags)?;
+    Ok(mount::attach(device, target.as_fd())?)
 }
 
 /// A symbolic link; one that is there already and says the same is fine.

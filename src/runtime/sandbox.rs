@@ -6,7 +6,7 @@ use crate::cgroups::Cgroup;
 use crate::manifest::sysctl::{self, SysctlNamespace};
 use crate::network;
 use crate::paths::PodDirs;
-use crate::plan::config::{KeyValue, NamespaceMode, NetworkMode, PodSandboxConfig};
+use crate::plan::config::{IdRange, KeyValue, NamespaceMode, NetworkMode, PodSandboxConfig};
 use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
 use crate::sys::process::{self, CapabilityMasks, Child};
 use crate::sys::{Called, SysError, SysResult, net, socket};
@@ -32,6 +32,10 @@ pub struct Sandbox {
 /// Which namespaces the sandbox pins.
 fn pinned(config: &PodSandboxConfig) -> Vec<NamespaceKind> {
     let mut kinds = Vec::new();
+    if config.namespaces.user == NamespaceMode::Pod {
+        // It owns the others, and whoever joins them joins it first.
+        kinds.push(NamespaceKind::User);
+    }
     if config.namespaces.network != NetworkMode::Host {
         kinds.extend([NamespaceKind::Network, NamespaceKind::Uts]);
     }
@@ -62,13 +66,19 @@ pub fn create(config: &PodSandboxConfig, dirs: &PodDirs, reaper: &Cgroup) -> Res
         _ => None,
     };
     let new = |kind: &&NamespaceKind| **kind != NamespaceKind::Network || joined.is_none();
+    let range = match config.namespaces.user {
+        NamespaceMode::Pod => Some(config.id_range.context("no ids were reserved for the pod's user namespace")?),
+        _ => None,
+    };
+    // Mounted here: in a user namespace of its own the child could not.
+    let procfs = if config.sysctls.is_empty() { None } else { Some(label::procfs()?) };
     let flags = kinds.iter().filter(new).fold(0, |bits, kind| bits | kind.flag().bits() as u64);
     let (ours, theirs) = socket::pair()?;
     let child = match process::clone3(flags, None).context("making the pod's namespaces")? {
         Some(child) => child,
         None => {
             drop(ours);
-            in_child(config, joined.as_ref(), &theirs)
+            in_child(config, Given { network: joined, procfs }, &theirs)
         }
     };
     drop(theirs);
@@ -77,6 +87,8 @@ pub fn create(config: &PodSandboxConfig, dirs: &PodDirs, reaper: &Cgroup) -> Res
         _ => Ok(()),
     };
     let made = joined_cgroup
+        .and_then(|()| range.map_or(Ok(()), |range| map_ids(child.pid, range)))
+        .and_then(|()| Ok(socket::send(ours.as_fd(), GO_ON, &[])?))
         .and_then(|()| wait_until_made(&ours))
         .and_then(|addresses| Ok((pin_all(&kinds, child.pid, dirs)?, addresses)));
     match made {
@@ -101,6 +113,27 @@ fn join(cgroup: &Cgroup, pid: i32) -> Result<()> {
     Ok(())
 }
 
+/// Writes the maps of a child's user namespace: its ids, of users and of groups, are those of the range.
+fn map_ids(pid: i32, range: IdRange) -> Result<()> {
+    for file in ["uid_map", "gid_map"] {
+        let path = format!("/proc/{pid}/{file}");
+        let line = format!("0 {} {}\n", range.first, IdRange::SIZE);
+        std::fs::write(&path, line).called("write", &path).context("mapping the ids of the pod's user namespace")?;
+    }
+    Ok(())
+}
+
+/// What the parent says when the child's ids are mapped.
+const GO_ON: &[u8] = b"go on";
+
+/// What the child takes along.
+struct Given {
+    /// The network namespace to join.
+    network: Option<OwnedFd>,
+    /// A procfs, if there are sysctls to be written.
+    procfs: Option<OwnedFd>,
+}
+
 /// What the child says: the addresses it sees, or what failed.
 type Made = SysResult<Vec<IpAddr>>;
 
@@ -115,9 +148,16 @@ fn wait_until_made(socket: &OwnedFd) -> Result<Vec<IpAddr>> {
 }
 
 /// In the child: host name, loopback; then it is the pod's pid 1 or waits to be ended.
-fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &OwnedFd) -> ! {
+fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
     let made: Made = (|| {
-        if let Some(network) = network {
+        match socket::receive(socket.as_fd())? {
+            socket::Received::Message(bytes, _) if bytes == GO_ON => {}
+            _ => return Err(SysError::new("recvmsg", "the supervisor is gone", Errno::ECONNRESET)),
+        }
+        if config.namespaces.user == NamespaceMode::Pod {
+            process::become_user(0, 0, &[])?;
+        }
+        if let Some(network) = &given.network {
             let path = match &config.namespaces.network {
                 NetworkMode::Path(path) => path.display().to_string(),
                 _ => String::from("net"),
@@ -128,9 +168,10 @@ fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &Owned
             nix::unistd::sethostname(&config.hostname).called("sethostname", &config.hostname)?;
             net::loopback_up()?;
         }
-        set_sysctls(config)?;
+        set_sysctls(config, given.procfs.as_ref())?;
         let addresses = network::addresses()?;
         if config.namespaces.pid == NamespaceMode::Pod {
+            last_to_be_killed()?;
             confine()?;
         }
         Ok(addresses)
@@ -149,11 +190,8 @@ fn in_child(config: &PodSandboxConfig, network: Option<&OwnedFd>, socket: &Owned
 
 /// Writes the pod's kernel parameters, in its namespaces, which the caller is in: each by one write(2) to a file of a procfs
 /// that is attached nowhere (CVE-2022-0811, CVE-2025-52881).
-fn set_sysctls(config: &PodSandboxConfig) -> SysResult<()> {
-    if config.sysctls.is_empty() {
-        return Ok(());
-    }
-    let procfs = label::procfs()?;
+fn set_sysctls(config: &PodSandboxConfig, procfs: Option<&OwnedFd>) -> SysResult<()> {
+    let Some(procfs) = procfs else { return Ok(()) };
     for KeyValue { key, value } in &config.sysctls {
         let is_own = match sysctl::namespace(key) {
             Some(SysctlNamespace::Network) => config.namespaces.network != NetworkMode::Host,
@@ -164,9 +202,18 @@ fn set_sysctls(config: &PodSandboxConfig) -> SysResult<()> {
             // Validation and plan refuse it; this is the last place before the host itself would change.
             return Err(SysError::new("write", format_args!("sysctl {key} of the host"), Errno::EPERM));
         }
-        label::write(&procfs, &format!("sys/{}", sysctl::path(key)), value)?;
+        label::write(procfs, &format!("sys/{}", sysctl::path(key)), value)?;
     }
     Ok(())
+}
+
+/// A pod short of memory loses a container rather than all of them: what a kubelet gives its pause containers.
+fn last_to_be_killed() -> SysResult<()> {
+    match std::fs::write("/proc/self/oom_score_adj", "-998").called("write", "/proc/self/oom_score_adj") {
+        // Lowering takes CAP_SYS_RESOURCE; containerd goes on as well (restrict_oom_score_adj).
+        Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
+        other => other,
+    }
 }
 
 /// Takes everything from pid 1 of a pod that the pod's containers could reach through it: with CAP_SYS_PTRACE, which a
@@ -223,7 +270,9 @@ fn pin_all(kinds: &[NamespaceKind], pid: i32, dirs: &PodDirs) -> Result<Vec<(Nam
 
 /// Takes the pins away; ones that were never made count as done.
 pub fn remove(dirs: &PodDirs) -> SysResult<()> {
-    for kind in [NamespaceKind::Network, NamespaceKind::Uts, NamespaceKind::Ipc, NamespaceKind::Pid] {
+    for kind in
+        [NamespaceKind::User, NamespaceKind::Network, NamespaceKind::Uts, NamespaceKind::Ipc, NamespaceKind::Pid]
+    {
         mount::detach(&dirs.namespace(kind.file()))?;
     }
     Ok(())

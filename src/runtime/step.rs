@@ -29,6 +29,8 @@ pub enum NamespaceKind {
     Mount,
     /// cgroup
     Cgroup,
+    /// user
+    User,
 }
 
 impl NamespaceKind {
@@ -41,6 +43,7 @@ impl NamespaceKind {
             NamespaceKind::Pid => "pid",
             NamespaceKind::Mount => "mnt",
             NamespaceKind::Cgroup => "cgroup",
+            NamespaceKind::User => "user",
         }
     }
 
@@ -54,6 +57,7 @@ impl NamespaceKind {
             NamespaceKind::Pid => CloneFlags::CLONE_NEWPID,
             NamespaceKind::Mount => CloneFlags::CLONE_NEWNS,
             NamespaceKind::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+            NamespaceKind::User => CloneFlags::CLONE_NEWUSER,
         }
     }
 }
@@ -87,6 +91,22 @@ pub enum Step {
     JoinNamespace {
         /// Which.
         kind: NamespaceKind,
+    },
+    /// unshare(CLONE_NEWNS), in a user namespace that was joined: only so can its root mount anything.
+    NewMountNamespace,
+    /// clone3(CLONE_NEWPID) of the process that performs the rest, in a user namespace that was joined, which so owns the pid
+    /// namespace.
+    NewPidNamespace,
+    /// fsopen(2), fsconfig(2), fsmount(2) of a file system whose `MountFileSystem` comes later. In a user namespace the kernel
+    /// allows a procfs or sysfs only where another one is to be seen whole, as the host's is before pivot_root(2)
+    /// (mount_too_revealing in fs/namespace.c).
+    OpenFileSystem {
+        /// proc, sysfs
+        kind: String,
+        /// `attr::*`
+        attributes: u64,
+        /// Options of the file system itself.
+        options: Vec<String>,
     },
     /// unshare(CLONE_NEWCGROUP): the cgroup just joined becomes the root of what the container sees.
     NewCgroupNamespace,
@@ -141,6 +161,12 @@ pub enum Step {
         major: u32,
         /// Device number.
         minor: u32,
+    },
+    /// The host's device, which was opened and verified before, is bound to a path below /dev: in a user namespace mknod(2) is
+    /// not allowed.
+    BindDevice {
+        /// Where.
+        path: PathBuf,
     },
     /// symlink(2)
     Symlink {
@@ -232,6 +258,7 @@ impl Step {
             | Step::MountCgroups { target: path, .. }
             | Step::Bind { target: path, .. }
             | Step::Device { path, .. }
+            | Step::BindDevice { path }
             | Step::Symlink { path, .. }
             | Step::Mask { path }
             | Step::ReadonlyPath { path }
@@ -249,33 +276,16 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
     let linux = spec.linux().as_ref().context("the spec has no linux section")?;
     let process = spec.process().as_ref().context("the spec has no process")?;
     let root = spec.root().as_ref().context("the spec has no root")?;
-    let privileged = all_devices(linux);
+    let users = UserNamespace::of(linux);
     let mut steps = first_steps(process);
-    for namespace in linux.namespaces().iter().flatten().filter(|n| n.path().is_some()) {
-        match namespace.typ() {
-            LinuxNamespaceType::Network => steps.push(Step::JoinNamespace { kind: NamespaceKind::Network }),
-            LinuxNamespaceType::Ipc => steps.push(Step::JoinNamespace { kind: NamespaceKind::Ipc }),
-            LinuxNamespaceType::Uts => steps.push(Step::JoinNamespace { kind: NamespaceKind::Uts }),
-            // After the host's files are out of reach.
-            LinuxNamespaceType::Pid => {}
-            other => bail!("joining a namespace of type {other:?} is not supported"),
-        }
-    }
-    let is_cgroup = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Cgroup && n.path().is_none();
-    if linux.namespaces().iter().flatten().any(is_cgroup) {
-        // After joining the cgroup, never at clone3: the namespace's root is the cgroup its maker is in.
-        steps.push(Step::NewCgroupNamespace);
-    }
-    steps.push(Step::StopPropagation);
-    steps.push(Step::Pivot { path: root.path().clone() });
-    let is_shared = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Pid && n.path().is_some();
-    if linux.namespaces().iter().flatten().any(is_shared) {
-        steps.extend([Step::EnterPidNamespace, Step::DieWithSupervisor]);
-    }
+    steps.extend(match users {
+        UserNamespace::Hosts => own_view(linux, root.path())?,
+        UserNamespace::Pods => mapped_view(linux, spec.mounts().as_deref().unwrap_or_default())?,
+    });
     for mount in spec.mounts().iter().flatten() {
         steps.push(mount_step(mount)?);
         if mount.destination() == Path::new("/dev") {
-            steps.extend(device_steps(privileged));
+            steps.extend(device_steps(users, all_devices(linux)));
         }
     }
     if process.terminal() == Some(true) {
@@ -288,12 +298,88 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
     if root.readonly() == Some(true) {
         steps.push(Step::ReadonlyRoot);
     }
-    steps.extend(rlimits(process));
     steps.push(Step::Stdio);
     steps.push(Step::WaitForStart);
     let seccomp = linux.seccomp().as_ref();
     steps.extend(privilege_steps(process, seccomp)?);
     Ok(steps)
+}
+
+/// Whose the ids of a container's processes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UserNamespace {
+    /// They are the host's.
+    Hosts,
+    /// The pod has a user namespace of its own, which owns its other namespaces.
+    Pods,
+}
+
+impl UserNamespace {
+    fn of(linux: &Linux) -> UserNamespace {
+        let is_user = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::User && n.path().is_some();
+        if linux.namespaces().iter().flatten().any(is_user) { UserNamespace::Pods } else { UserNamespace::Hosts }
+    }
+}
+
+/// From the host's view to the container's root: the mount namespace, and often the pid namespace, are new from clone3(2) on.
+fn own_view(linux: &Linux, rootfs: &Path) -> Result<Vec<Step>> {
+    let mut steps = joined(linux)?;
+    steps.push(Step::StopPropagation);
+    steps.push(Step::Pivot { path: rootfs.to_owned() });
+    if joins_pid(linux) {
+        // After the host's files are out of reach.
+        steps.extend([Step::EnterPidNamespace, Step::DieWithSupervisor]);
+    }
+    Ok(steps)
+}
+
+/// The same in a user namespace: every namespace that is new is made in it, so that it owns them. Whoever lives in the pid
+/// namespace already cannot look into a process that comes from outside and is not dumpable (ptrace(2), "Ptrace access mode
+/// checking"), so it is entered before pivot_root(2): a procfs is of the pid namespace of who makes it.
+fn mapped_view(linux: &Linux, mounts: &[Mount]) -> Result<Vec<Step>> {
+    let mut steps = vec![Step::JoinNamespace { kind: NamespaceKind::User }];
+    steps.extend(joined(linux)?);
+    steps.push(Step::NewMountNamespace);
+    steps.push(if joins_pid(linux) { Step::EnterPidNamespace } else { Step::NewPidNamespace });
+    // A change of ids and a new process both take the signal away.
+    steps.push(Step::DieWithSupervisor);
+    steps.push(Step::StopPropagation);
+    for mount in mounts {
+        if let Step::MountFileSystem { kind, attributes, options, .. } = mount_step(mount)?
+            && matches!(kind.as_str(), "proc" | "sysfs")
+        {
+            steps.push(Step::OpenFileSystem { kind, attributes, options });
+        }
+    }
+    // Over the root itself: the bundle's directory is not this root's to see.
+    steps.push(Step::Pivot { path: PathBuf::from("/") });
+    Ok(steps)
+}
+
+/// The namespaces of the pod that a container joins, and a cgroup namespace if it has one.
+fn joined(linux: &Linux) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for namespace in linux.namespaces().iter().flatten().filter(|n| n.path().is_some()) {
+        match namespace.typ() {
+            LinuxNamespaceType::Network => steps.push(Step::JoinNamespace { kind: NamespaceKind::Network }),
+            LinuxNamespaceType::Ipc => steps.push(Step::JoinNamespace { kind: NamespaceKind::Ipc }),
+            LinuxNamespaceType::Uts => steps.push(Step::JoinNamespace { kind: NamespaceKind::Uts }),
+            // They have their own places in the order.
+            LinuxNamespaceType::Pid | LinuxNamespaceType::User => {}
+            other => bail!("joining a namespace of type {other:?} is not supported"),
+        }
+    }
+    let is_cgroup = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Cgroup && n.path().is_none();
+    if linux.namespaces().iter().flatten().any(is_cgroup) {
+        // After joining the cgroup, never at clone3: the namespace's root is the cgroup its maker is in.
+        steps.push(Step::NewCgroupNamespace);
+    }
+    Ok(steps)
+}
+
+fn joins_pid(linux: &Linux) -> bool {
+    let is_shared = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::Pid && n.path().is_some();
+    linux.namespaces().iter().flatten().any(is_shared)
 }
 
 /// Whether the container may use every device of the host; then it sees them all.
@@ -311,6 +397,10 @@ pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
     let linux = spec.linux().as_ref().context("the spec has no linux section")?;
     let process = spec.process().as_ref().context("the spec has no process")?;
     let mut steps = first_steps(process);
+    if UserNamespace::of(linux) == UserNamespace::Pods {
+        // First, so that nothing that follows is done with more rights than the pod has.
+        steps.extend([Step::JoinNamespace { kind: NamespaceKind::User }, Step::DieWithSupervisor]);
+    }
     // The mount namespace last: until then /proc is the supervisor's.
     for kind in
         [NamespaceKind::Network, NamespaceKind::Ipc, NamespaceKind::Uts, NamespaceKind::Cgroup, NamespaceKind::Mount]
@@ -322,7 +412,6 @@ pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
         steps.push(Step::Terminal);
     }
     steps.push(Step::WorkingDirectory { path: process.cwd().clone() });
-    steps.extend(rlimits(process));
     steps.push(Step::Stdio);
     steps.push(Step::WaitForStart);
     steps.extend(privilege_steps(process, linux.seccomp().as_ref())?);
@@ -335,6 +424,8 @@ fn first_steps(process: &Process) -> Vec<Step> {
     steps.extend(process.oom_score_adj().map(|value| Step::OomScoreAdj { value }));
     steps.extend(process.apparmor_profile().clone().map(|profile| Step::AppArmor { profile }));
     steps.extend(process.selinux_label().clone().map(|label| Step::SeLinux { label }));
+    // A hard limit is raised by the host's CAP_SYS_RESOURCE, not by that of a user namespace.
+    steps.extend(rlimits(process));
     steps
 }
 
@@ -405,6 +496,8 @@ fn mount_step(mount: &Mount) -> Result<Step> {
             "rprivate" => propagation = Propagation::Private,
             "rslave" => propagation = Propagation::Slave,
             "rshared" => propagation = Propagation::Shared,
+            // The tree that the supervisor hands over is mapped already.
+            "idmap" => {}
             "rw" | "relatime" | "bind" | "rbind" => {}
             "strictatime" => {}
             other => options.push(other.to_owned()),
@@ -422,11 +515,14 @@ fn mount_step(mount: &Mount) -> Result<Step> {
 }
 
 /// Devices and links in /dev, as the runtime-spec lists them (config-linux.md, "Default Devices").
-fn device_steps(privileged: bool) -> Vec<Step> {
+fn device_steps(users: UserNamespace, all: bool) -> Vec<Step> {
     let path = |name: &str| Path::new("/dev").join(name);
     let mut steps: Vec<Step> = DEVICES
         .iter()
-        .map(|(name, major, minor)| Step::Device { path: path(name), major: *major, minor: *minor })
+        .map(|(name, major, minor)| match users {
+            UserNamespace::Hosts => Step::Device { path: path(name), major: *major, minor: *minor },
+            UserNamespace::Pods => Step::BindDevice { path: path(name) },
+        })
         .collect();
     let links = [
         ("/proc/self/fd", "fd"),
@@ -436,8 +532,60 @@ fn device_steps(privileged: bool) -> Vec<Step> {
         ("pts/ptmx", "ptmx"),
     ];
     steps.extend(links.map(|(target, name)| Step::Symlink { target: target.to_owned(), path: path(name) }));
-    if privileged {
+    // Those of the host's root are of no use to another root, which may not even make their nodes.
+    if all && users == UserNamespace::Hosts {
         steps.push(Step::HostDevices);
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{LinuxCapabilitiesBuilder, MountBuilder};
+
+    /// A container's steps by their kinds, with these namespaces to join.
+    fn kinds(joined: &[LinuxNamespaceType]) -> Vec<String> {
+        let mut spec = Spec::default();
+        let namespaces = joined.iter().map(|kind| {
+            let mut namespace = LinuxNamespace::default();
+            namespace.set_typ(*kind).set_path(Some("/pin".into()));
+            namespace
+        });
+        spec.linux_mut().as_mut().unwrap().set_namespaces(Some(namespaces.collect()));
+        let process = spec.process_mut().as_mut().unwrap();
+        process.set_capabilities(Some(LinuxCapabilitiesBuilder::default().build().unwrap()));
+        let proc = MountBuilder::default().destination("/proc").typ("proc").source("proc").build().unwrap();
+        let dev = MountBuilder::default().destination("/dev").typ("tmpfs").source("tmpfs").build().unwrap();
+        spec.set_mounts(Some(vec![proc, dev]));
+        let steps = container_steps(&spec).unwrap();
+        steps.iter().map(|step| step.name().split(' ').next().unwrap().to_owned()).collect()
+    }
+
+    /// Each word comes before the next one.
+    fn assert_order(kinds: &[String], order: &[&str]) {
+        let places: Vec<Option<usize>> = order.iter().map(|word| kinds.iter().position(|kind| kind == word)).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{order:?} in {kinds:?}");
+    }
+
+    #[test]
+    fn s24_in_a_user_namespace_everything_is_made_after_it_was_joined() {
+        use LinuxNamespaceType::{Ipc, Network, Pid, User, Uts};
+        let own = kinds(&[User, Network, Ipc, Uts]);
+        let rights_of_the_host = ["JoinCgroup", "Rlimit", "JoinNamespace"];
+        assert_order(&own, &rights_of_the_host);
+        let order =
+            ["JoinNamespace", "NewMountNamespace", "NewPidNamespace", "OpenFileSystem", "Pivot", "MountFileSystem"];
+        assert_order(&own, &order);
+        assert!(!own.contains(&"Device".to_owned()) && own.contains(&"BindDevice".to_owned()), "{own:?}");
+        let shared = kinds(&[User, Network, Ipc, Uts, Pid]);
+        assert_order(&shared, &["NewMountNamespace", "EnterPidNamespace", "OpenFileSystem", "Pivot"]);
+        // A change of ids takes the parent-death signal away: it is asked for again.
+        assert_eq!(own.iter().filter(|kind| *kind == "DieWithSupervisor").count(), 2);
+        let plain = kinds(&[Network, Ipc, Uts, Pid]);
+        assert_order(&plain, &["StopPropagation", "Pivot", "EnterPidNamespace", "MountFileSystem"]);
+        assert!(
+            !plain.iter().any(|kind| ["NewMountNamespace", "OpenFileSystem", "BindDevice"].contains(&kind.as_str()))
+        );
+    }
 }

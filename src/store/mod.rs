@@ -5,6 +5,7 @@
 //! left. Removal itself is in `supervisor::remove`, which knows all those things.
 
 mod claims;
+mod ids;
 
 pub use claims::{Claim, claims, remove_claim};
 
@@ -15,7 +16,7 @@ use crate::lifecycle::status::Time;
 use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::capacity;
-use crate::plan::config::{Amounts, ContainerKind, ImageSpec, PodPlan};
+use crate::plan::config::{Amounts, ContainerKind, ImageSpec, NamespaceMode, PodPlan};
 use crate::sys::{Called, SysError};
 use crate::volumes;
 use anyhow::{Context, Result, bail};
@@ -183,13 +184,36 @@ pub fn already_exists(namespace: &str, name: &str) -> anyhow::Error {
     failure(Kind::AlreadyExists, message)
 }
 
-/// Reserves the pod's name and puts its record and manifest on disk. Exactly one of several callers wins. Its requests must fit
-/// into what the host has, beside those of the pods that were reserved before; `None` if nobody is to look.
-pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> Result<Pod> {
+/// What was written about a pod, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The admitted manifest, defaults filled in.
+    pub manifest: String,
+    /// The list of ConfigMaps and Secrets that it refers to.
+    pub objects: String,
+}
+
+impl Written {
+    /// Puts it where [`Pod`] has it.
+    pub fn keep(&self, pod: &PodDirs) -> Result<()> {
+        write_atomically(&pod.objects(), self.objects.as_bytes())?;
+        write_atomically(&pod.manifest(), self.manifest.as_bytes())
+    }
+}
+
+/// Reserves the pod's name, and its ids if it has a user namespace of its own, and puts its record and manifest on disk.
+/// Exactly one of several callers wins. Its requests must fit into what the host has, beside those of the pods that were
+/// reserved before; `None` if nobody is to look.
+pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -> Result<Pod> {
+    let mut record = record.clone();
     let dirs = &record.dirs;
-    let sandbox = &record.plan.sandbox;
     make_directories(dirs)?;
     let _lock = lock(&dirs.store_lock(), Wait::Yes)?;
+    if record.plan.sandbox.namespaces.user == NamespaceMode::Pod {
+        record.plan.sandbox.id_range = Some(ids::lease(dirs).context("reserving ids for the pod's user namespace")?);
+    }
+    let dirs = &record.dirs;
+    let sandbox = &record.plan.sandbox;
     let pod = dirs.pod(&sandbox.uid);
     let link = dirs.name_link(&sandbox.namespace, &sandbox.name);
     match std::fs::read_link(&link) {
@@ -207,14 +231,14 @@ pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> R
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
     let written = make_data(&pod)
-        .and_then(|()| write_json(&pod.record(), record))
-        .and_then(|()| write_atomically(&pod.manifest(), manifest.as_bytes()))
+        .and_then(|()| write_json(&pod.record(), &record))
+        .and_then(|()| written.keep(&pod))
         .and_then(|()| {
             let target = Path::new("../pods").join(&sandbox.uid);
             Ok(std::os::unix::fs::symlink(target, &link).called("symlink", link.display())?)
         });
     match written {
-        Ok(()) => Ok(Pod { dirs: pod, record: record.clone() }),
+        Ok(()) => Ok(Pod { dirs: pod, record }),
         Err(error) => {
             // Best effort: the error that matters is the first one.
             let _ = std::fs::remove_dir_all(&pod.data);

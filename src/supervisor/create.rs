@@ -5,32 +5,32 @@ use super::poll::{Output, Source, Token};
 use super::remove;
 use super::slot::{Instance, Stage};
 use crate::control::{self, RefusedKind};
-use crate::error::Kind;
+use crate::error::{Kind, failure};
 use crate::lifecycle::{Event, ImageFailure, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::config::{
-    Access, ContainerConfig, EnvValue, EnvVar, ImageSpec, KeyValue, MountPropagation, NamespaceMode, PullPolicy, Stdio,
-    VolumePlan,
+    Access, ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation, NamespaceMode,
+    PullPolicy, Stdio, VolumePlan,
 };
 use crate::plan::env;
 use crate::plan::mounts;
-use crate::plan::spec::{self, Bind, Resolved};
+use crate::plan::spec::{self, Bind, Resolved, User};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
-use crate::snapshot;
+use crate::snapshot::{self, Owner};
 use crate::sys::mount::{self, Depth};
-use crate::sys::{Called, SysResult, process};
+use crate::sys::{Called, SysError, SysResult, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Gid, Uid, mkfifo};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -196,8 +196,10 @@ impl Supervisor {
         let state = self.pod.dirs.container_state(&config.name);
         let bundle_rootfs = state.join("rootfs");
         std::fs::create_dir_all(&bundle_rootfs).called("mkdir", bundle_rootfs.display())?;
-        let rootfs = snapshot::prepare(&image.layers, &self.pod.dirs.container_data(&config.name, restart_count))?;
+        let data = self.pod.dirs.container_data(&config.name, restart_count);
+        let rootfs = snapshot::prepare(&image.layers, &data, self.owner()?)?;
         let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)
+            .and_then(|user| check_ids(&user, plan.sandbox.id_range).map(|()| user))
             .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
         network::write_files(&plan.sandbox, &self.pod.dirs, &self.addresses)?;
         let variables = self.variables(config).map_err(|error| CreateError { failure: StartFailure::Config, error })?;
@@ -237,6 +239,7 @@ impl Supervisor {
         self.finish_pod_resize();
         create_cgroup(&cgroup, &spec)?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
+        pipes.give_to(&user, plan.sandbox.id_range)?;
         let log = self.open_log(config, restart_count)?;
         let starting = self.launcher.launch(Request {
             steps: &steps,
@@ -317,6 +320,7 @@ impl Supervisor {
                     NamespaceKind::Pid => LinuxNamespaceType::Pid,
                     NamespaceKind::Mount => LinuxNamespaceType::Mount,
                     NamespaceKind::Cgroup => LinuxNamespaceType::Cgroup,
+                    NamespaceKind::User => LinuxNamespaceType::User,
                 };
                 (kind_of_spec, self.pod.dirs.namespace(kind.file()))
             })
@@ -365,12 +369,13 @@ impl Supervisor {
         binds.retain(|bind| config.mounts.iter().all(|m| m.container_path != bind.destination));
         for mount in &config.mounts {
             let volume = self.volume(&mount.volume)?;
+            let root = self.pod.volumes().of(volume);
             let access = match volumes::access(volume) {
                 Access::ReadOnly => Access::ReadOnly,
                 Access::ReadWrite => mount.access,
             };
             binds.push(Bind {
-                source: self.pod.volumes().of(volume).join(&mount.sub_path),
+                source: if mount.sub_path.is_empty() { root } else { root.join(&mount.sub_path) },
                 destination: mount.container_path.clone(),
                 access,
                 submounts: mount.submounts,
@@ -399,9 +404,22 @@ impl Supervisor {
                 } else {
                     Depth::Recursive
                 };
-                mount::clone_tree(source.as_fd(), depth).with_context(|| format!("mounting {}", bind.destination))
+                let context = || format!("mounting {}", bind.destination);
+                let tree = mount::clone_tree(source.as_fd(), depth).with_context(context)?;
+                if let Some(owner) = self.owner()? {
+                    id_map(tree.as_fd(), owner, &bind.source).with_context(context)?;
+                }
+                Ok(tree)
             })
             .collect()
+    }
+
+    /// Whose root file system and volumes a container gets, if the pod has a user namespace of its own.
+    fn owner(&self) -> Result<Option<Owner<'_>>> {
+        let Some(range) = self.pod.record.plan.sandbox.id_range else { return Ok(None) };
+        let users = self.sandbox.namespaces.iter().find(|(kind, _)| *kind == NamespaceKind::User);
+        let (_, users) = users.context("the pod's user namespace is gone")?;
+        Ok(Some(Owner { users: users.as_fd(), root: range.first }))
     }
 
     fn open_source(&self, config: &ContainerConfig, bind: &Bind) -> Result<OwnedFd> {
@@ -415,6 +433,36 @@ impl Supervisor {
         }
         volumes::open_sub_path(root.as_fd(), &mount.sub_path)
             .with_context(|| format!("volume {} at {}", mount.volume, mount.container_path))
+    }
+}
+
+/// Maps the ids of a detached mount: in the container its files belong to the ids that they belong to on disk.
+fn id_map(tree: BorrowedFd<'_>, owner: Owner<'_>, source: &Path) -> Result<()> {
+    match mount::id_map(tree, owner.users) {
+        Err(error) if error.errno() == Errno::EINVAL => {
+            let error = SysError::new(&error.call, source.display(), Errno::EINVAL);
+            let kind = mount::file_system_name(tree).unwrap_or_else(|| "its file system".to_owned());
+            let hint = format!(
+                "{} is on {kind}, which has no id-mapped mounts: hostUsers: false needs them",
+                source.display()
+            );
+            Err(anyhow::Error::new(error).context(hint))
+        }
+        other => Ok(other?),
+    }
+}
+
+/// The ids of a pod's own user namespace are few: a user of the image may have a larger one.
+fn check_ids(user: &User, range: Option<IdRange>) -> Result<()> {
+    let Some(range) = range else { return Ok(()) };
+    let ids = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
+    match ids.into_iter().find(|id| range.on_host(*id).is_none()) {
+        Some(id) => {
+            let message =
+                format!("id {id} is not in the pod's user namespace, which has the ids below {}", IdRange::SIZE);
+            Err(failure(Kind::Invalid, message))
+        }
+        None => Ok(()),
     }
 }
 
@@ -476,6 +524,19 @@ impl Pipes {
             ours: vec![(Output::Stdout, ours_out), (Output::Stderr, ours_err)],
             input,
         })
+    }
+
+    /// The container's user may open its own output again, as /dev/stdout: the FIFOs are his.
+    fn give_to(&self, user: &User, range: Option<IdRange>) -> SysResult<()> {
+        let on_host = |id: u32| range.map_or(Some(id), |range| range.on_host(id));
+        for fd in self.theirs.iter().flatten() {
+            let status = nix::sys::stat::fstat(fd).called("fstat", "standard descriptor")?;
+            if status.st_mode & libc::S_IFMT == libc::S_IFIFO {
+                let (uid, gid) = (on_host(user.uid).map(Uid::from_raw), on_host(user.gid).map(Gid::from_raw));
+                nix::unistd::fchown(fd, uid, gid).called("fchown", mount::fd_name(fd.as_fd()))?;
+            }
+        }
+        Ok(())
     }
 
     fn take_theirs(&mut self) -> Result<[OwnedFd; 3]> {

@@ -7,6 +7,7 @@ use super::slot::{Stage, reborn};
 use crate::control::Reply;
 use crate::error::{Kind, failure};
 use crate::lifecycle::Task;
+use crate::plan::config::NamespaceMode;
 use crate::runtime::{self, FailureKind, FromInit, NamespaceKind, PidNamespace, Seen, StepFailure};
 use crate::sys::process::{self, Child, Ended, TerminalSize};
 use anyhow::{Context, Result};
@@ -109,7 +110,8 @@ impl Supervisor {
         }
         let steps = runtime::exec_steps(&spec)?;
         let instance = self.slots[what.container].instance.as_ref().context("the container is not running")?;
-        let mut namespaces = open_namespaces(&instance.child)?;
+        let users = self.pod.record.plan.sandbox.namespaces.user;
+        let mut namespaces = open_namespaces(&instance.child, users)?;
         let pid = namespaces.iter().position(|(kind, _)| *kind == NamespaceKind::Pid).map(|at| namespaces.remove(at).1);
         let starting = self.launcher.launch(runtime::Request {
             steps: &steps,
@@ -242,10 +244,13 @@ fn exec_error(failed: &StepFailure) -> anyhow::Error {
 }
 
 /// The namespaces of a running process, which is proven to be still that process after they were opened.
-fn open_namespaces(child: &Child) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
-    use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+fn open_namespaces(child: &Child, users: NamespaceMode) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+    use NamespaceKind::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
+    // The host's own cannot be joined again (user_namespaces(7)).
+    let own = (users == NamespaceMode::Pod).then_some(User);
     let opened = [Network, Ipc, Uts, Cgroup, Pid, Mount]
         .into_iter()
+        .chain(own)
         .map(|kind| Ok((kind, runtime::open_namespace(format!("/proc/{}/ns/{}", child.pid, kind.file()))?)))
         .collect::<Result<_>>();
     // A child that was not waited for keeps its pid, and nobody but us waits for it.

@@ -17,6 +17,9 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The cgroup of the pod's pid 1. No container can have this name (DNS-1123).
+pub(super) const REAPER: &str = "_pause";
+
 /// The cgroup of a container, or with an empty name of the pod.
 pub(super) fn cgroup(setup: &CgroupSetup, path: &CgroupPath, container: &str) -> Result<Cgroup> {
     let name = if container.is_empty() { path.pod.clone() } else { format!("{}/{container}", path.pod) };
@@ -41,6 +44,18 @@ pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &PodDirs) -> 
         Err(error) => attempt(Err(error.into())),
     }
     errors
+}
+
+/// Takes away what another sandbox of a pod that goes on must not find: every process, the namespaces' pins, the memory that
+/// its containers shared. Volumes stay.
+pub(super) fn namespaces(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &PodDirs) -> Result<()> {
+    let left = cgroup(setup, cgroup_path, "")?.kill(PATIENCE)?;
+    if !left.is_empty() {
+        bail!("processes {left:?} do not end");
+    }
+    cgroup(setup, cgroup_path, REAPER)?.remove(PATIENCE)?;
+    sandbox::remove(pod)?;
+    Ok(mount::detach(&pod.shm())?)
 }
 
 /// Mount points at or below `directory`, deepest first.

@@ -8,7 +8,7 @@ use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::plan::config::{ContainerConfig, ContainerKind, LinuxContainerResources, Resize, VolumePlan, VolumeSource};
 use crate::plan::spec;
-use crate::store::{self, Record};
+use crate::store::{self, Record, Written};
 use crate::volumes;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Supervisor {
     /// Takes over what can change in a pod that runs. Either all of it is so afterwards, or nothing.
     pub(super) fn update(&mut self, updating: Updating) -> Result<()> {
         self.require_going_on()?;
-        let Updating { plan, images, manifest } = updating;
+        let Updating { plan, images, manifest, objects } = updating;
         let before = &self.pod.record.plan;
         let of_manifest = |c: &&ContainerConfig| c.kind != ContainerKind::Ephemeral;
         let is_same = before.sandbox.uid == plan.sandbox.uid
@@ -106,24 +106,22 @@ impl Supervisor {
         record.plan.sandbox.resources = plan.sandbox.resources;
         let restarts = events.iter().any(|e| matches!(e, Event::Resized { resize: Resize::RestartContainer, .. }));
         let last = if restarts { LastStep::AfterRestarts } else { LastStep::Now };
+        let before = self.pod_limits.clone();
         self.resize_pod(&record.plan.sandbox.resources, &resized, last)?;
         let written = self
             .write_volumes(&rewritten)
             .and_then(|()| store::write_json(&self.pod.dirs.record(), &record))
-            .and_then(|()| store::write_atomically(&self.pod.dirs.manifest(), manifest.as_bytes()));
+            .and_then(|()| Written { manifest, objects }.keep(&self.pod.dirs));
         if let Err(error) = written {
-            // The kernel took these values before; the error to be told is the first one.
+            // The error to be told is the first one.
             let _ = store::write_json(&self.pod.dirs.record(), &old_record);
-            let before = old_record.plan.volumes.into_iter().filter(|old| rewritten.iter().any(|v| v.name == old.name));
-            let _ = self.write_volumes(&before.collect::<Vec<_>>());
-            let old = |(index, _): &(usize, _)| (*index, self.pod.record.plan.containers[*index].resources.clone());
-            let of_pod = self.pod.record.plan.sandbox.resources.clone();
-            let _ = self.resize_pod(&of_pod, &resized.iter().map(old).collect::<Vec<_>>(), LastStep::Now);
+            let of_old = old_record.plan.volumes.into_iter().filter(|old| rewritten.iter().any(|v| v.name == old.name));
+            let _ = self.write_volumes(&of_old.collect::<Vec<_>>());
+            self.resize_back(&resized, &before);
             return Err(error);
         }
         record.plan.forget_contents();
         self.pod.record = record;
-        self.pod_resize_waits |= restarts;
         self.queue.extend(events);
         Ok(())
     }
@@ -136,55 +134,57 @@ impl Supervisor {
     /// Sets the limits of the pod's own cgroup, and of running containers in it. At no moment a container may have more than its
     /// pod (cgroup v1 refuses that of cpu time): the pod first gets the larger of old and new, and at last the new; that waits
     /// for the containers that have to be started again for it.
-    fn resize_pod(
-        &self,
-        wanted: &LinuxContainerResources,
-        containers: &[(usize, LinuxContainerResources)],
-        last: LastStep,
-    ) -> Result<()> {
-        let before = &self.pod.record.plan.sandbox.resources;
-        if wanted == before {
-            return self.resize_all(containers);
-        }
-        let widest = widest(before, wanted);
-        self.set_pod_resources(&widest, before)?;
-        let changed = self.resize_all(containers).and_then(|()| match last {
+    fn resize_pod(&mut self, wanted: &LinuxContainerResources, containers: &[Resized], last: LastStep) -> Result<()> {
+        let before = self.pod_limits.clone();
+        let changed = self.set_pod_limits(widest(&before, wanted)).and_then(|()| self.resize_all(containers));
+        let changed = changed.and_then(|()| match last {
             LastStep::AfterRestarts => Ok(()),
-            LastStep::Now => self.set_pod_resources(wanted, &widest),
+            LastStep::Now => self.set_pod_limits(wanted.clone()),
         });
         if changed.is_err() {
-            // The kernel took these values before; the error to be told is the first one.
-            let of = |(index, _): &(usize, _)| (*index, self.pod.record.plan.containers[*index].resources.clone());
-            let _ = self.resize_all(&containers.iter().map(of).collect::<Vec<_>>());
-            let _ = self.set_pod_resources(before, &widest);
+            self.resize_back(containers, &before);
         }
         changed
     }
 
-    fn set_pod_resources(&self, wanted: &LinuxContainerResources, before: &LinuxContainerResources) -> Result<()> {
+    /// Puts back what the record says of containers, and the pod's own limits. The kernel took these values before; the error
+    /// to be told is an earlier one.
+    fn resize_back(&mut self, containers: &[Resized], of_pod: &LinuxContainerResources) {
+        let old = |(index, _): &Resized| (*index, self.pod.record.plan.containers[*index].resources.clone());
+        let old: Vec<Resized> = containers.iter().map(old).collect();
+        let _ = self.set_pod_limits(widest(&self.pod_limits, of_pod));
+        let _ = self.resize_all(&old);
+        let _ = self.set_pod_limits(of_pod.clone());
+    }
+
+    fn set_pod_limits(&mut self, wanted: LinuxContainerResources) -> Result<()> {
+        if wanted == self.pod_limits {
+            return Ok(());
+        }
         let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, "")?;
         let of = |resources| spec::pod_resources(resources, &self.cgroups);
-        group.update(&of(wanted)?, &of(before)?).context("the pod as a whole")
+        group.update(&of(&wanted)?, &of(&self.pod_limits)?).context("the pod as a whole")?;
+        self.pod_limits = wanted;
+        Ok(())
     }
 
     /// Limits of the pod that had to wait for the end of what ran with larger ones.
     pub(super) fn finish_pod_resize(&mut self) {
+        let wanted = &self.pod.record.plan.sandbox.resources;
         let is_resizing = || self.state.status().conditions.iter().any(|c| c.type_ == "PodResizeInProgress");
-        if !self.pod_resize_waits || is_resizing() {
+        if *wanted == self.pod_limits || is_resizing() {
             return;
         }
-        self.pod_resize_waits = false;
-        let wanted = &self.pod.record.plan.sandbox.resources;
-        if let Err(error) = self.set_pod_resources(wanted, wanted) {
+        let wanted = wanted.clone();
+        if let Err(error) = self.set_pod_limits(wanted) {
             // The containers have their own; it is tried again when the next one starts.
-            self.pod_resize_waits = true;
             self.warn("ResizeDeferred", format!("{error:#}"));
         }
     }
 
     /// Sets the limits of running containers; one that is not running gets them when it starts. If one cannot be set, those
     /// before it are taken back.
-    fn resize_all(&self, wanted: &[(usize, LinuxContainerResources)]) -> Result<()> {
+    fn resize_all(&self, wanted: &[Resized]) -> Result<()> {
         for (done, (index, resources)) in wanted.iter().enumerate() {
             if let Err(error) = self.resize(*index, resources) {
                 for (earlier, _) in &wanted[..done] {
@@ -220,6 +220,9 @@ fn rewritten(record: &mut Record, wanted: Vec<VolumePlan>) -> Vec<VolumePlan> {
     }
     rewritten
 }
+
+/// A container, by its index, and the resources that it is to have.
+type Resized = (usize, LinuxContainerResources);
 
 /// When the pod's own cgroup gets its new limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -64,6 +64,18 @@ pub fn fd_name(fd: BorrowedFd<'_>) -> String {
     }
 }
 
+/// The name of the file system of a mount, attached or not; `None` if the kernel does not say.
+pub fn file_system_name(mount: BorrowedFd<'_>) -> Option<String> {
+    let status = nix::sys::statfs::fstatfs(mount).ok()?;
+    let device = nix::sys::stat::fstat(mount).ok()?.st_dev;
+    let number = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    // A detached mount is in no list, but another one of the same file system mostly is.
+    let list = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = list.lines().find(|line| line.split(' ').nth(2) == Some(&number));
+    let name = line.and_then(|line| line.split_once(" - ")?.1.split(' ').next().map(str::to_owned));
+    Some(name.unwrap_or_else(|| format!("file system {:#x}", status.filesystem_type().0)))
+}
+
 /// A file system being configured: fsopen(2), then [`FsContext::set`], then [`FsContext::mount`].
 pub struct FsContext {
     fd: OwnedFd,
@@ -192,6 +204,19 @@ pub fn set_attributes(mount: BorrowedFd<'_>, change: SetAttr) -> SysResult<()> {
         userns_fd: 0,
     };
     let flags = libc::AT_EMPTY_PATH | if change.depth == Depth::Recursive { libc::AT_RECURSIVE } else { 0 };
+    set_attr(mount, &attributes, flags)
+}
+
+/// mount_setattr(2) with `MOUNT_ATTR_IDMAP` (Linux 5.12): through this mount, files belong to the ids that `userns` maps
+/// their owners to. The mount must be attached nowhere yet. EINVAL: its file system cannot do this.
+pub fn id_map(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> SysResult<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = userns.as_raw_fd() as u64;
+    let attributes = MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set_attr(mount, &attributes, libc::AT_EMPTY_PATH)
+}
+
+fn set_attr(mount: BorrowedFd<'_>, attributes: &MountAttr, flags: i32) -> SysResult<()> {
     // SAFETY: `attributes` is a valid struct mount_attr of the size passed, alive during the call.
     let result = unsafe {
         libc::syscall(
@@ -199,7 +224,7 @@ pub fn set_attributes(mount: BorrowedFd<'_>, change: SetAttr) -> SysResult<()> {
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<MountAttr>(),
         )
     };

@@ -73,12 +73,12 @@ fn namespace_names(flags: u64) -> String {
 }
 
 /// clone3(2) with `CLONE_PARENT`: a sibling of the caller instead of a child, so that who waits for the caller waits for it
-/// too. Returns `None` in the new process. Without flags of its own: it is born in the pid namespace that the
-/// caller set for its children (setns(2)).
-pub fn clone_sibling() -> SysResult<Option<Child>> {
+/// too. Returns `None` in the new process. `flags` are `CLONE_NEW*`; without CLONE_NEWPID it is born in the pid namespace that
+/// the caller set for its children (setns(2)).
+pub fn clone_sibling(flags: u64) -> SysResult<Option<Child>> {
     let mut pidfd: RawFd = -1;
     let arguments = CloneArgs {
-        flags: libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
+        flags: flags | libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
         pidfd: &raw mut pidfd as u64,
         // The caller's own exit signal is inherited; the kernel refuses another one.
         exit_signal: 0,
@@ -151,6 +151,17 @@ pub fn child_of(pidfd: OwnedFd) -> SysResult<Child> {
     let text = std::fs::read_to_string(&path).called("read", &path)?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
     pid.map(|pid| Child { pid, pidfd }).ok_or_else(|| SysError::new("read", path, Errno::ESRCH))
+}
+
+/// Whether a child that was not waited for has begun to exit: the flag `PF_EXITING` in `/proc/<pid>/stat` (proc_pid_stat(5)).
+/// A pid 1 of a namespace is in that state until all other processes of the namespace are gone.
+pub fn is_exiting(child: &Child) -> SysResult<bool> {
+    const PF_EXITING: u64 = 0x4;
+    let path = format!("/proc/{}/stat", child.pid);
+    let text = std::fs::read_to_string(&path).called("read", &path)?;
+    // The name, in brackets, may hold anything; after it come state, ppid, pgrp, session, tty, tpgid, flags.
+    let flags = text.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    flags.map(|flags| flags & PF_EXITING != 0).ok_or_else(|| SysError::new("read", path, Errno::EINVAL))
 }
 
 /// pidfd_open(2) of a child of the caller. As long as it is not waited for, its pid is its own.

@@ -38,16 +38,46 @@ fn a_process_that_enters_a_container_brings_nothing_of_the_host() {
         "echo ready; while :; do for p in /proc/[0-9]*; do cat $p/root{0} $p/fd/[0-9]*/../../..{0} 2>/dev/null; done; done",
         canary.display()
     );
-    for shared in [false, true] {
+    for (shared, host_users) in [(false, true), (true, true), (false, false), (true, false)] {
         let containers = json!([tracer("spy", &look), shell("other", "sleep 1000")]);
-        let spec =
-            json!({ "shareProcessNamespace": shared, "terminationGracePeriodSeconds": 1, "containers": containers });
+        let spec = json!({
+            "shareProcessNamespace": shared, "hostUsers": host_users, "terminationGracePeriodSeconds": 1,
+            "containers": containers,
+        });
         host.start(&pod("spied", spec));
         host.live(&["logs", "-f", "spied", "-c", "spy"]).until_has("ready");
         for _ in 0..25 {
             host.ok(&["exec", "-c", "spy", "spied", "--", "true"]);
         }
-        assert_eq!(host.ok(&["logs", "spied", "-c", "spy"]), "ready\n", "shareProcessNamespace: {shared}");
+        let seen = host.ok(&["logs", "spied", "-c", "spy"]);
+        assert_eq!(seen, "ready\n", "shareProcessNamespace: {shared}, hostUsers: {host_users}");
+        host.ok(&["rm", "-f", "spied"]);
+    }
+}
+
+#[test]
+fn a_container_that_starts_anew_shows_its_siblings_nothing_of_the_host() {
+    let Some(host) = Host::new(&[]) else { return };
+    let canary = host.path("canary");
+    std::fs::write(&canary, "the host's own").unwrap();
+    let look = format!(
+        "echo ready; while :; do for p in /proc/[0-9]*; do cat $p/root{0} $p/cwd/../../../../..{0} 2>/dev/null; done; done",
+        canary.display()
+    );
+    for host_users in [true, false] {
+        let containers = json!([tracer("spy", &look), shell("other", "exit 0")]);
+        let spec = json!({
+            "shareProcessNamespace": true, "hostUsers": host_users, "terminationGracePeriodSeconds": 1,
+            "containers": containers,
+        });
+        host.start(&pod("spied", spec));
+        host.live(&["logs", "-f", "spied", "-c", "spy"]).until_has("ready");
+        // Debug containers start as often as they are asked for, without a back-off.
+        for _ in 0..8 {
+            let debug = ["debug", "spied", "--image", "busybox", "-i", "--target", "spy", "--", "true"];
+            host.run(&debug).expect(0);
+        }
+        assert_eq!(host.ok(&["logs", "spied", "-c", "spy"]), "ready\n", "hostUsers: {host_users}");
         host.ok(&["rm", "-f", "spied"]);
     }
 }

@@ -217,7 +217,7 @@ pub(super) static ROWS: &[Row] = &[
     row("spec.hostIPC", Enforce, "", ""),
     row("spec.hostNetwork", Enforce, "", ""),
     row("spec.hostPID", Enforce, "", ""),
-    row("spec.hostUsers", NotYet, "true", ""),
+    row("spec.hostUsers", Enforce, "", ""),
     row("spec.hostname", Enforce, "", ""),
     row("spec.hostnameOverride", Enforce, "", ""),
     row("spec.imagePullSecrets[].name", Enforce, "", ""),
