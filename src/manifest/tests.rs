@@ -81,7 +81,6 @@ fn a_field_that_says_nothing_needs_no_support() {
     }
     for field in [
         "    ports: [{containerPort: 80, hostPort: 80}]\n",
-        "  hostUsers: false\n",
         "  volumes: [{name: a, nfs: {}}]\n",
     ] {
         assert!(refused(&format!("{POD}{field}")).contains("not supported yet by podshim"), "{field}");
