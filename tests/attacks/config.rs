@@ -1,9 +1,8 @@
 //! Class C: manifests and configs of images that lie.
 
 use crate::harness::{FACTS, Output, pod, shell, with};
-use crate::rig::{Bench, Entry, SOON, assert_plain, entry, file, link, of, once, tar_of};
+use crate::rig::{BUSYBOX, Bench, Entry, assert_plain, entry, file, link, of, once, tar_of};
 use serde_json::{Value, json};
-use std::time::Instant;
 
 /// The documents of an image on its way in.
 struct Documents {
@@ -13,7 +12,7 @@ struct Documents {
 
 /// Imports an image after `lie` has changed what it says; the digests are right unless it changed them too.
 #[track_caller]
-fn lied(bench: &Bench, name: &str, lie: impl FnOnce(&mut Documents)) -> Output {
+fn lied(bench: &Bench, lie: impl FnOnce(&mut Documents)) -> Output {
     bench.image((FACTS, "localhost/honest"), &json!({}), &[file("extra", b"x")]);
     bench.host.ok(&["image", "rm", "localhost/honest"]);
     let layout = bench.host.path("changed");
@@ -38,17 +37,13 @@ fn lied(bench: &Bench, name: &str, lie: impl FnOnce(&mut Documents)) -> Output {
     }
     put(&documents.manifest, &mut index["manifests"][0]);
     std::fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    let before = Instant::now();
-    let output = bench.host.run(&["image", "import", layout.to_str().unwrap()]);
-    assert!(before.elapsed() < SOON, "{name} took {:?}", before.elapsed());
-    assert_plain(name, &output);
-    output
+    bench.run(&["image", "import", layout.to_str().unwrap()])
 }
 
 /// As [`lied`]: it must be refused with these words, and nothing be left.
 #[track_caller]
 fn refused(bench: &Bench, (name, words): (&str, &[&str]), lie: impl FnOnce(&mut Documents)) {
-    let output = lied(bench, name, lie);
+    let output = lied(bench, lie);
     assert_eq!(output.code, 125, "{name}: {output:?}");
     output.says(words);
     assert_eq!(bench.host.ok(&["image", "ls", "-q"]), "", "{name}");
@@ -61,12 +56,15 @@ fn c1_c2_c3_c4_what_an_image_says_of_itself_is_checked() {
     let Some(bench) = Bench::bare() else { return };
     let hex = "a".repeat(64);
     refused(&bench, ("digest", &["has digest"]), |d| {
-        // Another of the image's blobs has this content; this one does not.
-        let other = d.manifest["layers"][0]["digest"].clone();
-        d.manifest["layers"][1]["digest"] = other;
+        // The layer's blob now holds something else of the same length.
+        let name = d.manifest["layers"][1]["digest"].as_str().unwrap().replace(':', "/");
+        let path = bench.host.path("changed/blobs").join(name);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[600] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
     });
     for (name, change) in [("larger", 1_i64), ("smaller", -1)] {
-        refused(&bench, (name, &["size"]), |d| {
+        refused(&bench, (name, &["descriptor says"]), |d| {
             let size = d.manifest["layers"][0]["size"].as_i64().unwrap();
             d.manifest["layers"][0]["size"] = json!(size + change);
         });
@@ -97,8 +95,8 @@ fn c1_c2_c3_c4_what_an_image_says_of_itself_is_checked() {
 #[test]
 fn c5_c6_c10_documents_of_every_size_and_depth_are_answered_soon() {
     let Some(bench) = Bench::bare() else { return };
-    refused(&bench, ("large config", &["limit"]), |d| d.config["author"] = json!("x".repeat(64 << 20)));
-    refused(&bench, ("large manifest", &["limit"]), |d| {
+    refused(&bench, ("large config", &["4194304"]), |d| d.config["author"] = json!("x".repeat(64 << 20)));
+    refused(&bench, ("large manifest", &["4194304"]), |d| {
         d.manifest["annotations"] = json!({ "x": "x".repeat(5 << 20) })
     });
     refused(&bench, ("other machine", &["linux/s390x"]), |d| d.config["architecture"] = json!("s390x"));
@@ -125,11 +123,8 @@ fn c5_c6_c10_documents_of_every_size_and_depth_are_answered_soon() {
         [("nested", text), ("deep", "[".repeat(200_000)), ("cut", r#"{"schemaVersion":2,"mani"#.to_owned())]
     {
         std::fs::write(layout.join("index.json"), text).unwrap();
-        let before = Instant::now();
-        let output = bench.host.run(&["image", "import", layout.to_str().unwrap()]);
+        let output = bench.run(&["image", "import", layout.to_str().unwrap()]);
         assert_eq!(output.code, 125, "{name}: {output:?}");
-        assert_plain(name, &output);
-        assert!(before.elapsed() < SOON, "{name}: {:?}", before.elapsed());
     }
 }
 
@@ -138,7 +133,7 @@ fn c8_an_image_of_many_layers_runs() {
     let Some(bench) = Bench::bare() else { return };
     let tars: Vec<Vec<u8>> =
         (0..130).map(|n| tar_of(&[file(&format!("layer{n}"), b"x"), file("top", n.to_string().as_bytes())])).collect();
-    bench.host.import_on_top((FACTS, "localhost/many"), &json!({}), &tars).expect(0);
+    bench.import((FACTS, "localhost/many"), &json!({}), &tars).expect(0);
     let words = ["--file=/top", "--file=/layer0", "--file=/layer129"];
     let seen = bench.host.seen("many", of("localhost/many", &words), json!({}));
     assert_eq!(seen["files"], json!({ "/top": "129", "/layer0": "x", "/layer129": "x" }));
@@ -161,7 +156,7 @@ fn c11_users_are_numbers_in_range_or_names() {
         "1:2:3",
         "1:",
         ":1",
-        "1000:nogroup",
+        "1000:nosuchgroup",
         "nosuchuser",
         "big",
         "root\nx",
@@ -233,7 +228,7 @@ fn c14_c15_volumes_and_labels_of_an_image_are_no_wishes() {
     bench.host.import(FACTS, "localhost/plain", &json!({}));
     let facts = |name: &str, image: &str| {
         let mut seen = bench.host.seen(name, of(image, &["--list=/"]), json!({}));
-        for own in ["namespaces", "mounts", "fds", "env", "hostname", "args", "lists"] {
+        for own in ["namespaces", "mounts", "fds", "env", "hostname", "args", "lists", "dev"] {
             seen.as_object_mut().unwrap().remove(own);
         }
         seen
@@ -255,7 +250,7 @@ fn c17_odd_configs_are_answered_before_anything_starts() {
         ("nul", json!({ "Env": ["A=x\u{0}y"] }), "NUL"),
         ("words", json!({ "Cmd": "sh -c x" }), "expected a sequence"),
     ] {
-        let output = bench.host.import_on_top((FACTS, &format!("localhost/{name}")), &change, &[]);
+        let output = bench.import((FACTS, &format!("localhost/{name}")), &change, &[]);
         assert_eq!(output.code, 125, "{name}: {output:?}");
         assert_plain(name, &output.says(&[words]));
     }
@@ -269,7 +264,7 @@ fn c17_odd_configs_are_answered_before_anything_starts() {
     // Refused by name, or ended all the same.
     assert!(output.code == 0 || output.err.contains("SIGNONSENSE"), "{output:?}");
     bench.host.ok(&["rm", "-f", "--all"]);
-    bench.image(("busybox", "localhost/link-cwd"), &json!({ "WorkingDir": "/link" }), &[link("link", &bench.victim())]);
+    bench.image((BUSYBOX, "localhost/link-cwd"), &json!({ "WorkingDir": "/link" }), &[link("link", &bench.victim())]);
     let container = with(shell("c", "ls; pwd"), json!({ "image": "localhost/link-cwd", "imagePullPolicy": "Never" }));
     let output = bench.host.foreground(&once("cwd", json!([container]), json!([]))).expect(0);
     assert_eq!(output.out, format!("c | {}\n", bench.victim()), "made inside, and empty");

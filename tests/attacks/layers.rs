@@ -85,11 +85,7 @@ fn b17_b18_b19_b20_b24_numbers_that_lie_are_refused_soon() {
         ),
     ];
     for (n, (name, tar, expected)) in rows.iter().enumerate() {
-        let before = Instant::now();
-        let output =
-            bench.host.import_on_top((FACTS, &format!("localhost/t{n}")), &json!({}), std::slice::from_ref(tar));
-        assert!(before.elapsed() < SOON, "{name}: {:?}", before.elapsed());
-        assert_plain(name, &output);
+        let output = bench.import((FACTS, &format!("localhost/t{n}")), &json!({}), std::slice::from_ref(tar));
         match expected {
             Some(words) => {
                 assert_eq!(output.code, 125, "{name}: {output:?}");
@@ -117,7 +113,7 @@ fn b22_b26_many_links_and_deep_trees_take_linear_time() {
     let names: Vec<String> = (0..66_000).map(|n| format!("l{n}")).collect();
     names.iter().for_each(|name| links.extend(Entry { link: "f", ..entry(b'1', name) }.bytes()));
     let before = Instant::now();
-    let output = bench.host.import_on_top((FACTS, "localhost/links"), &json!({}), &[tar_of(&[links])]);
+    let output = bench.import((FACTS, "localhost/links"), &json!({}), &[tar_of(&[links])]);
     // ext4 has 65000 links to a file at most.
     assert!(output.code == 0 || output.err.contains("Too many links"), "{output:?}");
     assert!(before.elapsed() < SOON * 4, "{:?}", before.elapsed());

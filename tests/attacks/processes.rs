@@ -1,7 +1,7 @@
 //! Class A: what a process in a container can reach of podshim's own, and what it may do.
 
 use crate::harness::{FACTS, facts, pod, shell, until, with};
-use crate::rig::{Bench, Entry, assert_plain, entry, facts_program, of, once, rounds};
+use crate::rig::{BUSYBOX, Bench, Entry, assert_plain, entry, facts_program, of, once, rounds};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 
@@ -163,7 +163,7 @@ fn a17_calls_that_lead_out_are_denied() {
     let open = bench.host.seen("open", with(facts("c", &["syscalls"]), open), json!({}));
     assert!(denied.iter().filter(|call| open[**call]["name"] != "EPERM").count() > 5, "{open}");
     // A device node can be made and not be used; a namespace of another process cannot be joined.
-    let script = "mknod /d b 8 0 && cat /d; nsenter -t 1 -m true; unshare -U true; unshare -C true; echo end";
+    let script = "mknod /d b 8 0 && cat /d; nsenter -t 1 -m true; unshare -U true; unshare -m true; echo end";
     let output = bench.host.foreground(&once("sh", json!([shell("c", script)]), json!([]))).expect(0);
     assert!(
         output.out.matches("Operation not permitted").count() + output.out.matches("not found").count() >= 4,
@@ -182,7 +182,7 @@ fn a20_nothing_of_a_container_runs_outside() {
     let places = ["bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin"];
     let paths: Vec<String> = places.iter().flat_map(|p| names.map(|n| format!("{p}/{n}"))).collect();
     let program = |path: &String| Entry { mode: 0o755, data: text.as_bytes(), ..entry(b'0', path) }.bytes();
-    bench.image(("busybox", "localhost/marks"), &json!({}), &paths.iter().map(program).collect::<Vec<_>>());
+    bench.image((BUSYBOX, "localhost/marks"), &json!({}), &paths.iter().map(program).collect::<Vec<_>>());
     let probe = json!({ "exec": { "command": ["ps"] }, "periodSeconds": 1 });
     let container = json!({ "name": "c", "image": "localhost/marks", "imagePullPolicy": "Never",
         "command": ["sh", "-c", "ps; echo up; sleep 1000"], "livenessProbe": probe,
@@ -255,7 +255,7 @@ fn a22_set_user_id_programs_and_devices_mean_nothing() {
         { "name": "host", "hostPath": { "path": base } }]);
     let mounts = json!([{ "name": "disk", "mountPath": "/disk-volume" }, { "name": "memory", "mountPath": "/memory-volume" },
         { "name": "host", "mountPath": "/host" }]);
-    bench.host.import("busybox", "busybox", &json!({}));
+    bench.host.import(BUSYBOX, BUSYBOX, &json!({}));
     let fill = "for v in /disk-volume /memory-volume; do cp /host/suid $v/suid && chmod 6755 $v/suid && mknod $v/null c 1 3; done";
     let init = json!({ "name": "init", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", fill], "volumeMounts": mounts });
     let containers: Vec<Value> = ["disk", "memory"]

@@ -1,7 +1,7 @@
 //! Class A: what an image puts where a container is set up.
 
 use crate::harness::{FACTS, Host, pod, shell, with};
-use crate::rig::{Bench, Entry, SOON, entry, file, link, make_victim, of, once, snapshot};
+use crate::rig::{BUSYBOX, Bench, Entry, SOON, entry, file, link, make_victim, of, once, snapshot};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
@@ -202,17 +202,16 @@ fn a13_a14_what_podshim_writes_for_a_container_stays_with_it() {
     let Some(bench) = Bench::bare() else { return };
     let victim = bench.victim();
     bench.image(
-        ("busybox", "localhost/runs"),
+        (BUSYBOX, "localhost/runs"),
         &json!({}),
         &[
             link("run", &victim),
             link("var", &victim),
-            link("tmp", &bench.up()),
             link(".podshim", &format!("{victim}/file")),
             link(".krun_config.json", &format!("{victim}/file")),
         ],
     );
-    for (n, path) in ["/run/x", "/var/deep/x", "/tmp/file", "/run/podshim/pods/x"].iter().enumerate() {
+    for (n, path) in ["/run/x", "/var/deep/x", "/run/podshim/pods/x"].iter().enumerate() {
         let script = format!("echo -n words > {path}");
         let container = json!({ "name": "c", "image": "localhost/runs", "imagePullPolicy": "Never",
             "command": ["sh", "-c", script], "terminationMessagePath": path });
@@ -222,6 +221,11 @@ fn a13_a14_what_podshim_writes_for_a_container_stays_with_it() {
         assert_eq!(bench.host.status(&name, "c")["state"]["terminated"]["message"], "words", "{path}");
         bench.assert_unharmed(path);
     }
+    // One that leads to itself leads nowhere.
+    bench.host.ok(&["rm", "--all"]);
+    bench.image((FACTS, "localhost/loops"), &json!({}), &[link("tmp", &bench.up())]);
+    let loops = with(of("localhost/loops", &["sleep"]), json!({ "terminationMessagePath": "/tmp/file" }));
+    bench.refused("loops", loops, &["/tmp/file", "too many links"]);
     // Beside mount points podshim makes nothing in a root file system.
     let host = Host::new(&[]).unwrap();
     host.start(&pod(

@@ -207,11 +207,12 @@ impl Host {
 
     /// Imports one of the images as `name`, the fields of its config being replaced by those of `change`.
     pub(crate) fn import(&self, image: &str, name: &str, change: &Value) {
-        self.import_on_top((image, name), change, &[]).expect(0);
+        let layout = self.changed_image((image, name), change, &[]);
+        self.ok(&["image", "import", &layout]);
     }
 
-    /// As [`Host::import`], with these tars as further layers.
-    pub(crate) fn import_on_top(&self, (image, name): (&str, &str), change: &Value, tars: &[Vec<u8>]) -> Output {
+    /// An OCI layout of one of the images as [`Host::import`] imports it, with these tars as further layers: its path.
+    pub(crate) fn changed_image(&self, (image, name): (&str, &str), change: &Value, tars: &[Vec<u8>]) -> String {
         let layout = image_files().join("oci");
         let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
         let read = |path: PathBuf| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
@@ -249,7 +250,7 @@ impl Host {
         let index = json!({ "schemaVersion": 2, "manifests": [entry] });
         std::fs::write(self.path("changed/index.json"), index.to_string()).unwrap();
         std::fs::write(self.path("changed/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        self.run(&["image", "import", self.path("changed").to_str().unwrap()])
+        self.path("changed").to_str().unwrap().to_owned()
     }
 
     /// Starts podshim and lets it run.

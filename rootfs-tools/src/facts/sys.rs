@@ -187,20 +187,6 @@ pub(super) fn exchange(a: &str, b: &str) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_renameat2, at, a.as_ptr(), at, b.as_ptr(), flags) }).map(drop)
 }
 
-/// Whether ptrace(2) would trace a process; it is let go at once.
-pub(super) fn seize(pid: pid_t) -> bool {
-    let none = ptr::null_mut::<libc::c_void>();
-    // SAFETY: the addresses are not used by these requests.
-    unsafe {
-        let seized = libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) == 0;
-        if seized {
-            // It runs on: it was never stopped. Detaching takes a stop, so it stays seized until this program ends.
-            libc::ptrace(libc::PTRACE_DETACH, pid, none, none);
-        }
-        seized
-    }
-}
-
 /// A raw system call: its result or the errno.
 pub(super) fn raw(number: c_long, args: [c_long; 5]) -> io::Result<c_long> {
     let [a, b, c, d, e] = args;
