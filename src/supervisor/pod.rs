@@ -126,6 +126,7 @@ impl Supervisor {
         pod.record.plan.forget_contents();
         let plan = &pod.record.plan;
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+        volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")?;
         let cgroups = spec_cgroups(&facts);
         // Before anything runs in it.
         remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?
