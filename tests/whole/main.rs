@@ -12,6 +12,7 @@ mod confinement;
 mod crash;
 mod ending;
 mod files;
+mod handlers;
 mod harness;
 mod hooks;
 mod leaks;
