@@ -9,6 +9,7 @@ mod available;
 mod badinput;
 mod changing;
 mod confinement;
+mod contexts;
 mod crash;
 mod ending;
 mod files;
