@@ -87,19 +87,24 @@ pub(super) enum Since {
 
 /// Waits for one pod, telling of its warnings; the pod's exit code where its end is waited for, else 0.
 pub(super) fn until(pod: &Pod, goal: Goal, interrupts: &Interrupts) -> Result<u8> {
-    let watch = Watch::open(pod)?;
     let mut told = Warnings::of(pod);
     if goal.warnings == Since::Now {
         told.tail.read()?;
     }
     let timeout = goal.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    let waited = watch.until_or_interrupted(timeout, interrupts, |report| {
+    let mut look = |report: &Report| {
         told.print()?;
         if let Some(first) = &report.failure {
             return Err(failure(first.kind.into(), format!("pod {}: {}", pod.full_name(), first.message)));
         }
         Ok(is_reached(goal.goal, report).then_some(()))
-    })?;
+    };
+    let waited = match (Watch::open(pod), pod.report()?) {
+        (Ok(watch), _) => watch.until_or_interrupted(timeout, interrupts, look)?,
+        // It ended before it could be asked, as one of several may while the others are waited for.
+        (Err(_), Some(report)) if report.over => look(&report)?.map_or(Waited::Gone, Waited::Found),
+        (Err(error), _) => return Err(error),
+    };
     let report = pod.report()?;
     let code = report.as_ref().map_or(1, |report| pod.exit_code(&report.status));
     match waited {

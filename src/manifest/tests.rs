@@ -193,3 +193,182 @@ fn sources_come_from_files_and_directories() {
     std::fs::write(&big, vec![b'#'; MAX_BYTES as usize + 1]).unwrap();
     assert!(format!("{:#}", read_sources(&[big]).unwrap_err()).contains("larger than 8 MiB"));
 }
+
+fn all(text: &str, cron_jobs: CronJobs) -> Documents {
+    documents(&[Source { name: "f.yaml".into(), text: text.into() }], cron_jobs).unwrap_or_else(|d| panic!("{d}"))
+}
+
+fn names(documents: &Documents) -> Vec<String> {
+    documents.pods.iter().map(|pod| format!("{}/{}", pod.namespace(), pod.name())).collect()
+}
+
+const TEMPLATE: &str = "  selector: {matchLabels: {app: w}}\n  template:\n    metadata: {labels: {app: w}}\n    spec: {containers: [{name: a, image: b}]}\n";
+
+#[test]
+fn s27_controllers_become_pods_with_names_that_stay() {
+    let of = |kind: &str, more: &str| {
+        format!("apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: w, namespace: ns}}\nspec:\n{more}{TEMPLATE}")
+    };
+    let rows: &[(&str, &str, &[&str])] = &[
+        ("Deployment", "", &["ns/w-0"]),
+        ("Deployment", "  replicas: 3\n", &["ns/w-0", "ns/w-1", "ns/w-2"]),
+        ("ReplicaSet", "  replicas: 2\n", &["ns/w-0", "ns/w-1"]),
+        ("StatefulSet", "  replicas: 2\n  ordinals: {start: 7}\n", &["ns/w-7", "ns/w-8"]),
+        ("DaemonSet", "", &["ns/w-0"]),
+        ("Deployment", "  replicas: 0\n", &[]),
+    ];
+    for (kind, more, expected) in rows {
+        let found = all(&of(kind, more), CronJobs::Refused);
+        assert_eq!(names(&found), *expected, "{kind} {more}");
+        assert_eq!(found.owners.len(), 1, "{kind} {more}");
+        assert_eq!(found.notes.len(), usize::from(expected.is_empty()), "{:?}", found.notes);
+        for pod in &found.pods {
+            assert_eq!(pod.owner(), Some(&found.owners[0]));
+            assert_eq!(pod.pod().metadata.labels.as_ref().unwrap()["app"], "w");
+        }
+    }
+    // A note of the template comes once, with its whole path.
+    let noted = of("Deployment", "  replicas: 2\n").replace("{containers:", "{nodeName: x, containers:");
+    let noted = all(&noted, CronJobs::Refused);
+    let notes: Vec<&String> = noted.pods.iter().flat_map(AdmittedPod::notes).collect();
+    assert_eq!(notes, ["spec.template.spec.nodeName has no effect: the pod runs on this host"]);
+}
+
+#[test]
+fn s27_a_job_runs_all_its_pods_at_once() {
+    let job = |kind: &str, more: &str, end: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: {kind}\nmetadata: {{name: j}}\nspec:{more}{end}template: {{spec: {{restartPolicy: Never, containers: [{{name: a, image: b}}]}}}}\n"
+        )
+    };
+    let rows: &[(&str, &[&str])] = &[
+        ("", &["default/j-0"]),
+        ("\n  parallelism: 2", &["default/j-0", "default/j-1"]),
+        ("\n  completions: 2\n  parallelism: 5", &["default/j-0", "default/j-1"]),
+        ("\n  suspend: true\n  completions: 9", &[]),
+    ];
+    for (more, expected) in rows {
+        assert_eq!(names(&all(&job("Job", more, "\n  "), CronJobs::Refused)), *expected, "{more}");
+    }
+    let cron = job("CronJob", "\n  schedule: \"*/5 * * * *\"\n  jobTemplate:\n    spec:", "\n      ");
+    let now = all(&cron, CronJobs::Now);
+    assert_eq!(names(&now), ["default/j-0"]);
+    assert_eq!(now.pods[0].notes(), ["spec.schedule has no effect: --now runs the Job once"]);
+    assert!(refused(&cron).contains("--now runs its Job once"));
+}
+
+#[test]
+fn s27_a_list_is_flattened() {
+    let items = "[{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}, {apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: a, image: b, envFrom: [{configMapRef: {name: c}}]}]}}]";
+    let list = all(
+        &format!("apiVersion: v1\nkind: List\nmetadata: {{resourceVersion: \"\"}}\nitems: {items}\n"),
+        CronJobs::Refused,
+    );
+    let found: Vec<&str> = list.found.iter().map(|f| f.what.as_str()).collect();
+    assert_eq!(found, ["ConfigMap default/c", "pod default/p"]);
+    assert!(refused("apiVersion: v1\nkind: List\nitems: []\n").contains("the List is empty"));
+    assert!(refused("apiVersion: v1\nkind: List\n").contains("the List is empty"));
+}
+
+#[test]
+fn objects_are_found_in_any_file_and_in_any_order() {
+    let pod = format!("{POD}    envFrom: [{{configMapRef: {{name: c}}}}]\n");
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {A: b}\n";
+    let source = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
+    for sources in [[source("1", &pod), source("2", map)], [source("1", map), source("2", &pod)]] {
+        let pods = admit(&sources).unwrap();
+        assert_eq!(pods[0].objects().config_map("default", "c").unwrap().text["A"], "b");
+    }
+    let elsewhere = map.replace("{name: c}", "{name: c, namespace: ns}");
+    let missing = admit(&[source("1", &pod), source("2", &elsewhere)]).unwrap_err().to_string();
+    assert!(missing.contains("there is no ConfigMap `c` in namespace default"), "{missing}");
+    // While another document cannot be read, what is missing is not to be known.
+    let broken = admit(&[source("1", &pod), source("2", "apiVersion: v1\nkind: ConfigMap\n")]).unwrap_err().to_string();
+    assert!(!broken.contains("there is no ConfigMap"), "{broken}");
+}
+
+#[test]
+fn metadata_generate_name_is_completed_at_random() {
+    let text = POD.replacen("  name: app\n", "  generateName: job-\n", 1);
+    let made: Vec<String> = (0..20).map(|_| one(&text).name().to_owned()).collect();
+    for name in &made {
+        let suffix = name.strip_prefix("job-").unwrap();
+        assert_eq!(suffix.len(), 5, "{name}");
+        assert!(suffix.bytes().all(|b| b"bcdfghjklmnpqrstvwxz2456789".contains(&b)), "{name}");
+    }
+    assert!(made.iter().collect::<std::collections::BTreeSet<_>>().len() > 18, "{made:?}");
+    assert_eq!(one(&text).name_comes_from(), Name::Generated);
+    assert_eq!(one(POD).name_comes_from(), Name::Given);
+    let long = text.replace("job-", &"x".repeat(100));
+    assert_eq!(one(&long).name().len(), 63);
+    let both = POD.replacen("  name: app\n", "  name: app\n  generateName: job-\n", 1);
+    assert_eq!(one(&both).name(), "app");
+    assert!(refused(&text.replace("job-", "Job-")).contains("metadata.name"));
+}
+
+#[test]
+fn spec_image_pull_secrets_come_from_the_service_account_too() {
+    let account =
+        "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default}\nimagePullSecrets: [{name: s}]\n";
+    let secrets = |text: &str| -> Vec<String> {
+        let pod = all(text, CronJobs::Refused).pods.remove(0);
+        pod.pod().spec.as_ref().unwrap().image_pull_secrets.iter().flatten().map(|s| s.name.clone()).collect()
+    };
+    assert_eq!(secrets(POD), [""; 0]);
+    assert_eq!(secrets(&format!("{POD}{account}")), ["s"]);
+    assert_eq!(secrets(&format!("{POD}  serviceAccountName: other\n{account}")), [""; 0]);
+    assert_eq!(secrets(&format!("{POD}  imagePullSecrets: [{{name: own}}]\n{account}")), ["own"]);
+    let noted = one(&format!("{POD}  imagePullSecrets: [{{name: own}}]\n"));
+    assert!(noted.notes()[0].contains("FailedToRetrieveImagePullSecret"), "{:?}", noted.notes());
+}
+
+#[test]
+fn there_is_an_end_to_the_number_of_pods() {
+    let two = |n: usize| {
+        format!(
+            "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: a}}\nspec:\n  replicas: {n}\n{TEMPLATE}---\n{}",
+            format!("apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: b}}\nspec:\n  replicas: {n}\n{TEMPLATE}")
+        )
+    };
+    assert_eq!(all(&two(55), CronJobs::Refused).pods.len(), 110);
+    assert!(refused(&two(56)).contains("there are 112 pods"));
+    assert!(refused(&two(2_000_000_000)).contains("more than 110"));
+}
+
+/// Any line of good documents lost, doubled or moved: an answer, never a panic, and no secret in it.
+#[test]
+fn mutilated_documents_get_an_answer_without_secrets() {
+    let texts = [
+        include_str!("../../tests/plans/data/pod.yaml"),
+        include_str!("../../tests/plans/stateful-set/pod.yaml"),
+        include_str!("../../tests/plans/indexed-job/pod.yaml"),
+    ];
+    let mutations: [fn(&str) -> String; 7] = [
+        |_| String::new(),
+        |l| format!("{l}\n{l}\n"),
+        |l| format!("  {l}\n"),
+        |l| format!("{}\n", l.strip_prefix("  ").unwrap_or(l)),
+        |l| format!("{}\n", l.trim_start()),
+        |l| format!("{}\n", l.replacen("- ", "", 1)),
+        |l| format!("{}\n", l.replacen(": ", ":", 1)),
+    ];
+    for text in texts {
+        for at in 0..text.lines().count() {
+            for mutate in mutations {
+                let lines = text.lines().enumerate();
+                let text: String =
+                    lines.map(|(i, line)| if i == at { mutate(line) } else { format!("{line}\n") }).collect();
+                if let Err(diagnostics) = admit(&[Source { name: "f.yaml".into(), text }]) {
+                    let rendered = diagnostics.render(Color::Plain);
+                    // A document that is no Secret any more has none.
+                    let is_secret = !text_lost_its_kind(texts[0], at);
+                    assert!(diagnostics.count() > 0 && (!is_secret || !rendered.contains("s3cret")), "{rendered}");
+                }
+            }
+        }
+    }
+}
+
+fn text_lost_its_kind(text: &str, at: usize) -> bool {
+    text.lines().nth(at).is_some_and(|line| line.contains("kind: Secret") || line == "---")
+}

@@ -13,7 +13,8 @@ mod support;
 use podshim::image::auth::AuthFiles;
 use podshim::image::registry::Settings;
 use podshim::image::{PullPolicy, Quiet};
-use std::process::Command;
+use serde_json::{Value, json};
+use std::process::{Command, Stdio};
 use support::{Debian, Sample, Setup, available, reference, store_in};
 
 const USER: (&str, &str) = ("alice", "sesame");
@@ -138,6 +139,70 @@ fn tls_and_a_login_are_needed_where_the_registry_wants_them() {
         }
         assert!(!text.contains(USER.1) && !text.contains(&encode(USER.1)), "{case}: the password is shown: {text}");
     }
+}
+
+/// A Secret with one login.
+fn pull_secret(name: &str, server: &str, password: &str) -> Value {
+    let auths = json!({ "auths": { server: { "username": USER.0, "password": password } } });
+    json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "type": "kubernetes.io/dockerconfigjson",
+        "stringData": { ".dockerconfigjson": auths.to_string() } })
+}
+
+#[test]
+fn spec_image_pull_secrets_are_tried_in_their_order() {
+    if !available(&["root", "docker-registry", "openssl"]) {
+        return;
+    }
+    let setup = Setup::new();
+    let sample = Sample::new("of a pod");
+    Debian::plain(setup.path("registry")).push("team/app", "latest", &sample);
+    let certificate = setup.certificate();
+    let registry = Debian::with_tls_and_login(setup.path("registry"), &certificate);
+    let server = format!("127.0.0.1:{}", registry.port);
+    let image = format!("{server}/team/app:latest");
+    let podshim = |case: &str, args: &[&str], stdin: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_podshim"));
+        let dirs = support::dirs_in(&setup.path(case));
+        command.env("PODSHIM_ROOT", dirs.root).env("PODSHIM_STATE", dirs.state).env("PODSHIM_LOG_DIR", dirs.log_dir);
+        command.env("SSL_CERT_FILE", &certificate.0).env("REGISTRY_AUTH_FILE", setup.path("none.json"));
+        let output = command.args(args).stdin(stdin).output().unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(!text.contains(USER.1), "{case}: the password is shown: {text}");
+        text
+    };
+    std::fs::write(setup.path("none.json"), "{}").unwrap();
+    let right = format!("{server}/team");
+    let rows: [(&str, Vec<Value>, bool); 4] = [
+        ("right", vec![pull_secret("a", &server, USER.1)], true),
+        ("wrong, then right", vec![pull_secret("a", &server, "wrong"), pull_secret("b", &server, USER.1)], true),
+        ("the more specific first", vec![pull_secret("a", &server, "wrong"), pull_secret("b", &right, USER.1)], true),
+        ("of another server", vec![pull_secret("a", "127.0.0.1", USER.1)], false),
+    ];
+    for (case, secrets, is_pulled) in rows {
+        // The second image is nowhere, so the pod fails when the first one is here and before anything is made.
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": {
+            "imagePullSecrets": secrets.iter().map(|s| json!({ "name": s["metadata"]["name"] })).collect::<Vec<_>>(),
+            "containers": [
+                { "name": "a", "image": image },
+                { "name": "b", "image": "localhost/nowhere", "imagePullPolicy": "Never" },
+            ] } });
+        let items: Vec<&Value> = secrets.iter().chain([&pod]).collect();
+        let manifest = setup.path("pod.json");
+        std::fs::write(&manifest, json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()).unwrap();
+        let said = podshim(case, &["run", "-d", manifest.to_str().unwrap()], Stdio::null());
+        let expected = if is_pulled { "not present with pull policy of Never" } else { "requires a login" };
+        assert!(said.contains(expected), "{case}: {said}");
+        let listed = podshim(case, &["image", "ls"], Stdio::null());
+        assert_eq!(listed.contains("team/app"), is_pulled, "{case}: {listed}");
+    }
+    // What a supervisor runs when a container starts again: logins come by standard input.
+    let logins = json!([{ "server": server, "username": USER.0, "password": USER.1, "identity_token": null }]);
+    std::fs::write(setup.path("logins.json"), logins.to_string()).unwrap();
+    let stdin = || Stdio::from(std::fs::File::open(setup.path("logins.json")).unwrap());
+    let said = podshim("again", &["ensure-image", "--pull", "always", &image, "--logins"], stdin());
+    assert!(said.contains("\"Image\"") && said.contains(&sample.config.digest), "{said}");
+    let said = podshim("without", &["ensure-image", "--pull", "always", &image], Stdio::null());
+    assert!(said.contains("ErrImagePull"), "{said}");
 }
 
 /// Not a test: what `tls_and_a_login_…` runs in a process of its own.

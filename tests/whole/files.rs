@@ -1,22 +1,10 @@
 //! pod-api.md §18: volumes of configMaps, secrets and the downward API; claims; images. What containers see of them.
 
-use crate::harness::{Host, facts, pod, shell, until, with};
+use crate::harness::{Host, documents, facts, object, pod, shell, until, with};
 use serde_json::{Value, json};
 
 fn mounted(container: Value, mounts: Value) -> Value {
     with(container, json!({ "volumeMounts": mounts }))
-}
-
-/// A manifest of several documents: its path.
-fn documents(host: &Host, name: &str, documents: &[Value]) -> String {
-    let text: Vec<String> = documents.iter().map(|d| serde_json::to_string_pretty(d).unwrap()).collect();
-    let path = host.path(name);
-    std::fs::write(&path, text.join("\n---\n")).unwrap();
-    path.to_str().unwrap().to_owned()
-}
-
-fn object(kind: &str, name: &str, fields: Value) -> Value {
-    with(json!({ "apiVersion": "v1", "kind": kind, "metadata": { "name": name } }), fields)
 }
 
 fn read(host: &Host, pod: &str, path: &str) -> String {
@@ -193,7 +181,9 @@ fn a_claim_stays_when_its_pods_go() {
 #[test]
 fn an_image_can_be_a_volume() {
     let Some(host) = Host::new(&[]) else { return };
-    let volumes = json!([{ "name": "tools", "image": { "reference": "busybox:1.28", "pullPolicy": "Never" } }]);
+    // One of its own, as it is to be removed.
+    host.import("docker.io/library/busybox", "localhost/tools", &json!({ "Labels": { "of": host.cgroup_parent } }));
+    let volumes = json!([{ "name": "tools", "image": { "reference": "localhost/tools", "pullPolicy": "Never" } }]);
     let mounts = json!([
         { "name": "tools", "mountPath": "/tools" },
         { "name": "tools", "mountPath": "/passwd", "subPath": "etc/passwd" },
@@ -204,7 +194,7 @@ fn an_image_can_be_a_volume() {
     host.run(&["exec", "tools", "--", "/facts", "write", "/tools/x", "x"]).expect(1).says(&["Read-only file system"]);
     host.run(&["exec", "tools", "--", "/tools/bin/busybox", "true"]).expect(126).says(&["permission denied"]);
     // It is in use, as a container's image is.
-    host.run(&["image", "rm", "busybox:1.28"]).expect(125);
+    host.run(&["image", "rm", "localhost/tools"]).expect(125);
     let volumes = json!([{ "name": "v", "image": { "reference": "localhost/nowhere:1", "pullPolicy": "Never" } }]);
     let spec = json!({ "volumes": volumes, "containers": [facts("c", &["sleep"])] });
     host.run(&["run", "-d", &host.manifest(&pod("missing", spec))])

@@ -108,6 +108,19 @@ pub(crate) fn pod(name: &str, spec: Value) -> Value {
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": spec })
 }
 
+/// A manifest of several documents: its path.
+pub(crate) fn documents(host: &Host, name: &str, documents: &[Value]) -> String {
+    let text: Vec<String> = documents.iter().map(|d| serde_json::to_string_pretty(d).unwrap()).collect();
+    let path = host.path(name);
+    std::fs::write(&path, text.join("\n---\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// An object of the core API with these fields.
+pub(crate) fn object(kind: &str, name: &str, fields: Value) -> Value {
+    with(json!({ "apiVersion": "v1", "kind": kind, "metadata": { "name": name } }), fields)
+}
+
 /// A container of busybox that runs a script.
 pub(crate) fn shell(name: &str, script: &str) -> Value {
     json!({ "name": name, "image": "busybox:1.28", "command": ["sh", "-c", script] })
