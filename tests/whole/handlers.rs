@@ -302,7 +302,7 @@ fn an_http_hook_asks_what_and_where_it_is_told() {
     // Whatever is answered is success, and where nobody speaks TLS a hook is asked once more without it.
     for hook in ["start", "stop"] {
         let find = |file: &str, path: String| {
-            let own = format!(r#"-hook","{path}"]"#);
+            let own = format!(r#""{path}"]"#);
             let mut all = notes.all(file).into_iter().map(|e| e["headers"].to_string());
             all.find(|fields| fields.contains(&own)).unwrap_or_else(|| panic!("no {path}: {}", notes.text(file)))
         };
