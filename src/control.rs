@@ -89,6 +89,8 @@ pub struct Updating {
     pub images: Vec<ImageSpec>,
     /// The new manifest, defaults filled in, as JSON.
     pub manifest: String,
+    /// The list of ConfigMaps and Secrets that it refers to, as JSON.
+    pub objects: String,
 }
 
 /// The largest document, in bytes: a manifest may be large.

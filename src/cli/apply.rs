@@ -1,7 +1,7 @@
 //! `podshim apply`: pods become as their manifests say. Everything is read, planned and pulled before anything is touched.
 
 use super::bring_up::{
-    BringUpArgs, Host, Room, Started, admit, ensure_images, node, prepare, pull_policy, start, undo,
+    BringUpArgs, Host, Room, Started, admit, ensure_images, node, prepare, pull_policy, start, undo, written,
 };
 use super::capacity::Capacity;
 use super::follow::Watch;
@@ -16,7 +16,7 @@ use crate::paths::Dirs;
 use crate::plan::change::{self, Change, Data};
 use crate::plan::config::{DnsBase, PodPlan, SecurityChoices};
 use crate::plan::pod::{Choices, pod_plan};
-use crate::store::{self, Pod, Record};
+use crate::store::{self, Pod, Record, Written};
 use crate::supervisor;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -141,8 +141,8 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
                 );
             }
             let images = ensure_images(&plan, host.dirs)?.containers;
-            let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
-            Ok(Todo::Change(pod, Box::new(Updating { plan, images, manifest })))
+            let Written { manifest, objects } = written(admitted)?;
+            Ok(Todo::Change(pod, Box::new(Updating { plan, images, manifest, objects })))
         }
         Change::Replace(fields) => {
             anstream::eprintln!("podshim: pod {}: {} cannot change while it runs", pod.full_name(), fields.join(", "));

@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// One pod's side of the foreground.
@@ -240,19 +240,34 @@ pub(super) struct Passed {
 
 /// Stays with a container that was just asked for, until it ends; its exit code.
 pub(super) fn first(connection: Connection, streams: Streams, passed: Passed) -> Result<u8> {
+    accepted(&connection)?;
+    started(connection, streams, passed)
+}
+
+/// Waits for a container that was just asked for to start.
+pub(super) fn until_started(connection: &Connection) -> Result<()> {
+    accepted(connection)?;
+    started_input(connection).map(drop)
+}
+
+fn accepted(connection: &Connection) -> Result<()> {
     match connection.reply()? {
-        Some((Reply::Accepted, _)) => started(connection, streams, passed),
+        Some((Reply::Accepted, _)) => Ok(()),
         _ => Err(failure(Kind::NotReady, "the supervisor did not answer")),
+    }
+}
+
+/// What the input of a container that starts can be written to, if it has one.
+fn started_input(connection: &Connection) -> Result<Option<OwnedFd>> {
+    match connection.reply()? {
+        Some((Reply::Started, descriptors)) => Ok(descriptors.into_iter().next()),
+        _ => Err(failure(Kind::NotReady, "the pod's supervisor is gone, or ends the pod")),
     }
 }
 
 /// Stays with a container from its start, or from now on, until it ends; its exit code.
 fn started(connection: Connection, streams: Streams, passed: Passed) -> Result<u8> {
-    let input = match connection.reply()? {
-        Some((Reply::Started, descriptors)) => descriptors.into_iter().next(),
-        _ => return Err(failure(Kind::NotReady, "the pod's supervisor is gone, or ends the pod")),
-    };
-    let input = if passed.stdin { input } else { None };
+    let input = started_input(&connection)?.filter(|_| passed.stdin);
     let raw = (passed.tty && passed.stdin).then(super::terminal::Raw::stdin).transpose()?;
     let code = pump::attached(connection, streams, input)?;
     drop(raw);

@@ -18,7 +18,7 @@ use crate::plan::config::{
 use crate::plan::pod::{Choices, Node, pod_plan};
 use crate::plan::spec;
 use crate::runtime;
-use crate::store::{self, Images, Pod, Record};
+use crate::store::{self, Images, Pod, Record, Written};
 use crate::supervisor::{self, Supervising};
 use crate::volumes;
 use anyhow::{Context, Result};
@@ -34,6 +34,9 @@ pub(super) struct BringUpArgs {
     /// Run the Job of each CronJob once, now
     #[arg(long)]
     now: bool,
+    /// Another image for a container of the manifests, CONTAINER=IMAGE; can be given several times
+    #[arg(long, value_name = "CONTAINER=IMAGE", value_parser = set_image)]
+    set_image: Vec<(String, String)>,
     /// When to ask a registry for images [default: what each container's imagePullPolicy says]
     #[arg(long, value_name = "POLICY")]
     pub(super) pull: Option<Pull>,
@@ -102,6 +105,16 @@ pub(super) fn pull_policy(pull: Pull) -> PullPolicy {
     }
 }
 
+fn set_image(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((container, image)) if !container.is_empty() && !image.is_empty() => {
+            crate::image::parse_reference(image).map_err(|error| format!("{error:#}"))?;
+            Ok((container.to_owned(), image.to_owned()))
+        }
+        _ => Err("it takes CONTAINER=IMAGE".into()),
+    }
+}
+
 fn network_mode(text: &str) -> Result<NetworkMode, String> {
     match text.split_once(':') {
         None if text == "none" => Ok(NetworkMode::None),
@@ -125,7 +138,7 @@ pub(super) struct Started {
 pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
     let sources = manifest::read_sources(&args.files)?;
     let files = args.files.join(", ");
-    let documents = match manifest::documents(&sources, cron_jobs(args.now)) {
+    let mut documents = match manifest::documents(&sources, cron_jobs(args.now)) {
         Ok(documents) => documents,
         Err(diagnostics) => {
             let count = diagnostics.count();
@@ -134,6 +147,13 @@ pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
             return Err(failure(Kind::Invalid, format!("{count} error{s} in {files}; nothing was started")));
         }
     };
+    for (container, image) in &args.set_image {
+        let set: Vec<bool> = documents.pods.iter_mut().map(|pod| pod.set_image(container, image)).collect();
+        if !set.contains(&true) {
+            let message = format!("--set-image {container}={image}: no pod of {files} has a container {container}");
+            return Err(failure(Kind::Invalid, message));
+        }
+    }
     let note = |source: &str, text: &str| anstream::eprintln!("podshim: note: {source}: {}", output::escape(text));
     documents.notes.iter().for_each(|n| note(&n.source, &n.text));
     for pod in &documents.pods {
@@ -255,10 +275,18 @@ fn uuid() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// What is kept of a pod's documents.
+pub(super) fn written(admitted: &AdmittedPod) -> Result<Written> {
+    let pod = admitted.pod();
+    Ok(Written {
+        manifest: serde_json::to_string(pod).context("writing the manifest")?,
+        objects: serde_json::to_string(&admitted.objects().used_by(pod)).context("writing its objects")?,
+    })
+}
+
 /// Reserves the pod's name and starts its supervisor.
 pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity) -> Result<Started> {
-    let manifest = serde_json::to_string(admitted.pod()).context("writing the manifest")?;
-    let pod = store::reserve(record, &manifest, capacity.has())?;
+    let pod = store::reserve(record, &written(admitted)?, capacity.has())?;
     match supervisor::spawn(&pod) {
         Ok(supervising) => Ok(Started { pod, supervising }),
         Err(error) => {

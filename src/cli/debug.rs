@@ -3,16 +3,13 @@
 use super::attach::{self, Passed, require_not_over};
 use super::bring_up::{Pull, pull_policy};
 use super::ensure;
-use super::follow::{Waited, Watch};
 use super::pump::Streams;
-use super::terminal::Interrupts;
 use crate::control::{self, Connection, Joining, Request};
 use crate::error::{Kind, failure};
-use crate::lifecycle::status::ContainerStatus;
 use crate::paths::Dirs;
 use crate::plan::config::{PullPolicy, Stdio};
 use crate::plan::pod::{Ephemeral, ephemeral};
-use crate::store::{self, Report};
+use crate::store;
 use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1 as k8s;
@@ -93,42 +90,16 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     let image = ensure::ensure(dirs, &config.image, config.pull_policy, &pod.record.plan.logins)?;
     let document = control::document(&Joining { config, image })?;
     let context = || format!("container {name}");
+    // Also without -i: whoever is attached hears whether it starts, and if not, why not.
+    let streams = Streams::output()?;
+    let descriptors: Vec<BorrowedFd<'_>> = [document.as_fd()].into_iter().chain(streams.lent()).collect();
+    let connection = Connection::open(&pod.dirs.socket(), &Request::Join, &descriptors)?;
     if args.stdin || args.tty {
-        let streams = Streams::output()?;
-        let descriptors: Vec<BorrowedFd<'_>> = [document.as_fd()].into_iter().chain(streams.lent()).collect();
-        let connection = Connection::open(&pod.dirs.socket(), &Request::Join, &descriptors)?;
         return attach::first(connection, streams, Passed { stdin: args.stdin, tty: args.tty }).with_context(context);
     }
-    let interrupts = Interrupts::catch()?;
-    let watch = Watch::open(&pod)?;
-    Connection::open(&pod.dirs.socket(), &Request::Join, &[document.as_fd()])?.reply()?;
-    match watch.until_or_interrupted(None, &interrupts, |report| Ok(progress(report, &name)))? {
-        Waited::Found(Progress::Failed(message)) => Err(failure(Kind::NotReady, message)).with_context(context),
-        Waited::Found(Progress::Started) => {
-            println!("{name}");
-            Ok(0)
-        }
-        Waited::Gone | Waited::TimedOut => {
-            Err(failure(Kind::NotReady, "the pod ended before it was started")).with_context(context)
-        }
-    }
-}
-
-/// How far the new container is.
-enum Progress {
-    Started,
-    Failed(String),
-}
-
-fn progress(report: &Report, name: &str) -> Option<Progress> {
-    let of_name = |c: &&ContainerStatus| c.name == name;
-    let state = &report.status.ephemeral_container_statuses.iter().find(of_name)?.state;
-    match (&state.terminated, &state.waiting) {
-        (Some(ended), _) if ended.reason == "StartError" => Some(Progress::Failed(ended.message.clone())),
-        (None, Some(waiting)) if waiting.reason == "ContainerCreating" => None,
-        (None, Some(waiting)) => Some(Progress::Failed(format!("{}: {}", waiting.reason, waiting.message))),
-        _ => Some(Progress::Started),
-    }
+    attach::until_started(&connection).with_context(context)?;
+    println!("{name}");
+    Ok(0)
 }
 
 /// Five of the characters that Kubernetes makes names of: none of them makes a word.

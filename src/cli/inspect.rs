@@ -27,16 +27,22 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
     }
 }
 
-/// The defaulted manifest with what a cluster would fill in: uid, times, the node, the status.
-pub(super) fn object(pod: &Pod) -> Result<Value> {
+/// The manifest with its defaults, as it can be run again.
+pub(super) fn manifest(pod: &Pod) -> Result<Value> {
     let mut object: Value = store::read_json(&pod.dirs.manifest())?
         .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
-    let plan = &pod.record.plan;
-    for container in &plan.containers {
+    for container in &pod.record.plan.containers {
         if container.pull_policy == PullPolicy::AlwaysByDefault {
             omit_pull_policy(&mut object, &container.name);
         }
     }
+    Ok(object)
+}
+
+/// The manifest with what a cluster would fill in: uid, times, the node, the status.
+pub(super) fn object(pod: &Pod) -> Result<Value> {
+    let mut object = manifest(pod)?;
+    let plan = &pod.record.plan;
     let ephemeral = plan.containers.iter().filter(|c| c.kind == ContainerKind::Ephemeral);
     let ephemeral: Vec<Value> = ephemeral.map(ephemeral_container).collect();
     if !ephemeral.is_empty() {

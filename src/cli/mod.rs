@@ -7,6 +7,7 @@ mod attach;
 mod bring_up;
 mod capacity;
 mod check;
+mod convert;
 mod debug;
 mod disk_usage;
 mod ensure;
@@ -87,6 +88,8 @@ enum Verb {
     Attach(attach::AttachArgs),
     /// Show a pod: its manifest with defaults, and its status
     Inspect(inspect::InspectArgs),
+    /// Print the manifest that runs a pod again, with the ConfigMaps and Secrets that it refers to
+    Convert(convert::ConvertArgs),
     /// Wait for a condition of pods, or for their end
     Wait(wait::WaitArgs),
     /// Set a condition of a pod, which its readiness gates wait for
@@ -180,6 +183,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Exec(args) => exec::run(args, &dirs),
         Verb::Attach(args) => attach::run(args, &dirs),
         Verb::Inspect(args) => inspect::run(args, &dirs).map(|()| 0),
+        Verb::Convert(args) => convert::run(args, &dirs).map(|()| 0),
         Verb::Wait(args) => wait::run(args, &dirs),
         Verb::Stop(args) => remove::stop(args, &dirs).map(|()| 0),
         Verb::Rm(args) => remove::rm(args, &dirs).map(|()| 0),

@@ -10,7 +10,7 @@
 //! ```
 
 use super::container::{Container, Stage, Stale};
-use super::machine::{PodState, Step};
+use super::machine::{PodState, Sandbox, Step};
 use super::restart::RestartAll;
 use super::{Action, ContainerKind, Hook, Outcome, Task};
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,7 @@ impl PodState {
         let now = step.now.boot;
         let counted = self.spec.containers[index].kind != ContainerKind::Ephemeral;
         let (deadline, cause) = match self.teardown {
+            _ if self.sandbox == Sandbox::Lost => return self.kill_lost(index, step),
             Some(teardown) => (teardown.deadline, Cause::Teardown),
             None if self.restart_all == RestartAll::UnderWay && counted => (now, Cause::RestartAll),
             None => return,
@@ -145,18 +146,15 @@ impl PodState {
                 self.end_container(index, Kill { grace, cause, message }, step);
             }
             Stage::Starting if is_late => self.kill(index, step),
-            Stage::Starting => {
-                let kill_at = deadline.max(now + MINIMUM_GRACE);
-                self.containers[index].ending = Ending::Cancelled { kill_at };
-                step.actions.push(Action::CancelStart { container: index });
-            }
+            Stage::Starting => self.cancel(index, deadline.max(now + MINIMUM_GRACE), step),
             Stage::Idle { .. } | Stage::Done => {}
         }
     }
 
     fn advance_ending(&mut self, index: usize, step: &mut Step) {
         let now = step.now.boot;
-        if self.teardown.is_some_and(|teardown| teardown.at_once) {
+        let is_lost = self.sandbox == Sandbox::Lost && self.containers[index].is_running();
+        if is_lost || self.teardown.is_some_and(|teardown| teardown.at_once) {
             self.kill(index, step);
         }
         if let Ending::PreStop { deadline, until } = self.containers[index].ending {
@@ -212,7 +210,13 @@ impl PodState {
         step.actions.push(Action::Signal { container: index });
     }
 
-    fn kill(&mut self, index: usize, step: &mut Step) {
+    /// Gives its start up.
+    pub(super) fn cancel(&mut self, index: usize, kill_at: Duration, step: &mut Step) {
+        self.containers[index].ending = Ending::Cancelled { kill_at };
+        step.actions.push(Action::CancelStart { container: index });
+    }
+
+    pub(super) fn kill(&mut self, index: usize, step: &mut Step) {
         if self.containers[index].ending != Ending::Killed {
             self.containers[index].ending = Ending::Killed;
             step.actions.push(Action::Kill { container: index });

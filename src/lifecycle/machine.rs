@@ -6,9 +6,10 @@
 //! ```text
 //!            Begin        SandboxReady                          all done, or torn down and nothing alive
 //!  NotAsked ------> Creating ------> Ready  (containers live here)  ------> Destroying ------> Gone
-//!                     |   ^                                                       SandboxGone
-//!       SandboxFailed v   | 10 s
-//!                     Failed
+//!                     |  ^ ^           |                            ------^       SandboxGone
+//!       SandboxFailed v  | | none lives v SandboxLost              |
+//!                   Failed +--------- Lost ------------------------+
+//!                     10 s
 //!
 //!             turn and due       Created, Started            Exited
 //!       Idle -----------> Starting ---------------> Running -------> Done
@@ -50,8 +51,12 @@ pub struct PodState {
 pub(super) enum Sandbox {
     NotAsked,
     Creating,
-    Failed { retry: Duration },
+    Failed {
+        retry: Duration,
+    },
     Ready,
+    /// What lives in it is being killed.
+    Lost,
     Destroying,
     Gone,
 }
@@ -204,6 +209,7 @@ impl PodState {
                 let message = format!("Failed to create pod sandbox: {message}");
                 step.emit(EventType::Warning, None, ("FailedCreatePodSandBox", message));
             }
+            Event::SandboxLost if self.sandbox == Sandbox::Ready => self.lose_sandbox(step),
             Event::SandboxGone if self.sandbox == Sandbox::Destroying => {
                 self.sandbox = Sandbox::Gone;
                 step.actions.push(Action::Finished);
@@ -251,7 +257,7 @@ impl PodState {
             Event::SetCondition { type_, holds, reason, message } => {
                 self.set_condition((type_, holds), (reason, message), step.now);
             }
-            Event::Join(spec) if self.sandbox == Sandbox::Ready && spec.kind == ContainerKind::Ephemeral => {
+            Event::Join(spec) if spec.kind == ContainerKind::Ephemeral => {
                 self.spec.containers.push(*spec);
                 self.containers.push(Container::new("ContainerCreating"));
             }
@@ -293,6 +299,10 @@ impl PodState {
                     self.start_next(step);
                     self.show_pull_back_offs(step);
                 }
+                (None, Sandbox::Lost) if self.is_replaceable() => {
+                    self.sandbox = Sandbox::Creating;
+                    step.actions.push(Action::CreateSandbox);
+                }
                 (None, _) => {}
             }
             self.advance_endings(step);
@@ -318,7 +328,7 @@ impl PodState {
     /// The pod has ended: so must its sandbox.
     fn end_sandbox(&mut self, step: &mut Step) {
         match self.sandbox {
-            Sandbox::Ready => {
+            Sandbox::Ready | Sandbox::Lost => {
                 self.sandbox = Sandbox::Destroying;
                 step.actions.push(Action::DestroySandbox);
             }

@@ -13,6 +13,7 @@
 //! | `restart` | restart policies and rules, one container's restart, all containers' restart |
 //! | `ending` | how a container is ended: pre-stop hook, order of sidecars, stop signal, SIGKILL |
 //! | `teardown` | why and until when the whole pod ends |
+//! | `loss` | a sandbox that is lost, and the pod's new beginning in another one |
 //! | `probe` | thresholds, gating by the startup probe, what failed probes lead to |
 //! | `container` | one container: idle, starting, running, done, and what its status says meanwhile |
 //! | `backoff` | 10 s doubling to 300 s, forgotten after 600 s |
@@ -24,6 +25,7 @@ mod backoff;
 mod container;
 pub mod display;
 mod ending;
+mod loss;
 mod machine;
 mod probe;
 mod report;
@@ -268,6 +270,9 @@ pub enum Event {
         /// Why.
         message: String,
     },
+    /// The sandbox cannot be used any more (its pid 1 has ended, and the kernel kills what is left in it). Told before the
+    /// exits that come of it.
+    SandboxLost,
     /// Answer to [`Action::Start`]: there is no image to start from.
     ImageFailed {
         /// Index of the container.
@@ -419,7 +424,8 @@ impl Exit {
 /// What is to be done. Actions of one step are to be performed in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make the sandbox. Answer: [`Event::SandboxReady`] or [`Event::SandboxFailed`].
+    /// Make the sandbox; what is left of one that was lost goes first, but for the volumes. Answer: [`Event::SandboxReady`] or
+    /// [`Event::SandboxFailed`].
     CreateSandbox,
     /// Pull the image if the policy says so, create the container and start it. Answer: [`Event::ImageFailed`],
     /// [`Event::StartFailed`], or [`Event::Created`] followed by [`Event::Started`] or [`Event::StartFailed`]. No other

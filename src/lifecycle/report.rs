@@ -38,7 +38,7 @@ impl PodState {
         {
             Some(TeardownCause::DeadlineExceeded) => (DEADLINE_EXCEEDED, DEADLINE_MESSAGE),
             Some(TeardownCause::Evicted) => (EVICTED, self.evicted.as_deref().unwrap_or_default()),
-            Some(TeardownCause::Asked | TeardownCause::Completed) | None => ("", ""),
+            Some(TeardownCause::Asked | TeardownCause::Completed | TeardownCause::SandboxLost) | None => ("", ""),
         };
         PodStatus {
             phase: self.phase,

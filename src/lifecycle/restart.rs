@@ -2,7 +2,7 @@
 
 use super::container::{Container, PostStart, Stage};
 use super::ending::Cause;
-use super::machine::{PodState, Step};
+use super::machine::{PodState, Sandbox, Step};
 use super::status::{Terminated, Waiting};
 use super::{ContainerKind, ContainerSpec, Exit, ExitCodeOperator, PodSpec, RestartAction, RestartPolicy, RestartRule};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ impl RestartRule {
 
 impl ContainerSpec {
     /// The policy that holds for it.
-    fn policy(&self, pod: &PodSpec) -> RestartPolicy {
+    pub(super) fn policy(&self, pod: &PodSpec) -> RestartPolicy {
         match self.kind {
             ContainerKind::Sidecar => RestartPolicy::Always,
             ContainerKind::Ephemeral => RestartPolicy::Never,
@@ -75,6 +75,9 @@ impl PodState {
         if self.restart_all == RestartAll::UnderWay && is_counted {
             self.containers[index].waiting = Some(waiting(RESTARTING_ALL));
             return;
+        }
+        if self.sandbox == Sandbox::Lost {
+            return self.ended_by_loss(index, meanwhile, step);
         }
         let verdict = match cause {
             // The rules are for exits of its own.
@@ -119,7 +122,7 @@ impl PodState {
         }
     }
 
-    fn restart(&mut self, index: usize, meanwhile: Option<Waiting>, step: &mut Step) {
+    pub(super) fn restart(&mut self, index: usize, meanwhile: Option<Waiting>, step: &mut Step) {
         let pause = self.containers[index].crash_pause(step.now);
         let container = &mut self.containers[index];
         container.stage = Stage::Idle { due: step.now.boot + pause };
@@ -147,6 +150,7 @@ impl PodState {
         let reason = self.first_waiting_reason();
         for (container, spec) in self.containers.iter_mut().zip(&self.spec.containers) {
             if ends(spec.kind) {
+                container.removed(step.now);
                 container.begin_anew(reason, step.now);
             }
         }
@@ -154,8 +158,8 @@ impl PodState {
 }
 
 impl Container {
-    /// What it was is over; only the counts and how its last instance was taken away stay.
-    fn begin_anew(&mut self, waiting_reason: &str, now: super::Now) {
+    /// Its last instance was taken away to restart all containers.
+    fn removed(&mut self, now: super::Now) {
         if self.instances > 0 {
             let ended = Terminated {
                 exit_code: 137,
@@ -168,6 +172,10 @@ impl Container {
             };
             self.previous = self.last.replace(ended);
         }
+    }
+
+    /// What it was is over; only the counts and how its last instance ended stay.
+    pub(super) fn begin_anew(&mut self, waiting_reason: &str, now: super::Now) {
         self.stage = Stage::Idle { due: now.boot };
         self.waiting = Some(waiting(waiting_reason));
         self.passed = false;

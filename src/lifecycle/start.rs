@@ -39,8 +39,10 @@ impl PodState {
                     self.restart_or_not(container, Some(waiting), step);
                 } else {
                     // Without an instance there is nothing that a restart policy or a back-off could refer to: it is tried
-                    // again at each sync, also under Never.
-                    self.containers[container].not_created(waiting, step.now.boot + super::container::RESYNC);
+                    // again at each sync, also under Never; one that was given up, when the pod goes on.
+                    let is_own = self.containers[container].ending == Ending::Unasked;
+                    let pause = if is_own { super::container::RESYNC } else { Duration::ZERO };
+                    self.containers[container].not_created(waiting, step.now.boot + pause);
                 }
             }
             _ => {}

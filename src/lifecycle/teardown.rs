@@ -36,6 +36,8 @@ pub(super) struct Teardown {
 pub(super) enum TeardownCause {
     /// Its app containers have ended for good, or an init container has failed for good.
     Completed,
+    /// Its sandbox was lost, and it may not be made again.
+    SandboxLost,
     /// Somebody asked for it.
     Asked,
     /// It was active for longer than it may.
@@ -65,6 +67,10 @@ impl PodState {
         });
         if self.restart_all == RestartAll::UnderWay {
             self.restart_all = RestartAll::Past;
+            // What has ended for it waits no longer: it has ended.
+            for container in self.containers.iter_mut().filter(|c| c.stage == Stage::Done && c.last.is_some()) {
+                container.waiting = None;
+            }
         }
         for container in self.containers.iter_mut().filter(|c| c.is_alive()) {
             container.shorten_ending(deadline, step.now.boot);
@@ -152,11 +158,11 @@ impl PodState {
 
 impl TeardownCause {
     fn max_of(self, other: TeardownCause) -> TeardownCause {
-        use TeardownCause::{Asked, Completed, DeadlineExceeded, Evicted};
+        use TeardownCause::{Asked, Completed, DeadlineExceeded, Evicted, SandboxLost};
         match (self, other) {
             (DeadlineExceeded | Evicted, _) => self,
-            (Asked, _) | (Completed, Asked) => Asked,
-            (Completed, other) => other,
+            (Asked, _) | (Completed | SandboxLost, Asked) => Asked,
+            (Completed | SandboxLost, other) => other,
         }
     }
 }

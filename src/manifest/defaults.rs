@@ -171,7 +171,7 @@ pub(super) fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
-fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
+pub(super) fn containers_mut(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
     spec.init_containers.iter_mut().flatten().chain(&mut spec.containers)
 }
 

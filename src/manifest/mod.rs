@@ -74,6 +74,18 @@ impl AdmittedPod {
         &self.source
     }
 
+    /// Gives a container another image, as `kubectl set image` does; false if the pod has no container of that name. Where no
+    /// policy was written, it is that of the new tag.
+    pub fn set_image(&mut self, container: &str, image: &str) -> bool {
+        let spec = self.pod.spec.get_or_insert_default();
+        let Some(found) = defaults::containers_mut(spec).find(|c| c.name == container) else { return false };
+        found.image = Some(image.to_owned());
+        if !self.written_policies.contains(container) {
+            found.image_pull_policy = Some(policy_by_tag(image).to_owned());
+        }
+        true
+    }
+
     /// What a user should know though it is no error: `spec.affinity has no effect on one host`.
     pub fn notes(&self) -> &[String] {
         &self.notes

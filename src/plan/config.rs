@@ -399,7 +399,7 @@ pub struct HttpGet {
     pub host: Option<String>,
     /// The port, resolved if the manifest names it.
     pub port: u16,
-    /// Path and query; begins with `/`.
+    /// The manifest's path, which may have a query: `probes` makes a request's target of it.
     pub path: String,
     /// Header fields, in the manifest's order.
     pub headers: Vec<(String, String)>,

@@ -116,7 +116,7 @@ fn http_get(action: &k8s::HTTPGetAction, container: &k8s::Container) -> Result<H
         http2: action.protocol.as_deref() == Some("HTTP2"),
         host: host(&action.host),
         port: port(&action.port, container)?,
-        path: request_target(action.path.as_deref().unwrap_or("/")),
+        path: action.path.clone().unwrap_or_else(|| "/".to_owned()),
         headers: action.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone())).collect(),
     })
 }
@@ -139,24 +139,6 @@ fn port(port: &IntOrString, container: &k8s::Container) -> Result<u16> {
 
 fn number(port: i32) -> Result<u16> {
     u16::try_from(port).with_context(|| format!("{port} is no port"))
-}
-
-/// Path and query as a request line can hold them: with a `/` before them, without a fragment, and what may not stand there
-/// percent-encoded.
-fn request_target(path: &str) -> String {
-    let path = path.split('#').next().unwrap_or("");
-    let mut target = String::from(if path.starts_with('/') { "" } else { "/" });
-    for (i, byte) in path.bytes().enumerate() {
-        let rest = &path.as_bytes()[i + 1..];
-        let is_escape = matches!(rest, [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
-        match byte {
-            b'%' if !is_escape => target.push_str("%25"),
-            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' => target.push_str(&format!("%{byte:02X}")),
-            0x21..=0x7e => target.push(char::from(byte)),
-            _ => target.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    target
 }
 
 #[cfg(test)]
@@ -211,20 +193,5 @@ mod tests {
         let seconds = [timing.initial_delay, timing.period, timing.timeout].map(|time| time.as_secs());
         assert_eq!(seconds, [0, 10, 1]);
         assert_eq!((timing.success_threshold, timing.failure_threshold, timing.grace), (1, 3, None));
-    }
-
-    #[test]
-    fn s6_a_path_becomes_a_request_target() {
-        let rows = [
-            ("/", "/"),
-            ("", "/"),
-            ("healthz?a=b c", "/healthz?a=b%20c"),
-            ("/a%20b%zz%", "/a%20b%25zz%25"),
-            ("/é#part", "/%C3%A9"),
-            ("/{id}|\"", "/%7Bid%7D%7C%22"),
-        ];
-        for (path, expected) in rows {
-            assert_eq!(request_target(path), expected, "{path}");
-        }
     }
 }

@@ -50,7 +50,7 @@ impl Bind {
             access: Access::ReadWrite,
             submounts: Submounts::Unchanged,
             propagation: MountPropagation::None,
-            options: Vec::new(),
+            options: vec![BindOption::NoSuid, BindOption::NoDev],
         }
     }
 }

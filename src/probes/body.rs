@@ -22,6 +22,8 @@ enum Chunk {
     Data(u64),
     /// In the line end after a chunk's data.
     DataEnd,
+    /// In the middle of that.
+    LineFeed,
     /// In a line of the trailer, of which so many bytes were read.
     Trailer(usize),
 }
@@ -90,6 +92,7 @@ impl Body {
     pub(super) fn end(&self) -> Result<(), &'static str> {
         match self.framing {
             Framing::Close => Ok(()),
+            Framing::Chunked(Chunk::Trailer(_)) => Err("http: unexpected EOF reading trailer"),
             _ => Err("unexpected EOF"),
         }
     }
@@ -107,7 +110,7 @@ impl Chunk {
                     return Err("http: header line too long");
                 }
                 if end.is_some() {
-                    *self = match chunk_size(line).ok_or("invalid byte in chunk length")? {
+                    *self = match chunk_size(line)? {
                         0 => Chunk::Trailer(0),
                         size => Chunk::Data(size),
                     };
@@ -119,11 +122,11 @@ impl Chunk {
                     *self = Chunk::DataEnd;
                 }
             }
-            Chunk::DataEnd => match bytes.split_first() {
-                Some((b'\r', rest)) => *bytes = rest,
-                Some((b'\n', rest)) => (*bytes, *self) = (rest, Chunk::Size(Vec::new())),
-                Some(_) => return Err("malformed chunked encoding"),
-                None => {}
+            Chunk::DataEnd | Chunk::LineFeed => match (&self, bytes.split_first()) {
+                (Chunk::DataEnd, Some((b'\r', rest))) => (*bytes, *self) = (rest, Chunk::LineFeed),
+                (Chunk::LineFeed, Some((b'\n', rest))) => (*bytes, *self) = (rest, Chunk::Size(Vec::new())),
+                (_, Some(_)) => return Err("malformed chunked encoding"),
+                (_, None) => {}
             },
             Chunk::Trailer(_) => {}
         }
@@ -131,12 +134,23 @@ impl Chunk {
     }
 }
 
-/// The size in a line like `1a; name=value`.
-fn chunk_size(line: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(line).ok()?;
-    let digits = text.split(';').next()?.trim();
-    let is_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hex { u64::from_str_radix(digits, 16).ok() } else { None }
+/// The size in a line like `1a; name=value`, with its end.
+fn chunk_size(line: &[u8]) -> Result<u64, &'static str> {
+    let line = match line.iter().position(|byte| *byte == b'\r') {
+        None => return Err("chunked line ends with bare LF"),
+        Some(at) if at != line.len() - 2 => return Err("invalid CR in chunked line"),
+        Some(at) => &line[..at],
+    };
+    let digits = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_end();
+    let digits = std::str::from_utf8(digits).unwrap_or("no digits");
+    match u64::from_str_radix(digits, 16) {
+        _ if digits.is_empty() => Err("empty hex number for chunk length"),
+        // Not from_str_radix alone: it takes a sign.
+        _ if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) => Err("invalid byte in chunk length"),
+        _ if digits.len() > 16 => Err("http chunk length too large"),
+        Ok(size) => Ok(size),
+        Err(_) => Err("http chunk length too large"),
+    }
 }
 
 /// Moves at most `limit` bytes, keeping no more than [`MAX_OUTPUT`]; how many were moved.
@@ -156,7 +170,7 @@ mod tests {
     fn bodies_end_where_their_framing_says() {
         let big = format!("{:x}\r\n{}", 20_000, "x".repeat(20_000));
         type Row<'a> = (&'a str, Body, &'a str, Result<bool, &'a str>, &'a str);
-        let rows: [Row<'_>; 12] = [
+        let rows: [Row<'_>; 17] = [
             ("length", Body::of_length(5), "hello", Ok(true), "hello"),
             ("no more than the length", Body::of_length(2), "hello", Ok(true), "he"),
             ("less than the length", Body::of_length(9), "hello", Ok(false), "hello"),
@@ -167,7 +181,12 @@ mod tests {
             ("chunked, trailer missing", Body::chunked(), "1\r\na\r\n0\r\nX: y\r\n", Ok(false), "a"),
             ("no size", Body::chunked(), "x\r\n", Err("invalid byte in chunk length"), ""),
             ("signed size", Body::chunked(), "+1\r\n", Err("invalid byte in chunk length"), ""),
-            ("size of 2^64", Body::chunked(), "10000000000000000\r\n", Err("invalid byte in chunk length"), ""),
+            ("size of 2^64", Body::chunked(), "10000000000000000\r\n", Err("http chunk length too large"), ""),
+            ("an empty size", Body::chunked(), "\r\n", Err("empty hex number for chunk length"), ""),
+            ("bare line feed", Body::chunked(), "1\na", Err("chunked line ends with bare LF"), ""),
+            ("return within a size line", Body::chunked(), "1\ra\r\n", Err("invalid CR in chunked line"), ""),
+            ("line feed after data", Body::chunked(), "1\r\na\n", Err("malformed chunked encoding"), "a"),
+            ("two returns after data", Body::chunked(), "1\r\na\r\r\n", Err("malformed chunked encoding"), "a"),
             ("no line end after data", Body::chunked(), "1\r\nab", Err("malformed chunked encoding"), "a"),
         ];
         for (name, mut whole, text, done, kept) in rows {
@@ -201,5 +220,8 @@ mod tests {
         assert_eq!(Body::until_close().end(), Ok(()));
         assert_eq!(Body::of_length(1).end(), Err("unexpected EOF"));
         assert_eq!(Body::chunked().end(), Err("unexpected EOF"));
+        let mut body = Body::chunked();
+        assert_eq!(body.feed(b"0\r\nX: y\r\n"), Ok(false));
+        assert_eq!(body.end(), Err("http: unexpected EOF reading trailer"));
     }
 }

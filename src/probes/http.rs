@@ -107,7 +107,7 @@ impl Get {
         Outcome::Failure(text(format!("Get \"{}\": {what}", self.url()).as_bytes()))
     }
 
-    /// The failure of an answer that is no HTTP.
+    /// The failure of an answer that is no HTTP, or not all of it.
     fn broken(&self, what: impl std::fmt::Display) -> Outcome {
         self.failure(format_args!("net/http: HTTP/1.x transport connection broken: {what}"))
     }
@@ -135,15 +135,12 @@ impl Get {
                 return Err(self.failure(format_args!("net/http: invalid header field value for {name:?}")));
             }
         }
-        if !self.host().bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(self.failure("http: invalid Host header"));
-        }
         Ok(())
     }
 
-    /// The `Host` header, or HTTP/2's `:authority`.
-    pub(super) fn host(&self) -> &str {
-        self.host.as_deref().unwrap_or(&self.authority)
+    /// The `Host` header, or HTTP/2's `:authority`; `None` for one that cannot be sent.
+    pub(super) fn host(&self) -> Option<String> {
+        host(self.host.as_deref().unwrap_or(&self.authority))
     }
 
     /// The header fields that are sent, `Host` and `Connection` apart, and without those which Go leaves out because they are
@@ -165,7 +162,8 @@ impl Get {
 
     /// The request as HTTP/1.1.
     pub(super) fn bytes(&self) -> Vec<u8> {
-        let mut head = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", self.target, self.host());
+        // As Go does, a server is left to say what it thinks of no host.
+        let mut head = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", self.target, self.host().unwrap_or_default());
         let mut closes = false;
         let agent_first = |(name, _): &(&str, &str)| *name == "User-Agent";
         for (name, value) in self.fields().filter(agent_first).chain(self.fields().filter(|f| !agent_first(f))) {
@@ -268,8 +266,28 @@ fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
+/// A `Host` header as Go sends it: in ASCII and without the zone of an IPv6 address.
+fn host(text: &str) -> Option<String> {
+    let is_fine = |b: u8| b.is_ascii_alphanumeric() || b"!$%&()*+,-.:;=[]'_~".contains(&b);
+    let mut host = match text.is_ascii() {
+        true => text.to_owned(),
+        false => {
+            let (name, port) = text.rsplit_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+            let name = url::Host::parse(name).ok()?;
+            port.map_or_else(|| name.to_string(), |port| format!("{name}:{port}"))
+        }
+    };
+    if let (true, Some(end)) = (host.starts_with('['), host.rfind(']'))
+        && let Some(zone) = host[..end].rfind('%')
+    {
+        host.replace_range(zone..end, "");
+    }
+    Some(host).filter(|host| host.bytes().all(is_fine))
+}
+
 /// The request target of a manifest's path: what Go's `url.Parse` and `URL.RequestURI` make of it. The fragment stays here, what
-/// has no place in a request is escaped, and a path that is no URL is taken for a path as a whole.
+/// has no place in a request is escaped (in a query Go leaves even blanks), a host is not the one that is asked, and a path that
+/// is no URL is taken for a path as a whole.
 fn target(path: &str) -> String {
     let escape = |text: &str, is_kept: &dyn Fn(u8) -> bool| -> String {
         text.bytes().map(|b| if is_kept(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
@@ -281,6 +299,10 @@ fn target(path: &str) -> String {
         let hex = rest.as_bytes();
         hex.len() >= 2 && hex[..2].iter().all(u8::is_ascii_hexdigit)
     });
+    let before = match before.strip_prefix("//") {
+        Some(rest) if !rest.starts_with('/') => rest.find('/').map_or("", |at| &rest[at..]),
+        _ => before,
+    };
     let mut target = if escapes_are_fine && !path.bytes().any(|b| b.is_ascii_control()) {
         let query = query.map_or(String::new(), |query| format!("?{}", escape(query, &|b| b.is_ascii_graphic())));
         escape(before, &|b| in_path(b) || b == b'%') + &query
@@ -335,9 +357,11 @@ impl Answer {
         self.head.extend_from_slice(bytes);
         loop {
             let Some(end) = head_end(&self.head, unread) else {
-                let has_line = self.head.len() > MAX_LINE || self.head.contains(&b'\n');
-                if !self.head.starts_with(b"HTTP/") && has_line {
-                    return Step::Done(self.malformed(get));
+                let is_endless = self.head.len() > MAX_LINE && !self.head.starts_with(b"HTTP/");
+                if (is_endless || self.head.contains(&b'\n'))
+                    && let Err(what) = status_line(first_line(&self.head))
+                {
+                    return Step::Done(get.broken(what));
                 }
                 return if self.skipped + self.head.len() > MAX_HEAD { too_long(get) } else { Step::More };
             };
@@ -384,14 +408,10 @@ impl Answer {
                 Ok(()) => get.verdict(*status, body.kept()),
                 Err(what) => Outcome::Error(what.into()),
             },
-            None if self.head.is_empty() => get.failure("EOF"),
-            None if !self.head.starts_with(b"HTTP/") => self.malformed(get),
-            None => get.failure("unexpected EOF"),
+            None if self.head.is_empty() && self.skipped == 0 => get.failure("EOF"),
+            None if self.head.is_empty() => get.broken("unexpected EOF"),
+            None => get.broken(status_line(first_line(&self.head)).err().unwrap_or("unexpected EOF".into())),
         }
-    }
-
-    fn malformed(&self, get: &Get) -> Outcome {
-        get.broken(format_args!("malformed HTTP response {:?}", first_line(&self.head)))
     }
 }
 
@@ -411,33 +431,55 @@ fn head_end(head: &[u8], from: usize) -> Option<usize> {
         .next()
 }
 
-/// Enough of the first line for a message.
-fn first_line(head: &[u8]) -> String {
+/// Without its end.
+fn first_line(head: &[u8]) -> &[u8] {
     let line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    String::from_utf8_lossy(&line[..line.len().min(256)]).trim_end_matches('\r').to_owned()
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Major and minor.
+type Version = (u8, u8);
+
+/// Version and status; Go's words if it is malformed.
+fn status_line(line: &[u8]) -> Result<(Version, u16), String> {
+    let shown = |bytes: &[u8]| quoted(&bytes[..bytes.len().min(256)]);
+    let Some(space) = line.iter().position(|byte| *byte == b' ') else {
+        return Err(format!("malformed HTTP response {}", shown(line)));
+    };
+    let (version, rest) = line.split_at(space);
+    let status = rest.trim_ascii_start().split(|byte| *byte == b' ').next().unwrap_or_default();
+    let number = std::str::from_utf8(status).ok().and_then(|text| text.parse().ok());
+    let Some(number) = number.filter(|_| status.len() == 3 && status.iter().all(u8::is_ascii_digit)) else {
+        return Err(format!("malformed HTTP status code {}", shown(status)));
+    };
+    match version {
+        [b'H', b'T', b'T', b'P', b'/', major @ b'0'..=b'9', b'.', minor @ b'0'..=b'9'] => {
+            Ok(((major - b'0', minor - b'0'), number))
+        }
+        _ => Err(format!("malformed HTTP version {}", shown(version))),
+    }
 }
 
 /// Parses a complete head; Go's words if it is malformed.
 fn parse(bytes: &[u8]) -> Result<Head, String> {
+    let (version, status) = status_line(first_line(bytes))?;
+    // Of the status line the parser has views of its own.
+    let fields = bytes.split_inclusive(|byte| *byte == b'\n').skip(1);
+    let bytes: Vec<u8> = [&b"HTTP/1.1 200 OK\r\n"[..]].into_iter().chain(fields).flatten().copied().collect();
     let mut config = httparse::ParserConfig::default();
-    config.allow_obsolete_multiline_headers_in_responses(true);
+    config.allow_obsolete_multiline_headers_in_responses(true).allow_spaces_after_header_name_in_responses(true);
     let mut headers = vec![httparse::EMPTY_HEADER; 64];
     loop {
         let mut response = httparse::Response::new(&mut headers);
-        match config.parse_response(&mut response, bytes) {
+        match config.parse_response(&mut response, &bytes) {
             Ok(httparse::Status::Complete(_)) => {
-                let status = response.code.unwrap_or_default();
                 let location = find(response.headers, "Location").next().map(<[u8]>::to_vec);
-                return Ok(Head { status, location, body: framing(status, response.headers)? });
+                return Ok(Head { status, location, body: framing((version, status), response.headers)? });
             }
             Err(httparse::Error::TooManyHeaders) if headers.len() < MAX_HEADERS => {
                 headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
             }
             Err(httparse::Error::TooManyHeaders) => return Err(format!("more than {MAX_HEADERS} header lines")),
-            Err(httparse::Error::Status) => {
-                return Err(format!("malformed HTTP status code in {:?}", first_line(bytes)));
-            }
-            Err(httparse::Error::Version) => return Err(format!("malformed HTTP response {:?}", first_line(bytes))),
             Err(error) => return Err(format!("malformed MIME header: {error}")),
             Ok(httparse::Status::Partial) => return Err("malformed MIME header".into()),
         }
@@ -448,29 +490,62 @@ fn find<'h>(headers: &'h [httparse::Header<'_>], name: &'h str) -> impl Iterator
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// RFC 9112 §6.3, as strict as Go.
-fn framing(status: u16, headers: &[httparse::Header<'_>]) -> Result<Body, String> {
-    if matches!(status, 100..=199 | 204 | 304) {
-        return Ok(Body::of_length(0));
+/// RFC 9112 §6.3, as strict as Go and in its words.
+fn framing((version, status): (Version, u16), headers: &[httparse::Header<'_>]) -> Result<Body, String> {
+    let list = |values: &[&[u8]]| values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(" ");
+    let encodings: Vec<&[u8]> = find(headers, "Transfer-Encoding").collect();
+    let is_chunked = match &encodings[..] {
+        // HTTP/1.0 has no chunks.
+        _ if version < (1, 1) => false,
+        [] => false,
+        [one] if one.eq_ignore_ascii_case(b"chunked") => true,
+        [one] => return Err(format!("unsupported transfer encoding: {}", quoted(one))),
+        many => return Err(format!("too many transfer encodings: [{}]", list(many))),
+    };
+    let lengths: Vec<&[u8]> = find(headers, "Content-Length").collect();
+    if lengths.iter().any(|other| *other != lengths[0]) {
+        let list = list(&lengths);
+        return Err(format!("http: message cannot contain multiple Content-Length headers; got [{list}]"));
     }
-    let mut encodings = find(headers, "Transfer-Encoding");
-    if let Some(encoding) = encodings.next() {
-        let encoding = String::from_utf8_lossy(encoding).trim().to_owned();
-        return if encoding.eq_ignore_ascii_case("chunked") && encodings.next().is_none() {
-            Ok(Body::chunked())
-        } else {
-            Err(format!("unsupported transfer encoding: {:?}", &encoding[..encoding.floor_char_boundary(256)]))
-        };
-    }
-    let mut length = None;
-    for value in find(headers, "Content-Length") {
-        let value = String::from_utf8_lossy(value).trim().to_owned();
-        let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
-        let number = value.parse::<u64>().ok().filter(|_| is_number);
-        if number.is_none() || length.is_some_and(|other| Some(other) != number) {
-            return Err(format!("bad Content-Length {:?}", &value[..value.floor_char_boundary(256)]));
+    let length = match lengths.first() {
+        None => None,
+        Some([]) => return Err("invalid empty Content-Length \"\"".into()),
+        Some(value) => {
+            let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            let number = digits.and_then(|digits| digits.parse().ok()).filter(|number| i64::try_from(*number).is_ok());
+            Some(number.ok_or_else(|| format!("bad Content-Length {}", quoted(value)))?)
         }
-        length = number;
-    }
-    Ok(length.map_or_else(Body::until_close, Body::of_length))
+    };
+    Ok(match (status, length) {
+        (100..=199 | 204 | 304, _) => Body::of_length(0),
+        _ if is_chunked => Body::chunked(),
+        (_, Some(length)) => Body::of_length(length),
+        (_, None) => Body::until_close(),
+    })
 }
+
+/// Go's `%q`.
+fn quoted(bytes: &[u8]) -> String {
+    let escape = |c: char| match c {
+        '\x07' => "\\a".to_owned(),
+        '\x08' => "\\b".to_owned(),
+        '\x0b' => "\\v".to_owned(),
+        '\x0c' => "\\f".to_owned(),
+        '\'' => "'".to_owned(),
+        '\n' | '\r' | '\t' => c.escape_debug().to_string(),
+        '\0'..' ' | '\x7f' => format!("\\x{:02x}", u32::from(c)),
+        '"' | '\\' => format!("\\{c}"),
+        _ if c.escape_debug().len() == 1 => c.to_string(),
+        '\0'..='\u{ffff}' => format!("\\u{:04x}", u32::from(c)),
+        _ => format!("\\U{:08x}", u32::from(c)),
+    };
+    let chunk = |chunk: std::str::Utf8Chunk<'_>| {
+        let invalid = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        chunk.valid().chars().map(escape).chain(invalid).collect::<String>()
+    };
+    format!("\"{}\"", bytes.utf8_chunks().map(chunk).collect::<String>())
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

@@ -60,7 +60,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let scheme = if get.tls { "https" } else { "http" };
-    let mut request = Request::get(format!("{scheme}://{}{}", get.host(), get.target));
+    let Some(host) = get.host() else { return Flow::Break(get.failure("http2: invalid Host header")) };
+    let mut request = Request::get(format!("{scheme}://{host}{}", get.target));
     for (name, value) in get.fields().filter(|(name, _)| !LEFT_OUT.contains(name)) {
         request = request.header(name, value);
     }
@@ -84,7 +85,8 @@ where
     said(Said::Halfway);
     Flow::Break(match read(response.body_mut()).await {
         Ok(body) => get.verdict(status, &body),
-        Err(error) => Outcome::Error(format!("http2: {error}")),
+        // It may hold what the server said at its end.
+        Err(error) => Outcome::Error(text(format!("http2: {error}").as_bytes())),
     })
 }
 

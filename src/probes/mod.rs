@@ -142,6 +142,12 @@ impl Request {
         }
     }
 
+    /// Whether a name is to be looked up to [`perform`] it. A redirect does not change that: it stays on its host.
+    pub fn looks_up(&self) -> bool {
+        let (Ask::Tcp(place) | Ask::Http(Get { place, .. }) | Ask::Grpc { place, .. }) = &self.ask;
+        place.address().is_none()
+    }
+
     /// What it comes to when its time is over, `halfway` if [`Said::Halfway`] was heard: Go's words, and the kubelet's.
     pub fn timed_out(&self, halfway: bool) -> Outcome {
         let timeout = go_duration(self.timeout);
@@ -208,3 +214,6 @@ pub fn go_duration(duration: Duration) -> String {
 fn errno_text(errno: nix::errno::Errno) -> String {
     errno.desc().to_lowercase()
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use std::io;
+use std::net::{Ipv4Addr, ToSocketAddrs};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,16 +42,31 @@ pub fn perform(request: &Request, said: &mut dyn FnMut(Said)) -> Result<Outcome>
 
 /// A connection; Go's words if there is none.
 async fn dial(place: &Place) -> Result<TcpStream, String> {
-    let lookup = |error: String| format!("dial tcp: lookup {}: {error}", place.host);
-    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
-    let mut last = lookup("no such host".into());
-    for address in found.map_err(|error| lookup(error.to_string()))? {
+    // It may block: there is nothing else to do. tokio's own would take a thread, which this process may not have.
+    let addresses = match place.address() {
+        Some(address) => vec![address],
+        None => {
+            (place.host.as_str(), place.port).to_socket_addrs().map_err(|error| no_such_host(place, &error))?.collect()
+        }
+    };
+    let mut last = format!("dial tcp: lookup {}: no such host", place.host);
+    for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = format!("dial tcp {address}: connect: {}", io_text(&error)),
         }
     }
     Err(last)
+}
+
+fn no_such_host(place: &Place, error: &io::Error) -> String {
+    let error = error.to_string();
+    let why = match error.strip_prefix("failed to lookup address information: ").unwrap_or(&error) {
+        // EAI_NONAME of glibc and of musl.
+        "Name or service not known" | "Name does not resolve" => "no such host",
+        other => other,
+    };
+    format!("dial tcp: lookup {}: {why}", place.host)
 }
 
 /// Go's words for an error of a system call.
@@ -192,7 +208,9 @@ async fn tls(stream: TcpStream, host: &str, protocols: &[&[u8]]) -> Result<TlsSt
         .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| other(&error))?;
+    // Go leaves the name out that TLS cannot hold (one with an underscore, an address with a zone), as it does any address.
+    let name =
+        ServerName::try_from(host.to_owned()).unwrap_or(ServerName::from(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
     let connecting = TlsConnector::from(Arc::new(config)).connect(name, Noting { inner: stream, first: Vec::new() });
     match connecting.into_fallible().await {
         Ok(stream) => Ok(stream),

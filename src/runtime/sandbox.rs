@@ -171,6 +171,7 @@ fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
         set_sysctls(config, given.procfs.as_ref())?;
         let addresses = network::addresses()?;
         if config.namespaces.pid == NamespaceMode::Pod {
+            last_to_be_killed()?;
             confine()?;
         }
         Ok(addresses)
@@ -204,6 +205,15 @@ fn set_sysctls(config: &PodSandboxConfig, procfs: Option<&OwnedFd>) -> SysResult
         label::write(procfs, &format!("sys/{}", sysctl::path(key)), value)?;
     }
     Ok(())
+}
+
+/// A pod short of memory loses a container rather than all of them: what a kubelet gives its pause containers.
+fn last_to_be_killed() -> SysResult<()> {
+    match std::fs::write("/proc/self/oom_score_adj", "-998").called("write", "/proc/self/oom_score_adj") {
+        // Lowering takes CAP_SYS_RESOURCE; containerd goes on as well (restrict_oom_score_adj).
+        Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
+        other => other,
+    }
 }
 
 /// Takes everything from pid 1 of a pod that the pod's containers could reach through it: with CAP_SYS_PTRACE, which a

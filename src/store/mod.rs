@@ -184,10 +184,27 @@ pub fn already_exists(namespace: &str, name: &str) -> anyhow::Error {
     failure(Kind::AlreadyExists, message)
 }
 
+/// What was written about a pod, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    /// The admitted manifest, defaults filled in.
+    pub manifest: String,
+    /// The list of ConfigMaps and Secrets that it refers to.
+    pub objects: String,
+}
+
+impl Written {
+    /// Puts it where [`Pod`] has it.
+    pub fn keep(&self, pod: &PodDirs) -> Result<()> {
+        write_atomically(&pod.objects(), self.objects.as_bytes())?;
+        write_atomically(&pod.manifest(), self.manifest.as_bytes())
+    }
+}
+
 /// Reserves the pod's name, and its ids if it has a user namespace of its own, and puts its record and manifest on disk.
 /// Exactly one of several callers wins. Its requests must fit into what the host has, beside those of the pods that were
 /// reserved before; `None` if nobody is to look.
-pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> Result<Pod> {
+pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -> Result<Pod> {
     let mut record = record.clone();
     let dirs = &record.dirs;
     make_directories(dirs)?;
@@ -215,7 +232,7 @@ pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> R
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
     let written = make_data(&pod)
         .and_then(|()| write_json(&pod.record(), &record))
-        .and_then(|()| write_atomically(&pod.manifest(), manifest.as_bytes()))
+        .and_then(|()| written.keep(&pod))
         .and_then(|()| {
             let target = Path::new("../pods").join(&sandbox.uid);
             Ok(std::os::unix::fs::symlink(target, &link).called("symlink", link.display())?)
@@ -232,7 +249,8 @@ pub fn reserve(record: &Record, manifest: &str, capacity: Option<&Amounts>) -> R
 }
 
 fn make_data(pod: &PodDirs) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&pod.data).called("mkdir", pod.data.display())?;
+    // Volumes and /dev/shm below it are for anybody in the pod, and for nobody else on the host (CVE-2024-25621).
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&pod.data).called("mkdir", pod.data.display())?;
     Ok(std::os::unix::fs::symlink(&pod.state, pod.owner()).called("symlink", pod.owner().display())?)
 }
 
@@ -264,7 +282,7 @@ pub fn list(dirs: &Dirs) -> Result<(Vec<Pod>, Vec<Broken>)> {
             Ok(Some(record)) => pods.push(Pod { dirs: pod, record }),
             // Being reserved or removed at this moment.
             Ok(None) => {}
-            Err(error) => broken.push(Broken { uid, error }),
+            Err(error) => broken.push(Broken { full_name: name_of(dirs, &uid), uid, error }),
         }
     }
     pods.sort_by_key(|pod| (pod.record.created, pod.full_name()));
@@ -276,8 +294,42 @@ pub fn list(dirs: &Dirs) -> Result<(Vec<Pod>, Vec<Broken>)> {
 pub struct Broken {
     /// Its directory's name.
     pub uid: String,
+    /// `namespace/name`, if a name is reserved for it.
+    pub full_name: Option<String>,
     /// What is wrong with it.
     pub error: anyhow::Error,
+}
+
+impl Broken {
+    /// What to call it.
+    pub fn name(&self) -> &str {
+        self.full_name.as_deref().unwrap_or(&self.uid)
+    }
+
+    /// Whether a user who writes `wanted` means it.
+    pub fn is(&self, wanted: &str) -> bool {
+        let wanted = wanted.strip_prefix("pod/").unwrap_or(wanted);
+        let by_name = self
+            .full_name
+            .as_deref()
+            .is_some_and(|full| full == wanted || full.split_once('/').is_some_and(|(_, name)| name == wanted));
+        by_name || wanted.len() >= 6 && self.uid.starts_with(wanted)
+    }
+
+    /// What is wrong with it, and what to do.
+    pub fn explain(self) -> anyhow::Error {
+        let hint = format!("pod {}: `podshim rm -f {}` ends and removes it", self.name(), self.name());
+        self.error.context(hint)
+    }
+}
+
+/// The name that is reserved for a uid: `namespace/name`.
+fn name_of(dirs: &Dirs, uid: &str) -> Option<String> {
+    let links = std::fs::read_dir(dirs.names()).ok()?.flatten();
+    let is_its = |link: &std::fs::DirEntry| {
+        std::fs::read_link(link.path()).is_ok_and(|target| target.file_name().is_some_and(|name| name == uid))
+    };
+    links.into_iter().find(is_its)?.file_name().into_string().ok().map(|name| name.replacen('_', "/", 1))
 }
 
 /// Reads a pod's record; `None` if there is none.
@@ -295,8 +347,8 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
 /// beginning of a uid.
 pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
     let (pods, broken) = list(dirs)?;
-    if let Some(broken) = broken.into_iter().find(|b| b.uid == wanted) {
-        return Err(broken.error);
+    if let Some(broken) = broken.into_iter().find(|b| b.is(wanted)) {
+        return Err(broken.explain());
     }
     let wanted_name = wanted.strip_prefix("pod/").unwrap_or(wanted);
     let exact = |pod: &&Pod| match wanted_name.split_once('/') {

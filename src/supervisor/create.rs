@@ -10,8 +10,8 @@ use crate::lifecycle::{Event, ImageFailure, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::config::{
-    Access, ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation, NamespaceMode,
-    PullPolicy, Stdio, VolumePlan,
+    Access, BindOption, ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation,
+    NamespaceMode, Privilege, PullPolicy, Stdio, VolumeMount, VolumePlan,
 };
 use crate::plan::env;
 use crate::plan::mounts;
@@ -380,10 +380,21 @@ impl Supervisor {
                 access,
                 submounts: mount.submounts,
                 propagation: mount.propagation,
-                options: mount.options.clone(),
+                options: Self::options(config, mount, volume),
             });
         }
         Ok(binds)
+    }
+
+    /// What is asked for, and what a volume cannot be used for unless the container is privileged.
+    fn options(config: &ContainerConfig, mount: &VolumeMount, volume: &VolumePlan) -> Vec<BindOption> {
+        let own = match config.security.privileged {
+            Privilege::Default => volumes::restrictions(volume),
+            Privilege::Privileged => &[],
+        };
+        let mut options = mount.options.clone();
+        options.extend(own.iter().filter(|option| !mount.options.contains(option)));
+        options
     }
 
     fn volume(&self, name: &str) -> Result<&VolumePlan> {

@@ -10,6 +10,8 @@
 //! | `process` | the process: how it is spawned and becomes one |
 //! | `pod` | the loop, events and actions |
 //! | `create` | one container: from its config to a starting child |
+//! | `sandbox` | the pod's sandbox: lost, made again, taken away |
+//! | `signals` | signals by their names |
 //! | `slot` | one container's process, output and end |
 //! | `tasks` | probes and hooks |
 //! | `exec` | processes that are started in a running container, for clients and tasks |
@@ -28,6 +30,8 @@ mod pod;
 mod poll;
 mod process;
 pub mod remove;
+mod sandbox;
+mod signals;
 mod slot;
 mod storage;
 mod tasks;

@@ -5,6 +5,7 @@ use super::events;
 use super::exec::Exec;
 use super::poll::{Poll, Source};
 use super::remove;
+use super::sandbox::AfterReaper;
 use super::slot::Slot;
 use super::storage::Storage;
 use super::tasks::Running;
@@ -23,7 +24,7 @@ use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
 use crate::store::{self, FirstFailure, Pod, Report};
-use crate::sys::{Called, SysResult, process, socket};
+use crate::sys::{Called, SysResult, socket};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -69,6 +70,8 @@ pub(super) struct Supervisor {
     over: bool,
     /// What the pod's own cgroup has: more than the record says as long as containers are to be started again for less.
     pub(super) pod_limits: LinuxContainerResources,
+    /// What follows when the pod's pid 1 has ended.
+    pub(super) after_reaper: AfterReaper,
     /// Writable layers of ended instances, to be removed.
     pub(super) discarded: Vec<PathBuf>,
     /// Kept for the moment when there are no descriptors left.
@@ -123,12 +126,12 @@ impl Supervisor {
         pod.record.plan.forget_contents();
         let plan = &pod.record.plan;
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+        volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")?;
         let cgroups = spec_cgroups(&facts);
         // Before anything runs in it.
         remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?
             .create(&spec::pod_resources(&plan.sandbox.resources, &cgroups)?)?;
-        // No container can have this name (DNS-1123).
-        let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "_pause")?;
+        let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, remove::REAPER)?;
         let made = sandbox::create(&plan.sandbox, &pod.dirs, &reaper)?;
         let addresses = made.addresses.clone();
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
@@ -141,8 +144,12 @@ impl Supervisor {
         if let Some(storage) = &storage {
             poll.watch(storage.timer(), Source::Storage)?;
         }
+        if let Some(reaper) = &made.reaper {
+            poll.watch(&reaper.pidfd, Source::Reaper)?;
+        }
         let launcher = Launcher::new(facts.cgroups.clone())?;
         Ok(Supervisor {
+            after_reaper: AfterReaper::Tell,
             discarded: Vec::new(),
             pod_limits: plan.sandbox.resources.clone(),
             spare: Some(launcher.null()?),
@@ -306,58 +313,31 @@ impl Supervisor {
     fn perform(&mut self, action: Action) -> Result<()> {
         match action {
             // It was made before the CLI was told that the pod is set up.
-            Action::CreateSandbox => {
-                let ips = self.addresses.iter().map(IpAddr::to_string).collect();
-                self.queue.push_back(Event::SandboxReady { ips });
+            Action::CreateSandbox if self.after_reaper == AfterReaper::Tell => {
+                self.queue.push_back(Event::SandboxReady { ips: self.ips() });
                 Ok(())
             }
+            Action::CreateSandbox => self.end_reaper(AfterReaper::Replace),
             Action::Start { container, restart_count } => self.start(container, restart_count),
             Action::CancelStart { container } => self.cancel_start(container),
             Action::Perform { container, task } => self.perform_task(container, task),
             Action::TimeOut { container, task } => self.time_out_task(container, task),
             Action::Signal { container } => self.signal_container(container),
             Action::Kill { container } => self.kill_container(container),
-            Action::DestroySandbox => self.destroy_sandbox(),
+            Action::DestroySandbox => self.end_reaper(AfterReaper::Destroy),
             Action::Emit(event) => {
                 self.emit(event);
                 Ok(())
             }
             Action::Finished => {
+                // It could not be replaced, and the machine knows of none.
+                if self.after_reaper == AfterReaper::Replace {
+                    self.remove_sandbox();
+                }
                 self.over = true;
                 Ok(())
             }
         }
-    }
-
-    fn destroy_sandbox(&mut self) -> Result<()> {
-        // Pid 1 of a namespace ends after everything in it, and what is our child there after we have reaped it: not to be
-        // waited for here.
-        for exec in self.execs.values() {
-            exec.kill()?;
-        }
-        if let Some(reaper) = &self.sandbox.reaper {
-            self.poll.watch(&reaper.pidfd, Source::Reaper)?;
-            return Ok(process::send_signal(reaper.pidfd.as_fd(), libc::SIGKILL)?);
-        }
-        self.sandbox_gone()
-    }
-
-    fn reaper_ended(&mut self) -> Result<()> {
-        let Some(reaper) = &self.sandbox.reaper else { return Ok(()) };
-        if process::try_wait(reaper.pidfd.as_fd())?.is_none() {
-            return Ok(());
-        }
-        self.sandbox.reaper = None;
-        self.sandbox_gone()
-    }
-
-    fn sandbox_gone(&mut self) -> Result<()> {
-        self.sandbox.namespaces.clear();
-        for error in remove::sandbox(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &self.pod.dirs) {
-            self.warn("KillPodSandboxError", format!("{error:#}"));
-        }
-        self.queue.push_back(Event::SandboxGone);
-        Ok(())
     }
 
     /// Puts an event on the pod's list.
@@ -387,8 +367,11 @@ impl Supervisor {
     /// it, as nothing that ran before can be lost.
     pub(super) fn start_failed(&mut self, container: usize, restart_count: u32, failed: StartFailed) {
         let StartFailed { failure, kind, message } = failed;
+        self.look_at_reaper();
         let config = &self.pod.record.plan.containers[container];
-        let is_own = config.kind != ContainerKind::Ephemeral && !self.slots[container].start_cancelled;
+        let is_own = config.kind != ContainerKind::Ephemeral
+            && !self.slots[container].start_cancelled
+            && self.after_reaper == AfterReaper::Tell;
         if restart_count == 0 && is_own {
             let message = format!("container {}: {message}", config.name);
             self.failure.get_or_insert(FirstFailure { kind, message });

@@ -2,6 +2,7 @@
 
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
+use super::signals;
 use crate::cgroups::Cgroup;
 use crate::control::RefusedKind;
 use crate::lifecycle::{Event, Exit, StartFailure};
@@ -193,6 +194,7 @@ impl Supervisor {
             None => None,
         };
         let Some(ended) = ended else { return Ok(()) };
+        self.look_at_reaper();
         if let Some(instance) = &self.slots[index].instance {
             // With a pid namespace of its own nothing is left; otherwise its other processes end with it.
             if let Err(error) = instance.cgroup.kill(Duration::from_secs(2)) {
@@ -298,11 +300,17 @@ impl Supervisor {
 
     /// `lifecycle.stopSignal`, else the image's stop signal, else SIGTERM, to the container's first process (pod-api.md §8).
     pub(super) fn signal_container(&mut self, index: usize) -> Result<()> {
-        let own = self.pod.record.plan.containers[index].lifecycle.stop_signal.as_deref();
-        let image = self.pod.record.images[index].config.stop_signal.as_deref();
-        let signal = own.and_then(signal_number).or_else(|| image.and_then(signal_number));
+        let own = self.pod.record.plan.containers[index].lifecycle.stop_signal.clone();
+        let wanted = own.or_else(|| self.pod.record.images[index].config.stop_signal.clone());
+        let known = wanted.as_deref().map(signals::number);
+        if let (Some(text), Some(None)) = (&wanted, known) {
+            self.note(index, format!("its stop signal {text:?} is no signal: it gets SIGTERM"));
+        }
         match &self.slots[index].instance {
-            Some(instance) => Ok(process::send_signal(instance.child.pidfd.as_fd(), signal.unwrap_or(libc::SIGTERM))?),
+            Some(instance) => {
+                let signal = known.flatten().unwrap_or(libc::SIGTERM);
+                Ok(process::send_signal(instance.child.pidfd.as_fd(), signal)?)
+            }
             None => Ok(()),
         }
     }
@@ -325,25 +333,6 @@ impl Supervisor {
     }
 }
 
-/// `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMAX-3`.
-fn signal_number(text: &str) -> Option<i32> {
-    let upper = text.to_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let offset = |text: &str, sign: char| match text {
-        "" => Some(0),
-        _ => text.strip_prefix(sign)?.parse::<u8>().ok().map(i32::from),
-    };
-    let real_time = |signal: &i32| (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(signal);
-    if let Some(text) = name.strip_prefix("RTMIN") {
-        return Some(libc::SIGRTMIN() + offset(text, '+')?).filter(real_time);
-    }
-    if let Some(text) = name.strip_prefix("RTMAX") {
-        return Some(libc::SIGRTMAX() - offset(text, '-')?).filter(real_time);
-    }
-    let by_name = || format!("SIG{name}").parse::<nix::sys::signal::Signal>().ok().map(|s| s as i32);
-    name.parse::<i32>().ok().filter(|n| (1..=64).contains(n)).or_else(by_name)
-}
-
 /// Gives output to whoever is attached. A client that does not read misses what does not fit its pipe; one that is gone is
 /// left out.
 fn pass_on(attached: &mut Vec<Attached>, output: Output, bytes: &[u8]) {
@@ -351,35 +340,4 @@ fn pass_on(attached: &mut Vec<Attached>, output: Output, bytes: &[u8]) {
         let to = if output == Output::Stderr { &client.stderr } else { &client.stdout };
         !matches!(nix::unistd::write(to, bytes), Err(Errno::EPIPE))
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::signal_number;
-
-    #[test]
-    fn s8_stop_signals() {
-        let rows = [
-            ("SIGTERM", Some(15)),
-            ("term", Some(15)),
-            ("15", Some(15)),
-            ("SIGQUIT", Some(3)),
-            ("SIGRTMIN+3", Some(libc::SIGRTMIN() + 3)),
-            ("RTMIN", Some(libc::SIGRTMIN())),
-            ("SIGRTMIN+99", None),
-            ("SIGRTMIN+2147483647", None),
-            ("SIGRTMAX", Some(libc::SIGRTMAX())),
-            ("sigrtmax-14", Some(libc::SIGRTMAX() - 14)),
-            ("SIGRTMAX-99", None),
-            ("SIGRTMAX+1", None),
-            ("SIGRTMAX--1", None),
-            ("0", None),
-            ("65", None),
-            ("SIGNONE", None),
-            ("", None),
-        ];
-        for (text, expected) in rows {
-            assert_eq!(signal_number(text), expected, "{text}");
-        }
-    }
 }

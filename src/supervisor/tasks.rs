@@ -133,7 +133,15 @@ impl Supervisor {
         let bytes = serde_json::to_vec(&request).context("encoding a request")?;
         input.write_all(&bytes).and_then(|()| input.rewind()).called("write", "probe")?;
         let mut command = std::process::Command::new("/proc/self/exe");
-        command.arg0("podshim").arg("probe").env_clear().stdin(input).stdout(theirs).stderr(Stdio::null());
+        command
+            .arg0("podshim")
+            .arg("probe")
+            .arg("--parent")
+            .arg(std::process::id().to_string())
+            .env_clear()
+            .stdin(input)
+            .stdout(theirs)
+            .stderr(Stdio::null());
         if request.origin == Origin::Pod && network(&self.sandbox.namespaces).namespace.is_some() {
             command.arg("--namespace").arg(self.pod.dirs.namespace(NamespaceKind::Network.file()));
         }

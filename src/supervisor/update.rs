@@ -8,7 +8,7 @@ use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::plan::config::{ContainerConfig, ContainerKind, LinuxContainerResources, Resize, VolumePlan, VolumeSource};
 use crate::plan::spec;
-use crate::store::{self, Record};
+use crate::store::{self, Record, Written};
 use crate::volumes;
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Supervisor {
     /// Takes over what can change in a pod that runs. Either all of it is so afterwards, or nothing.
     pub(super) fn update(&mut self, updating: Updating) -> Result<()> {
         self.require_going_on()?;
-        let Updating { plan, images, manifest } = updating;
+        let Updating { plan, images, manifest, objects } = updating;
         let before = &self.pod.record.plan;
         let of_manifest = |c: &&ContainerConfig| c.kind != ContainerKind::Ephemeral;
         let is_same = before.sandbox.uid == plan.sandbox.uid
@@ -111,7 +111,7 @@ impl Supervisor {
         let written = self
             .write_volumes(&rewritten)
             .and_then(|()| store::write_json(&self.pod.dirs.record(), &record))
-            .and_then(|()| store::write_atomically(&self.pod.dirs.manifest(), manifest.as_bytes()));
+            .and_then(|()| Written { manifest, objects }.keep(&self.pod.dirs));
         if let Err(error) = written {
             // The error to be told is the first one.
             let _ = store::write_json(&self.pod.dirs.record(), &old_record);

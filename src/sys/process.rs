@@ -153,6 +153,17 @@ pub fn child_of(pidfd: OwnedFd) -> SysResult<Child> {
     pid.map(|pid| Child { pid, pidfd }).ok_or_else(|| SysError::new("read", path, Errno::ESRCH))
 }
 
+/// Whether a child that was not waited for has begun to exit: the flag `PF_EXITING` in `/proc/<pid>/stat` (proc_pid_stat(5)).
+/// A pid 1 of a namespace is in that state until all other processes of the namespace are gone.
+pub fn is_exiting(child: &Child) -> SysResult<bool> {
+    const PF_EXITING: u64 = 0x4;
+    let path = format!("/proc/{}/stat", child.pid);
+    let text = std::fs::read_to_string(&path).called("read", &path)?;
+    // The name, in brackets, may hold anything; after it come state, ppid, pgrp, session, tty, tpgid, flags.
+    let flags = text.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    flags.map(|flags| flags & PF_EXITING != 0).ok_or_else(|| SysError::new("read", path, Errno::EINVAL))
+}
+
 /// pidfd_open(2) of a child of the caller. As long as it is not waited for, its pid is its own.
 pub fn open_child(pid: u32) -> SysResult<Child> {
     // SAFETY: only integers are passed; the result is a new descriptor or -1.

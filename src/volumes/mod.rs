@@ -17,7 +17,7 @@ pub use read::read_text;
 pub use sub_path::open_sub_path;
 
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{Access, FsGroup, FsGroupChangePolicy, ImageSpec, VolumePlan, VolumeSource};
+use crate::plan::config::{Access, BindOption, FsGroup, FsGroupChangePolicy, ImageSpec, VolumePlan, VolumeSource};
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -122,7 +122,34 @@ pub fn access(volume: &VolumePlan) -> Access {
     }
 }
 
+/// What a volume that only the pod's own containers write, or podshim, cannot be used for by an ordinary container: its
+/// set-user-ID programs and device nodes are not what they seem. What is the host's own stays as the host has it.
+pub fn restrictions(volume: &VolumePlan) -> &'static [BindOption] {
+    match &volume.source {
+        VolumeSource::HostPath { .. } => &[],
+        VolumeSource::EmptyDir { .. }
+        | VolumeSource::Memory { .. }
+        | VolumeSource::HugePages { .. }
+        | VolumeSource::Files(_)
+        | VolumeSource::Claim { .. }
+        | VolumeSource::Image { .. } => &[BindOption::NoSuid, BindOption::NoDev],
+    }
+}
+
 /// The memory that the containers of a pod share as /dev/shm, 64 MiB as with every CRI runtime.
 pub fn materialize_shm(dirs: &PodDirs) -> SysResult<()> {
     empty_dir::shm(&dirs.shm())
 }
+
+/// The places of podshim's own files that containers write (`hosts`, `resolv.conf`, `hostname`, termination messages): each
+/// a small tmpfs, so that a container cannot fill the host's disk through them (CVE-2020-8557). What it writes counts as
+/// its own memory.
+pub fn materialize_own_files(dirs: &PodDirs) -> SysResult<()> {
+    empty_dir::small(&dirs.etc_files(), ETC_SIZE)?;
+    empty_dir::small(&dirs.termination_messages(), TERMINATION_SIZE)
+}
+
+/// A host's own /etc/hosts, which a pod on its network starts with, may be long.
+const ETC_SIZE: u64 = 16 << 20;
+/// A message is 4096 bytes at most; a container may write more, and the last bytes count.
+const TERMINATION_SIZE: u64 = 4 << 20;

@@ -62,7 +62,7 @@ fn a_debug_container_that_cannot_start_does_not_end_a_pod_in_the_foreground() {
     let mut run =
         host.live(&["run", &host.manifest(&pod("front", json!({ "containers": [facts("c", &["trap-term", "0"])] })))]);
     run.until_has("ready");
-    host.run(&["debug", "front", "--image", "busybox", "-c", "bad", "--", "/no-such"]).expect(125);
+    host.run(&["debug", "front", "--image", "busybox", "-c", "bad", "--", "/no-such"]).expect(127);
     host.run(&["debug", "front", "-i", "--image", "busybox", "-c", "good", "--", "true"]).expect(0);
     assert_eq!(host.ps("front"), ["1/1", "Running", "0"].map(str::to_owned));
     run.signal(nix::sys::signal::Signal::SIGINT);
@@ -97,7 +97,8 @@ fn what_debug_cannot_do_is_said() {
     debug(&["-c", "web"]).expect(125).says(&["has a container named web already"]);
     debug(&["-c", "Web"]).expect(125).says(&["Web"]);
     debug(&["--target", "db"]).expect(125).says(&["\"db\"", "web"]);
-    debug(&["-c", "gone", "--", "/no-such"]).expect(125).says(&["container gone", "/no-such"]);
+    debug(&["-c", "gone", "--", "/no-such"]).expect(127).says(&["container gone", "/no-such"]);
+    debug(&["-c", "not", "--", "/etc/passwd"]).expect(126).says(&["container not", "/etc/passwd"]);
     debug(&["-c", "gone-too", "-i", "--", "/no-such"]).expect(127).says(&["container gone-too", "/no-such"]);
     host.run(&["debug", "p", "--image", "localhost/none", "--pull", "never"]).expect(125).says(&["localhost/none"]);
     host.run(&["debug", "q"]).expect(125).says(&["not found"]);

@@ -220,3 +220,50 @@ fn what_is_missing_is_said_before_anything_is_made() {
     }
     until("nothing", || host.ok(&["ps", "-q"]).is_empty().then_some(()));
 }
+
+#[test]
+fn convert_gives_what_runs_the_same() {
+    let Some(host) = Host::new(&[]) else { return };
+    let config = object("ConfigMap", "settings", json!({ "data": { "a": "1" }, "binaryData": { "raw": "AAH/" } }));
+    let other = object("ConfigMap", "unused", json!({ "data": { "b": "2" } }));
+    let secret = object("Secret", "keys", json!({ "type": "example.com/any", "stringData": { "key": "hidden" } }));
+    let env = json!([{ "name": "KEY", "valueFrom": { "secretKeyRef": { "name": "keys", "key": "key" } } }]);
+    let container = with(
+        mounted(facts("c", &["sleep"]), json!([{ "name": "v", "mountPath": "/v" }])),
+        json!({ "env": env, "resources": { "limits": { "memory": "64Mi" } } }),
+    );
+    let volumes = json!([{ "name": "v", "configMap": { "name": "settings" } }]);
+    let spec = json!({ "volumes": volumes, "containers": [container], "activeDeadlineSeconds": 1000 });
+    host.ok(&["run", "-d", &documents(&host, "first.json", &[other, config, secret, pod("same", spec)])]);
+    host.ok(&["debug", "same", "--image", "localhost/facts", "--", "/facts", "exit", "0"]);
+    let converted = host.run(&["convert", "same"]).expect(0).says(&["was added by podshim debug and is left out"]);
+    assert!(!converted.out.contains("unused"), "{}", converted.out);
+    let path = host.path("again.yaml");
+    std::fs::write(&path, &converted.out).unwrap();
+    let path = path.to_str().unwrap();
+    assert!(host.ok(&["apply", path]).contains("pod/same unchanged"), "applied to itself it is no change");
+    let plan = |host: &Host| -> Value {
+        let text = std::fs::read_to_string(host.path("state/pods").join(host.uid("same")).join("record.json")).unwrap();
+        let uid = host.uid("same");
+        let mut plan: Value = serde_json::from_str::<Value>(&text.replace(&uid, "UID")).unwrap()["plan"].take();
+        plan["containers"].as_array_mut().unwrap().retain(|c| c["kind"] != "Ephemeral");
+        plan
+    };
+    let before = plan(&host);
+    host.ok(&["rm", "-f", "same"]);
+    host.ok(&["run", "-d", path]);
+    assert_eq!(plan(&host), before);
+    assert_eq!(host.run(&["convert", "same"]).out, converted.out);
+}
+
+#[test]
+fn another_image_can_be_set_on_the_command_line() {
+    let Some(host) = Host::new(&[]) else { return };
+    let spec = json!({ "restartPolicy": "Never", "containers": [with(shell("c", "echo of busybox"), json!({ "image": "localhost/nowhere:1" }))] });
+    let manifest = host.manifest(&pod("set", spec));
+    let output = host.run(&["run", "--set-image", "c=busybox:1.28", &manifest]).expect(0);
+    assert!(output.out.contains("of busybox"), "{output:?}");
+    host.run(&["run", "--set-image", "d=busybox:1.28", &manifest]).expect(125).says(&["has a container d"]);
+    host.run(&["run", "--set-image", "c=", &manifest]).expect(2).says(&["CONTAINER=IMAGE"]);
+    host.run(&["run", "--set-image", "c=UPPER:1", &manifest]).expect(2).says(&["UPPER:1"]);
+}

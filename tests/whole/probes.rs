@@ -409,3 +409,112 @@ fn what_a_probe_cannot_find_out_ends_nothing() {
     let status = host.status("unclear", "c");
     assert_eq!((&status["restartCount"], &status["ready"]), (&json!(0), &json!(true)), "{status}");
 }
+
+/// The lines of a file of `/proc/<pid>` as words.
+fn proc_lines(pid: i32, file: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    text.lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+/// The process of podshim's own that performs a probe for this supervisor, once it has given up its privileges.
+fn prober(supervisor: i32) -> i32 {
+    let words = format!("podshim probe --parent {supervisor} ");
+    until("podshim probe", || {
+        let found = crate::leaks::processes(|process| process.cmdline.starts_with(&words));
+        found
+            .iter()
+            .map(|process| process.pid)
+            .find(|pid| proc_lines(*pid, "status").iter().any(|l| *l == ["Seccomp:", "2"]))
+    })
+}
+
+#[test]
+fn what_speaks_tls_with_a_container_has_nothing_of_root_and_ends_with_its_supervisor() {
+    let Some(host) = Host::new(&[]) else { return };
+    // It takes one connection and never answers.
+    let silent = shell("silent", "exec nc -l -p 9000 -e sleep 1000");
+    let https = json!({ "httpGet": { "port": 9000, "scheme": "HTTPS" }, "timeoutSeconds": 60, "periodSeconds": 1 });
+    host.start(&pod("silent", json!({ "containers": [with(silent, json!({ "readinessProbe": https }))] })));
+    let supervisor = host.supervisor("silent");
+    let pid = prober(supervisor);
+    let status = proc_lines(pid, "status");
+    let value = |name: &str| {
+        status.iter().find(|l| l[0] == format!("{name}:")).unwrap_or_else(|| panic!("{status:?}"))[1..].to_vec()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(value(set), ["0000000000000000"], "{set}");
+    }
+    let nobody = vec!["65534".to_owned(); 4];
+    assert_eq!((value("Uid"), value("Gid"), value("Groups")), (nobody.clone(), nobody, vec![]));
+    assert_eq!(
+        (value("NoNewPrivs"), value("Threads"), value("PPid")),
+        (vec!["1".to_owned()], vec!["1".into()], vec![supervisor.to_string()])
+    );
+    let limits = proc_lines(pid, "limits");
+    for (name, limit) in [
+        ("core file size", 0),
+        ("processes", 0),
+        ("open files", 32),
+        ("data size", 64 << 20),
+        ("address space", 512 << 20),
+    ] {
+        let words: Vec<&str> = name.split(' ').collect();
+        let line = limits
+            .iter()
+            .find(|line| line[1..].iter().zip(&words).all(|(a, b)| a == b))
+            .unwrap_or_else(|| panic!("{limits:?}"));
+        let values = &line[1 + words.len()..][..2];
+        assert!(values.iter().all(|value| *value == limit.to_string()), "{line:?}");
+    }
+    // In the pod's network, and with nothing of the supervisor's open but its end of a pipe.
+    let network = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    assert_eq!(network(pid), network(host.pid("silent", "silent")));
+    let open: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .map(|path| path.display().to_string())
+        .collect();
+    let own = |name: &String| {
+        ["/memfd:probe", "pipe:", "socket:", "anon_inode:", "/dev/null"].iter().any(|own| name.starts_with(own))
+    };
+    assert!(open.iter().all(own), "{open:?}");
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
+    until("the end of podshim probe", || proc_lines(pid, "cmdline").is_empty().then_some(()));
+}
+
+#[test]
+fn a_probe_that_cannot_give_up_its_privileges_sends_nothing() {
+    let Some(host) = Host::bare(&["setpriv"]) else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let file = |host_name: &str| {
+        let ask = json!({ "Tcp": { "host": host_name, "port": port } });
+        let request = json!({ "origin": "Host", "timeout": { "secs": 1, "nanos": 0 }, "ask": ask });
+        let path = host.path(&format!("{host_name}.json"));
+        std::fs::write(&path, request.to_string()).unwrap();
+        path
+    };
+    let (address, name) = (file("127.0.0.1"), file("localhost"));
+    let own = std::process::id().to_string();
+    let probe = |request: &std::path::Path, before: &[&str], parent: &str| {
+        let mut command = host.command_by(before, &["probe", "--parent", parent]);
+        command.stdin(std::fs::File::open(request).unwrap());
+        host.finish(command).expect(0).out
+    };
+    let podshim = host.command(&[] as &[&str]).get_program().to_str().unwrap().to_owned();
+    for capability in ["setgid", "setuid", "setpcap"] {
+        let said = probe(&address, &["setpriv", "--bounding-set", &format!("-{capability}"), &podshim], &own);
+        assert!(said.starts_with("{\"Done\":{\"Error\":\"giving up privileges: "), "{capability}: {said}");
+        assert!(said.contains("EPERM"), "{capability}: {said}");
+    }
+    let said = probe(&address, &[&podshim], "1");
+    assert_eq!(said, "{\"Done\":{\"Error\":\"process 1, which asked for this, has ended\"}}\n");
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    // Without privileges both can be done, connecting and looking up.
+    for request in [&address, &name] {
+        assert_eq!(probe(request, &[&podshim], &own), "{\"Done\":\"Success\"}\n");
+        assert!(listener.accept().is_ok());
+    }
+}

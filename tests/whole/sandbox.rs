@@ -1,6 +1,8 @@
 //! Namespaces of a pod, its name, its files in /etc.
 
-use crate::harness::{Host, facts, pod, with};
+use crate::harness::{Host, facts, pod, shell, until, with};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// The inode number of one of the host's namespaces.
@@ -92,7 +94,7 @@ fn a_shared_process_namespace_has_an_init_of_podshims_own() {
     assert!(seen["files"]["/proc/1/comm"].as_str().unwrap().starts_with("podshim"), "{seen}");
     assert!(seen["pid"].as_i64().unwrap() > 3);
     // Both containers' processes are seen, and the orphans were reaped by pid 1.
-    crate::harness::until("the orphans' end", || {
+    until("the orphans' end", || {
         let list = host.report("shared", "a", &["--list=/proc"]);
         let processes = list["lists"]["/proc"].as_object().unwrap().keys().filter(|n| n.parse::<u32>().is_ok()).count();
         // init, two containers, this one.
@@ -149,4 +151,70 @@ fn an_existing_network_namespace_is_joined_and_survives() {
         .says(&["/run/netns/not-there"]);
     host.run(&["run", "-d", "--network", "ns:/etc/passwd", &missing]).expect(125).says(&["/etc/passwd"]);
     assert_eq!(host.ok(&["ps", "-q"]), "");
+}
+
+/// The host's process id of a pod's own pid 1.
+fn reaper(host: &Host, pod: &str) -> i32 {
+    host.pid(pod, "_pause")
+}
+
+#[test]
+fn a_pod_whose_pid_1_is_gone_begins_anew_with_its_init_containers() {
+    let Some(host) = Host::new(&[]) else { return };
+    let mounted = |container: Value| with(container, json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
+    let init = mounted(shell("init", "echo init >>/v/runs"));
+    let side = with(shell("side", "echo side >>/v/runs; exec sleep 1000"), json!({ "restartPolicy": "Always" }));
+    let spec = json!({ "shareProcessNamespace": true, "terminationGracePeriodSeconds": 1,
+        "volumes": [{ "name": "v", "emptyDir": { "medium": "Memory" } }], "initContainers": [init, mounted(side)],
+        "containers": [facts("a", &["sleep"]), mounted(shell("b", "echo b >>/v/runs; exec sleep 1000"))] });
+    host.start(&pod("lost", spec));
+    host.ok(&["exec", "-c", "a", "lost", "--", "/facts", "write", "/dev/shm/note", "of the first sandbox"]);
+    let before = host.report("lost", "a", &[]);
+    // Somebody executes something meanwhile, and somebody looks at its output.
+    let script = "echo inside; exec sleep 1000";
+    let mut inside = host.live(&["exec", "-c", "b", "lost", "--", "sh", "-c", script]);
+    inside.until_has("inside");
+    kill(Pid::from_raw(reaper(&host, "lost")), Signal::SIGKILL).unwrap();
+    assert_eq!(inside.wait(), 137);
+    let changed = host.until_event("lost", "SandboxChanged", "it will be killed and re-created");
+    assert_eq!((&changed["count"], &changed["type"]), (&json!(1), &json!("Normal")));
+    for container in ["init", "side", "a", "b"] {
+        let status = host.until_status(("lost", container), "second", |c| {
+            c["restartCount"] == 1 && (container == "init" || c["state"]["running"].is_object())
+        });
+        let code = if container == "init" { 0 } else { 137 };
+        assert_eq!(status["lastState"]["terminated"]["exitCode"], code, "{status}");
+    }
+    host.until_condition("lost", "Ready", "True");
+    assert_eq!(host.ps("lost")[..2], ["3/3", "Running"].map(str::to_owned));
+    // The order is the first one's; nothing was started in the sandbox that was lost.
+    let runs = host.ok(&["exec", "-c", "b", "lost", "--", "cat", "/v/runs"]);
+    assert_eq!(runs.split_whitespace().collect::<Vec<_>>(), ["init", "side", "b", "init", "side", "b"]);
+    assert_eq!(host.events("lost", "Failed"), Vec::<Value>::new());
+    // Volumes stay, the sandbox's own memory and its namespaces do not.
+    host.run(&["exec", "-c", "a", "lost", "--", "/facts", "read", "/dev/shm/note"]).expect(1);
+    let after = host.report("lost", "a", &["--file=/proc/1/comm"]);
+    for kind in ["pid", "net", "ipc", "uts"] {
+        assert_ne!(after["namespaces"][kind], before["namespaces"][kind], "{kind}");
+    }
+    assert_eq!(after["files"]["/proc/1/comm"], "podshim-pause\n");
+    let namespace = |container| std::fs::read_link(format!("/proc/{}/ns/pid", host.pid("lost", container))).unwrap();
+    assert_eq!(namespace("a"), namespace("b"), "it is shared again");
+    // It can be lost again, and be stopped in time.
+    kill(Pid::from_raw(reaper(&host, "lost")), Signal::SIGKILL).unwrap();
+    host.until_status(("lost", "init"), "third", |c| c["restartCount"] == 2);
+    host.ok(&["rm", "-f", "lost"]);
+    host.assert_clean();
+}
+
+#[test]
+fn a_pod_that_is_never_restarted_ends_with_its_pid_1() {
+    let Some(host) = Host::new(&[]) else { return };
+    let spec = json!({ "shareProcessNamespace": true, "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+        "containers": [facts("a", &["sleep"])] });
+    host.start(&pod("once", spec));
+    kill(Pid::from_raw(reaper(&host, "once")), Signal::SIGKILL).unwrap();
+    assert_eq!(host.ok(&["wait", "once"]).trim(), "137");
+    assert_eq!(host.ps("once"), ["0/1", "Error", "0"].map(str::to_owned));
+    host.until_event("once", "SandboxChanged", "Pod sandbox changed, it will be killed.");
 }

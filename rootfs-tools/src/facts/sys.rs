@@ -1,7 +1,7 @@
 //! The system calls of the `facts` program. It is a test helper: each is one small call with plain arguments.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -175,6 +175,16 @@ pub(super) fn wait(pid: pid_t) -> io::Result<c_int> {
 pub(super) fn kill(pid: pid_t) {
     // SAFETY: takes numbers; the child is not reaped yet, so the pid is still its own.
     unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
+/// Exchanges what two names name, at once (`renameat2(2)`).
+pub(super) fn exchange(a: &str, b: &str) -> io::Result<()> {
+    let (a, b) = (CString::new(a)?, CString::new(b)?);
+    // The system call itself: musl has no wrapper.
+    let flags = c_long::from(libc::RENAME_EXCHANGE);
+    let at = c_long::from(libc::AT_FDCWD);
+    // SAFETY: both names are C strings that outlive the call.
+    check_long(unsafe { libc::syscall(libc::SYS_renameat2, at, a.as_ptr(), at, b.as_ptr(), flags) }).map(drop)
 }
 
 /// A raw system call: its result or the errno.

@@ -135,6 +135,8 @@ struct World {
     tasks: BTreeMap<(usize, Task), bool>,
     creating: bool,
     sandbox: bool,
+    /// The sandbox was lost; what is left of it is still there.
+    lost: bool,
     destroying: bool,
     finished: bool,
     /// When the grace period of a stop is over.
@@ -150,9 +152,10 @@ impl World {
         let known = vec![Known::default(); spec.containers.len()];
         let pod = PodState::new(spec, Now { boot: Duration::ZERO, wall: Duration::ZERO });
         let (tasks, stop) = (BTreeMap::new(), None);
-        let (creating, sandbox, destroying, finished) = (false, false, false, false);
+        let (creating, sandbox, lost, destroying, finished) = (false, false, false, false, false);
         let (now, evicted, steps) = (0, false, 0);
-        let mut world = World { pod, now, known, tasks, creating, sandbox, destroying, finished, stop, evicted, steps };
+        let mut world =
+            World { pod, now, known, tasks, creating, sandbox, lost, destroying, finished, stop, evicted, steps };
         world.step(Event::Begin);
         world
     }
@@ -192,8 +195,9 @@ impl World {
     fn take(&mut self, action: Action) {
         match action {
             Action::CreateSandbox => {
-                assert!(!self.creating && !self.sandbox && self.stop.is_none());
-                self.creating = true;
+                assert!(!self.creating && (self.lost || !self.sandbox) && self.stop.is_none());
+                assert!(self.alive().next().is_none(), "something lives in the sandbox that was lost");
+                (self.creating, self.sandbox, self.lost) = (true, false, false);
             }
             Action::Start { container, restart_count } => self.take_start(container, restart_count),
             Action::CancelStart { container } => assert!(self.known[container].starting),
@@ -224,7 +228,7 @@ impl World {
     }
 
     fn take_start(&mut self, container: usize, restart_count: u32) {
-        assert!(self.sandbox && !self.destroying, "start without a sandbox");
+        assert!(self.sandbox && !self.lost && !self.destroying, "start without a sandbox");
         assert!(self.stop.is_none(), "start after stop");
         assert!(self.known.iter().all(|known| !known.starting), "two starts at a time");
         assert!(self.tasks.keys().all(|(_, task)| *task != Task::PostStart), "a start is not complete before its hook");
@@ -311,6 +315,9 @@ impl World {
             assert!(self.alive().next().is_some() || self.creating, "stopped, dead, but not over");
             assert!(deadline.is_some() || self.creating || self.alive().all(|index| self.known[index].killed));
         }
+        if self.lost {
+            assert!(self.alive().all(|index| self.known[index].starting || self.known[index].killed), "not killed");
+        }
         let restarting =
             status.conditions.iter().any(|c| c.type_ == "AllContainersRestarting" && c.status == ConditionStatus::True);
         // In the order of the pod's containers.
@@ -319,7 +326,7 @@ impl World {
             assert!(known.running || shown.state.running.is_none(), "{} is shown as running", shown.name);
             assert!(!shown.started || shown.state.running.is_some());
             assert_eq!(shown.restart_count, known.instances.saturating_sub(1), "{}", shown.name);
-            known.was_started = (known.was_started || shown.started) && !restarting;
+            known.was_started = (known.was_started || shown.started) && !restarting && !self.lost;
         }
     }
 
@@ -348,6 +355,10 @@ impl World {
                 self.stop(grace);
             }
             37 if choices.one_in(12) => self.kill_pod(),
+            38 if choices.one_in(6) && self.sandbox && !self.lost && !self.destroying => {
+                self.lost = true;
+                self.step(Event::SandboxLost);
+            }
             _ => self.disturb(choices),
         }
     }
@@ -380,7 +391,7 @@ impl World {
             Task::PostStart,
             Task::PreStop,
         ]);
-        match choices.below(8) {
+        match choices.below(9) {
             0 => self.step(Event::Begin),
             1 if !self.creating => self.step(Event::SandboxReady { ips: vec![] }),
             2 if !self.creating => self.step(Event::SandboxFailed { message: message() }),
@@ -396,6 +407,7 @@ impl World {
                 self.step(Event::Performed { container, task, outcome: Outcome::Failure(message()) });
             }
             7 if !self.destroying => self.step(Event::SandboxGone),
+            8 if !self.sandbox || self.lost || self.destroying => self.step(Event::SandboxLost),
             _ => self.step(Event::Tick),
         }
     }

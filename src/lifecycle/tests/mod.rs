@@ -4,6 +4,7 @@ mod changes;
 mod deadline;
 mod evicted;
 mod hooks;
+mod loss;
 mod probes;
 mod rules;
 mod sidecars;

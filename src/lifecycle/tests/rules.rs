@@ -187,9 +187,10 @@ fn s4_the_pods_end_goes_before_a_restart_of_all() {
     sim.exited(2, 42);
     assert_eq!(sim.step(stop(Some(30))), []);
     assert_eq!(sim.condition("AllContainersRestarting"), "False");
+    assert_eq!(sim.terminated("a2"), "Error 42", "it waits for nothing any more");
     sim.exited(1, 0);
     assert_eq!(sim.exited(3, 0), [Action::DestroySandbox]);
-    assert_eq!(sim.phase(), Phase::Failed);
+    assert_eq!((sim.phase(), pod_exit_code(&sim.status())), (Phase::Failed, 42));
     let mut sim = running();
     sim.step(stop(None));
     assert_eq!(sim.exited(2, 42), [], "nothing is restarted any more");

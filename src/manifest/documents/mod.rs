@@ -11,6 +11,7 @@ mod header;
 mod objects;
 mod read;
 mod service;
+mod used;
 mod workload;
 
 pub(super) use assemble::assemble;

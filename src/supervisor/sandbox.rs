@@ -1,0 +1,120 @@
+//! The pod's sandbox while the pod lives: it is lost when its pid 1 ends (shareProcessNamespace), made again, taken away.
+//!
+//! Nothing else of it can be lost: the other namespaces are held open by this process, and live as long as it does.
+
+use super::pod::Supervisor;
+use super::poll::Source;
+use super::remove;
+use crate::lifecycle::Event;
+use crate::network;
+use crate::runtime::sandbox;
+use crate::sys::process;
+use crate::volumes;
+use anyhow::{Context, Result};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+/// What follows when the pod's pid 1 has ended (shareProcessNamespace).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AfterReaper {
+    /// Nobody asked for it: the machine is told.
+    Tell,
+    /// The machine knows that it ends, but has asked for nothing yet.
+    Wait,
+    /// The rest of the sandbox goes.
+    Destroy,
+    /// The rest of the sandbox goes, and another one comes.
+    Replace,
+}
+
+impl Supervisor {
+    /// Ends the pod's pid 1, if it has one. A pid 1 ends after everything in its namespace, and what is our child there after
+    /// we have reaped it: not to be waited for here.
+    pub(super) fn end_reaper(&mut self, then: AfterReaper) -> Result<()> {
+        self.after_reaper = then;
+        for exec in self.execs.values() {
+            exec.kill()?;
+        }
+        match &self.sandbox.reaper {
+            Some(reaper) => Ok(process::send_signal(reaper.pidfd.as_fd(), libc::SIGKILL)?),
+            None => self.without_reaper(),
+        }
+    }
+
+    pub(super) fn reaper_ended(&mut self) -> Result<()> {
+        let Some(reaper) = &self.sandbox.reaper else { return Ok(()) };
+        if process::try_wait(reaper.pidfd.as_fd())?.is_none() {
+            return Ok(());
+        }
+        self.sandbox.reaper = None;
+        self.without_reaper()
+    }
+
+    fn without_reaper(&mut self) -> Result<()> {
+        match self.after_reaper {
+            AfterReaper::Tell => self.sandbox_lost(),
+            AfterReaper::Wait => {}
+            AfterReaper::Destroy => self.sandbox_gone(),
+            AfterReaper::Replace => self.replace_sandbox(),
+        }
+        Ok(())
+    }
+
+    /// Before an exit is told: whether it comes of the end of the pod's pid 1, whose own end is seen only after all others.
+    pub(super) fn look_at_reaper(&mut self) {
+        let Some(reaper) = self.sandbox.reaper.as_ref().filter(|_| self.after_reaper == AfterReaper::Tell) else {
+            return;
+        };
+        match process::is_exiting(reaper) {
+            Ok(true) => self.sandbox_lost(),
+            Ok(false) => {}
+            Err(error) => self.warn("SupervisorError", format!("looking at the pod's pid 1: {error:#}")),
+        }
+    }
+
+    fn sandbox_lost(&mut self) {
+        self.after_reaper = AfterReaper::Wait;
+        self.queue.push_back(Event::SandboxLost);
+    }
+
+    fn sandbox_gone(&mut self) {
+        self.remove_sandbox();
+        self.queue.push_back(Event::SandboxGone);
+    }
+
+    pub(super) fn remove_sandbox(&mut self) {
+        self.sandbox.namespaces.clear();
+        for error in remove::sandbox(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &self.pod.dirs) {
+            self.warn("KillPodSandboxError", format!("{error:#}"));
+        }
+    }
+
+    /// Another sandbox in the place of one that was lost, with the same volumes.
+    fn replace_sandbox(&mut self) {
+        self.sandbox.namespaces.clear();
+        let made = self.make_another();
+        self.queue.push_back(match made {
+            Ok(ips) => Event::SandboxReady { ips },
+            Err(error) => Event::SandboxFailed { message: format!("{error:#}") },
+        });
+    }
+
+    fn make_another(&mut self) -> Result<Vec<String>> {
+        let config = &self.pod.record.plan.sandbox;
+        remove::namespaces(&self.facts.cgroups, &config.cgroup, &self.pod.dirs)?;
+        volumes::materialize_shm(&self.pod.dirs).context("setting up /dev/shm")?;
+        let reaper = remove::cgroup(&self.facts.cgroups, &config.cgroup, remove::REAPER)?;
+        self.sandbox = sandbox::create(config, &self.pod.dirs, &reaper)?;
+        if let Some(reaper) = &self.sandbox.reaper {
+            self.poll.watch(&reaper.pidfd, Source::Reaper)?;
+        }
+        network::write_files(config, &self.pod.dirs, &self.sandbox.addresses)?;
+        self.addresses = self.sandbox.addresses.clone();
+        self.after_reaper = AfterReaper::Tell;
+        Ok(self.ips())
+    }
+
+    pub(super) fn ips(&self) -> Vec<String> {
+        self.addresses.iter().map(IpAddr::to_string).collect()
+    }
+}
