@@ -2,6 +2,8 @@
 //!
 //! Every field that a manifest sets falls under a row. What is not done is refused by name, never ignored.
 
+#[cfg(test)]
+mod acceptance;
 mod kinds;
 #[cfg(test)]
 mod readme;

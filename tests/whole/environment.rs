@@ -49,6 +49,7 @@ fn s12_config_maps_and_secrets_in_order_and_with_prefix() {
                 { "secretRef": { "name": "login" } },
                 { "prefix": "P_", "configMapRef": { "name": "settings" } },
                 { "configMapRef": { "name": "none", "optional": true } },
+                { "secretRef": { "name": "none", "optional": true } },
             ],
             "env": [
                 { "name": "BEFORE", "value": "$(AFTER) $(COLOR) $$(COLOR)" },

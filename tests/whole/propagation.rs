@@ -1,0 +1,54 @@
+//! `mountPropagation`: who sees whose mounts.
+
+use crate::harness::{Host, pod, shell, with};
+use serde_json::{Value, json};
+use std::process::Command;
+
+/// Runs a script in the mount namespace of a process.
+fn in_mounts_of(pid: i32, script: &str) -> String {
+    let output = Command::new("nsenter").args([&format!("--mount=/proc/{pid}/ns/mnt"), "sh", "-c", script]).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn mounts_go_the_way_that_mount_propagation_says() {
+    let Some(host) = Host::new(&["mount", "nsenter"]) else { return };
+    let base = host.folder("volume");
+    std::fs::create_dir_all(format!("{base}/from-host")).unwrap();
+    std::fs::create_dir_all(format!("{base}/from-container")).unwrap();
+    let mounted = |name: &str, propagation: Value| {
+        let mount = with(json!({ "name": "v", "mountPath": "/v" }), propagation);
+        let fields = json!({ "volumeMounts": [mount], "securityContext": { "privileged": true } });
+        with(shell(name, "sleep 1000"), fields)
+    };
+    let kinds = ["None", "HostToContainer", "Bidirectional"];
+    let of = |kind: &str| mounted(&kind.to_lowercase(), json!({ "mountPropagation": kind }));
+    let mut containers: Vec<Value> = kinds.iter().map(|kind| of(kind)).collect();
+    containers.push(mounted("unset", json!({})));
+    let volumes = json!([{ "name": "v", "hostPath": { "path": base } }]);
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": containers, "volumes": volumes });
+    let manifest = host.manifest(&pod("mounts", spec));
+    // In a mount namespace of podshim's own, where the volume is shared: the machine's mounts stay as they are.
+    let program = host.command(&[] as &[&str]).get_program().to_str().unwrap().to_owned();
+    let script = format!("mount --bind {base} {base} && mount --make-shared {base} && exec \"$0\" \"$@\"");
+    let before = ["unshare", "--mount", "sh", "-c", script.as_str(), program.as_str()];
+    host.finish(host.command_by(&before, &["run", "-d", &manifest])).expect(0);
+    let pid = host.supervisor("mounts");
+    in_mounts_of(pid, &format!("mount -t tmpfs late {base}/from-host && touch {base}/from-host/mark"));
+    let inside =
+        |container: &str, script: &str| host.run(&["exec", "-c", container, "mounts", "--", "sh", "-c", script]);
+    for (container, sees) in [("none", false), ("unset", false), ("hosttocontainer", true), ("bidirectional", true)] {
+        assert_eq!(inside(container, "[ -e /v/from-host/mark ]").code == 0, sees, "{container}");
+    }
+    for (container, passes_on) in
+        [("none", false), ("unset", false), ("hosttocontainer", false), ("bidirectional", true)]
+    {
+        let script = format!("mount -t tmpfs own /v/from-container && touch /v/from-container/{container}");
+        inside(container, &script).expect(0);
+        let seen = in_mounts_of(pid, &format!("ls {base}/from-container"));
+        assert_eq!(seen.contains(container), passes_on, "{container}: {seen}");
+    }
+    in_mounts_of(pid, &format!("umount {base}/from-container {base}/from-host"));
+}
