@@ -95,6 +95,7 @@ export PODSHIM_BIN=$target_dir/podshim PODSHIM_TEST_IMAGES=$target_dir/images
 step "format" cargo fmt --check --all || true
 step "lints" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings || true
 step "licences" licences || true
+step "rows" scripts/rows.sh || true
 step "tests" cargo test --locked --workspace --no-fail-fast || true
 if may_skip v2-guest; then
     summary+=("skipped         cgroup v2 (PODSHIM_MAY_SKIP)")

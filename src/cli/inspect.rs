@@ -7,6 +7,7 @@ use crate::plan::config::{ContainerConfig, ContainerKind, EnvValue, PullPolicy, 
 use crate::store::{self, Pod, Report};
 use anyhow::{Context, Result};
 use clap::Args;
+use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 
 #[derive(Debug, Args)]
@@ -60,7 +61,7 @@ pub(super) fn object(pod: &Pod) -> Result<Value> {
         metadata["deletionGracePeriodSeconds"] = json!(seconds);
     }
     if let Some(report) = report {
-        let status = status(&object["spec"], &report)?;
+        let status = status(&object["spec"], pod, &report)?;
         object["status"] = status;
     }
     Ok(object)
@@ -104,14 +105,19 @@ fn omit_pull_policy(object: &mut Value, container: &str) {
     }
 }
 
-/// The status as observed, with what only the manifest knows: each container's resources, which are all allocated on one host.
-fn status(spec: &Value, report: &Report) -> Result<Value> {
+/// The status as observed, with what only the manifest and the containers' bundles know: resources, which are all allocated
+/// on one host, and users.
+fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
     let mut status = serde_json::to_value(&report.status).context("writing the status")?;
     status["observedGeneration"] = json!(report.generation);
     let addresses = network::addresses()?;
     if let Some(first) = addresses.first() {
         status["hostIP"] = json!(first);
         status["hostIPs"] = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+    }
+    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+        condition["lastProbeTime"] = Value::Null;
+        condition["observedGeneration"] = json!(report.generation);
     }
     let own = &spec["resources"];
     if own.as_object().is_some_and(|own| !own.is_empty()) {
@@ -130,5 +136,24 @@ fn status(spec: &Value, report: &Report) -> Result<Value> {
             }
         }
     }
+    for list in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
+        for shown in status[list].as_array_mut().into_iter().flatten() {
+            let Some(name) = shown["name"].as_str() else { continue };
+            if let Some(user) = user(pod, name)? {
+                shown["user"] = json!({ "linux": user });
+            }
+        }
+    }
     Ok(status)
+}
+
+/// The ids that the first process of a container's latest instance begins with; none before it is made.
+fn user(pod: &Pod, container: &str) -> Result<Option<Value>> {
+    let bundle = pod.dirs.container_state(container).join("config.json");
+    let Some(spec): Option<Spec> = store::read_json(&bundle)? else { return Ok(None) };
+    Ok(spec.process().as_ref().map(|process| {
+        let user = process.user();
+        let groups = user.additional_gids().clone().unwrap_or_default();
+        json!({ "uid": user.uid(), "gid": user.gid(), "supplementalGroups": groups })
+    }))
 }

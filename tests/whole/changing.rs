@@ -87,6 +87,9 @@ fn debug_sees_the_processes_of_its_target() {
     host.ok(&["debug", "target", "-c", "stays", "--image", "busybox", "--target", "web", "--", "sleep", "1000"]);
     assert_eq!(namespace(host.pid("target", "stays")), namespace(host.pid("target", "web")));
     assert_ne!(namespace(host.pid("target", "stays")), namespace(host.pid("target", "other")));
+    let shown = host.inspect("target")["spec"]["ephemeralContainers"].clone();
+    let stays = shown.as_array().unwrap().iter().find(|c| c["name"] == "stays").unwrap();
+    assert_eq!(stays["targetContainerName"], "web");
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn the_status_of_a_pod_says_what_the_api_has_fields_for() {
     let start = time(&status["startTime"]);
     assert!(start > began - second && start < jiff::Timestamp::now() + second, "{start}");
     for condition in status["conditions"].as_array().unwrap() {
+        assert_eq!((&condition["lastProbeTime"], &condition["observedGeneration"]), (&Value::Null, &json!(1)));
         assert!(
             condition["type"].is_string() && time(&condition["lastTransitionTime"]) >= start - second,
             "{condition}"
@@ -64,6 +65,31 @@ fn the_status_of_a_pod_says_what_the_api_has_fields_for() {
     assert_eq!((&end["exitCode"], &end["reason"], &end["message"]), (&json!(3), &json!("Error"), &json!("last words")));
     assert!(time(&end["finishedAt"]).duration_since(time(&end["startedAt"])) >= second, "{end}");
     assert_eq!((&end["containerID"], &end["signal"]), (&ended["containerID"], &Value::Null), "CRI has no signal");
+}
+
+#[test]
+fn the_status_says_who_a_container_is() {
+    let Some(host) = Host::new(&[]) else { return };
+    let context = json!({ "runAsUser": 1000, "runAsGroup": 2000 });
+    let own = with(facts("own", &["sleep"]), json!({ "securityContext": context }));
+    // root is a member of wheel, 10, in the image's /etc/group.
+    let spec = json!({ "securityContext": { "supplementalGroups": [3000] }, "containers": [own, shell("image", "sleep 1000")] });
+    host.start(&pod("who", spec));
+    host.ok(&["debug", "who", "-c", "look", "--image", "localhost/facts", "--", "/facts", "sleep"]);
+    for name in ["own", "image", "look"] {
+        // What the kernel says of the process.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid("who", name))).unwrap();
+        let ids = |key: &str| -> Vec<i64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().map(|id| id.parse().unwrap()).collect()
+        };
+        let linux = host.status("who", name)["user"]["linux"].clone();
+        assert_eq!((&linux["uid"], &linux["gid"]), (&json!(ids("Uid:")[0]), &json!(ids("Gid:")[0])), "{name}");
+        let mut groups: Vec<i64> = serde_json::from_value(linux["supplementalGroups"].clone()).unwrap();
+        groups.sort_unstable();
+        assert_eq!(groups, ids("Groups:"), "{name}");
+    }
+    assert_eq!(host.status("who", "own")["user"]["linux"]["uid"], 1000);
 }
 
 #[test]
