@@ -30,7 +30,9 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
             destination: mount.container_path.clone(),
             access: mount.access,
             propagation: mount.propagation,
-            special: Special::Honoured,
+            special: podshim::volumes::special(
+                plan.volumes.iter().find(|v| v.name == mount.volume).expect("its volume"),
+            ),
         })
         .chain([Bind {
             source: "/etc-files/hosts".into(),
