@@ -40,7 +40,11 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
             access: mount.access,
             submounts: mount.submounts,
             propagation: mount.propagation,
-            options: mount.options.clone(),
+            options: podshim::volumes::options(
+                mount,
+                plan.volumes.iter().find(|v| v.name == mount.volume).expect("its volume"),
+                config.security.privileged,
+            ),
         })
         .chain([Bind::file("/etc-files/hosts".into(), "/etc/hosts")])
         .collect();

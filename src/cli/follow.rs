@@ -1,8 +1,9 @@
 //! Watching a pod from outside: its supervisor says when the status file is new.
 
+use super::ps::now;
 use super::terminal::Interrupts;
 use crate::control::{Connection, Reply, Request};
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, kind_of};
 use crate::store::{Pod, Report};
 use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -25,10 +26,36 @@ pub(super) enum Waited<T> {
     TimedOut,
 }
 
+/// How long a supervisor that has the pod's lock may take until it listens.
+const LISTENS: Duration = Duration::from_secs(10);
+/// How long one may take until it has the lock.
+const STARTS: Duration = Duration::from_secs(2);
+
+/// Whether a pod to whose supervisor there is no connection is about to have one.
+fn is_to_come(pod: &Pod, waited: Duration) -> Result<bool> {
+    let report = pod.report()?;
+    if report.as_ref().is_some_and(|report| report.over) {
+        return Ok(false);
+    }
+    if pod.is_supervised() {
+        return Ok(waited < LISTENS);
+    }
+    let age = now().0.saturating_sub(pod.record.created.0);
+    Ok(report.is_none() && waited < STARTS && age <= STARTS.as_secs() as i64)
+}
+
 impl<'a> Watch<'a> {
-    /// Connects. An error of kind `NotReady` if there is no supervisor.
+    /// Connects. An error of kind `NotReady` if there is no supervisor; one that has just been started is waited for.
     pub(super) fn open(pod: &'a Pod) -> Result<Watch<'a>> {
-        Ok(Watch { pod, connection: Connection::open(&pod.dirs.socket(), &Request::Watch, &[])? })
+        let begin = Instant::now();
+        loop {
+            match Connection::open(&pod.dirs.socket(), &Request::Watch, &[]) {
+                Err(error) if kind_of(&error) == Some(Kind::NotReady) && is_to_come(pod, begin.elapsed())? => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => return Ok(Watch { pod, connection: other? }),
+            }
+        }
     }
 
     /// Takes in one message; whether the supervisor is still there.

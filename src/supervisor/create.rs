@@ -10,8 +10,8 @@ use crate::lifecycle::{Event, ImageFailure, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::config::{
-    Access, BindOption, ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation,
-    NamespaceMode, Privilege, PullPolicy, Stdio, VolumeMount, VolumePlan,
+    Access, ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation, NamespaceMode,
+    PullPolicy, Stdio, VolumePlan,
 };
 use crate::plan::env;
 use crate::plan::mounts;
@@ -380,21 +380,10 @@ impl Supervisor {
                 access,
                 submounts: mount.submounts,
                 propagation: mount.propagation,
-                options: Self::options(config, mount, volume),
+                options: volumes::options(mount, volume, config.security.privileged),
             });
         }
         Ok(binds)
-    }
-
-    /// What is asked for, and what a volume cannot be used for unless the container is privileged.
-    fn options(config: &ContainerConfig, mount: &VolumeMount, volume: &VolumePlan) -> Vec<BindOption> {
-        let own = match config.security.privileged {
-            Privilege::Default => volumes::restrictions(volume),
-            Privilege::Privileged => &[],
-        };
-        let mut options = mount.options.clone();
-        options.extend(own.iter().filter(|option| !mount.options.contains(option)));
-        options
     }
 
     fn volume(&self, name: &str) -> Result<&VolumePlan> {

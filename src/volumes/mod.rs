@@ -17,7 +17,9 @@ pub use read::read_text;
 pub use sub_path::open_sub_path;
 
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{Access, BindOption, FsGroup, FsGroupChangePolicy, ImageSpec, VolumePlan, VolumeSource};
+use crate::plan::config::{
+    Access, BindOption, FsGroup, FsGroupChangePolicy, ImageSpec, Privilege, VolumeMount, VolumePlan, VolumeSource,
+};
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -122,18 +124,17 @@ pub fn access(volume: &VolumePlan) -> Access {
     }
 }
 
-/// What a volume that only the pod's own containers write, or podshim, cannot be used for by an ordinary container: its
-/// set-user-ID programs and device nodes are not what they seem. What is the host's own stays as the host has it.
-pub fn restrictions(volume: &VolumePlan) -> &'static [BindOption] {
-    match &volume.source {
-        VolumeSource::HostPath { .. } => &[],
-        VolumeSource::EmptyDir { .. }
-        | VolumeSource::Memory { .. }
-        | VolumeSource::HugePages { .. }
-        | VolumeSource::Files(_)
-        | VolumeSource::Claim { .. }
-        | VolumeSource::Image { .. } => &[BindOption::NoSuid, BindOption::NoDev],
-    }
+/// The options of a mount of a volume: those that are asked for, and `nosuid,nodev` where only the pod's own containers
+/// write, or podshim, unless the container is privileged. What is the host's own stays as the host has it.
+pub fn options(mount: &VolumeMount, volume: &VolumePlan, privileged: Privilege) -> Vec<BindOption> {
+    let is_of_host = matches!(volume.source, VolumeSource::HostPath { .. });
+    let own = match privileged {
+        Privilege::Default if !is_of_host => &[BindOption::NoSuid, BindOption::NoDev][..],
+        _ => &[],
+    };
+    let mut options = mount.options.clone();
+    options.extend(own.iter().filter(|option| !mount.options.contains(option)));
+    options
 }
 
 /// The memory that the containers of a pod share as /dev/shm, 64 MiB as with every CRI runtime.

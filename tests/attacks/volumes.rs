@@ -205,17 +205,23 @@ fn e9_podshims_own_files_have_an_end() {
 }
 
 #[test]
-fn e15_what_cannot_be_deleted_is_said_or_deleted() {
+fn e15_what_a_container_made_immutable_or_many_is_deleted() {
     let Some(bench) = Bench::new() else { return };
-    let script = "for d in /v /; do mkdir $d/kept; echo x > $d/kept/file; chattr +i $d/kept/file 2>&1; chattr +a $d/kept 2>&1; done; \
-                  i=0; while [ $i -lt 3000 ]; do : > /v/f$i; i=$((i+1)); done; ln -s / /v/root; echo planted";
-    let container = with(
-        mounted(shell("c", script), json!([{ "name": "v", "mountPath": "/v" }])),
-        json!({ "securityContext": { "capabilities": { "add": ["LINUX_IMMUTABLE"] } } }),
-    );
-    let value = once("kept", json!([container]), json!([{ "name": "v", "emptyDir": {} }]));
-    let output = bench.host.run(&["run", "--keep", &bench.host.manifest(&value)]).expect(0);
-    assert!(output.out.ends_with("planted\n"), "{output:?}");
+    let mounts = json!([{ "name": "v", "mountPath": "/v" }]);
+    let volumes = json!([{ "name": "v", "emptyDir": {} }]);
+    let script = "i=0; while [ $i -lt 3000 ]; do : > /v/f$i; i=$((i+1)); done; ln -s / /v/root; mkdir /v/kept; echo x > /v/kept/file; \
+                  ln -s ../../../../.. /v/kept/up; echo planted";
+    let init = mounted(shell("init", script), mounts.clone());
+    let immutable = |words: &[&str]| {
+        let container = mounted(facts("c", &[&["immutable"], words].concat()), mounts.clone());
+        with(container, json!({ "securityContext": { "capabilities": { "add": ["LINUX_IMMUTABLE"] } } }))
+    };
+    let main = immutable(&["/v/kept/file", "/v/kept", "/etc/passwd", "/v"]);
+    let spec = json!({ "restartPolicy": "Never", "initContainers": [init], "containers": [main], "volumes": volumes });
+    bench.host.run(&["run", "--keep", &bench.host.manifest(&pod("kept", spec))]).expect(0);
+    // The twin: it cannot be removed as it is.
+    let kept = bench.host.path("root/pods").join(bench.host.uid("kept")).join("volumes/v/kept");
+    assert!(std::fs::remove_file(kept.join("file")).is_err() && std::fs::remove_dir_all(&kept).is_err());
     bench.host.run(&["rm", "kept"]).expect(0);
     bench.host.assert_clean();
 }

@@ -244,7 +244,8 @@ fn the_lifecycle_example_starts_and_ends_in_its_order() {
     let Some(host) = Host::new(&[]) else { return };
     let mut run = host.live(&["run", repository("pods/lifecycle.yaml").to_str().unwrap()]);
     until("the pod", || host.run(&["ps", "-q"]).out.contains("lifecycle").then_some(()));
-    host.ok(&["wait", "lifecycle", "--for=condition=Ready", "--timeout=60s"]);
+    let waited = host.run(&["wait", "lifecycle", "--for=condition=Ready", "--timeout=60s"]);
+    assert_eq!(waited.code, 0, "{waited:?}\n{}\n{}", run.out(), run.err());
     run.signal(Signal::SIGINT);
     assert_eq!(run.wait(), 130, "{}", run.err());
     let said = run.out();

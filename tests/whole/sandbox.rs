@@ -170,6 +170,10 @@ fn a_pod_whose_pid_1_is_gone_begins_anew_with_its_init_containers() {
     host.start(&pod("lost", spec));
     host.ok(&["exec", "-c", "a", "lost", "--", "/facts", "write", "/dev/shm/note", "of the first sandbox"]);
     let before = host.report("lost", "a", &[]);
+    // As long as they are open, no new namespace can get their numbers.
+    let old: Vec<std::fs::File> = ["pid", "net", "ipc", "uts"]
+        .map(|kind| std::fs::File::open(format!("/proc/{}/ns/{kind}", host.pid("lost", "a"))).unwrap())
+        .into();
     // Somebody executes something meanwhile, and somebody looks at its output.
     let script = "echo inside; exec sleep 1000";
     let mut inside = host.live(&["exec", "-c", "b", "lost", "--", "sh", "-c", script]);
@@ -197,6 +201,7 @@ fn a_pod_whose_pid_1_is_gone_begins_anew_with_its_init_containers() {
     for kind in ["pid", "net", "ipc", "uts"] {
         assert_ne!(after["namespaces"][kind], before["namespaces"][kind], "{kind}");
     }
+    drop(old);
     assert_eq!(after["files"]["/proc/1/comm"], "podshim-pause\n");
     let namespace = |container| std::fs::read_link(format!("/proc/{}/ns/pid", host.pid("lost", container))).unwrap();
     assert_eq!(namespace("a"), namespace("b"), "it is shared again");

@@ -47,6 +47,8 @@ facts spam LINES LEN                  print LINES numbered lines of LEN bytes
 facts syscalls                        try what a seccomp profile must deny; JSON of errno by name
 facts flip A B                        say \"ready\", exchange two names again and again, until TERM
 facts poll-exe                        say \"ready\", try to open other processes' programs for writing; JSON on TERM
+facts immutable PATH...               make files immutable (chattr +i); 1 if one cannot be
+facts ahead                           try to get before others (nice, FIFO, OOM, files); JSON of errno by name
 facts peek NAME                       say \"ready\", try to look into processes of this name; JSON on TERM
 facts wait-file PATH [--for SECONDS]  end with 0 when PATH is there, 1 when the time is over
 
@@ -96,6 +98,8 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         }
         "flip" => spy::flip(rest.need(0, "A")?, rest.need(1, "B")?),
         "poll-exe" => spy::poll_exe(),
+        "immutable" => spy::immutable(&rest.plain()),
+        "ahead" => spy::ahead(),
         "peek" => spy::peek(rest.need(0, "NAME")?),
         "wait-file" => act::wait_file(rest.need(0, "PATH")?, rest.seconds("--for")?),
         _ => print_report(&words),

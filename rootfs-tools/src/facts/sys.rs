@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use libc::{c_int, c_long, pid_t};
@@ -187,10 +188,21 @@ pub(super) fn exchange(a: &str, b: &str) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_renameat2, at, a.as_ptr(), at, b.as_ptr(), flags) }).map(drop)
 }
 
+/// Makes a file or directory immutable (`FS_IOC_SETFLAGS`, ioctl_iflags(2)).
+pub(super) fn make_immutable(file: &std::fs::File) -> io::Result<()> {
+    let mut flags: c_int = 0;
+    // SAFETY: writes one int.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) })?;
+    // linux/fs.h: FS_IMMUTABLE_FL
+    flags |= 0x10;
+    // SAFETY: reads one int.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const flags) }).map(drop)
+}
+
 /// A raw system call: its result or the errno.
 pub(super) fn raw(number: c_long, args: [c_long; 5]) -> io::Result<c_long> {
     let [a, b, c, d, e] = args;
-    // SAFETY: only `probe` calls this, in a child made for one call, with addresses that are null, bogus on purpose
+    // SAFETY: `probe` calls this in a child made for one call, and `spy` for calls that change only this process, with addresses that are null, bogus on purpose
     // (the kernel answers EFAULT) or those of buffers that outlive the call.
     check_long(unsafe { libc::syscall(number, a, b, c, d, e) })
 }
