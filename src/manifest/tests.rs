@@ -79,7 +79,9 @@ fn a_field_that_says_nothing_needs_no_support() {
     ] {
         one(&format!("{POD}{field}"));
     }
-    for field in ["    ports: [{containerPort: 80, hostPort: 80}]\n", "  volumes: [{name: a, ephemeral: {}}]\n"] {
+    for field in
+        ["    ports: [{containerPort: 80, hostPort: 80}]\n", "    ports: [{containerPort: 80, hostIP: 10.0.0.1}]\n"]
+    {
         assert!(refused(&format!("{POD}{field}")).contains("not supported yet by podshim"), "{field}");
     }
 }
@@ -320,12 +322,10 @@ fn spec_image_pull_secrets_come_from_the_service_account_too() {
 
 #[test]
 fn there_is_an_end_to_the_number_of_pods() {
-    let two = |n: usize| {
-        format!(
-            "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: a}}\nspec:\n  replicas: {n}\n{TEMPLATE}---\n{}",
-            format!("apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: b}}\nspec:\n  replicas: {n}\n{TEMPLATE}")
-        )
+    let one = |name: &str, n: usize| {
+        format!("apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: {name}}}\nspec:\n  replicas: {n}\n{TEMPLATE}")
     };
+    let two = |n: usize| format!("{}---\n{}", one("a", n), one("b", n));
     assert_eq!(all(&two(55), CronJobs::Refused).pods.len(), 110);
     assert!(refused(&two(56)).contains("there are 112 pods"));
     assert!(refused(&two(2_000_000_000)).contains("more than 110"));

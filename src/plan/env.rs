@@ -329,7 +329,8 @@ mod tests {
             known.map(|list| list.first().map(|pair| pair.value.clone())).map_err(|error| format!("{error:#}"))
         };
         let whole = TEXT.replace("D=$(A)\n", "");
-        let rows: &[(&str, &str, &str, Result<Option<&str>, &str>)] = &[
+        type Row<'a> = (&'a str, &'a str, &'a str, Result<Option<&'a str>, &'a str>);
+        let rows: &[Row<'_>] = &[
             ("a value", "A", TEXT, Ok(Some("a # b"))),
             ("over lines", "M", TEXT, Ok(Some("1\n2"))),
             ("an empty value is none", "E", TEXT, Err("key \"E\" not found in file \"p\" of volume v")),

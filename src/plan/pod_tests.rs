@@ -16,9 +16,8 @@ spec:
     resources: {requests: {memory: 1Gi}}
 ";
 
-fn planned(text: &str) -> (k8s::Pod, PodPlan) {
-    let pods = admit(&[Source { name: "pod.yaml".into(), text: text.into() }]).unwrap();
-    let choices = Choices {
+fn choices() -> Choices {
+    Choices {
         uid: "u".into(),
         network: NetworkMode::None,
         cgroup_parent: String::new(),
@@ -30,8 +29,12 @@ fn planned(text: &str) -> (k8s::Pod, PodPlan) {
         swap: SwapBehavior::NoSwap,
         pull: None,
         security: SecurityChoices::default(),
-    };
-    (pods[0].pod().clone(), pod_plan(&pods[0], choices).unwrap())
+    }
+}
+
+fn planned(text: &str) -> (k8s::Pod, PodPlan) {
+    let pods = admit(&[Source { name: "pod.yaml".into(), text: text.into() }]).unwrap();
+    (pods[0].pod().clone(), pod_plan(&pods[0], choices()).unwrap())
 }
 
 fn wanted() -> Ephemeral {
@@ -113,4 +116,65 @@ fn s20_a_sidecar_is_killed_no_sooner_than_the_app_containers() {
     let (_, plan) = planned(&text);
     let scores: Vec<i32> = plan.containers.iter().map(|c| c.resources.oom_score_adj).collect();
     assert_eq!((plan.containers[0].kind, scores), (ContainerKind::Sidecar, vec![875, 875]));
+}
+
+/// The plan of a pod with this ConfigMap and this Secret.
+fn with_data(color: &str, password: &str, immutable: bool) -> PodPlan {
+    let text = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: p}}
+spec:
+  imagePullSecrets: [{{name: pull}}]
+  containers:
+  - name: app
+    image: i
+    envFrom: [{{secretRef: {{name: s}}}}]
+  - {{name: other, image: i}}
+  volumes:
+  - {{name: map, configMap: {{name: c}}}}
+  - {{name: secret, secret: {{secretName: s}}}}
+  - {{name: empty}}
+---
+{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c}}, immutable: {immutable}, data: {{color: {color}}}}}
+---
+{{apiVersion: v1, kind: Secret, metadata: {{name: s}}, stringData: {{password: {password}}}}}
+---
+{{apiVersion: v1, kind: Secret, metadata: {{name: pull}}, type: kubernetes.io/dockercfg, stringData: {{.dockercfg: '{{\"r\": {{\"username\": \"u\", \"password\": \"{password}\"}}}}'}}}}
+"
+    );
+    planned(&text).1
+}
+
+#[test]
+fn what_objects_say_is_compared_beside_the_pod() {
+    use super::super::change::{Data, data};
+    let words = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let old = with_data("blue", "p", false);
+    assert!(data(&old, &with_data("blue", "p", false)).is_same());
+    let red = data(&old, &with_data("red", "p", false));
+    assert_eq!(red, Data { volumes: words(&["map"]), ..Data::default() });
+    let secret = data(&old, &with_data("blue", "q", false));
+    let logins = ["r".to_owned()].into();
+    let expected = Data { volumes: words(&["secret"]), variables: words(&["app"]), logins, immutable: vec![] };
+    assert_eq!(secret, expected);
+    // That it becomes immutable is no change of what it holds.
+    let fixed = with_data("blue", "p", true);
+    assert!(data(&old, &fixed).is_same());
+    assert_eq!(data(&fixed, &with_data("red", "p", true)).immutable, ["ConfigMap/c"]);
+    let unfixed = data(&fixed, &with_data("red", "p", false));
+    assert_eq!(unfixed.immutable, [""; 0], "which only a cluster's API server would know");
+}
+
+#[test]
+fn a_pod_is_tried_before_it_is_made() {
+    let long = "x".repeat(70_000);
+    let text = format!(
+        "{POD}    env: [{{name: A, value: {long}}}, {{name: B, value: $(A)}}]
+    args: [$(A)$(B)]
+"
+    );
+    let pods = admit(&[Source { name: "pod.yaml".into(), text }]).unwrap();
+    let error = format!("{:#}", pod_plan(&pods[0], choices()).unwrap_err());
+    assert!(error.starts_with("container app: args: it has 1"), "{error}");
 }

@@ -47,7 +47,11 @@ pub(super) fn huge_pages(path: &Path, page_size: u64, (size, mode): (Option<u64>
 /// A tmpfs of mode 0755 and at most `size` bytes and 1024 files.
 pub(super) fn small(path: &Path, size: u64) -> SysResult<()> {
     directory(path, 0o755)?;
-    file_system("tmpfs", path, &[("mode", "0755".to_owned()), ("size", size.to_string()), ("nr_inodes", "1024".to_owned())])
+    file_system(
+        "tmpfs",
+        path,
+        &[("mode", "0755".to_owned()), ("size", size.to_string()), ("nr_inodes", "1024".to_owned())],
+    )
 }
 
 const SHM_SIZE: u64 = 64 << 20;

@@ -161,7 +161,7 @@ fn s15_status_pod_ip_is_the_pods_address() {
     host.ok(&["run", "-d", "--network", &format!("ns:/run/netns/{network}"), &path]);
     hold(&variables(&host, "addressed", "c"), &[("IP", "192.0.2.7"), ("IPS", "192.0.2.7,2001:db8::7")]);
     let line = std::fs::read_to_string(format!("/proc/{}/cmdline", host.pid("addressed", "c"))).unwrap();
-    assert!(line.ends_with("\x00192.0.2.7\0"), "{line:?}");
+    assert!(line.ends_with("\u{0}192.0.2.7\u{0}"), "{line:?}");
     assert_eq!(host.inspect("addressed")["status"]["podIP"], "192.0.2.7");
 }
 

@@ -1,7 +1,7 @@
 //! Pods with sidecars, rules, probes, hooks, deadlines and what joins or changes them later, under any sequence of events, also ones
 //! that make no sense: what must always hold, holds.
 
-use super::super::status::{ConditionStatus, ContainerStatus, Phase};
+use super::super::status::{ConditionStatus, ContainerStatus, OOM_KILLED, Phase, PodStatus};
 use super::super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -309,6 +309,7 @@ impl World {
         assert_eq!((status.reason == "Evicted", status.message == "too much"), (is_evicted, is_evicted));
         assert!(!is_evicted || status.phase == Phase::Failed);
         if status.phase.is_terminal() {
+            assert_eq!(status.phase, self.verdict(&status), "the phase is from the app containers' exit codes");
             assert!(self.alive().next().is_none() && deadline.is_none());
             assert!(self.destroying || self.creating || self.finished);
         } else if self.stop.is_some() {
@@ -328,6 +329,18 @@ impl World {
             assert_eq!(shown.restart_count, known.instances.saturating_sub(1), "{}", shown.name);
             known.was_started = (known.was_started || shown.started) && !restarting && !self.lost;
         }
+    }
+
+    /// What the phase of a pod that has ended must be: sidecars and ephemeral containers do not count.
+    fn verdict(&self, status: &PodStatus) -> Phase {
+        let ended = |c: &ContainerStatus| c.state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0);
+        let inits = status.init_container_statuses.iter().enumerate();
+        let mut failed =
+            inits.filter(|(index, _)| self.kind(*index) == ContainerKind::Init).map(|(_, init)| init).any(|init| {
+                init.state.terminated.as_ref().is_some_and(|ended| ended.exit_code != 0 || ended.reason == OOM_KILLED)
+            });
+        failed |= status.reason == "DeadlineExceeded";
+        if !failed && status.container_statuses.iter().all(ended) { Phase::Succeeded } else { Phase::Failed }
     }
 
     /// A supervisor and a world that do as they like.

@@ -43,16 +43,8 @@ fn pod() -> impl Strategy<Value = PodSpec> {
             let kind = if index < inits { ContainerKind::Init } else { ContainerKind::App };
             ContainerSpec::new(&format!("c{index}"), kind, "img")
         };
-        PodSpec {
-            name: "p".into(),
-            namespace: "ns".into(),
-            uid: "u".into(),
-            restart_policy,
-            grace: Duration::from_secs(grace),
-            active_deadline: None,
-            readiness_gates: vec![],
-            containers: (0..inits + apps).map(container).collect(),
-        }
+        let containers = (0..inits + apps).map(container).collect();
+        PodSpec { restart_policy, grace: Duration::from_secs(grace), containers, ..empty() }
     })
 }
 
@@ -363,6 +355,23 @@ impl World {
     }
 }
 
+fn empty() -> PodSpec {
+    PodSpec {
+        name: "p".into(),
+        namespace: "ns".into(),
+        uid: "u".into(),
+        restart_policy: RestartPolicy::Always,
+        grace: Duration::ZERO,
+        active_deadline: None,
+        readiness_gates: vec![],
+        containers: vec![],
+    }
+}
+
+fn at(seconds: u64) -> Now {
+    Now { boot: Duration::from_secs(seconds), wall: Duration::from_secs(seconds) }
+}
+
 proptest! {
     // About 2 s without optimisation. There is no file of past failures: a failure belongs into `tests` as a case of its own.
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
@@ -374,6 +383,48 @@ proptest! {
             world.apply(op);
         }
         world.run_out();
+    }
+
+    /// A container that goes on ending, after lives of any length.
+    #[test]
+    fn a_crash_loop_waits_exactly_0_10_20_40_80_160_300(
+        kind in prop_oneof![Just(ContainerKind::Init), Just(ContainerKind::Sidecar), Just(ContainerKind::App)],
+        lives in vec((prop_oneof![9 => 0u64..100, 1 => 500u64..800], any::<bool>()), 1..40),
+    ) {
+        let app = ContainerSpec::new("other", ContainerKind::App, "img");
+        let spec = PodSpec { containers: vec![ContainerSpec::new("c", kind, "img"), app], ..empty() };
+        let mut pod = PodState::new(spec, at(0));
+        pod.step(Event::Begin, at(0));
+        pod.step(Event::SandboxReady { ips: vec![] }, at(0));
+        let start = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::Start { container: 0, .. }));
+        // The restarts so far that count; the last one's time.
+        let (mut now, mut steps, mut stepped) = (0, 0, 0);
+        for (life, fails) in lives {
+            for container in 0..2 {
+                // Of the other one only the first start is waited for.
+                pod.step(Event::Created { container, container_id: "c".into(), image_id: "i".into() }, at(now));
+                pod.step(Event::Started { container }, at(now));
+            }
+            now += life;
+            if now - stepped > 600 {
+                steps = 0;
+            }
+            // An init container that has done its work would not come again.
+            let code = i32::from(fails || kind == ContainerKind::Init);
+            let exit = Exit { code, signal: None, oom_killed: false, message: String::new() };
+            let mut actions = pod.step(Event::Exited { container: 0, exit }, at(now));
+            let expected = [0, 10, 20, 40, 80, 160, 300][steps.min(6)];
+            if expected > 0 {
+                prop_assert!(!start(&actions), "before its time");
+                prop_assert_eq!(pod.next_deadline(), Some(at(now + expected).boot));
+                actions = pod.step(Event::Tick, at(now + expected - 1));
+                prop_assert!(!start(&actions), "before its time");
+                actions = pod.step(Event::Tick, at(now + expected));
+            }
+            prop_assert!(start(&actions), "after {} restarts", steps);
+            now += expected;
+            (steps, stepped) = (steps + 1, now);
+        }
     }
 
     #[test]
