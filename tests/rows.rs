@@ -106,18 +106,18 @@ fn text_of(test: &str) -> String {
 /// The attributes and the text of a function or constant. Relies on rustfmt: its last line is indented as its first.
 fn item<'s>(source: &'s str, name: &str) -> Option<(String, &'s str)> {
     let lines: Vec<&str> = source.lines().collect();
-    let is_it = |line: &&str| {
+    let is_it = |line: &str| {
         let words = line.trim_start().trim_start_matches("pub ").trim_start_matches("pub(super) ");
         let words = words.strip_prefix("fn ").or_else(|| words.strip_prefix("const "));
         words.and_then(|rest| rest.strip_prefix(name)).is_some_and(|rest| rest.starts_with(['(', '<', ':']))
     };
-    let first = lines.iter().position(|line| is_it(&line))?;
+    let first = lines.iter().position(|line| is_it(line))?;
     let indent = lines[first].len() - lines[first].trim_start().len();
-    let ends = |line: &&str| {
+    let ends = |line: &str| {
         let own = line.len() - line.trim_start().len() == indent && !line.trim().is_empty();
         own && (line.ends_with('}') || line.ends_with(';'))
     };
-    let last = first + lines[first..].iter().position(|line| ends(&line))?;
+    let last = first + lines[first..].iter().position(|line| ends(line))?;
     let attributes: Vec<&str> =
         lines[..first].iter().rev().take_while(|line| line.trim_start().starts_with(['#', '/'])).copied().collect();
     let start = lines[first].as_ptr() as usize - source.as_ptr() as usize;
