@@ -164,14 +164,14 @@ fn c11_users_are_numbers_in_range_or_names() {
     ];
     for (n, user) in wrong.iter().enumerate() {
         let image = format!("localhost/u{n}");
-        bench.image((FACTS, &image), &json!({ "User": user }), &[passwd.clone()]);
+        bench.image((FACTS, &image), &json!({ "User": user }), std::slice::from_ref(&passwd));
         for non_root in [false, true] {
             let context = json!({ "securityContext": { "runAsNonRoot": non_root } });
             bench.refused(&format!("u{n}-{non_root}"), with(of(&image, &["sleep"]), context), &["c"]);
         }
     }
     // Digits are a number even where the image has an account of that name, which would be root.
-    bench.image((FACTS, "localhost/digits"), &json!({ "User": "1000" }), &[passwd.clone()]);
+    bench.image((FACTS, "localhost/digits"), &json!({ "User": "1000" }), std::slice::from_ref(&passwd));
     let context = json!({ "securityContext": { "runAsNonRoot": true } });
     let seen = bench.host.seen("digits", with(of("localhost/digits", &[]), context.clone()), json!({}));
     assert_eq!((&seen["uid"], &seen["euid"]), (&json!(1000), &json!(1000)));

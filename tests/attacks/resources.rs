@@ -205,7 +205,7 @@ fn e13_e14_nobody_survives_a_container() {
     let Some(bench) = Bench::new() else { return };
     let host = &bench.host;
     // Out of its session, its parent gone, deaf to TERM and HUP.
-    let script = "(setsid sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' >/dev/null 2>&1 &); (nohup sleep 1000 >/dev/null 2>&1 &); \
+    let script = "(setsid sh -c 'trap \"\" TERM HUP; sleep 1000 & sleep 1000' >/dev/null 2>&1 &); \
                   i=0; while [ $i -lt 50 ]; do (true & true); i=$((i+1)); done; echo left; exit 0";
     for (name, more) in
         [("own", json!({})), ("shared", json!({ "shareProcessNamespace": true })), ("host", json!({ "hostPID": true }))]
