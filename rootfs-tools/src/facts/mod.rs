@@ -20,6 +20,7 @@ mod journal;
 mod net;
 mod probe;
 mod report;
+mod spy;
 mod sys;
 mod web;
 
@@ -44,6 +45,11 @@ facts write|append PATH TEXT          write TEXT as it is
 facts read PATH                       print a file
 facts spam LINES LEN                  print LINES numbered lines of LEN bytes
 facts syscalls                        try what a seccomp profile must deny; JSON of errno by name
+facts flip A B                        say \"ready\", exchange two names again and again, until TERM
+facts poll-exe                        say \"ready\", try to open other processes' programs for writing; JSON on TERM
+facts immutable PATH...               make files immutable (chattr +i); 1 if one cannot be
+facts ahead                           try to get before others (nice, FIFO, OOM, files); JSON of errno by name
+facts peek NAME                       say \"ready\", try to look into processes of this name; JSON on TERM
 facts wait-file PATH [--for SECONDS]  end with 0 when PATH is there, 1 when the time is over
 
 What is noted is a JSON object a line with `uptime`, in seconds, on stdout and at the end of --log FILE; --as NAME adds `who`.
@@ -90,6 +96,11 @@ pub fn main(args: &[OsString]) -> Result<u8> {
             print(&format!("{}\n", probe::all()?))?;
             Ok(0)
         }
+        "flip" => spy::flip(rest.need(0, "A")?, rest.need(1, "B")?),
+        "poll-exe" => spy::poll_exe(),
+        "immutable" => spy::immutable(&rest.plain()),
+        "ahead" => spy::ahead(),
+        "peek" => spy::peek(rest.need(0, "NAME")?),
         "wait-file" => act::wait_file(rest.need(0, "PATH")?, rest.seconds("--for")?),
         _ => print_report(&words),
     }

@@ -1,10 +1,11 @@
 //! The system calls of the `facts` program. It is a test helper: each is one small call with plain arguments.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use libc::{c_int, c_long, pid_t};
@@ -177,10 +178,31 @@ pub(super) fn kill(pid: pid_t) {
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
+/// Exchanges what two names name, at once (`renameat2(2)`).
+pub(super) fn exchange(a: &str, b: &str) -> io::Result<()> {
+    let (a, b) = (CString::new(a)?, CString::new(b)?);
+    // The system call itself: musl has no wrapper.
+    let flags = c_long::from(libc::RENAME_EXCHANGE);
+    let at = c_long::from(libc::AT_FDCWD);
+    // SAFETY: both names are C strings that outlive the call.
+    check_long(unsafe { libc::syscall(libc::SYS_renameat2, at, a.as_ptr(), at, b.as_ptr(), flags) }).map(drop)
+}
+
+/// Makes a file or directory immutable (`FS_IOC_SETFLAGS`, ioctl_iflags(2)).
+pub(super) fn make_immutable(file: &std::fs::File) -> io::Result<()> {
+    let mut flags: c_int = 0;
+    // SAFETY: writes one int.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) })?;
+    // linux/fs.h: FS_IMMUTABLE_FL
+    flags |= 0x10;
+    // SAFETY: reads one int.
+    check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const flags) }).map(drop)
+}
+
 /// A raw system call: its result or the errno.
 pub(super) fn raw(number: c_long, args: [c_long; 5]) -> io::Result<c_long> {
     let [a, b, c, d, e] = args;
-    // SAFETY: only `probe` calls this, in a child made for one call, with addresses that are null, bogus on purpose
+    // SAFETY: `probe` calls this in a child made for one call, and `spy` for calls that change only this process, with addresses that are null, bogus on purpose
     // (the kernel answers EFAULT) or those of buffers that outlive the call.
     check_long(unsafe { libc::syscall(number, a, b, c, d, e) })
 }
