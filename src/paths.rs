@@ -158,7 +158,7 @@ impl PodDirs {
 
     /// What is mounted at the terminationMessagePath of one instance of a container.
     pub fn termination_message(&self, container: &str, restart_count: u32) -> PathBuf {
-        self.data.join("termination").join(format!("{container}-{restart_count}"))
+        self.termination_messages().join(format!("{container}-{restart_count}"))
     }
 
     /// A symlink in the pod's data to its run state: data whose pod is gone is told from that of another state directory.
@@ -168,7 +168,17 @@ impl PodDirs {
 
     /// Files which podshim writes for a pod's containers: `hosts`, `resolv.conf`, `hostname`.
     pub fn etc(&self, file: &str) -> PathBuf {
-        self.data.join("etc").join(file)
+        self.etc_files().join(file)
+    }
+
+    /// The directory of the files that podshim writes for a pod's containers.
+    pub fn etc_files(&self) -> PathBuf {
+        self.data.join("etc")
+    }
+
+    /// The directory of the termination messages of a pod's containers.
+    pub fn termination_messages(&self) -> PathBuf {
+        self.data.join("termination")
     }
 
     /// A volume that lives with the pod.

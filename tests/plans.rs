@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxNamespaceType;
 use podshim::manifest::{Source, admit};
 use podshim::plan::config::{Access, ImageConfig, MountPropagation, NetworkMode, PodPlan};
 use podshim::plan::pod::{Choices, pod_plan};
-use podshim::plan::spec::{self, Bind, Resolved, User};
+use podshim::plan::spec::{self, Bind, Resolved, Special, User};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -30,12 +30,16 @@ fn spec_of(plan: &PodPlan, index: usize) -> Value {
             destination: mount.container_path.clone(),
             access: mount.access,
             propagation: mount.propagation,
+            special: podshim::volumes::special(
+                plan.volumes.iter().find(|v| v.name == mount.volume).expect("its volume"),
+            ),
         })
         .chain([Bind {
             source: "/etc-files/hosts".into(),
             destination: "/etc/hosts".into(),
             access: Access::ReadWrite,
             propagation: MountPropagation::None,
+            special: Special::Ignored,
         }])
         .collect();
     let user = User { uid: config.security.run_as_user.unwrap_or(0), gid: 0, groups: vec![7], home: "/".into() };

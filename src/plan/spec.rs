@@ -33,6 +33,17 @@ pub struct Bind {
     pub access: Access,
     /// Propagation.
     pub propagation: MountPropagation,
+    /// What set-user-ID programs and device nodes in it are.
+    pub special: Special,
+}
+
+/// Whether set-user-ID programs and device nodes of a mount are what they seem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// As on the host: what the host itself put there, or may rely on.
+    Honoured,
+    /// Nothing special (nosuid, nodev), but in a privileged container: what the pod's own containers write.
+    Ignored,
 }
 
 /// What [`container`] needs beside the configs: what was resolved when the container was created.
@@ -238,12 +249,16 @@ fn mounts(sandbox: &PodSandboxConfig, config: &ContainerConfig, binds: &[Bind]) 
             MountPropagation::Bidirectional => "rshared",
         };
         let access = if bind.access == Access::ReadOnly { "ro" } else { "rw" };
+        let mut words = vec!["rbind", propagation, access];
+        if bind.special == Special::Ignored && !privileged {
+            words.extend(["nosuid", "nodev"]);
+        }
         list.push(
             MountBuilder::default()
                 .destination(&bind.destination)
                 .typ("bind")
                 .source(&bind.source)
-                .options(options(&["rbind", propagation, access]))
+                .options(options(&words))
                 .build()?,
         );
     }

@@ -89,6 +89,7 @@ fn mounts_below_others_come_after_them_and_volumes_replace_defaults() {
         destination: destination.into(),
         access: Access::ReadOnly,
         propagation: MountPropagation::None,
+        special: Special::Honoured,
     };
     let binds = [bind("/a/b/c"), bind("/dev/shm"), bind("/a"), bind("/dev"), bind("/a/b")];
     let list = mounts(&sandbox(), &config(), &binds).unwrap();

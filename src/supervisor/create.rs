@@ -12,7 +12,7 @@ use crate::network;
 use crate::plan::config::{
     Access, ContainerConfig, ImageSpec, MountPropagation, NamespaceMode, PullPolicy, Stdio, VolumePlan,
 };
-use crate::plan::spec::{self, Bind, Resolved};
+use crate::plan::spec::{self, Bind, Resolved, Special};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
 use crate::snapshot;
 use crate::sys::mount::{self, Depth};
@@ -314,6 +314,7 @@ impl Supervisor {
             destination: destination.to_owned(),
             access: Access::ReadWrite,
             propagation: MountPropagation::None,
+            special: Special::Ignored,
         };
         let pod = &self.pod.dirs;
         let host_ipc = self.pod.record.plan.sandbox.namespaces.ipc == NamespaceMode::Node;
@@ -336,6 +337,7 @@ impl Supervisor {
                 destination: mount.container_path.clone(),
                 access,
                 propagation: mount.propagation,
+                special: volumes::special(volume),
             });
         }
         Ok(binds)

@@ -114,6 +114,7 @@ impl Supervisor {
         pod.record.plan.forget_contents();
         let plan = &pod.record.plan;
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+        volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")?;
         // No container can have this name (DNS-1123).
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "_pause")?;
         let made = sandbox::create(&plan.sandbox, &pod.dirs, &reaper)?;

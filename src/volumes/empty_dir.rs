@@ -41,6 +41,12 @@ pub(super) fn in_memory(path: &Path, size: Option<u64>) -> SysResult<()> {
     tmpfs(path, &options)
 }
 
+/// A tmpfs of mode 0755 and at most `size` bytes and 1024 files.
+pub(super) fn small(path: &Path, size: u64) -> SysResult<()> {
+    directory(path, 0o755)?;
+    tmpfs(path, &[("mode", "0755".to_owned()), ("size", size.to_string()), ("nr_inodes", "1024".to_owned())])
+}
+
 const SHM_SIZE: u64 = 64 << 20;
 
 /// The pod's shared memory.

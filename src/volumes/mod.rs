@@ -13,6 +13,7 @@ pub use sub_path::open_sub_path;
 
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{Access, ImageSpec, VolumePlan, VolumeSource};
+use crate::plan::spec::Special;
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
@@ -88,7 +89,33 @@ pub fn access(volume: &VolumePlan) -> Access {
     }
 }
 
+/// What set-user-ID programs and device nodes in a volume are: those of the host are the host's, those that a pod's
+/// containers make there are nothing.
+pub fn special(volume: &VolumePlan) -> Special {
+    match &volume.source {
+        VolumeSource::HostPath { .. } => Special::Honoured,
+        VolumeSource::EmptyDir
+        | VolumeSource::Memory { .. }
+        | VolumeSource::Files(_)
+        | VolumeSource::Claim { .. }
+        | VolumeSource::Image { .. } => Special::Ignored,
+    }
+}
+
 /// The memory that the containers of a pod share as /dev/shm, 64 MiB as with every CRI runtime.
 pub fn materialize_shm(dirs: &PodDirs) -> SysResult<()> {
     empty_dir::shm(&dirs.shm())
 }
+
+/// The places of podshim's own files that containers write (`hosts`, `resolv.conf`, `hostname`, termination messages): each
+/// a small tmpfs, so that a container cannot fill the host's disk through them (CVE-2020-8557). What it writes counts as
+/// its own memory.
+pub fn materialize_own_files(dirs: &PodDirs) -> SysResult<()> {
+    empty_dir::small(&dirs.etc_files(), ETC_SIZE)?;
+    empty_dir::small(&dirs.termination_messages(), TERMINATION_SIZE)
+}
+
+/// A host's own /etc/hosts, which a pod on its network starts with, may be long.
+const ETC_SIZE: u64 = 16 << 20;
+/// A message is 4096 bytes at most; a container may write more, and the last bytes count.
+const TERMINATION_SIZE: u64 = 4 << 20;
