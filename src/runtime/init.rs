@@ -12,7 +12,7 @@ use crate::sys::{Called, SysError, SysResult, process, socket};
 use nix::errno::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The descriptors that steps use; opened by the supervisor, so that init walks no host path.
@@ -336,9 +336,12 @@ fn exec(arguments: &[String], environment: &[String]) -> StepResult {
 
 /// Go's exec.LookPath, whose words runc and so Kubernetes report.
 fn find_command(command: &str, environment: &[String]) -> Result<PathBuf, StepError> {
+    // What /proc/self/exe is here is podshim's own program, which is not the container's to execute (CVE-2019-5736).
+    let own = std::fs::metadata("/proc/self/exe").ok().map(|m| (m.dev(), m.ino()));
     let executable = |path: &Path| -> SysResult<bool> {
-        let metadata = std::fs::metadata(path).called("stat", path.display())?;
-        Ok(metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        let found = std::fs::metadata(path).called("stat", path.display())?;
+        let is_own = own == Some((found.dev(), found.ino()));
+        Ok(found.is_file() && found.permissions().mode() & 0o111 != 0 && !is_own)
     };
     if command.contains('/') {
         return match executable(Path::new(command)) {

@@ -27,54 +27,82 @@ enum TargetKind {
     File,
 }
 
-/// Opens the mount point `path`, making what is missing of it: directories with mode 0755, an empty file with 0644.
+/// The kernel's own limit (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
+
+/// Opens the mount point `path`, making what is missing of it: directories with mode 0755, an empty file with 0644. A
+/// dangling link is followed inside the root, and what it names is made: images have such links (/etc/resolv.conf to what
+/// systemd would make).
 fn target(path: &Path, kind: TargetKind) -> Result<OwnedFd, StepError> {
-    let top = root()?;
-    match open_in_root(top.as_fd(), path, OFlag::O_PATH, 0) {
-        Ok(fd) => return Ok(fd),
-        Err(e) if e.errno() == Errno::ENOENT => {}
-        Err(e) if e.errno() == Errno::ELOOP => {
-            let message = format!("{} leads through a link of /proc (or too many links)", path.display());
-            return Err(StepError::new(message));
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match open_in_root(root()?.as_fd(), &path, OFlag::O_PATH, 0) {
+            Ok(fd) => return Ok(fd),
+            Err(e) if e.errno() == Errno::ENOENT => {}
+            Err(e) if e.errno() == Errno::ELOOP => {
+                let message = format!("{} leads through a link of /proc (or too many links)", path.display());
+                return Err(StepError::new(message));
+            }
+            Err(e) => return Err(e.into()),
         }
-        Err(e) => return Err(e.into()),
+        match make(&path, kind)? {
+            Made::There(fd) => return Ok(fd),
+            Made::Link(on) => path = on,
+        }
     }
-    let names: Vec<&OsStr> = path
-        .components()
-        .filter_map(|c| match c {
-            Component::Normal(name) => Some(name),
-            _ => None,
-        })
-        .collect();
+    Err(StepError::new(format!("{} leads through too many symbolic links", path.display())))
+}
+
+/// What [`make`] came to.
+enum Made {
+    /// The mount point.
+    There(OwnedFd),
+    /// A dangling link: the path with what the link says in its place.
+    Link(PathBuf),
+}
+
+fn make(path: &Path, kind: TargetKind) -> Result<Made, StepError> {
+    let top = root()?;
     let mut walked = PathBuf::from("/");
     let mut directory = root()?;
-    for (index, name) in names.iter().enumerate() {
+    let mut components = path.components();
+    while let Some(component) = components.next() {
+        let name = match component {
+            Component::Normal(name) => name,
+            // Resolved by the kernel, which knows where links have led.
+            Component::ParentDir => OsStr::new(".."),
+            _ => continue,
+        };
         walked.push(name);
-        let last = index + 1 == names.len();
-        let make_file = last && kind == TargetKind::File;
+        let make_file = components.as_path().as_os_str().is_empty() && kind == TargetKind::File;
         // Resolved from the root each time, so that an absolute link in the image means what it says there.
         let opened = open_in_root(top.as_fd(), &walked, OFlag::O_PATH, 0);
         directory = match opened {
             Ok(fd) => fd,
             Err(e) if e.errno() == Errno::ENOENT => {
-                if make_file {
-                    mknodat(&directory, *name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+                let made = if make_file {
+                    mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
                         .called("mknodat", walked.display())
                 } else {
-                    mkdirat(&directory, *name, Mode::from_bits_truncate(0o755)).called("mkdirat", walked.display())
-                }
-                .map_err(|e| match e.errno() {
-                    Errno::EEXIST => {
-                        StepError::new(format!("{} is a dangling symbolic link in the image", walked.display()))
+                    mkdirat(&directory, name, Mode::from_bits_truncate(0o755)).called("mkdirat", walked.display())
+                };
+                match made {
+                    Err(e) if e.errno() == Errno::EEXIST => {
+                        let text = nix::fcntl::readlinkat(&directory, name).called("readlinkat", walked.display())?;
+                        walked.pop();
+                        walked.push(text);
+                        // One by one: a trailing slash would ask for a directory.
+                        walked.extend(components);
+                        return Ok(Made::Link(walked));
                     }
-                    _ => e.into(),
-                })?;
+                    other => other?,
+                }
                 openat2(directory.as_fd(), Path::new(name), OFlag::O_PATH, 0, ResolveFlags::RESOLVE_NO_SYMLINKS)?
             }
             Err(e) => return Err(e.into()),
         };
     }
-    Ok(directory)
+    Ok(Made::There(directory))
 }
 
 /// A directory of the container's skeleton; a symbolic link anywhere on the way to it is refused, because what is mounted
@@ -173,8 +201,20 @@ pub(super) struct BindAt<'a> {
     pub(super) propagation: Propagation,
 }
 
+/// In the place of /proc and /sys nothing but a procfs or a sysfs (a hostPath's) is mounted: masks, and programs which take
+/// their content for the kernel's word, depend on it (CVE-2019-16884, CVE-2023-28642).
+fn assert_kernels_own(tree: BorrowedFd<'_>, target: &Path) -> StepResult {
+    for (place, wanted, name) in [("/proc", PROC_SUPER_MAGIC, "procfs"), ("/sys", SYSFS_MAGIC, "sysfs")] {
+        if target == Path::new(place) && fstatfs(tree).called("fstatfs", place)?.filesystem_type() != wanted {
+            return Err(StepError::new(format!("in the place of {place} nothing but a {name} may be mounted")));
+        }
+    }
+    Ok(())
+}
+
 /// Attaches a detached tree.
 pub(super) fn bind(tree: BorrowedFd<'_>, at: BindAt<'_>) -> StepResult {
+    assert_kernels_own(tree, at.target)?;
     let source_kind = match file_type(tree)? {
         SFlag::S_IFDIR => TargetKind::Directory,
         _ => TargetKind::File,
