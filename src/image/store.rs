@@ -26,7 +26,7 @@ use nix::errno::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// How often a pull starts again because somebody removed what it relied on.
@@ -372,6 +372,8 @@ impl Store {
             .write(true)
             .create(true)
             .truncate(false)
+            // Whoever could open it could hold it, and nothing would be pulled any more.
+            .mode(0o600)
             .open(&path)
             .called("open", path.display())?)
     }

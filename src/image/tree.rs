@@ -1,6 +1,6 @@
 //! Directory trees by descriptor: removing one whose content is hostile, and looking things up in the layers below.
 
-use crate::sys::fs::lgetxattrat;
+use crate::sys::fs::{allow_removal, lgetxattrat};
 use crate::sys::{Called, SysResult};
 use nix::dir::Dir;
 use nix::errno::Errno;
@@ -60,7 +60,7 @@ pub fn names(dir: BorrowedFd) -> SysResult<Vec<OsString>> {
 ///
 /// Never follows a link, holds a bounded number of descriptors whatever the depth, and takes time linear in the tree.
 pub fn remove_tree(dir: BorrowedFd, name: &OsStr) -> SysResult<()> {
-    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+    match unlink(dir, name) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
         Err(Errno::EISDIR | Errno::EPERM) => {}
         Err(e) => return Err(e).called("unlinkat", name.display()),
@@ -70,6 +70,29 @@ pub fn remove_tree(dir: BorrowedFd, name: &OsStr) -> SysResult<()> {
     // Directories that lay too deep turn up in `top` again, and are taken in the next round.
     while empty(top.as_fd(), top.as_fd(), Depth { level: 0, moved: &mut moved })? {}
     remove_dir(dir, name)
+}
+
+/// `unlinkat(2)`. What a container made immutable or append-only (which takes CAP_LINUX_IMMUTABLE) is not kept by that.
+fn unlink(dir: BorrowedFd, name: &OsStr) -> nix::Result<()> {
+    match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        // A directory without such a flag gives EISDIR.
+        Err(Errno::EPERM) if release(dir, name).is_ok() => unlinkat(dir, name, UnlinkatFlags::NoRemoveDir),
+        other => other,
+    }
+}
+
+/// Takes the flags that forbid removal from a directory and from one of its entries.
+fn release(dir: BorrowedFd, name: &OsStr) -> SysResult<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let open = |name: &OsStr| openat(dir, name, flags, Mode::empty()).called("openat", name.display());
+    allow_removal(open(OsStr::new("."))?.as_fd())?;
+    match stat_entry(dir, name)? {
+        // Nothing else has such flags, and opening it might do something.
+        Some(stat) if [SFlag::S_IFREG, SFlag::S_IFDIR].contains(&file_type(&stat)) => {
+            allow_removal(open(name)?.as_fd())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `None` if somebody else removed it meanwhile.
@@ -96,7 +119,7 @@ struct Depth<'a> {
 fn empty(dir: BorrowedFd, top: BorrowedFd, depth: Depth) -> SysResult<bool> {
     let mut again = false;
     for name in names(dir)? {
-        match unlinkat(dir, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+        match unlink(dir, &name) {
             Ok(()) | Err(Errno::ENOENT) => continue,
             Err(Errno::EISDIR | Errno::EPERM) => {}
             Err(e) => return Err(e).called("unlinkat", name.display()),

@@ -42,6 +42,24 @@ pub fn proc_fd_path(fd: impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))
 }
 
+/// Takes the flags `i` and `a` of chattr(1) from a file or directory (`FS_IOC_SETFLAGS`), if it has them.
+pub fn allow_removal(fd: BorrowedFd) -> SysResult<()> {
+    // linux/fs.h
+    const FS_IMMUTABLE_FL: libc::c_int = 0x10;
+    const FS_APPEND_FL: libc::c_int = 0x20;
+    let mut flags: libc::c_int = 0;
+    // SAFETY: FS_IOC_GETFLAGS writes one int, whatever its number says of a long (ioctl_iflags(2)).
+    let got = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) };
+    check(got.into(), "ioctl FS_IOC_GETFLAGS", "a file")?;
+    let wanted = flags & !(FS_IMMUTABLE_FL | FS_APPEND_FL);
+    if wanted == flags {
+        return Ok(());
+    }
+    // SAFETY: FS_IOC_SETFLAGS reads one int.
+    let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const wanted) };
+    check(set.into(), "ioctl FS_IOC_SETFLAGS", "a file").map(drop)
+}
+
 fn c_string(bytes: &[u8], call: &str) -> SysResult<CString> {
     CString::new(bytes).map_err(|_| SysError::new(call, String::from_utf8_lossy(bytes), Errno::EINVAL))
 }

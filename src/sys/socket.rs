@@ -35,10 +35,13 @@ fn address(path: &Path) -> SysResult<(UnixAddr, Option<OwnedFd>)> {
     Ok((UnixAddr::new(&short).called("bind", path.display())?, Some(directory)))
 }
 
-/// A listening socket at `path`, non-blocking.
+/// A listening socket at `path`, non-blocking, of mode 0600.
 pub fn listen_at(path: &Path) -> SysResult<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).called("socket", "seqpacket")?;
+    // Before bind(2), which makes the file with the socket's own mode: it is never there with another (unix(7)).
+    let own = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    nix::sys::stat::fchmod(&fd, own).called("fchmod", path.display())?;
     let (address, _directory) = address(path)?;
     bind(fd.as_raw_fd(), &address).called("bind", path.display())?;
     listen(&fd, Backlog::MAXALLOWABLE).called("listen", path.display())?;
