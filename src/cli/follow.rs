@@ -111,7 +111,15 @@ impl<'a> Watch<'a> {
 
     /// Waits until the supervisor has ended; whether it has, in the given time.
     pub(super) fn until_gone(&self, timeout: Option<Duration>) -> Result<bool> {
-        Ok(!matches!(self.wait(timeout, None, |_| Ok(None::<()>))?, Waited::TimedOut))
+        let deadline = timeout.map(|t| Instant::now() + t);
+        loop {
+            if !self.readable_by(deadline, None)? {
+                return Ok(false);
+            }
+            if !self.next()? {
+                return Ok(true);
+            }
+        }
     }
 }
 

@@ -38,11 +38,7 @@ enum Format {
 pub(super) fn run(args: PsArgs, dirs: &Dirs) -> Result<()> {
     let (mut pods, broken) = store::list(dirs)?;
     for one in broken {
-        anstream::eprintln!(
-            "podshim: warning: pod {}: {:#} (`podshim rm` cannot name it; remove its directory)",
-            one.uid,
-            one.error
-        );
+        warn(&one.explain());
     }
     if let Some(namespace) = &args.namespace {
         pods.retain(|pod| pod.record.plan.sandbox.namespace == *namespace);
@@ -53,7 +49,8 @@ pub(super) fn run(args: PsArgs, dirs: &Dirs) -> Result<()> {
         _ => None,
     };
     if let Some(how) = structured {
-        let items = pods.iter().map(inspect::object).collect::<Result<Vec<_>>>()?;
+        let shown = |pod: &Pod| inspect::object(pod).inspect_err(warn).ok();
+        let items: Vec<_> = pods.iter().filter_map(shown).collect();
         let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items });
         return output::structured(&list, how);
     }
@@ -82,10 +79,18 @@ pub(super) fn now() -> Time {
     Time(since.as_secs() as i64)
 }
 
+fn warn(error: &anyhow::Error) {
+    anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}")));
+}
+
 fn row(pod: &Pod, wide: bool) -> Result<Vec<String>> {
     let sandbox = &pod.record.plan.sandbox;
     let mut row = vec![sandbox.namespace.clone(), sandbox.name.clone()];
-    let report = pod.report()?;
+    // One pod's damaged report says nothing of the others.
+    let report = pod.report().unwrap_or_else(|error| {
+        warn(&error.context(format!("pod {}", pod.full_name())));
+        None
+    });
     let sidecars = pod.sidecars();
     match &report {
         Some(report) => {

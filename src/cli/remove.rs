@@ -5,7 +5,7 @@ use crate::control::{Connection, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::host::cgroup;
 use crate::paths::Dirs;
-use crate::store::{self, Pod};
+use crate::store::{self, Broken, Pod};
 use crate::supervisor;
 use anyhow::Result;
 use clap::Args;
@@ -76,6 +76,16 @@ pub(super) fn stop(args: StopArgs, dirs: &Dirs) -> Result<()> {
 }
 
 pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
+    let is_meant = |broken: &Broken| args.all || args.pods.iter().any(|name| broken.is(name));
+    let broken: Vec<Broken> = store::list(dirs)?.1.into_iter().filter(is_meant).collect();
+    if args.force {
+        for broken in &broken {
+            rm_damaged(dirs, broken)?;
+            println!("{}", broken.name());
+        }
+    } else if let (true, Some(broken)) = (args.all, broken.into_iter().next()) {
+        return Err(broken.explain());
+    }
     let mut pods = chosen(dirs, &args.pods, args.all);
     if args.force {
         pods.retain(|pod| !matches!(pod, Err(error) if kind_of(error) == Some(Kind::NotFound)));
@@ -85,6 +95,34 @@ pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
         stop_pod(pod, grace)?;
         remove_pod(pod)
     })
+}
+
+/// Ends and removes a pod whose record is damaged. Its supervisor, if it has one, knows the pod by heart.
+fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
+    let pod = dirs.pod(&broken.uid);
+    if let Ok(connection) = Connection::open(&pod.socket(), &Request::Stop { grace_seconds: Some(0) }, &[]) {
+        // Whatever it says, its end shows in its lock.
+        let _ = connection.reply();
+    }
+    let setup = cgroup::detect()?;
+    let gone = |patience: Duration| {
+        let deadline = std::time::Instant::now() + patience;
+        loop {
+            match supervisor::remove::damaged(dirs, broken, &setup) {
+                Err(error) if kind_of(&error) == Some(Kind::NotReady) && std::time::Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => return other,
+            }
+        }
+    };
+    match gone(FORCED_PATIENCE) {
+        Err(error) if kind_of(&error) == Some(Kind::NotReady) => {
+            supervisor::remove::kill_supervisor(&pod)?;
+            gone(FORCED_PATIENCE)
+        }
+        other => other,
+    }
 }
 
 /// Stops a pod and waits until its supervisor is gone. One whose supervisor is gone has nothing to be stopped by: what is
@@ -108,7 +146,8 @@ pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
     if !ended {
         supervisor::remove::kill_supervisor(&pod.dirs)?;
     }
-    if ended && pod.report()?.is_some_and(|report| report.over) {
+    // A damaged report is as good as none: what is left is ended below.
+    if ended && pod.report().ok().flatten().is_some_and(|report| report.over) {
         return Ok(());
     }
     anstream::eprintln!("podshim: warning: the supervisor of pod {} did not end it; doing that now", pod.full_name());

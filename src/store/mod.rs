@@ -219,7 +219,8 @@ pub fn reserve(record: &Record, manifest: &str) -> Result<Pod> {
 }
 
 fn make_data(pod: &PodDirs) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&pod.data).called("mkdir", pod.data.display())?;
+    // Volumes and /dev/shm below it are for anybody in the pod, and for nobody else on the host (CVE-2024-25621).
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&pod.data).called("mkdir", pod.data.display())?;
     Ok(std::os::unix::fs::symlink(&pod.state, pod.owner()).called("symlink", pod.owner().display())?)
 }
 
@@ -238,7 +239,7 @@ pub fn list(dirs: &Dirs) -> Result<(Vec<Pod>, Vec<Broken>)> {
             Ok(Some(record)) => pods.push(Pod { dirs: pod, record }),
             // Being reserved or removed at this moment.
             Ok(None) => {}
-            Err(error) => broken.push(Broken { uid, error }),
+            Err(error) => broken.push(Broken { full_name: name_of(dirs, &uid), uid, error }),
         }
     }
     pods.sort_by_key(|pod| (pod.record.created, pod.full_name()));
@@ -250,8 +251,42 @@ pub fn list(dirs: &Dirs) -> Result<(Vec<Pod>, Vec<Broken>)> {
 pub struct Broken {
     /// Its directory's name.
     pub uid: String,
+    /// `namespace/name`, if a name is reserved for it.
+    pub full_name: Option<String>,
     /// What is wrong with it.
     pub error: anyhow::Error,
+}
+
+impl Broken {
+    /// What to call it.
+    pub fn name(&self) -> &str {
+        self.full_name.as_deref().unwrap_or(&self.uid)
+    }
+
+    /// Whether a user who writes `wanted` means it.
+    pub fn is(&self, wanted: &str) -> bool {
+        let wanted = wanted.strip_prefix("pod/").unwrap_or(wanted);
+        let by_name = self
+            .full_name
+            .as_deref()
+            .is_some_and(|full| full == wanted || full.split_once('/').is_some_and(|(_, name)| name == wanted));
+        by_name || wanted.len() >= 6 && self.uid.starts_with(wanted)
+    }
+
+    /// What is wrong with it, and what to do.
+    pub fn explain(self) -> anyhow::Error {
+        let hint = format!("pod {}: `podshim rm -f {}` ends and removes it", self.name(), self.name());
+        self.error.context(hint)
+    }
+}
+
+/// The name that is reserved for a uid: `namespace/name`.
+fn name_of(dirs: &Dirs, uid: &str) -> Option<String> {
+    let links = std::fs::read_dir(dirs.names()).ok()?.flatten();
+    let is_its = |link: &std::fs::DirEntry| {
+        std::fs::read_link(link.path()).is_ok_and(|target| target.file_name().is_some_and(|name| name == uid))
+    };
+    links.into_iter().find(is_its)?.file_name().into_string().ok().map(|name| name.replacen('_', "/", 1))
 }
 
 /// Reads a pod's record; `None` if there is none.
@@ -269,8 +304,8 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
 /// beginning of a uid.
 pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
     let (pods, broken) = list(dirs)?;
-    if let Some(broken) = broken.into_iter().find(|b| b.uid == wanted) {
-        return Err(broken.error);
+    if let Some(broken) = broken.into_iter().find(|b| b.is(wanted)) {
+        return Err(broken.explain());
     }
     let wanted_name = wanted.strip_prefix("pod/").unwrap_or(wanted);
     let exact = |pod: &&Pod| match wanted_name.split_once('/') {

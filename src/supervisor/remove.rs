@@ -7,7 +7,7 @@ use crate::host::cgroup::CgroupSetup;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
 use crate::runtime::sandbox;
-use crate::store::{self, Pod};
+use crate::store::{self, Broken, Pod};
 use crate::sys::{Called, SysResult, mount, process, socket};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
@@ -81,13 +81,24 @@ pub(super) fn file(path: &Path) -> SysResult<()> {
     }
 }
 
+/// Everything that there may be of a pod.
+struct Remains {
+    full_name: String,
+    dirs: Dirs,
+    pod: PodDirs,
+    uid: String,
+    cgroup: CgroupPath,
+    /// Namespace and name; nothing is named after a pod that has none.
+    name: Option<(String, String)>,
+}
+
 /// Removes a pod's name, unless it is another pod's by now: one who removes at the same time was quicker.
-fn name(pod: &Pod) -> Result<()> {
-    let (dirs, sandbox) = (&pod.record.dirs, &pod.record.plan.sandbox);
-    let link = dirs.name_link(&sandbox.namespace, &sandbox.name);
-    let _lock = store::lock(&dirs.store_lock(), store::Wait::Yes)?;
+fn name(remains: &Remains) -> Result<()> {
+    let Some((namespace, name)) = &remains.name else { return Ok(()) };
+    let link = remains.dirs.name_link(namespace, name);
+    let _lock = store::lock(&remains.dirs.store_lock(), store::Wait::Yes)?;
     match std::fs::read_link(&link) {
-        Ok(target) if target.file_name().is_some_and(|n| n == &*sandbox.uid) => Ok(file(&link)?),
+        Ok(target) if target.file_name().is_some_and(|n| n == &*remains.uid) => Ok(file(&link)?),
         _ => Ok(()),
     }
 }
@@ -105,31 +116,73 @@ fn state(path: &Path) -> Result<()> {
 
 /// Removes a pod whose supervisor is gone, with its logs and its name. A pod that is still supervised is refused.
 pub fn pod(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
-    let lock = match store::lock(&pod.dirs.lock(), store::Wait::No) {
+    let sandbox = &pod.record.plan.sandbox;
+    let remains = Remains {
+        full_name: pod.full_name(),
+        dirs: pod.record.dirs.clone(),
+        pod: pod.dirs.clone(),
+        uid: sandbox.uid.clone(),
+        cgroup: sandbox.cgroup.clone(),
+        name: Some((sandbox.namespace.clone(), sandbox.name.clone())),
+    };
+    all(&remains, setup)
+}
+
+/// As [`pod`], of one whose record is damaged: where its cgroups are is in its containers' bundles.
+pub fn damaged(dirs: &Dirs, broken: &Broken, setup: &CgroupSetup) -> Result<()> {
+    let pod = dirs.pod(&broken.uid);
+    let group = format!("pod{}", broken.uid);
+    let bundles = std::fs::read_dir(pod.state.join("containers")).into_iter().flatten().flatten();
+    let parent = bundles.filter_map(|bundle| {
+        let spec: oci_spec::runtime::Spec = store::read_json(&bundle.path().join("config.json")).ok()??;
+        let path = spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?.to_owned();
+        path.split_once(&format!("podshim/{group}")).map(|(parent, _)| parent.trim_matches('/').to_owned())
+    });
+    let parent = match parent.into_iter().next() {
+        Some(parent) => parent,
+        // It had no container yet, so it was made by the defaults or there is nothing to be found.
+        None => crate::cgroups::parent(setup, None)?,
+    };
+    let name = broken.full_name.as_deref().and_then(|full| full.split_once('/'));
+    let remains = Remains {
+        full_name: broken.name().to_owned(),
+        dirs: dirs.clone(),
+        pod,
+        uid: broken.uid.clone(),
+        cgroup: CgroupPath { parent, pod: group },
+        name: name.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())),
+    };
+    all(&remains, setup)
+}
+
+fn all(remains: &Remains, setup: &CgroupSetup) -> Result<()> {
+    let pod = &remains.pod;
+    let lock = match store::lock(&pod.lock(), store::Wait::No) {
         // Somebody else removed it in this moment: gone is what was wanted.
-        Err(_) if !pod.dirs.state.exists() => return Ok(()),
+        Err(_) if !pod.state.exists() => return Ok(()),
         other => other?,
     };
     let Some(_lock) = lock else {
         return Err(failure(
             Kind::NotReady,
-            format!("pod {} is running: `podshim stop` it first, or `rm -f`", pod.full_name()),
+            format!("pod {} is running: `podshim stop` it first, or `rm -f`", remains.full_name),
         ));
     };
-    let config = &pod.record.plan.sandbox;
-    let mut errors = sandbox(setup, &config.cgroup, &pod.dirs);
+    let mut errors = sandbox(setup, &remains.cgroup, pod);
     if errors.is_empty() {
         let mut attempt = |result: SysResult<()>| errors.extend(result.err().map(Into::into));
-        attempt(tree(&pod.dirs.data));
-        attempt(tree(&config.log_directory));
+        attempt(tree(&pod.data));
+        if let Some((namespace, name)) = &remains.name {
+            attempt(tree(&remains.dirs.pod_logs(namespace, name, &remains.uid)));
+        }
     }
     if let [first, rest @ ..] = &errors[..] {
         let more: String = rest.iter().map(|e| format!("; {e:#}")).collect();
-        bail!("removing pod {}: {first:#}{more} (it stays listed: try again)", pod.full_name());
+        bail!("removing pod {}: {first:#}{more} (it stays listed: try again)", remains.full_name);
     }
     // The name goes when nothing is left that would be in the way of a new pod of that name.
-    name(pod)?;
-    state(&pod.dirs.state)
+    name(remains)?;
+    state(&pod.state)
 }
 
 /// Removes what pods of earlier boots left on disk, names whose pod is gone, and what was being reserved or removed by
