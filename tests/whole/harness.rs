@@ -207,6 +207,12 @@ impl Host {
 
     /// Imports one of the images as `name`, the fields of its config being replaced by those of `change`.
     pub(crate) fn import(&self, image: &str, name: &str, change: &Value) {
+        let layout = self.changed_image((image, name), change, &[]);
+        self.ok(&["image", "import", &layout]);
+    }
+
+    /// An OCI layout of one of the images as [`Host::import`] imports it, with these tars as further layers: its path.
+    pub(crate) fn changed_image(&self, (image, name): (&str, &str), change: &Value, tars: &[Vec<u8>]) -> String {
         let layout = image_files().join("oci");
         let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
         let read = |path: PathBuf| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
@@ -223,14 +229,20 @@ impl Host {
         for layer in manifest["layers"].as_array().unwrap() {
             std::fs::copy(blob(&layer["digest"]), new.join(&layer["digest"].as_str().unwrap()[7..])).unwrap();
         }
-        let add = |value: &Value, descriptor: &mut Value| {
+        let put = |bytes: &[u8], descriptor: &mut Value| {
             use sha2::Digest;
-            let text = serde_json::to_vec(value).unwrap();
-            let digest: String = sha2::Sha256::digest(&text).iter().map(|b| format!("{b:02x}")).collect();
-            std::fs::write(new.join(&digest), &text).unwrap();
+            let digest: String = sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+            std::fs::write(new.join(&digest), bytes).unwrap();
             descriptor["digest"] = json!(format!("sha256:{digest}"));
-            descriptor["size"] = json!(text.len());
+            descriptor["size"] = json!(bytes.len());
         };
+        let add = |value: &Value, descriptor: &mut Value| put(&serde_json::to_vec(value).unwrap(), descriptor);
+        for tar in tars {
+            let mut layer = json!({ "mediaType": "application/vnd.oci.image.layer.v1.tar" });
+            put(tar, &mut layer);
+            config["rootfs"]["diff_ids"].as_array_mut().unwrap().push(layer["digest"].clone());
+            manifest["layers"].as_array_mut().unwrap().push(layer);
+        }
         add(&config, &mut manifest["config"]);
         entry["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
         entry["annotations"] = json!({ "org.opencontainers.image.ref.name": format!("{name}:latest") });
@@ -238,7 +250,7 @@ impl Host {
         let index = json!({ "schemaVersion": 2, "manifests": [entry] });
         std::fs::write(self.path("changed/index.json"), index.to_string()).unwrap();
         std::fs::write(self.path("changed/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-        self.ok(&["image", "import", self.path("changed").to_str().unwrap()]);
+        self.path("changed").to_str().unwrap().to_owned()
     }
 
     /// Starts podshim and lets it run.

@@ -1,0 +1,282 @@
+//! Class A: what a process in a container can reach of podshim's own, and what it may do.
+
+use crate::harness::{FACTS, facts, pod, shell, until, with};
+use crate::rig::{BUSYBOX, Bench, Entry, assert_plain, entry, facts_program, of, once, rounds};
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
+
+/// What a container that looks at processes says at its end.
+fn report(bench: &Bench, name: &str) -> Value {
+    bench.host.ok(&["stop", name]);
+    let out = bench.host.ok(&["logs", name, "-c", "spy"]);
+    serde_json::from_str(out.lines().last().unwrap()).unwrap_or_else(|e| panic!("{e}: {out}"))
+}
+
+/// Runs a spy while commands enter its container: its report.
+fn spied(bench: &Bench, (name, more): (&str, Value), words: &[&str]) -> Value {
+    let spy = with(facts("spy", words), more);
+    let other = facts("other", &["sleep"]);
+    let spec = json!({ "terminationGracePeriodSeconds": 5, "containers": [spy, other] });
+    bench.host.start(&pod(name, spec));
+    bench.host.live(&["logs", "-f", name, "-c", "spy"]).until_has("ready");
+    for _ in 0..rounds() {
+        bench.host.ok(&["exec", "-c", "spy", name, "--", "/facts", "exit", "0"]);
+    }
+    report(bench, name)
+}
+
+fn may_trace() -> Value {
+    json!({ "securityContext": { "capabilities": { "add": ["SYS_PTRACE"] } } })
+}
+
+#[test]
+fn a7_podshims_program_cannot_be_written() {
+    let Some(bench) = Bench::new() else { return };
+    // As containers are by default, they do not even see it.
+    let plain = spied(&bench, ("plain", json!({})), &["poll-exe"]);
+    assert_eq!((plain["seen"].as_u64(), plain["writable"].as_u64()), (Some(0), Some(0)), "{plain}");
+    // Who may trace does, and still cannot write it: not while it runs, and not later.
+    let tracer = spied(&bench, ("tracer", may_trace()), &["poll-exe"]);
+    assert!(tracer["seen"].as_u64().unwrap() > 0, "the spy saw nothing: {tracer}");
+    assert_eq!(tracer["writable"], 0, "{tracer}");
+    bench.assert_unharmed("poll-exe");
+}
+
+#[test]
+fn a7_podshims_program_is_no_command_of_a_container() {
+    let Some(bench) = Bench::bare() else { return };
+    let script = Entry { mode: 0o755, data: b"#!/proc/self/exe\n", ..entry(b'0', "script") }.bytes();
+    bench.image((FACTS, "localhost/self"), &json!({ "Entrypoint": ["/proc/self/exe"], "Cmd": ["version"] }), &[script]);
+    let refused = bench.refused("self", of("localhost/self", &[]), &["/proc/self/exe", "permission denied"]);
+    assert_eq!(refused.code, 126, "{refused:?}");
+    let by_script = with(of("localhost/self", &[]), json!({ "command": ["/script"] }));
+    let output = bench.host.foreground(&once("script", json!([by_script]), json!([])));
+    // The kernel takes the interpreter from the process that executes: whatever it does in there, it does as the container.
+    assert_plain("script", &output);
+    bench.assert_unharmed("script");
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [of("localhost/self", &[])] });
+    let spec = with(
+        spec,
+        json!({ "containers": [with(of("localhost/self", &[]), json!({ "command": ["/facts", "sleep"] }))] }),
+    );
+    bench.host.start(&pod("up", spec));
+    bench.host.run(&["exec", "up", "--", "/proc/self/exe", "version"]).expect(126).says(&["/proc/self/exe"]);
+    bench.host.ok(&["rm", "-f", "up"]);
+}
+
+#[test]
+fn a8_a_process_that_enters_cannot_be_looked_into() {
+    let Some(bench) = Bench::new() else { return };
+    let seen = spied(&bench, ("peek", json!({})), &["peek", "podshim"]);
+    assert_eq!(seen["found"], json!({}), "{seen}");
+    // That it is met at all shows in what the tracer sees; it has nothing of the host then (tests/whole/walls.rs).
+    let tracer = spied(&bench, ("tracer", may_trace()), &["peek", "podshim"]);
+    assert!(tracer["tried"].as_u64().unwrap() > 0 && tracer["found"] != json!({}), "the spy met nobody: {tracer}");
+}
+
+#[test]
+fn a15_capabilities_are_inherited_by_nobody() {
+    let Some(bench) = Bench::new() else { return };
+    let none = json!("0000000000000000");
+    for (name, context) in [
+        ("root", json!({})),
+        ("user", json!({ "runAsUser": 1000 })),
+        ("added", json!({ "capabilities": { "add": ["NET_ADMIN", "SYS_TIME"] } })),
+        ("both", json!({ "runAsUser": 1000, "capabilities": { "add": ["NET_ADMIN"] } })),
+        (
+            "dropped",
+            json!({ "runAsUser": 1000, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } }),
+        ),
+    ] {
+        let main = with(facts("c", &[]), json!({ "securityContext": context }));
+        let main = bench.host.seen(&format!("{name}-main"), main, json!({}));
+        let spec = json!({ "terminationGracePeriodSeconds": 1,
+            "containers": [with(facts("c", &["sleep"]), json!({ "securityContext": context }))] });
+        bench.host.start(&pod(name, spec));
+        let command = bench.host.report(name, "c", &[]);
+        for seen in [&main, &command] {
+            assert_eq!((&seen["caps"]["inheritable"], &seen["caps"]["ambient"]), (&none, &none), "{name}: {seen}");
+        }
+        for fact in ["caps", "uid", "gid", "groups", "no_new_privs", "seccomp"] {
+            assert_eq!(main[fact], command[fact], "{name}: exec has another {fact}");
+        }
+        bench.host.ok(&["rm", "-f", name]);
+    }
+}
+
+#[test]
+fn a17_calls_that_lead_out_are_denied() {
+    let Some(bench) = Bench::new() else { return };
+    bench.host.start(&pod("calls", json!({ "containers": [facts("c", &["sleep"])] })));
+    let main = bench.host.seen("main", facts("c", &["syscalls"]), json!({}));
+    let command: Value = serde_json::from_str(&bench.host.ok(&["exec", "calls", "--", "/facts", "syscalls"])).unwrap();
+    let denied = [
+        "unshare_newuser",
+        "unshare_newns",
+        "clone_newuser",
+        "setns",
+        "mount",
+        "umount2",
+        "pivot_root",
+        "fsopen",
+        "fsmount",
+        "open_tree",
+        "move_mount",
+        "mount_setattr",
+        "keyctl",
+        "add_key",
+        "request_key",
+        "bpf",
+        "perf_event_open",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "userfaultfd",
+        "socket_alg",
+        "socket_vsock",
+        "open_by_handle_at",
+        "kexec_load",
+        "init_module",
+        "finit_module",
+        "delete_module",
+        "reboot",
+        "swapon",
+        "acct",
+        "quotactl",
+        "settimeofday",
+        "syslog",
+        "sethostname",
+        "setdomainname",
+        "fanotify_init",
+        "move_pages",
+        "mbind",
+    ];
+    for (who, seen) in [("main", &main), ("exec", &command)] {
+        for call in denied {
+            assert_eq!(seen[call]["name"], "EPERM", "{who}: {call}");
+        }
+        assert_eq!(seen["clone3_newuser"]["name"], "ENOSYS", "{who}");
+        assert_eq!((&seen["socket_inet"]["name"], &seen["getpid"]["name"]), (&json!("OK"), &json!("OK")), "{who}");
+    }
+    // The twin: without the filter the kernel says something else of some of them.
+    let open = json!({ "securityContext": { "seccompProfile": { "type": "Unconfined" } } });
+    let open = bench.host.seen("open", with(facts("c", &["syscalls"]), open), json!({}));
+    assert!(denied.iter().filter(|call| open[**call]["name"] != "EPERM").count() > 5, "{open}");
+    // A device node can be made and not be used; a namespace of another process cannot be joined.
+    let script = "mknod /d b 8 0 && cat /d; nsenter -t 1 -m true; unshare -U true; unshare -m true; echo end";
+    let output = bench.host.foreground(&once("sh", json!([shell("c", script)]), json!([]))).expect(0);
+    assert!(
+        output.out.matches("Operation not permitted").count() + output.out.matches("not found").count() >= 4,
+        "{output:?}"
+    );
+}
+
+#[test]
+fn a20_nothing_of_a_container_runs_outside() {
+    let Some(bench) = Bench::bare() else { return };
+    let marker = format!("/marker-{}", bench.host.cgroup_parent);
+    // Whatever program a runtime could be made to run, it tells in which mount namespace it did.
+    let text = format!("#!/bin/busybox sh\n/bin/busybox readlink /proc/self/ns/mnt >> {marker}\n");
+    let names =
+        ["ps", "nsenter", "tar", "mount", "umount", "ip", "modprobe", "newuidmap", "newgidmap", "getent", "id", "cp"];
+    let places = ["bin", "sbin", "usr/bin", "usr/sbin", "usr/local/bin"];
+    let paths: Vec<String> = places.iter().flat_map(|p| names.map(|n| format!("{p}/{n}"))).collect();
+    let program = |path: &String| Entry { mode: 0o755, data: text.as_bytes(), ..entry(b'0', path) }.bytes();
+    bench.image((BUSYBOX, "localhost/marks"), &json!({}), &paths.iter().map(program).collect::<Vec<_>>());
+    let probe = json!({ "exec": { "command": ["ps"] }, "periodSeconds": 1 });
+    let container = json!({ "name": "c", "image": "localhost/marks", "imagePullPolicy": "Never",
+        "command": ["sh", "-c", "ps; echo up; sleep 1000"], "livenessProbe": probe,
+        "lifecycle": { "preStop": { "exec": { "command": ["ps"] } } } });
+    let host = &bench.host;
+    host.start(&pod("marks", json!({ "terminationGracePeriodSeconds": 2, "containers": [container] })));
+    host.live(&["logs", "-f", "marks"]).until_has("up");
+    for verb in [&["ps"][..], &["inspect", "marks"], &["events", "marks"], &["logs", "marks"], &["image", "ls"]] {
+        host.ok(verb);
+    }
+    host.ok(&["exec", "marks", "--", "ps"]);
+    let inside = until("three marks", || {
+        let text = host.ok(&["exec", "marks", "--", "cat", &marker]);
+        (text.lines().count() >= 3).then_some(text)
+    });
+    host.ok(&["stop", "marks"]);
+    let own = std::fs::read_link("/proc/self/ns/mnt").unwrap();
+    assert!(inside.lines().all(|line| line.starts_with("mnt:[") && line != own.to_str().unwrap()), "{inside}");
+    assert!(!std::path::Path::new(&marker).exists(), "something of the image ran on the host");
+}
+
+/// A set-user-ID program, a program with capabilities, and device nodes, in an image and in volumes.
+#[test]
+fn a22_set_user_id_programs_and_devices_mean_nothing() {
+    let Some(bench) = Bench::bare() else { return };
+    let program = facts_program(&bench);
+    // VFS_CAP_REVISION_2 with the effective bit; CAP_SYS_ADMIN permitted (linux/capability.h).
+    let mut capability = 0x0200_0001_u32.to_le_bytes().to_vec();
+    capability.extend([1_u32 << 21, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()));
+    let pax: &[(&str, &[u8])] = &[("SCHILY.xattr.security.capability", &capability)];
+    let node = |name, kind, device| Entry { device, mode: 0o666, ..entry(kind, name) }.bytes();
+    let user = json!({ "User": "1000" });
+    bench.image(
+        (FACTS, "localhost/special"),
+        &user,
+        &[
+            Entry { mode: 0o6755, data: &program, ..entry(b'0', "suid") }.bytes(),
+            Entry { mode: 0o755, data: &program, pax, ..entry(b'0', "capable") }.bytes(),
+            node("disk", b'4', (254, 0)),
+            node("mem", b'3', (1, 1)),
+            node("kmsg", b'3', (1, 11)),
+        ],
+    );
+    let run = |name: &str, program: &str, context: Value| {
+        let container = with(of("localhost/special", &[]), json!({ "command": [program], "securityContext": context }));
+        bench.host.seen(name, container, json!({}))
+    };
+    // As in every runtime it works where privileges may be gained; that is what the field is for.
+    assert_eq!(run("may", "/suid", json!({}))["euid"], 0);
+    let held = run("held", "/suid", json!({ "allowPrivilegeEscalation": false }));
+    assert_eq!((&held["euid"], &held["egid"], &held["no_new_privs"]), (&json!(1000), &json!(0), &json!(1)), "{held}");
+    let refused = with(of("localhost/special", &[]), json!({ "command": ["/capable"] }));
+    let output = bench.host.foreground(&once("capable", json!([refused]), json!([])));
+    assert_eq!(output.code, 126, "a capability that the container may not have: {output:?}");
+    let words = ["--file=/disk", "--file=/mem", "--file=/kmsg"];
+    let devices = bench.host.seen(
+        "nodes",
+        with(of("localhost/special", &words), json!({ "securityContext": { "runAsUser": 0 } })),
+        json!({}),
+    );
+    for path in ["/disk", "/mem", "/kmsg"] {
+        let errno = devices["files"][path]["errno"].as_i64();
+        assert!([Some(1), Some(13)].contains(&errno), "{path}: {}", devices["files"][path]);
+    }
+    // In a volume of the pod's own it means nothing at all.
+    let base = bench.host.folder("volume");
+    std::fs::write(format!("{base}/suid"), &program).unwrap();
+    std::fs::set_permissions(format!("{base}/suid"), std::fs::Permissions::from_mode(0o6755)).unwrap();
+    let volumes = json!([{ "name": "disk", "emptyDir": {} }, { "name": "memory", "emptyDir": { "medium": "Memory" } },
+        { "name": "host", "hostPath": { "path": base } }]);
+    let mounts = json!([{ "name": "disk", "mountPath": "/disk-volume" }, { "name": "memory", "mountPath": "/memory-volume" },
+        { "name": "host", "mountPath": "/host" }]);
+    bench.host.import(BUSYBOX, BUSYBOX, &json!({}));
+    let fill = "for v in /disk-volume /memory-volume; do cp /host/suid $v/suid && chmod 6755 $v/suid && mknod $v/null c 1 3; done";
+    let init = json!({ "name": "init", "image": "busybox", "imagePullPolicy": "Never", "command": ["sh", "-c", fill], "volumeMounts": mounts });
+    let containers: Vec<Value> = ["disk", "memory"]
+        .iter()
+        .map(|volume| {
+            let words = [format!("--file=/{volume}-volume/null")];
+            json!({ "name": volume, "image": "localhost/special", "imagePullPolicy": "Never", "volumeMounts": mounts,
+                "command": [format!("/{volume}-volume/suid")], "args": words })
+        })
+        .collect();
+    let spec =
+        json!({ "restartPolicy": "Never", "initContainers": [init], "containers": containers, "volumes": volumes });
+    let output = bench.host.foreground(&pod("volumes", spec)).expect(0);
+    for volume in ["disk", "memory"] {
+        let line = output.out.lines().find_map(|l| l.strip_prefix(volume)?.trim_start().strip_prefix("| ")).unwrap();
+        let seen: Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&seen["euid"], &seen["egid"]), (&json!(1000), &json!(0)), "{volume}");
+        assert_eq!(seen["files"][format!("/{volume}-volume/null")]["errno"], 13, "{volume}: {}", seen["files"]);
+        let mount =
+            seen["mounts"].as_array().unwrap().iter().find(|m| m["target"] == format!("/{volume}-volume")).unwrap();
+        let options = mount["options"].to_string();
+        assert!(options.contains("\"nosuid\"") && options.contains("\"nodev\""), "{mount}");
+    }
+}
