@@ -12,11 +12,12 @@ pub struct Lsms {
     pub selinux: bool,
 }
 
-/// Asks as runc's and the kubelet's libraries do: AppArmor by its module's parameter, SELinux by its file system.
+/// Asks as containerd does: a kernel with AppArmor whose profiles nobody can load (no securityfs, no apparmor_parser) is one
+/// without it. SELinux is known by its file system.
 pub(super) fn detect() -> Lsms {
     let parameter = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
-    Lsms {
-        apparmor: parameter.is_ok_and(|text| text.starts_with('Y')),
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-    }
+    let is_on = parameter.is_ok_and(|text| text.starts_with('Y'));
+    let profiles = Path::new("/sys/kernel/security/apparmor/profiles").exists();
+    let parser = ["/sbin/apparmor_parser", "/usr/sbin/apparmor_parser"].iter().any(|path| Path::new(path).exists());
+    Lsms { apparmor: is_on && profiles && parser, selinux: Path::new("/sys/fs/selinux/enforce").exists() }
 }

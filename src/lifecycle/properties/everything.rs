@@ -339,7 +339,7 @@ impl World {
             inits.filter(|(index, _)| self.kind(*index) == ContainerKind::Init).map(|(_, init)| init).any(|init| {
                 init.state.terminated.as_ref().is_some_and(|ended| ended.exit_code != 0 || ended.reason == OOM_KILLED)
             });
-        failed |= status.reason == "DeadlineExceeded";
+        failed |= ["DeadlineExceeded", "Evicted"].contains(&status.reason.as_str());
         if !failed && status.container_statuses.iter().all(ended) { Phase::Succeeded } else { Phase::Failed }
     }
 

@@ -89,6 +89,8 @@ struct World {
     finished: bool,
     /// When what lives is to be killed.
     stop: Option<u64>,
+    /// The same without the floor of two seconds.
+    grace_end: Option<u64>,
     sandbox_due: Option<u64>,
 }
 
@@ -106,6 +108,7 @@ impl World {
             destroying: false,
             finished: false,
             stop: None,
+            grace_end: None,
             sandbox_due: None,
         };
         world.step(Event::Begin);
@@ -177,7 +180,10 @@ impl World {
             Action::Kill { container } => {
                 let model = &mut self.models[container];
                 assert!(model.running || model.starting);
-                assert!(!model.killed && self.stop.is_some_and(|stop| stop <= self.now));
+                // Who comes up when the grace period is over is not given the floor of two seconds.
+                let is_late = model.running && self.grace_end.is_some_and(|end| end <= self.now);
+                assert!(!model.killed && (is_late || self.stop.is_some_and(|stop| stop <= self.now)));
+                assert!(!is_late || !model.signalled || self.stop.is_some_and(|stop| stop <= self.now));
                 model.killed = true;
             }
             Action::DestroySandbox => {
@@ -251,12 +257,14 @@ impl World {
     }
 
     fn stop(&mut self, event: Event) {
-        let grace = match &event {
-            Event::Stop { grace } => grace.unwrap_or(self.spec.grace).as_secs().max(2),
+        let exact = match &event {
+            Event::Stop { grace } => grace.unwrap_or(self.spec.grace).as_secs(),
             _ => 0,
         };
+        let grace = if matches!(event, Event::Stop { .. }) { exact.max(2) } else { 0 };
         if !self.pod.status().phase.is_terminal() {
             self.stop = Some(self.stop.unwrap_or(u64::MAX).min(self.now + grace));
+            self.grace_end = Some(self.grace_end.unwrap_or(u64::MAX).min(self.now + exact));
         }
         self.step(event);
     }
