@@ -2,9 +2,9 @@
 # Counts the rows of the table of fields (tests/rows.tsv): what is enforced, refused, accepted and reported with the tests
 # that show it, what waits for the network (issue 5), and what is missing.
 #
-#   scripts/rows.sh [--paths]
+#   scripts/rows.sh [--paths|--strict]
 #
-# With --paths each row is printed with its tests. Exit code 1 if a row of priority P1 or P2 is missing. Whether the tests
+# With --paths each row is printed with its tests; with --strict the exit code is 1 if a row of priority P1 or P2 is missing. Whether the tests
 # are there and say the field's name is what `cargo test --test rows` looks at; they themselves are run by scripts/test.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,6 +46,6 @@ exec awk -F '\t' -v show="${1:-}" '
         printf "\n"
         if (waiting != "") printf "\nwait for issue 5 (network):\n%s", waiting
         if (missing != "") printf "\nmissing:\n%s", missing
-        exit failed
+        exit show == "--strict" ? failed : 0
     }
 ' tests/rows.tsv

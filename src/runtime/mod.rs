@@ -140,9 +140,11 @@ pub fn start(hand_off: BorrowedFd<'_>) -> SysResult<()> {
 
 /// The bundle's `config.json`.
 pub fn write_bundle(spec: &Spec, directory: &std::path::Path) -> Result<()> {
-    let path = directory.join("config.json");
+    let (path, new) = (directory.join("config.json"), directory.join("config.json.new"));
     let text = serde_json::to_vec_pretty(spec).context("serializing the spec")?;
-    Ok(std::fs::write(&path, text).called("write", path.display())?)
+    std::fs::write(&new, text).called("write", new.display())?;
+    // Whole or not at all: `inspect` may read it while the container starts again.
+    Ok(std::fs::rename(&new, &path).called("rename", path.display())?)
 }
 
 /// Opens a namespace file.

@@ -315,7 +315,8 @@ fn a_failed_startup_restarts_within_the_grace_of_the_probe() {
 fn a_failed_liveness_probe_restarts_that_container_only() {
     let Some(host) = Host::new(&[]) else { return };
     let notes = Notes::of(&host);
-    let liveness = with(http(8080, "/live"), json!({ "failureThreshold": 2 }));
+    // The second instance is not probed before the answer is another one again.
+    let liveness = with(http(8080, "/live"), json!({ "failureThreshold": 2, "initialDelaySeconds": 3 }));
     let web = with(server("web", "8080"), json!({ "livenessProbe": liveness }));
     host.start(&notes.pod("live", json!({ "containers": [web, facts("other", &["sleep"])] })));
     host.until_condition("live", "Ready", "True");
