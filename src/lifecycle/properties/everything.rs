@@ -121,6 +121,8 @@ struct Known {
     killed: bool,
     /// Its pre-stop hook was asked for, or it was signalled or killed.
     ends: bool,
+    /// Its end began before the pod's: a probe or its post-start hook failed. It has a grace period of its own.
+    ends_alone: bool,
     startup_succeeded: bool,
     instances: u32,
     /// Since all containers were restarted last: `status.started` was seen.
@@ -139,7 +141,7 @@ struct World {
     lost: bool,
     destroying: bool,
     finished: bool,
-    /// When the grace period of a stop is over.
+    /// When the grace period of the pod's end is over.
     stop: Option<u64>,
     evicted: bool,
     steps: u64,
@@ -182,6 +184,10 @@ impl World {
         let now = Duration::from_secs(self.now);
         let actions = self.pod.step(event, Now { boot: now, wall: now });
         assert!(!self.finished || actions.is_empty(), "{actions:?} after Finished");
+        if !self.pod.goes_on() {
+            // It has begun to end by itself, or at its deadline; what comes later can only shorten that.
+            self.stop.get_or_insert(self.now + self.pod.spec().grace.as_secs().max(1));
+        }
         while self.known.len() < self.pod.spec().containers.len() {
             self.known.push(Known::default());
         }
@@ -223,7 +229,10 @@ impl World {
                 assert!(!self.sandbox && !self.creating && self.alive().next().is_none());
                 self.finished = true;
             }
-            Action::Emit(event) => assert!(event.container.is_none_or(|index| index < self.known.len())),
+            Action::Emit(PodEvent { container: None, .. }) => {}
+            Action::Emit(PodEvent { container: Some(index), reason, .. }) => {
+                self.known[index].ends_alone |= reason == "Killing" && self.stop.is_none();
+            }
         }
     }
 
@@ -286,7 +295,8 @@ impl World {
                     ContainerKind::Ephemeral => false,
                 }
         };
-        if self.kind(container) == ContainerKind::Sidecar && self.stop.is_some_and(|stop| self.now < stop) {
+        let waits = self.kind(container) == ContainerKind::Sidecar && !known.ends_alone;
+        if waits && self.stop.is_some_and(|stop| self.now < stop) {
             assert!(!(0..self.known.len()).any(serves), "a sidecar is signalled before its turn");
         }
         (self.known[container].signalled, self.known[container].ends) = (true, true);

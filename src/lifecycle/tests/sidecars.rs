@@ -213,3 +213,16 @@ fn s21_initialized_is_not_taken_back_once_app_containers_have_run() {
     assert_eq!(sim.condition("Ready"), "False ContainersNotReady containers with unready status: [s1]");
     assert_eq!(sim.phase(), Phase::Running);
 }
+
+/// Found by the property test, which took it for a signal before its turn.
+#[test]
+fn s3_a_sidecar_that_was_being_ended_for_itself_keeps_its_own_time() {
+    let mut s = ContainerSpec { pre_stop: Some(Hook::Perform), ..sidecar("s") };
+    s.probes.liveness = Some(ProbeTiming { failure_threshold: 1, grace: Some(secs(5)), ..every_second() });
+    let mut sim = Sim::of_containers(Always, vec![s, app("a")]);
+    sim.all_started(0..2);
+    assert_eq!(sim.performed(0, Task::LivenessProbe, failure()), [perform(0, Task::PreStop)]);
+    assert_eq!(sim.step(stop(None)), [signal(1)]);
+    // The app goes on for long: not for as long does s, which would have been signalled without the stop, too.
+    assert_eq!((sim.tick(), sim.asked.as_slice()), (5, &[signal(0)][..]));
+}
