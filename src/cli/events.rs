@@ -76,7 +76,7 @@ impl Event {
     fn line(&self) -> String {
         let Event { pod, entry } = self;
         let Entry { time, type_, reason, object, .. } = entry;
-        let message = output::escape(&entry.message);
+        let message = output::one_line(&entry.message);
         format!("{time}{}   {type_:?}   {reason}   {pod}   {object}   {message}", repeated(entry))
     }
 }

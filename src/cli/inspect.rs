@@ -21,7 +21,16 @@ pub(super) struct InspectArgs {
 }
 
 pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
-    let objects = args.pods.iter().map(|name| object(&store::find(dirs, name)?)).collect::<Result<Vec<_>>>()?;
+    let pods = args.pods.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?;
+    for pod in &pods {
+        if pod.is_unsupervised()? {
+            let name = pod.full_name();
+            anstream::eprintln!(
+                "podshim: warning: the supervisor of pod {name} is gone: its status is the last one that was seen"
+            );
+        }
+    }
+    let objects = pods.iter().map(object).collect::<Result<Vec<_>>>()?;
     match &objects[..] {
         [one] => output::structured(one, args.output),
         several => output::structured(&json!({ "apiVersion": "v1", "kind": "List", "items": several }), args.output),
@@ -125,7 +134,8 @@ fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
         status["allocatedResources"] = own["requests"].clone();
     }
     for (list, statuses) in [("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")] {
-        for shown in status[statuses].as_array_mut().into_iter().flatten() {
+        // Not by an index: that would make a list that is not there a null.
+        for shown in status.get_mut(statuses).and_then(Value::as_array_mut).into_iter().flatten() {
             let container = spec[list].as_array().into_iter().flatten().find(|c| c["name"] == shown["name"]);
             let resources = container.map(|c| &c["resources"]).filter(|r| r.as_object().is_some_and(|r| !r.is_empty()));
             if let Some(resources) = resources {

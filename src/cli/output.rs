@@ -17,6 +17,11 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
+/// The same as one line, whatever it holds: what a container says must not look like a line of podshim's own.
+pub(super) fn one_line(text: &str) -> String {
+    escape(text.trim_end()).replace('\n', "\\n").replace('\t', "\\t")
+}
+
 /// Prints a line; who has closed standard output is an error and no panic.
 pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
@@ -31,7 +36,7 @@ pub(super) fn text(text: &str) -> Result<()> {
 /// Prints rows under a head in kubectl's way: columns three blanks apart, the last one not padded.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
     let mut widths: Vec<usize> = head.iter().map(|h| h.len()).collect();
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| one_line(cell)).collect()).collect();
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
@@ -81,6 +86,7 @@ pub(super) fn structured(value: &impl Serialize, how: Structured) -> Result<()> 
 mod tests {
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(super::one_line("a\tb\nNormal   Started\x1b\n\n"), "a\\tb\\nNormal   Started\\u{1b}");
         assert_eq!(super::escape("a\x1b[31mb\x07\u{9b}c\n"), "a\\u{1b}[31mb\\u{7}\\u{9b}c\n");
     }
 }

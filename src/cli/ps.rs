@@ -96,7 +96,7 @@ fn row(pod: &Pod, wide: bool) -> Result<Vec<String>> {
         Some(report) => {
             let view = PodView { status: &report.status, sidecars: &sidecars, deletion: report.deletion, now: now() };
             let columns = display::columns(view);
-            let lost = !report.over && !pod.is_supervised();
+            let lost = pod.is_unsupervised()?;
             // What the last report says is not so any more when nobody watches.
             row.extend([columns.ready, if lost { "SupervisorGone".into() } else { columns.status }, columns.restarts]);
         }

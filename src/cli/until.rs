@@ -109,10 +109,7 @@ pub(super) fn until(pod: &Pod, goal: Goal, interrupts: &Interrupts) -> Result<u8
     let code = report.as_ref().map_or(1, |report| pod.exit_code(&report.status));
     match waited {
         Waited::Found(()) if goal.goal == WaitFor::Complete => Ok(code),
-        Waited::Found(()) if report.as_ref().is_some_and(|report| report.status.phase == Phase::Failed) => {
-            Err(failure(Kind::NotReady, format!("pod {} failed, exit code {code}", pod.full_name())))
-        }
-        Waited::Found(()) => Ok(0),
+        Waited::Found(()) => ended_before(pod, report, code).map_or(Ok(0), Err),
         Waited::Gone => Err(failure(Kind::NotReady, format!("the supervisor of pod {} is gone", pod.full_name()))),
         Waited::TimedOut => {
             let what = match goal.goal {
@@ -125,6 +122,17 @@ pub(super) fn until(pod: &Pod, goal: Goal, interrupts: &Interrupts) -> Result<u8
             Err(failure(Kind::NotReady, message))
         }
     }
+}
+
+/// A pod that ended instead of coming to run, or to be ready: it failed, or somebody stopped it.
+fn ended_before(pod: &Pod, report: Option<Report>, code: u8) -> Option<anyhow::Error> {
+    let report = report.filter(|report| report.status.phase.is_terminal())?;
+    let what = match report.status.phase {
+        _ if report.deletion.is_some() => "was stopped".to_owned(),
+        Phase::Failed => format!("failed, exit code {code}"),
+        _ => return None,
+    };
+    Some(failure(Kind::NotReady, format!("pod {} {what}", pod.full_name())))
 }
 
 fn is_reached(goal: WaitFor, report: &Report) -> bool {
@@ -162,6 +170,11 @@ fn holdup(container: &ContainerStatus) -> String {
     format!("container {}: {what}", container.name)
 }
 
+/// Events that a kubelet has as `Normal`, although everything in the pod ends for them.
+fn tells_of_an_end(entry: &events::Entry) -> bool {
+    ["DeadlineExceeded", "SandboxChanged"].contains(&entry.reason.as_str())
+}
+
 /// Tells of a pod's warnings as they come.
 pub(super) struct Warnings<'a> {
     pod: &'a Pod,
@@ -176,13 +189,13 @@ impl<'a> Warnings<'a> {
 
     /// Prints the warnings that are new, on standard error.
     pub(super) fn print(&mut self) -> Result<()> {
-        for entry in self.tail.read()?.iter().filter(|e| e.type_ == EventType::Warning) {
+        for entry in self.tail.read()?.iter().filter(|e| e.type_ == EventType::Warning || tells_of_an_end(e)) {
             anstream::eprintln!(
                 "podshim: {} {}: {}: {}",
                 self.pod.full_name(),
                 entry.object,
                 entry.reason,
-                output::escape(&entry.message)
+                output::one_line(&entry.message)
             );
         }
         Ok(())

@@ -7,6 +7,7 @@ use crate::paths::Dirs;
 use crate::store::{self, Pod, Report};
 use anyhow::Result;
 use clap::Args;
+use std::fmt;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -27,6 +28,17 @@ enum Goal {
     Condition { type_: String, status: String },
     Phase(String),
     Delete,
+}
+
+/// As it is written.
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Goal::Condition { type_, status } => write!(f, "condition={type_}={status}"),
+            Goal::Phase(phase) => write!(f, "phase={phase}"),
+            Goal::Delete => f.write_str("delete"),
+        }
+    }
 }
 
 fn goal(text: &str) -> Result<Goal, String> {
@@ -104,8 +116,9 @@ pub(super) fn run(args: WaitArgs, dirs: &Dirs) -> Result<u8> {
     Ok(if args.goal.is_some() { code } else { 0 })
 }
 
-fn timed_out(pod: &Pod) -> anyhow::Error {
-    failure(Kind::NotReady, format!("timed out waiting for pod {}", pod.full_name()))
+fn timed_out(pod: &Pod, goal: Option<&Goal>) -> anyhow::Error {
+    let what = goal.map_or_else(|| "the end".to_owned(), Goal::to_string);
+    failure(Kind::NotReady, format!("timed out waiting for {what} of pod {}", pod.full_name()))
 }
 
 fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
@@ -121,7 +134,7 @@ fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
     };
     match watch.until(timeout, |report| Ok(code(report)))? {
         Waited::Found(code) => Ok(code),
-        Waited::TimedOut => Err(timed_out(pod)),
+        Waited::TimedOut => Err(timed_out(pod, None)),
         Waited::Gone => Err(failure(Kind::NotReady, format!("the supervisor of pod {} is gone", pod.full_name()))),
     }
 }
@@ -148,16 +161,22 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
         return until_deleted(pod, timeout);
     }
     let met = |report: &Report| Ok(is_met(report, goal).then_some(()));
-    let over =
-        || failure(Kind::NotReady, format!("pod {} is over, and what was waited for did not come", pod.full_name()));
+    let never = || match pod.report()? {
+        Some(report) if report.over => {
+            let phase = report.status.phase.as_str();
+            Err(failure(Kind::NotReady, format!("pod {} is over ({phase}): no {goal} any more", pod.full_name())))
+        }
+        // What it said last is not so any more.
+        _ => Err(failure(Kind::NotReady, format!("the supervisor of pod {} is gone", pod.full_name()))),
+    };
     match Watch::open(pod) {
         Ok(watch) => match watch.until(timeout, met)? {
             Waited::Found(()) => Ok(()),
-            Waited::TimedOut => Err(timed_out(pod)),
-            Waited::Gone => Err(over()),
+            Waited::TimedOut => Err(timed_out(pod, Some(goal))),
+            Waited::Gone => never(),
         },
-        Err(_) if pod.report()?.is_some_and(|report| is_met(&report, goal)) => Ok(()),
-        Err(_) => Err(over()),
+        Err(_) if pod.report()?.is_some_and(|report| report.over && is_met(&report, goal)) => Ok(()),
+        Err(_) => never(),
     }
 }
 
@@ -167,11 +186,11 @@ fn until_deleted(pod: &Pod, timeout: Option<Duration>) -> Result<()> {
     if let Ok(watch) = Watch::open(pod)
         && matches!(watch.until(timeout, |_| Ok(None::<()>))?, Waited::TimedOut)
     {
-        return Err(timed_out(pod));
+        return Err(timed_out(pod, Some(&Goal::Delete)));
     }
     while pod.dirs.state.exists() {
         if deadline.is_some_and(|d| d <= std::time::Instant::now()) {
-            return Err(timed_out(pod));
+            return Err(timed_out(pod, Some(&Goal::Delete)));
         }
         std::thread::sleep(Duration::from_millis(20));
     }

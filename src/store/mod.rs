@@ -136,6 +136,12 @@ impl Pod {
         let file = std::fs::File::open(self.dirs.lock());
         file.is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
     }
+
+    /// Whether its supervisor is gone although the pod is not over: what its report says is not so any more.
+    pub fn is_unsupervised(&self) -> Result<bool> {
+        // In this order: a supervisor that ends in this moment has said that the pod is over before.
+        Ok(!self.is_supervised() && self.report()?.is_some_and(|report| !report.over))
+    }
 }
 
 /// Whether to wait for a lock.

@@ -32,6 +32,9 @@ fn a_supervisor_that_is_killed_is_told_and_cleaned_up_after() {
         assert!(kill(Pid::from_raw(container), None).is_ok(), "containers outlive their supervisor");
         host.run(&["exec", "orphan", "--", "/facts"]).expect(125).says(&["supervisor"]);
         host.run(&["wait", "orphan"]).expect(125).says(&["supervisor"]);
+        // What was said last may not be so any more.
+        host.run(&["wait", "--for=phase=Running", "orphan"]).expect(125).says(&["the supervisor", "is gone"]);
+        host.run(&["inspect", "orphan"]).expect(0).says(&["the supervisor of pod default/orphan is gone"]);
         host.run(&["logs", "orphan"]).expect(0);
         host.run(&["run", "-d", &host.manifest(&sleeper("orphan"))]).expect(125).says(&["already exists"]);
         host.ok(clean_up);

@@ -14,11 +14,13 @@ fn s9_a_pod_that_is_active_for_too_long_is_ended_and_has_failed() {
     let spec = json!({ "activeDeadlineSeconds": 2, "terminationGracePeriodSeconds": 5, "containers": [facts("c", &["trap-term", "0"])] });
     let output = host.run(&["run", "--keep", &host.manifest(&pod("late", spec))]);
     assert_eq!(output.code, 1, "no container failed: {}", output.err);
+    let output = output.says(&["podshim: default/late pod/late: DeadlineExceeded: Pod was active on the node longer"]);
     assert!(output.out.contains("got TERM"), "gracefully: {}", output.out);
     let status = &host.inspect("late")["status"];
     assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
     assert_eq!(status["message"], "Pod was active on the node longer than the specified deadline");
     assert_eq!(status["containerStatuses"][0]["restartCount"], 0, "never restarted");
+    assert_eq!(status.get("initContainerStatuses"), None, "not null");
     // kubectl's column is of the containers where they have something to say.
     assert_eq!(host.ps("late"), ["0/1", "Completed", "0"].map(str::to_owned));
     host.until_event("late", "DeadlineExceeded", "longer than the specified deadline");

@@ -212,7 +212,9 @@ fn wait_knows_conditions_phases_and_the_end() {
         assert_eq!(host.ok(&["wait", "--for", goal, "w"]), "default/w\n", "{goal}");
     }
     let before = Instant::now();
-    host.run(&["wait", "--for", "phase=Succeeded", "--timeout", "1s", "w"]).expect(125).says(&["timed out"]);
+    host.run(&["wait", "--for", "phase=Succeeded", "--timeout", "1s", "w"])
+        .expect(125)
+        .says(&["timed out waiting for phase=Succeeded of pod default/w"]);
     assert!(before.elapsed() >= Duration::from_secs(1));
     host.run(&["wait", "--for", "nonsense", "w"]).expect(2).says(&["condition=TYPE"]);
     let mut over = host.live(&["wait", "w"]);
@@ -220,7 +222,9 @@ fn wait_knows_conditions_phases_and_the_end() {
     host.ok(&["stop", "w"]);
     assert_eq!((over.wait(), over.out().as_str()), (0, "5\n"));
     assert_eq!(host.ok(&["wait", "--for", "phase=Failed", "w"]), "default/w\n");
-    host.run(&["wait", "--for", "phase=Running", "w"]).expect(125).says(&["is over"]);
+    host.run(&["wait", "--for", "phase=Running", "w"])
+        .expect(125)
+        .says(&["is over (Failed): no phase=Running any more"]);
     host.ok(&["rm", "w"]);
     assert_eq!(deleted.wait(), 0);
     host.run(&["wait", "w"]).expect(125).says(&["not found"]);

@@ -40,6 +40,13 @@ fn run_d_waits_for_ready_or_says_what_it_waited_for() {
     host.run(&["run", "-d", "--wait=ready", &job("broken", "3")])
         .expect(125)
         .says(&["pod default/broken failed, exit code 3"]);
+    // One that somebody stops meanwhile has not failed by itself.
+    host.ok(&["rm", "-f", "slow"]);
+    let mut run = host.live(&["run", "-d", "--wait=ready", &manifest]);
+    until("the pod", || host.run(&["ps"]).out.contains("1/2").then_some(()));
+    host.ok(&["stop", "slow"]);
+    assert_eq!(run.wait(), 125);
+    assert!(run.err().contains("pod default/slow was stopped"), "{}", run.err());
     // And the end, with its code.
     host.run(&["run", "-d", "--wait=complete", &job("five", "5")]).expect(5);
     assert_eq!(host.inspect("five")["status"]["phase"], "Failed");
