@@ -184,15 +184,23 @@ impl Get {
     pub(super) fn answered(&self, status: u16, location: Option<&[u8]>) -> Next {
         match (status, location) {
             (301 | 302 | 303 | 307 | 308, Some(location)) if !location.is_empty() => {
-                self.redirected(&String::from_utf8_lossy(location))
+                self.redirected(status, &String::from_utf8_lossy(location))
             }
-            // To a hook any answer is one.
-            _ if self.is_hook() => Next::Done(Outcome::Success),
-            _ => Next::Read,
+            _ => self.last(status),
         }
     }
 
-    fn redirected(&self, location: &str) -> Next {
+    /// An answer that is not followed by another request. A hook's body says nothing.
+    fn last(&self, status: u16) -> Next {
+        match status {
+            _ if !self.is_hook() => Next::Read,
+            200..=399 => Next::Done(Outcome::Success),
+            // A kubelet takes any answer: a hook that is not there, or does not work, goes unnoticed (pod-api.md part D).
+            _ => Next::Done(Outcome::Failure(format!("HTTP hook failed with statuscode: {status}"))),
+        }
+    }
+
+    fn redirected(&self, status: u16, location: &str) -> Next {
         let fails = |what: String| Next::Done(Outcome::Failure(text(what.as_bytes())));
         let Ok(base) = Url::parse(&self.url()) else {
             return Next::Done(self.failure(format_args!("failed to parse Location header {location:?}")));
@@ -206,7 +214,7 @@ impl Get {
         };
         if next.host_str() != base.host_str() {
             // A redirect that is not followed is the answer.
-            return if self.is_hook() { Next::Done(Outcome::Success) } else { Next::Read };
+            return self.last(status);
         }
         if self.sent + 1 >= MAX_REQUESTS {
             return fails(format!("Get {location:?}: stopped after {MAX_REQUESTS} redirects"));
@@ -473,4 +481,34 @@ fn framing(status: u16, headers: &[httparse::Header<'_>]) -> Result<Body, String
         length = number;
     }
     Ok(length.map_or_else(Body::until_close, Body::of_length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn get(purpose: Purpose) -> Get {
+        let handler = HttpGet { tls: false, http2: false, host: None, port: 80, path: "/".into(), headers: vec![] };
+        Get::new(&handler, Place { host: "10.0.0.2".into(), port: 80 }, purpose)
+    }
+
+    #[test]
+    fn s7_a_hooks_answer_is_its_status_code() {
+        let hook = get(Purpose::Hook);
+        let outcome = |status, location| match hook.answered(status, location) {
+            Next::Done(outcome) => Some(outcome),
+            _ => None,
+        };
+        for status in [200, 204, 299, 300, 304, 399] {
+            assert_eq!(outcome(status, None), Some(Outcome::Success), "{status}");
+        }
+        for status in [199, 400, 404, 500, 503, 599] {
+            let what = format!("HTTP hook failed with statuscode: {status}");
+            assert_eq!(outcome(status, None), Some(Outcome::Failure(what)), "{status}");
+        }
+        assert_eq!(outcome(302, Some(b"http://elsewhere.example/")), Some(Outcome::Success), "it is not followed");
+        assert_eq!(outcome(302, Some(b"/there")), None, "it is followed");
+        // A probe's body is part of its outcome.
+        assert!(matches!(get(Purpose::Probe).answered(404, None), Next::Read));
+    }
 }

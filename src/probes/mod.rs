@@ -38,7 +38,7 @@ use std::time::Duration;
 /// The most bytes of an answer that are kept; a kubelet's `maxRespBodyLength` and `maxReadLength`.
 pub const MAX_OUTPUT: usize = 10 << 10;
 
-/// What the request is made for: it is in the `User-Agent`, and hooks succeed with any answer.
+/// What the request is made for: it is in the `User-Agent`, and in the words of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// A startup, liveness or readiness probe.
