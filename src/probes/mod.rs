@@ -194,17 +194,43 @@ pub fn text(bytes: &[u8]) -> String {
     text
 }
 
-/// Go's `time.Duration.String` for whole seconds: `1s`, `1m30s`, `1h0m0s`.
+/// Go's `time.Duration.String` of whole milliseconds: `0s`, `250ms`, `1.5s`, `1m30s`, `1h0m0s`.
 pub fn go_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
+    let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
+    if seconds == 0 && milliseconds > 0 {
+        return format!("{milliseconds}ms");
+    }
+    let fraction = if milliseconds == 0 { String::new() } else { format!(".{milliseconds:03}") };
+    let fraction = fraction.trim_end_matches('0');
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s}s"),
-        (0, m, s) => format!("{m}m{s}s"),
-        (h, m, s) => format!("{h}h{m}m{s}s"),
+        (0, 0, s) => format!("{s}{fraction}s"),
+        (0, m, s) => format!("{m}m{s}{fraction}s"),
+        (h, m, s) => format!("{h}h{m}m{s}{fraction}s"),
     }
 }
 
 /// Go's words for an errno: the C library's, in lower case.
 fn errno_text(errno: nix::errno::Errno) -> String {
     errno.desc().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        for (milliseconds, expected) in [
+            (0, "0s"),
+            (5, "5ms"),
+            (999, "999ms"),
+            (1000, "1s"),
+            (1050, "1.05s"),
+            (61_500, "1m1.5s"),
+            (90_000, "1m30s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_millis(milliseconds)), expected);
+        }
+    }
 }
