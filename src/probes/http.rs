@@ -182,15 +182,23 @@ impl Get {
     pub(super) fn answered(&self, status: u16, location: Option<&[u8]>) -> Next {
         match (status, location) {
             (301 | 302 | 303 | 307 | 308, Some(location)) if !location.is_empty() => {
-                self.redirected(&String::from_utf8_lossy(location))
+                self.redirected(status, &String::from_utf8_lossy(location))
             }
-            // To a hook any answer is one.
-            _ if self.is_hook() => Next::Done(Outcome::Success),
-            _ => Next::Read,
+            _ => self.last(status),
         }
     }
 
-    fn redirected(&self, location: &str) -> Next {
+    /// An answer that is not followed by another request. A hook's body says nothing.
+    fn last(&self, status: u16) -> Next {
+        match status {
+            _ if !self.is_hook() => Next::Read,
+            200..=399 => Next::Done(Outcome::Success),
+            // A kubelet takes any answer: a hook that is not there, or does not work, goes unnoticed (pod-api.md part D).
+            _ => Next::Done(Outcome::Failure(format!("HTTP hook failed with statuscode: {status}"))),
+        }
+    }
+
+    fn redirected(&self, status: u16, location: &str) -> Next {
         let fails = |what: String| Next::Done(Outcome::Failure(text(what.as_bytes())));
         let Ok(base) = Url::parse(&self.url()) else {
             return Next::Done(self.failure(format_args!("failed to parse Location header {location:?}")));
@@ -204,7 +212,7 @@ impl Get {
         };
         if next.host_str() != base.host_str() {
             // A redirect that is not followed is the answer.
-            return if self.is_hook() { Next::Done(Outcome::Success) } else { Next::Read };
+            return self.last(status);
         }
         if self.sent + 1 >= MAX_REQUESTS {
             return fails(format!("Get {location:?}: stopped after {MAX_REQUESTS} redirects"));

@@ -209,7 +209,11 @@ fn s6_the_status_decides() {
     for status in [0, 99, 101, 200, 299, 300, 305, 399, 400, 404, 500, 503, 599, 600, 999] {
         let answer = format!("HTTP/1.1 {status:03} Why\r\nContent-Length: 3\r\n\r\nwhy");
         closed("a probe", &get("/", &[]), answer.as_bytes(), &outcome(status));
-        closed("a hook", &hook("/"), answer.as_bytes(), "success");
+        let of_hook = match status {
+            200..=399 => "success".into(),
+            _ => format!("failure: HTTP hook failed with statuscode: {status}"),
+        };
+        closed("a hook", &hook("/"), answer.as_bytes(), &of_hook);
     }
     // Neither has a body, whatever they say.
     for (status, expected) in [(204, "success"), (304, "warning: Probe terminated redirects, Response body: ")] {
@@ -217,7 +221,7 @@ fn s6_the_status_decides() {
         assert_eq!(read(&get("/", &[]), answer.as_bytes(), usize::MAX, false), expected);
     }
     // A hook does not wait for the body, however it is framed.
-    assert_eq!(read(&hook("/"), b"HTTP/1.1 500 X\r\nContent-Length: 5\r\n\r\n", usize::MAX, false), "success");
+    assert_eq!(read(&hook("/"), b"HTTP/1.1 200 X\r\nContent-Length: 5\r\n\r\n", usize::MAX, false), "success");
 }
 
 #[test]
@@ -569,4 +573,23 @@ fn a_failures_words_are_bounded() {
     assert!(redirected(&next, &"y".repeat(40 << 10)).starts_with("again: "));
     let Outcome::Failure(what) = next.failure("EOF") else { panic!("no failure") };
     assert_eq!(what.len(), MAX_OUTPUT);
+}
+
+#[test]
+fn s7_a_hooks_answer_is_its_status_code() {
+    let outcome = |status, location| match hook("/").answered(status, location) {
+        Next::Done(outcome) => Some(outcome),
+        _ => None,
+    };
+    for status in [200, 204, 299, 300, 304, 399] {
+        assert_eq!(outcome(status, None), Some(Outcome::Success), "{status}");
+    }
+    for status in [199, 400, 404, 500, 503, 599] {
+        let what = format!("HTTP hook failed with statuscode: {status}");
+        assert_eq!(outcome(status, None), Some(Outcome::Failure(what)), "{status}");
+    }
+    assert_eq!(outcome(302, Some(b"http://elsewhere.example/")), Some(Outcome::Success), "it is not followed");
+    assert_eq!(outcome(302, Some(b"/there")), None, "it is followed");
+    // A probe's body is part of its outcome.
+    assert!(matches!(get("/", &[]).answered(404, None), Next::Read));
 }

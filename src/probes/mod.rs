@@ -38,7 +38,7 @@ use std::time::Duration;
 /// The most bytes of an answer that are kept; a kubelet's `maxRespBodyLength` and `maxReadLength`.
 pub const MAX_OUTPUT: usize = 10 << 10;
 
-/// What the request is made for: it is in the `User-Agent`, and hooks succeed with any answer.
+/// What the request is made for: it is in the `User-Agent`, and in the words of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Purpose {
     /// A startup, liveness or readiness probe.
@@ -200,13 +200,18 @@ pub fn text(bytes: &[u8]) -> String {
     text
 }
 
-/// Go's `time.Duration.String` for whole seconds: `1s`, `1m30s`, `1h0m0s`.
+/// Go's `time.Duration.String` of whole milliseconds: `0s`, `250ms`, `1.5s`, `1m30s`, `1h0m0s`.
 pub fn go_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
+    let (seconds, milliseconds) = (duration.as_secs(), duration.subsec_millis());
+    if seconds == 0 && milliseconds > 0 {
+        return format!("{milliseconds}ms");
+    }
+    let fraction = if milliseconds == 0 { String::new() } else { format!(".{milliseconds:03}") };
+    let fraction = fraction.trim_end_matches('0');
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s}s"),
-        (0, m, s) => format!("{m}m{s}s"),
-        (h, m, s) => format!("{h}h{m}m{s}s"),
+        (0, 0, s) => format!("{s}{fraction}s"),
+        (0, m, s) => format!("{m}m{s}{fraction}s"),
+        (h, m, s) => format!("{h}h{m}m{s}{fraction}s"),
     }
 }
 

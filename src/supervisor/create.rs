@@ -6,7 +6,7 @@ use super::remove;
 use super::slot::{Instance, Stage};
 use crate::control::{self, RefusedKind};
 use crate::error::{Kind, failure};
-use crate::lifecycle::{Event, ImageFailure, StartFailure};
+use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::config::{
@@ -16,6 +16,7 @@ use crate::plan::config::{
 use crate::plan::env;
 use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved, User};
+use crate::probes;
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
 use crate::snapshot::{self, Owner};
 use crate::sys::mount::{self, Depth};
@@ -34,6 +35,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A child process that asks the registry for a container's image.
 pub(super) struct Pull {
@@ -41,6 +43,7 @@ pub(super) struct Pull {
     token: Token,
     answer: Vec<u8>,
     restart_count: u32,
+    began: Instant,
 }
 
 impl Pull {
@@ -75,7 +78,14 @@ impl Supervisor {
         if restart_count > 0 && config.pull_policy == PullPolicy::Always {
             return self.begin_pull(index, restart_count);
         }
+        let message =
+            format!("Container image {:?} already present on machine and can be accessed by the pod", config.image);
+        self.tell(index, "Pulled", message);
         self.create(index, restart_count)
+    }
+
+    fn tell(&mut self, index: usize, reason: &str, message: String) {
+        self.emit(PodEvent { type_: EventType::Normal, reason: reason.into(), message, container: Some(index) });
     }
 
     fn begin_pull(&mut self, index: usize, restart_count: u32) -> Result<()> {
@@ -110,10 +120,13 @@ impl Supervisor {
                 return Ok(());
             }
         };
+        let pulling = format!("Pulling image {image:?}");
         if let Some(stdout) = child.stdout.as_mut() {
             let token = self.poll.watch(&*stdout, Source::Pull(index))?;
-            self.slots[index].pull = Some(Pull { child, token, answer: Vec::new(), restart_count });
+            let began = Instant::now();
+            self.slots[index].pull = Some(Pull { child, token, answer: Vec::new(), restart_count, began });
         }
+        self.tell(index, "Pulling", pulling);
         Ok(())
     }
 
@@ -138,6 +151,10 @@ impl Supervisor {
                 if let Err(error) = crate::store::write_json(&self.pod.dirs.record(), &self.pod.record) {
                     self.warn("FailedToWriteRecord", format!("{error:#}"));
                 }
+                let image = &self.pod.record.plan.containers[index].image;
+                let took = probes::go_duration(pull.began.elapsed());
+                let message = format!("Successfully pulled image {image:?} in {took} ({took} including waiting)");
+                self.tell(index, "Pulled", message);
                 self.create(index, pull.restart_count)
             }
             Ok(Answer::Failed { reason, message }) => {
@@ -174,7 +191,7 @@ impl Supervisor {
             Err(CreateError { failure, error }) => {
                 // What was made before the error is found by its name.
                 let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &name);
-                let undone = group.and_then(|group| group.remove(std::time::Duration::from_secs(1)));
+                let undone = group.and_then(|group| group.remove(Duration::from_secs(1)));
                 let data = snapshot::remove(&self.pod.dirs.container_data(&name, restart_count));
                 for leftover in [undone, data].into_iter().filter_map(Result::err) {
                     self.warn("KillContainerError", format!("container {name}: {leftover:#}"));

@@ -11,7 +11,8 @@ fn noted(who: &str, what: &str) -> Value {
 }
 
 fn hooked(container: Value, hook: &str, handler: Value) -> Value {
-    with(container, json!({ "lifecycle": { hook: handler } }))
+    let others = container.get("lifecycle").cloned().unwrap_or_else(|| json!({}));
+    with(container, json!({ "lifecycle": with(others, json!({ hook: handler })) }))
 }
 
 /// A container that notes its signals and ends with 0 on TERM.
@@ -68,6 +69,29 @@ fn a_post_start_that_fails_ends_the_container_which_is_restarted() {
     assert_eq!(run.wait(), 0, "{}", run.err());
     assert_eq!(notes.text("signals"), "TERM\n", "it is ended as by a stop");
     host.until_event("fails", "Killing", "FailedPostStartHook");
+}
+
+#[test]
+fn a_hook_whose_request_is_answered_with_an_error_has_failed() {
+    let Some(host) = Host::new(&[]) else { return };
+    let get = |path: &str| json!({ "httpGet": { "port": 8080, "path": path } });
+    // It answers before the others start, and until they have ended.
+    let probe = json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 });
+    let web = with(facts("web", &["http", "8080"]), json!({ "restartPolicy": "Always", "startupProbe": probe }));
+    let containers = json!([
+        hooked(hooked(facts("fine", &["sleep"]), "postStart", get("/code/204")), "preStop", get("/code/503")),
+        hooked(facts("not", &["sleep"]), "postStart", get("/code/404")),
+    ]);
+    let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 2, "initContainers": [web],
+        "containers": containers });
+    host.start(&pod("asked", spec));
+    let event = host.until_event("asked", "FailedPostStartHook", "HTTP hook failed with statuscode: 404");
+    assert_eq!(event["object"], "container/not");
+    host.until_status(("asked", "not"), "ended", |status| status["state"]["terminated"].is_object());
+    assert!(host.status("asked", "fine")["state"]["running"].is_object());
+    host.ok(&["stop", "asked"]);
+    let event = host.until_event("asked", "FailedPreStopHook", "HTTP hook failed with statuscode: 503");
+    assert_eq!(event["object"], "container/fine");
 }
 
 #[test]

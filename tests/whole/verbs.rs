@@ -297,7 +297,10 @@ fn events_tell_what_happened() {
     let all: Value = serde_json::from_str(&host.ok(&["events", "-o", "json"])).unwrap();
     let reasons: Vec<&str> = all.as_array().unwrap().iter().filter_map(|e| e["reason"].as_str()).collect();
     let at = |reason: &str| reasons.iter().position(|r| *r == reason).unwrap_or_else(|| panic!("{reason}: {all}"));
-    assert!(at("Created") < at("Started") && at("Started") < at("Killing"), "{reasons:?}");
+    assert!(
+        at("Pulled") < at("Created") && at("Created") < at("Started") && at("Started") < at("Killing"),
+        "{reasons:?}"
+    );
 }
 
 #[test]

@@ -236,4 +236,7 @@ fn durations_are_written_as_go_does() {
     for (seconds, text) in rows {
         assert_eq!(go_duration(Duration::from_secs(seconds)), text);
     }
+    for (milliseconds, text) in [(5, "5ms"), (999, "999ms"), (1050, "1.05s"), (61_500, "1m1.5s")] {
+        assert_eq!(go_duration(Duration::from_millis(milliseconds)), text);
+    }
 }
