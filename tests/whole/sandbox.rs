@@ -169,7 +169,11 @@ fn a_pod_whose_pid_1_is_gone_begins_anew_with_its_init_containers() {
         "containers": [facts("a", &["sleep"]), mounted(shell("b", "echo b >>/v/runs; exec sleep 1000"))] });
     host.start(&pod("lost", spec));
     host.ok(&["exec", "-c", "a", "lost", "--", "/facts", "write", "/dev/shm/note", "of the first sandbox"]);
+    let kinds = ["pid", "net", "ipc", "uts"];
     let before = host.report("lost", "a", &[]);
+    // Held open, so that their numbers are not given to others.
+    let pid = host.pid("lost", "a");
+    let held = kinds.map(|kind| std::fs::File::open(format!("/proc/{pid}/ns/{kind}")).unwrap());
     // Somebody executes something meanwhile, and somebody looks at its output.
     let script = "echo inside; exec sleep 1000";
     let mut inside = host.live(&["exec", "-c", "b", "lost", "--", "sh", "-c", script]);
@@ -194,9 +198,10 @@ fn a_pod_whose_pid_1_is_gone_begins_anew_with_its_init_containers() {
     // Volumes stay, the sandbox's own memory and its namespaces do not.
     host.run(&["exec", "-c", "a", "lost", "--", "/facts", "read", "/dev/shm/note"]).expect(1);
     let after = host.report("lost", "a", &["--file=/proc/1/comm"]);
-    for kind in ["pid", "net", "ipc", "uts"] {
+    for kind in kinds {
         assert_ne!(after["namespaces"][kind], before["namespaces"][kind], "{kind}");
     }
+    drop(held);
     assert_eq!(after["files"]["/proc/1/comm"], "podshim-pause\n");
     let namespace = |container| std::fs::read_link(format!("/proc/{}/ns/pid", host.pid("lost", container))).unwrap();
     assert_eq!(namespace("a"), namespace("b"), "it is shared again");
