@@ -124,7 +124,7 @@ fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
         status["hostIP"] = json!(first);
         status["hostIPs"] = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
     }
-    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+    for condition in status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten() {
         condition["lastProbeTime"] = Value::Null;
         condition["observedGeneration"] = json!(report.generation);
     }
@@ -147,7 +147,7 @@ fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
         }
     }
     for list in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
-        for shown in status[list].as_array_mut().into_iter().flatten() {
+        for shown in status.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             let Some(name) = shown["name"].as_str() else { continue };
             if let Some(user) = user(pod, name)? {
                 shown["user"] = json!({ "linux": user });
