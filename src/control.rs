@@ -13,7 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -96,11 +96,12 @@ pub struct Updating {
 /// The largest document, in bytes: a manifest may be large.
 const MAX_DOCUMENT: u64 = 32 << 20;
 
-/// What is too large for a message, as a file in memory that goes with it.
-pub fn document(value: &impl Serialize) -> Result<OwnedFd> {
-    let mut file: File = memfd_create("podshim", MFdFlags::MFD_CLOEXEC).called("memfd_create", "a document")?.into();
+/// What is too large for a message, or a request to a process of podshim's own, as a file in memory: a pipe might be full. It
+/// is read from its beginning; `name` is what `/proc/<pid>/fd` shows of it.
+pub fn document(name: &str, value: &impl Serialize) -> Result<OwnedFd> {
+    let mut file: File = memfd_create(name, MFdFlags::MFD_CLOEXEC).called("memfd_create", name)?.into();
     let bytes = serde_json::to_vec(value).context("encoding a document")?;
-    file.write_all(&bytes).called("write", "a document")?;
+    file.write_all(&bytes).and_then(|()| file.rewind()).called("write", name)?;
     Ok(file.into())
 }
 

@@ -206,7 +206,7 @@ fn perform(
         }
         Todo::Create(record) => bring_up((admitted, capacity), &record, wait).map(|()| "created"),
         Todo::Change(pod, updating) => {
-            let document = control::document(&*updating)?;
+            let document = control::document("podshim", &*updating)?;
             Connection::open(&pod.dirs.socket(), &Request::Update, &[document.as_fd()])?
                 .reply()
                 .with_context(|| format!("changing pod {}: nothing of it was changed", pod.full_name()))?;

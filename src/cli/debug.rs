@@ -6,6 +6,7 @@ use super::ensure;
 use super::pump::Streams;
 use crate::control::{self, Connection, Joining, Request};
 use crate::error::{Kind, failure};
+use crate::manifest;
 use crate::paths::Dirs;
 use crate::plan::config::{PullPolicy, Stdio};
 use crate::plan::pod::{Ephemeral, ephemeral};
@@ -13,7 +14,7 @@ use crate::store;
 use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1 as k8s;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd};
 
 #[derive(Debug, Args)]
@@ -65,7 +66,7 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     let name = match args.container {
         Some(name) => name,
         None => {
-            let name = format!("debugger-{}", random_letters()?);
+            let name = manifest::generated("debugger-");
             anstream::eprintln!("Defaulting debug container name to {name}.");
             name
         }
@@ -88,7 +89,7 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     };
     let config = ephemeral(&manifest, &pod.record.plan, wanted)?;
     let image = ensure::ensure(dirs, &config.image, config.pull_policy, &pod.record.plan.logins)?;
-    let document = control::document(&Joining { config, image })?;
+    let document = control::document("podshim", &Joining { config, image })?;
     let context = || format!("container {name}");
     // Also without -i: whoever is attached hears whether it starts, and if not, why not.
     let streams = Streams::output()?;
@@ -102,16 +103,6 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     Ok(0)
 }
 
-/// Five of the characters that Kubernetes makes names of: none of them makes a word.
-fn random_letters() -> Result<String> {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut bytes = [0u8; 5];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .context("reading /dev/urandom")?;
-    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,8 +112,8 @@ mod tests {
         assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert_eq!(variable("A="), Ok(("A".into(), String::new())));
         assert!(variable("A").is_err() && variable("=b").is_err());
-        let (one, other) = (random_letters().unwrap(), random_letters().unwrap());
-        assert_eq!(one.len(), 5);
+        let (one, other) = (manifest::generated("debugger-"), manifest::generated("debugger-"));
+        assert_eq!(one.len(), "debugger-".len() + 5);
         assert_ne!(one, other);
     }
 }

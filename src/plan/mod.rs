@@ -14,7 +14,6 @@ mod lifecycle;
 pub mod mounts;
 mod names;
 pub mod pod;
-mod references;
 mod registry;
 pub mod resources;
 pub mod seccomp;

@@ -2,9 +2,9 @@
 
 use super::config::*;
 use super::downward::Subject;
-use super::{env, lifecycle, mounts, names, references, registry, resources, security, storage, variables, volume};
+use super::{env, lifecycle, mounts, names, registry, resources, security, storage, variables, volume};
 use crate::error::{Kind, failure};
-use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, sysctl};
+use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, references, sysctl};
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use sha2::{Digest as _, Sha256};

@@ -96,7 +96,7 @@ impl Supervisor {
         // Neither arguments nor variables: others may see those.
         let stdin = match logins.is_empty() {
             true => std::process::Stdio::null(),
-            false => control::document(logins)?.into(),
+            false => control::document("podshim", logins)?.into(),
         };
         let spawned = command
             .arg0("podshim")

@@ -3,16 +3,16 @@
 
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
+use crate::control;
 use crate::lifecycle::Event;
 use crate::paths;
 use crate::plan::config::{FilesMedium, StorageLimit, StorageOf, VolumePlan, VolumeSource};
 use crate::sys::{Called, SysResult};
 use crate::volumes::usage::{Extent, Request, Usage};
 use anyhow::{Context, Result, ensure};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use std::collections::BTreeSet;
-use std::io::{Read, Seek, Write};
+use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -143,11 +143,7 @@ impl Supervisor {
         storage.trees = trees;
         let request =
             Request { trees: storage.trees.iter().map(|tree| tree.path.clone()).collect(), patience: PATIENCE };
-        // By a file in memory: a pipe might be full.
-        let file = memfd_create("disk-usage", MFdFlags::MFD_CLOEXEC).called("memfd_create", "disk-usage")?;
-        let mut input = std::fs::File::from(file);
-        let bytes = serde_json::to_vec(&request).context("encoding a request")?;
-        input.write_all(&bytes).and_then(|()| input.rewind()).called("write", "disk-usage")?;
+        let input = control::document("disk-usage", &request)?;
         let mut child = Command::new("/proc/self/exe")
             .arg0("podshim")
             .arg("disk-usage")

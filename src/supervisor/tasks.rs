@@ -8,6 +8,7 @@ use super::exec::{Command, End, Exec, Purpose};
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::Stage;
+use crate::control;
 use crate::lifecycle::{Event, Outcome, Task};
 use crate::plan::config::{Handler, Lifecycle, Probe};
 use crate::probes::{
@@ -19,8 +20,6 @@ use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use std::io::{Seek, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -127,11 +126,8 @@ impl Supervisor {
     /// Has a process of podshim's own perform a request.
     fn begin_process(&mut self, container: usize, task: Task, request: Request) -> Result<()> {
         let (ours, theirs) = output_pipe()?;
-        // By a file in memory: a pipe might be full, and arguments are seen by everybody.
-        let file = memfd_create("probe", MFdFlags::MFD_CLOEXEC).called("memfd_create", "probe")?;
-        let mut input = std::fs::File::from(file);
-        let bytes = serde_json::to_vec(&request).context("encoding a request")?;
-        input.write_all(&bytes).and_then(|()| input.rewind()).called("write", "probe")?;
+        // Not by arguments, which are seen by everybody.
+        let input = control::document("probe", &request)?;
         let mut command = std::process::Command::new("/proc/self/exe");
         command
             .arg0("podshim")

@@ -16,6 +16,7 @@ mod workload;
 
 pub(super) use assemble::assemble;
 pub use objects::{ConfigMapData, Objects, SecretData};
+pub(crate) use read::generated;
 
 use super::AdmittedPod;
 use super::diagnostics::Report;

@@ -250,7 +250,7 @@ fn pod(subject: &mut Subject<'_>) -> Content {
 
 /// `prefix`, cut so that the name is no longer than 63 characters, and five random ones (SimpleNameGenerator in
 /// k8s.io/apiserver/pkg/storage/names).
-fn generated(prefix: &str) -> String {
+pub(crate) fn generated(prefix: &str) -> String {
     use std::hash::{BuildHasher, Hasher};
     const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     const LENGTH: usize = 5;

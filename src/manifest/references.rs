@@ -17,7 +17,7 @@ fn projections(spec: &k8s::PodSpec) -> impl Iterator<Item = &k8s::VolumeProjecti
 }
 
 /// Its ConfigMaps.
-pub(super) fn config_maps(spec: &k8s::PodSpec) -> BTreeSet<&str> {
+pub(crate) fn config_maps(spec: &k8s::PodSpec) -> BTreeSet<&str> {
     let from = containers(spec).flat_map(|c| c.env_from.iter().flatten()).filter_map(|s| s.config_map_ref.as_ref());
     let keys = sources(spec).filter_map(|s| s.config_map_key_ref.as_ref());
     let volumes = spec.volumes.iter().flatten().filter_map(|v| v.config_map.as_ref());
@@ -27,7 +27,7 @@ pub(super) fn config_maps(spec: &k8s::PodSpec) -> BTreeSet<&str> {
 }
 
 /// Its Secrets, but for those that images are pulled with.
-pub(super) fn secrets(spec: &k8s::PodSpec) -> BTreeSet<&str> {
+pub(crate) fn secrets(spec: &k8s::PodSpec) -> BTreeSet<&str> {
     let from = containers(spec).flat_map(|c| c.env_from.iter().flatten()).filter_map(|s| s.secret_ref.as_ref());
     let keys = sources(spec).filter_map(|s| s.secret_key_ref.as_ref());
     let volumes = spec.volumes.iter().flatten().filter_map(|v| v.secret.as_ref()?.secret_name.as_ref());
