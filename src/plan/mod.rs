@@ -13,6 +13,7 @@ pub mod env;
 mod lifecycle;
 pub mod mounts;
 mod names;
+pub mod network;
 pub mod pod;
 mod registry;
 pub mod resources;
