@@ -157,9 +157,11 @@ fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Ho
     let choices = Choices {
         uid: before.sandbox.uid.clone(),
         network: before.sandbox.namespaces.network.clone(),
+        bridge: before.sandbox.network.clone(),
         cgroup_parent: before.sandbox.cgroup.parent.clone(),
         resolv_conf: match &before.sandbox.dns.base {
             DnsBase::File(file) => Some(file.clone()),
+            DnsBase::Cluster { host_file, .. } => host_file.clone(),
             DnsBase::HostFile | DnsBase::Empty => None,
         },
         log_directory: before.sandbox.log_directory.clone(),

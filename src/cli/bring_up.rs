@@ -3,6 +3,7 @@
 
 use super::capacity::Capacity;
 use super::ensure;
+use super::network_args::NetworkArgs;
 use super::output;
 use super::remove::{remove_pod, stop_pod};
 use crate::cgroups;
@@ -40,9 +41,8 @@ pub(super) struct BringUpArgs {
     /// When to ask a registry for images [default: what each container's imagePullPolicy says]
     #[arg(long, value_name = "POLICY")]
     pub(super) pull: Option<Pull>,
-    /// The pods' network: `none` (loopback only) or `ns:PATH`, an existing namespace
-    #[arg(long, value_name = "MODE", default_value = "none", value_parser = network_mode)]
-    network: NetworkMode,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Parent of the pods' cgroups, in every hierarchy [default: the caller's delegated cgroup, else the root]
     #[arg(long, value_name = "CGROUP", env = "PODSHIM_CGROUP_PARENT")]
     cgroup_parent: Option<String>,
@@ -112,19 +112,6 @@ fn set_image(text: &str) -> Result<(String, String), String> {
             Ok((container.to_owned(), image.to_owned()))
         }
         _ => Err("it takes CONTAINER=IMAGE".into()),
-    }
-}
-
-fn network_mode(text: &str) -> Result<NetworkMode, String> {
-    match text.split_once(':') {
-        None if text == "none" => Ok(NetworkMode::None),
-        None if text == "host" => Ok(NetworkMode::Host),
-        Some(("ns", path)) if path.starts_with('/') => Ok(NetworkMode::Path(path.into())),
-        Some(("ns", _)) => Err("ns: takes an absolute path, like ns:/run/netns/NAME".into()),
-        _ if text == "bridge" || text == "cni" => {
-            Err(format!("{text} is not supported yet by podshim {}", env!("CARGO_PKG_VERSION")))
-        }
-        _ => Err("known are none, host and ns:PATH".into()),
     }
 }
 
@@ -201,8 +188,10 @@ pub(super) struct Room<'a> {
 pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, room: Room<'_>) -> Result<Record> {
     let uid = uuid()?;
     let (name, namespace) = (admitted.name(), admitted.namespace());
+    let network = args.network.mode_of(admitted)?;
     let choices = Choices {
-        network: args.network.clone(),
+        bridge: (network == NetworkMode::Bridge).then(|| args.network.bridge()).transpose()?,
+        network,
         cgroup_parent: cgroups::parent(&host.facts.cgroups, args.cgroup_parent.as_deref())?,
         resolv_conf: args.resolv_conf.clone(),
         log_directory: host.dirs.pod_logs(namespace, name, &uid),

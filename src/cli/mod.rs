@@ -19,6 +19,7 @@ mod image;
 mod info;
 mod inspect;
 mod logs;
+mod network_args;
 mod notify;
 mod output;
 pub mod prefix;

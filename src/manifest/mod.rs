@@ -31,6 +31,9 @@ mod tree;
 mod typed;
 mod validate;
 
+/// Which network a pod is given: `bridge`, `none` or `cni`.
+pub(crate) const NETWORK_ANNOTATION: &str = "podshim.io/network";
+
 pub(crate) use apparmor::{APPARMOR_ANNOTATION, apparmor_annotation};
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};

@@ -2,6 +2,7 @@
 
 use crate::paths::PodDirs;
 use crate::plan::config::{Dns, DnsBase, HostAlias, NetworkMode, PodSandboxConfig};
+use crate::plan::network::CLUSTER_DOMAIN;
 use crate::sys::{Called, SysResult};
 use std::net::IpAddr;
 use std::path::Path;
@@ -33,6 +34,13 @@ pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAdd
         DnsBase::Empty => String::new(),
         DnsBase::File(path) => std::fs::read_to_string(path).called("read", path.display())?,
         DnsBase::HostFile => host_resolv_conf()?,
+        DnsBase::Cluster { servers, host_file } => {
+            let host = match host_file {
+                Some(path) => std::fs::read_to_string(path).called("read", path.display())?,
+                None => host_resolv_conf()?,
+            };
+            cluster(servers, &config.namespace, &host)
+        }
     };
     for (name, text) in
         [("hosts", hosts), ("resolv.conf", resolv_conf(&base, &config.dns)), ("hostname", format!("{hostname}\n"))]
@@ -53,6 +61,15 @@ fn host_resolv_conf() -> SysResult<String> {
     let text = read(HOST_RESOLV_CONF)?;
     let stub_only = Parsed::new(&text).servers == ["127.0.0.53"];
     if stub_only && Path::new(SYSTEMD_RESOLV_CONF).exists() { read(SYSTEMD_RESOLV_CONF) } else { Ok(text) }
+}
+
+/// What ClusterFirst starts from: the network's own name server, and of the host's file only the search list.
+fn cluster(servers: &[IpAddr], namespace: &str, host: &str) -> String {
+    let own = [format!("{namespace}.svc.{CLUSTER_DOMAIN}"), format!("svc.{CLUSTER_DOMAIN}"), CLUSTER_DOMAIN.into()];
+    let mut searches = own.to_vec();
+    append(&mut searches, &Parsed::new(host).searches);
+    let servers: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    format!("{servers}search {}\noptions ndots:5\n", searches.join(" "))
 }
 
 fn pod_hosts(names: &[String], host_aliases: &[HostAlias], addresses: &[IpAddr]) -> String {
@@ -156,6 +173,16 @@ mod tests {
         assert!(pod_hosts(&web[1..], &[], &[]).ends_with("127.0.0.1\tweb\n"));
         let text = pod_hosts(&web, &[], &["10.1.2.3".parse().unwrap()]);
         assert!(text.ends_with("10.1.2.3\tweb.sub.ns.svc.cluster.local\tweb\n"), "{text}");
+    }
+
+    #[test]
+    fn s14_cluster_first() {
+        let host = "search a.example cluster.local\nnameserver 10.0.0.1\noptions edns0\n";
+        let expected = "nameserver 10.86.0.2\nsearch ns.svc.cluster.local svc.cluster.local cluster.local a.example\n\
+                        options ndots:5\n";
+        let base = cluster(&["10.86.0.2".parse().unwrap()], "ns", host);
+        assert_eq!(base, expected, "the host's servers and options are not the pod's");
+        assert_eq!(resolv_conf(&base, &Dns::default()), expected);
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 use crate::paths::NetworkDir;
 use crate::plan::network::{BridgeNetwork, ContainerPort};
+use crate::store::read_json;
 use crate::sys::{Called, SysResult};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::de::DeserializeOwned;
@@ -97,15 +98,4 @@ pub fn read_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>> {
     paths.sort();
     // One that is gone meanwhile is no member any more.
     paths.iter().filter_map(|path| read_json(path).transpose()).collect()
-}
-
-/// Reads a file; `None` if there is none.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match std::fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        other => {
-            let bytes = other.called("read", path.display())?;
-            serde_json::from_slice(&bytes).map(Some).with_context(|| format!("reading {}", path.display()))
-        }
-    }
 }

@@ -1,5 +1,11 @@
 //! The network that pods are given, and what a pod says about its own: plain values. Pure.
 
+use super::config::NetworkMode;
+use crate::error::{Kind, failure};
+use crate::manifest::quantity;
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1 as k8s;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -110,7 +116,7 @@ fn from_number(number: u128, family: Family) -> IpAddr {
 impl FromStr for Subnet {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Subnet, String> {
+    fn from_str(text: &str) -> std::result::Result<Subnet, String> {
         let parts = text.split_once('/').and_then(|(a, p)| Some((a.parse::<IpAddr>().ok()?, p.parse::<u8>().ok()?)));
         let (address, prefix) =
             parts.ok_or_else(|| format!("{text:?} is no subnet: it takes ADDRESS/PREFIX, like 10.86.0.0/16"))?;
@@ -132,7 +138,7 @@ impl fmt::Display for Subnet {
 impl TryFrom<String> for Subnet {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Subnet, String> {
+    fn try_from(text: String) -> std::result::Result<Subnet, String> {
         text.parse()
     }
 }
@@ -249,6 +255,62 @@ pub struct Bandwidth {
     pub ingress: Option<u64>,
     /// From the pod.
     pub egress: Option<u64>,
+}
+
+/// The annotations of bandwidth, a CNI convention which a kubelet passes on.
+pub const INGRESS_BANDWIDTH: &str = "kubernetes.io/ingress-bandwidth";
+/// From the pod.
+pub const EGRESS_BANDWIDTH: &str = "kubernetes.io/egress-bandwidth";
+
+/// The ports of all containers of a pod.
+pub(super) fn ports(spec: &k8s::PodSpec) -> Result<Vec<ContainerPort>> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let of = |container: &'_ k8s::Container| -> Result<Vec<ContainerPort>> {
+        container.ports.iter().flatten().map(port).collect::<Result<_>>().with_context(|| container.name.clone())
+    };
+    Ok(containers.map(of).collect::<Result<Vec<_>>>()?.concat())
+}
+
+fn port(port: &k8s::ContainerPort) -> Result<ContainerPort> {
+    let number = |number: i32| u16::try_from(number).with_context(|| format!("{number} is no port"));
+    let host_ip = port.host_ip.as_deref().filter(|text| !text.is_empty());
+    Ok(ContainerPort {
+        name: port.name.clone().filter(|name| !name.is_empty()),
+        container_port: number(port.container_port)?,
+        protocol: Protocol::parse(port.protocol.as_deref()).context("unknown protocol")?,
+        host_port: port.host_port.filter(|port| *port != 0).map(number).transpose()?,
+        host_ip: host_ip.map(str::parse::<IpAddr>).transpose()?.filter(|ip| !ip.is_unspecified()),
+    })
+}
+
+/// Whether ports of the host can lead to a pod of this network.
+pub(super) fn check_host_ports(ports: &[ContainerPort], network: &NetworkMode) -> Result<()> {
+    let Some(port) = ports.iter().find_map(|port| port.host_port) else { return Ok(()) };
+    let why = match network {
+        NetworkMode::Bridge | NetworkMode::Cni(_) | NetworkMode::Host => return Ok(()),
+        NetworkMode::None => "--network none has loopback only".to_owned(),
+        NetworkMode::Path(path) => format!("--network ns:{} is somebody else's", path.display()),
+    };
+    let message = format!("hostPort {port} needs a network that the host reaches, and {why}: use --network bridge");
+    Err(failure(Kind::Invalid, message))
+}
+
+/// What the pod's annotations say of its bandwidth.
+pub(super) fn bandwidth(pod: &k8s::Pod, network: &NetworkMode) -> Result<Bandwidth> {
+    let of = |key: &str| -> Result<Option<u64>> {
+        let Some(text) = pod.metadata.annotations.iter().flatten().find(|(k, _)| *k == key).map(|(_, v)| v) else {
+            return Ok(None);
+        };
+        let bits =
+            quantity::bytes(&Quantity(text.clone())).map_err(anyhow::Error::msg).and_then(|n| Ok(u64::try_from(n)?));
+        bits.map(Some).with_context(|| format!("metadata.annotations[{key}]: {text:?}"))
+    };
+    let bandwidth = Bandwidth { ingress: of(INGRESS_BANDWIDTH)?, egress: of(EGRESS_BANDWIDTH)? };
+    if bandwidth != Bandwidth::default() && !matches!(network, NetworkMode::Bridge | NetworkMode::Cni(_)) {
+        let message = "the annotations of bandwidth limit a link of the pod's own: it has none with this --network";
+        return Err(failure(Kind::Invalid, message));
+    }
+    Ok(bandwidth)
 }
 
 #[cfg(test)]

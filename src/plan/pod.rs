@@ -2,7 +2,7 @@
 
 use super::config::*;
 use super::downward::Subject;
-use super::{env, lifecycle, mounts, names, registry, resources, security, storage, variables, volume};
+use super::{env, lifecycle, mounts, names, network, registry, resources, security, storage, variables, volume};
 use crate::error::{Kind, failure};
 use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, references, sysctl};
 use anyhow::{Context, Result};
@@ -18,6 +18,8 @@ pub struct Choices {
     pub uid: String,
     /// Where its network namespace comes from, unless the manifest says hostNetwork.
     pub network: NetworkMode,
+    /// podshim's own network, if the pod is on it or, with the host's network, takes part in its Services and names.
+    pub bridge: Option<BridgeNetwork>,
     /// Where its cgroups go.
     pub cgroup_parent: String,
     /// `--resolv-conf`
@@ -94,15 +96,17 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
 
 fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Result<PodSandboxConfig> {
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network };
+    let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network.clone() };
     let node_or = |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
     let pid = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
     let user = if spec.host_users == Some(false) { NamespaceMode::Pod } else { NamespaceMode::Node };
-    if user == NamespaceMode::Pod && network != NetworkMode::None {
+    if user == NamespaceMode::Pod && matches!(network, NetworkMode::Host | NetworkMode::Path(_)) {
         // It belongs to another user namespace: the pod's root could not even mount a sysfs that shows it.
         let message = "spec.hostUsers: false needs a network namespace of the pod's own, not one given by --network";
         return Err(failure(Kind::Invalid, message));
     }
+    let ports = network::ports(spec)?;
+    network::check_host_ports(&ports, &network)?;
     let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".into());
     // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
     let own = if network == NetworkMode::Host { None } else { Some(names::names(spec, (&namespace, &name))?) };
@@ -115,7 +119,11 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Resu
         hosts_names,
         name,
         log_directory: choices.log_directory,
-        dns: dns(spec, choices.resolv_conf),
+        dns: dns(spec, Resolver { host_file: choices.resolv_conf, network: &network, bridge: choices.bridge.as_ref() }),
+        network: choices.bridge,
+        subdomain: spec.subdomain.clone().filter(|text| !text.is_empty()),
+        ports,
+        bandwidth: network::bandwidth(pod, &network)?,
         host_aliases: spec
             .host_aliases
             .iter()
@@ -153,17 +161,33 @@ fn sysctls(spec: &k8s::PodSpec, network: &NetworkMode, unsafe_ones: &[String]) -
     written.enumerate().map(one).collect()
 }
 
-fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
+/// What there is to resolve names with.
+struct Resolver<'a> {
+    host_file: Option<PathBuf>,
+    network: &'a NetworkMode,
+    bridge: Option<&'a BridgeNetwork>,
+}
+
+fn dns(spec: &k8s::PodSpec, resolver: Resolver<'_>) -> Dns {
     let config = spec.dns_config.as_ref();
     let option = |o: &k8s::PodDNSConfigOption| match (&o.name, &o.value) {
         (Some(name), Some(value)) if !value.is_empty() => format!("{name}:{value}"),
         (name, _) => name.clone().unwrap_or_default(),
     };
+    let policy = match spec.dns_policy.as_deref() {
+        // With the host's network ClusterFirst is Default (pod-api.md §14).
+        Some("ClusterFirst") | None if *resolver.network == NetworkMode::Host => "Default",
+        Some("ClusterFirst" | "ClusterFirstWithHostNet") | None => "ClusterFirst",
+        Some(other) => other,
+    };
     Dns {
-        // Without a cluster's name service ClusterFirst and ClusterFirstWithHostNet are Default (pod-api.md §14).
-        base: match (spec.dns_policy.as_deref(), resolv_conf) {
-            (Some("None"), _) => DnsBase::Empty,
-            (_, Some(file)) => DnsBase::File(file),
+        base: match (policy, resolver.bridge, resolver.host_file) {
+            ("None", ..) => DnsBase::Empty,
+            ("ClusterFirst", Some(bridge), host_file) => {
+                DnsBase::Cluster { servers: bridge.name_servers().collect(), host_file }
+            }
+            // Without a name service ClusterFirst and ClusterFirstWithHostNet are Default.
+            (_, _, Some(file)) => DnsBase::File(file),
             _ => DnsBase::HostFile,
         },
         servers: config.and_then(|c| c.nameservers.clone()).unwrap_or_default(),

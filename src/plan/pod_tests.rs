@@ -20,6 +20,7 @@ fn choices() -> Choices {
     Choices {
         uid: "u".into(),
         network: NetworkMode::None,
+        bridge: None,
         cgroup_parent: String::new(),
         resolv_conf: None,
         log_directory: "/l".into(),

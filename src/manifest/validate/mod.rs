@@ -7,6 +7,7 @@ mod env;
 mod files;
 mod lifecycle;
 mod names;
+mod network;
 mod pod;
 mod references;
 mod required;

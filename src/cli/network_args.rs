@@ -1,0 +1,138 @@
+//! Which network pods are given, as `run` and `apply` are told.
+
+use crate::error::{Kind, failure};
+use crate::manifest::{AdmittedPod, NETWORK_ANNOTATION};
+use crate::plan::config::{BridgeNetwork, CniNetwork, NetworkMode};
+use crate::plan::network::{Family, Subnet};
+use anyhow::Result;
+use clap::Args;
+use std::path::PathBuf;
+
+/// What `run` and `apply` have in common.
+#[derive(Debug, Args)]
+pub(super) struct NetworkArgs {
+    /// The pods' network: `bridge`, `none` (loopback only), `host`, `cni` (by CNI plugins) or `ns:PATH`, an existing
+    /// namespace [default: the annotation podshim.io/network of each pod, else bridge]
+    #[arg(long, value_name = "MODE", env = "PODSHIM_NETWORK", value_parser = mode)]
+    network: Option<Mode>,
+    /// The bridge's name
+    #[arg(long, value_name = "NAME", env = "PODSHIM_BRIDGE", default_value = "podshim0", value_parser = bridge_name)]
+    bridge: String,
+    /// Where the pods' addresses come from: one subnet, or one of IPv4 and one of IPv6
+    #[arg(long, value_name = "CIDR", env = "PODSHIM_POD_CIDR", default_value = "10.86.0.0/16", value_delimiter = ',')]
+    pod_cidr: Vec<Subnet>,
+    /// Where the Services' cluster IPs come from, likewise [default: 10.87.0.0/16 and fd86:87::/112, as pods have]
+    #[arg(long, value_name = "CIDR", env = "PODSHIM_SERVICE_CIDR", value_delimiter = ',')]
+    service_cidr: Vec<Subnet>,
+    /// Where CNI network configurations are; the first by name counts
+    #[arg(long, value_name = "DIRECTORY", env = "PODSHIM_CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
+    cni_conf_dir: PathBuf,
+    /// Where CNI plugins are; can be given several times
+    #[arg(long, value_name = "DIRECTORY", env = "PODSHIM_CNI_BIN_DIR", value_delimiter = ',',
+          default_values = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"])]
+    cni_bin_dir: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mode {
+    Bridge,
+    None,
+    Host,
+    Cni,
+    Path(PathBuf),
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text.split_once(':') {
+        None if text == "bridge" => Ok(Mode::Bridge),
+        None if text == "none" => Ok(Mode::None),
+        None if text == "host" => Ok(Mode::Host),
+        None if text == "cni" => Ok(Mode::Cni),
+        Some(("ns", path)) if path.starts_with('/') => Ok(Mode::Path(path.into())),
+        Some(("ns", _)) => Err("ns: takes an absolute path, like ns:/run/netns/NAME".into()),
+        _ => Err("known are bridge, none, host, cni and ns:PATH".into()),
+    }
+}
+
+/// A name that the kernel takes (`dev_valid_name`), and that is a file's in /proc/sys/net/ipv4/conf.
+fn bridge_name(text: &str) -> Result<String, String> {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if text.is_empty() || text.len() > 15 || !text.bytes().all(is_fine) || [".", "..", "all", "default"].contains(&text)
+    {
+        return Err("it takes at most 15 letters, digits and ._-".into());
+    }
+    Ok(text.to_owned())
+}
+
+impl NetworkArgs {
+    /// The network of a pod.
+    pub(super) fn mode_of(&self, pod: &AdmittedPod) -> Result<NetworkMode> {
+        let annotations = pod.pod().metadata.annotations.as_ref();
+        let written = annotations.and_then(|all| all.get(NETWORK_ANNOTATION));
+        let annotated = written.map(|text| mode(text)).transpose().map_err(|e| failure(Kind::Invalid, e))?;
+        let chosen = match (&self.network, annotated) {
+            (Some(flag), Some(annotation)) if *flag != annotation => {
+                let message = format!(
+                    "pod {}: its annotation {NETWORK_ANNOTATION} is {:?}, --network says otherwise: take one away",
+                    pod.name(),
+                    written.map_or("", String::as_str)
+                );
+                return Err(failure(Kind::Invalid, message));
+            }
+            (Some(flag), _) => flag.clone(),
+            (None, annotation) => annotation.unwrap_or(Mode::Bridge),
+        };
+        Ok(match chosen {
+            Mode::Bridge => NetworkMode::Bridge,
+            Mode::None => NetworkMode::None,
+            Mode::Host => NetworkMode::Host,
+            Mode::Path(path) => NetworkMode::Path(path),
+            Mode::Cni => {
+                NetworkMode::Cni(CniNetwork { conf_dir: self.cni_conf_dir.clone(), bin_dirs: self.cni_bin_dir.clone() })
+            }
+        })
+    }
+
+    /// podshim's own network.
+    pub(super) fn bridge(&self) -> Result<BridgeNetwork> {
+        let services = if self.service_cidr.is_empty() {
+            self.pod_cidr.iter().map(|pods| default_services(pods.family())).collect()
+        } else {
+            self.service_cidr.clone()
+        };
+        one_per_family("--pod-cidr", &self.pod_cidr)?;
+        one_per_family("--service-cidr", &services)?;
+        for pods in &self.pod_cidr {
+            let room = BridgeNetwork::FIRST_POD + 2;
+            if pods.size() < room {
+                let message = format!("--pod-cidr {pods} has {} addresses, at least {room} are needed", pods.size());
+                return Err(failure(Kind::Invalid, message));
+            }
+            if let Some(both) = services.iter().find(|services| services.overlaps(*pods)) {
+                let message = format!("--pod-cidr {pods} and --service-cidr {both} have addresses in common");
+                return Err(failure(Kind::Invalid, message));
+            }
+        }
+        if let Some(other) = services.iter().find(|s| self.pod_cidr.iter().all(|pods| pods.family() != s.family())) {
+            let message = format!("--service-cidr {other}: --pod-cidr has no subnet of this family");
+            return Err(failure(Kind::Invalid, message));
+        }
+        Ok(BridgeNetwork { bridge: self.bridge.clone(), pods: self.pod_cidr.clone(), services })
+    }
+}
+
+fn default_services(family: Family) -> Subnet {
+    let (address, prefix): (std::net::IpAddr, u8) = match family {
+        Family::V4 => (std::net::Ipv4Addr::new(10, 87, 0, 0).into(), 16),
+        Family::V6 => (std::net::Ipv6Addr::new(0xfd86, 0x87, 0, 0, 0, 0, 0, 0).into(), 112),
+    };
+    Subnet::of(address, prefix).expect("the prefix is one of the family's")
+}
+
+fn one_per_family(option: &str, subnets: &[Subnet]) -> Result<()> {
+    match subnets {
+        [_] => Ok(()),
+        [a, b] if a.family() != b.family() => Ok(()),
+        _ => Err(failure(Kind::Invalid, format!("{option} takes one subnet, or one of IPv4 and one of IPv6"))),
+    }
+}
