@@ -88,7 +88,7 @@ fn connect(
         member.addresses.iter().filter_map(|address| Some((*address, gateway(*address)?))).collect();
     let bridge = network.bridge.parse::<LinkName>().map_err(anyhow::Error::msg)?;
     let mtu = socket.uplink_mtu()?;
-    let port = Port { link: &link, bridge: &bridge, mac: mac(&member.uid) };
+    let port = Port { link: &link, bridge: &bridge, mac: mac(member) };
     socket
         .attach_veth(&Attachment { port, namespace, addresses: &addresses, mtu })
         .context("connecting the pod to the bridge")?;
@@ -98,9 +98,9 @@ fn connect(
     Ok(())
 }
 
-/// The hardware address of a pod's end.
-fn mac(uid: &str) -> Mac {
-    Mac::of(&format_args!("pod {uid}"))
+/// The hardware address of a pod's end: who knows that of an earlier pod of this address is still right.
+fn mac(member: &Member) -> Mac {
+    member.addresses.first().map_or(Mac::of(&member.uid), Mac::of)
 }
 
 fn member(sandbox: &PodSandboxConfig, addresses: Vec<IpAddr>) -> Member {
@@ -165,7 +165,7 @@ fn ensure_links(view: &View) -> Result<Vec<String>> {
         // One that is not there is being made, or its pod has just ended.
         let is_away = |l: &super::link::Link| l.name == link.as_str() && l.master != Some(ensured.index);
         if links.iter().any(is_away) {
-            socket.reattach(&Port { link: &link, bridge: &name, mac: mac(&member.uid) }).with_context(|| {
+            socket.reattach(&Port { link: &link, bridge: &name, mac: mac(member) }).with_context(|| {
                 format!("putting the link of pod {}/{} back on the bridge", member.namespace, member.name)
             })?;
         }

@@ -21,6 +21,7 @@ mod hooks;
 mod leaks;
 mod limits;
 mod names;
+mod network;
 mod notes;
 mod owner;
 mod probes;
