@@ -5,6 +5,7 @@
 
 pub mod endpoints;
 mod etc;
+pub mod link;
 pub mod view;
 
 pub use etc::write_files;
