@@ -22,6 +22,7 @@ pub mod endpoints;
 mod etc;
 mod host_ports;
 mod lease;
+pub mod link;
 mod name_server;
 pub mod view;
 
