@@ -159,7 +159,8 @@ const FORCED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends the containers of a pod that nobody supervises (any more).
 fn end_orphans(pod: &Pod) -> Result<()> {
-    let errors = supervisor::remove::sandbox(&cgroup::detect()?, &pod.record.plan.sandbox.cgroup, &pod.dirs);
+    let errors =
+        supervisor::remove::sandbox(&cgroup::detect()?, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 
