@@ -5,6 +5,9 @@
 
 pub mod endpoints;
 mod etc;
+#[cfg(test)]
+pub(crate) mod ground;
+pub mod nft;
 pub mod view;
 
 pub use etc::write_files;
