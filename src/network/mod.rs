@@ -24,6 +24,9 @@ mod host_ports;
 mod lease;
 pub mod link;
 mod name_server;
+#[cfg(test)]
+pub(crate) mod ground;
+pub mod nft;
 pub mod view;
 
 pub use etc::write_files;
