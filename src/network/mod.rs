@@ -5,6 +5,7 @@
 
 pub mod endpoints;
 mod etc;
+pub mod names;
 pub mod view;
 
 pub use etc::write_files;
