@@ -3,9 +3,11 @@
 //! The network namespace itself is made with the sandbox. In this version a pod has loopback only, the host's network, or a
 //! namespace that somebody else set up.
 
+pub mod dns;
 pub mod endpoints;
 mod etc;
 pub mod names;
+mod resolv;
 pub mod view;
 
 pub use etc::write_files;
