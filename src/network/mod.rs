@@ -8,6 +8,7 @@ pub mod endpoints;
 mod etc;
 pub mod names;
 mod resolv;
+pub mod link;
 pub mod view;
 
 pub use etc::write_files;
