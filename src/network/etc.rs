@@ -1,16 +1,12 @@
 //! The files that podshim writes for a pod's containers (pod-api.md §14).
 
+use super::resolv::{MAX_NAMESERVERS, Parsed, host_resolv_conf};
 use crate::paths::PodDirs;
 use crate::plan::config::{Dns, DnsBase, HostAlias, NetworkMode, PodSandboxConfig};
 use crate::plan::network::CLUSTER_DOMAIN;
 use crate::sys::{Called, SysResult};
 use std::net::IpAddr;
-use std::path::Path;
 
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Where systemd-resolved keeps the servers behind its stub, which a pod cannot reach at 127.0.0.53.
-const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
-const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 
 /// Writes `hosts`, `resolv.conf` and `hostname`. They are written anew at each start of a container, as a kubelet does.
@@ -99,33 +95,6 @@ fn aliases(list: &[HostAlias]) -> String {
     }
     let lines: String = list.iter().map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t"))).collect();
     format!("\n# Entries added by HostAliases.\n{lines}")
-}
-
-#[derive(Default)]
-struct Parsed {
-    servers: Vec<String>,
-    searches: Vec<String>,
-    options: Vec<String>,
-}
-
-impl Parsed {
-    /// resolv.conf(5): the last `search` (or `domain`) line counts.
-    fn new(text: &str) -> Parsed {
-        let mut parsed = Parsed::default();
-        for line in text.lines() {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            match words.next().as_deref() {
-                Some("nameserver") => parsed.servers.extend(words.next()),
-                Some("search" | "domain") => {
-                    parsed.searches =
-                        words.map(|d| d.trim_end_matches('.').to_owned()).filter(|d| !d.is_empty()).collect();
-                }
-                Some("options") => parsed.options = words.collect(),
-                _ => {}
-            }
-        }
-        parsed
-    }
 }
 
 fn append(list: &mut Vec<String>, more: &[String]) {

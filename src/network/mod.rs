@@ -18,10 +18,13 @@
 //! do it.
 
 mod bridge;
+pub mod dns;
 pub mod endpoints;
 mod etc;
 mod host_ports;
 mod lease;
+pub mod names;
+mod resolv;
 pub mod link;
 mod name_server;
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod getxattr;
 pub mod mount;
 pub mod net;
 pub mod netfilter;
+pub mod poll;
 pub mod process;
 pub mod seccomp;
 pub mod socket;
