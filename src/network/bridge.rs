@@ -183,7 +183,7 @@ pub(super) fn renew(directory: &NetworkDir) -> Result<Vec<String>> {
     let Some(view) = View::read(directory)? else { return Ok(Vec::new()) };
     nft::apply(&rules::ruleset(&view))?;
     let mut notes = ensure_links(&view)?;
-    notes.extend(nft::permit_forwarding(&view.network.bridge)?);
+    notes.extend(nft::permit_forwarding(&view.network.bridge)?.map(|hindrance| hindrance.to_string()));
     name_server::ensure(directory, &view.network)?;
     Ok(notes)
 }
@@ -227,6 +227,13 @@ fn remove_bridge(name: &str) -> Result<()> {
     Ok(Socket::open()?.remove_link(&name)?)
 }
 
+fn remove_rules(bridge: &str) -> Result<()> {
+    for (family, table) in rules::tables(bridge) {
+        nft::remove(family, &table)?;
+    }
+    Ok(())
+}
+
 /// Takes the network away. Services and policies stay: they are no pods.
 fn lower(directory: &NetworkDir) -> Result<()> {
     let Some(network) = store::read_json::<BridgeNetwork>(&directory.config())? else { return Ok(()) };
@@ -234,8 +241,8 @@ fn lower(directory: &NetworkDir) -> Result<()> {
     let attempts: [Result<()>; 4] = [
         name_server::end(directory),
         remove_bridge(&network.bridge),
-        nft::forbid_forwarding(&network.bridge),
-        nft::remove(&network.bridge),
+        nft::forbid_forwarding(&network.bridge).map_err(Into::into),
+        remove_rules(&network.bridge),
     ];
     attempts.into_iter().collect::<Result<Vec<()>>>()?;
     Ok(lease::remove(&directory.config())?)

@@ -21,15 +21,16 @@ mod bridge;
 pub mod dns;
 pub mod endpoints;
 mod etc;
-mod host_ports;
-mod lease;
-pub mod names;
-mod resolv;
-pub mod link;
-mod name_server;
 #[cfg(test)]
 pub(crate) mod ground;
+mod host_ports;
+mod lease;
+pub mod link;
+mod name_server;
+pub mod names;
 pub mod nft;
+mod resolv;
+mod rules;
 pub mod view;
 
 pub use etc::write_files;
