@@ -8,6 +8,8 @@ mod etc;
 #[cfg(test)]
 pub(crate) mod ground;
 pub mod nft;
+pub mod rules;
+pub mod selectors;
 pub mod view;
 
 pub use etc::write_files;
