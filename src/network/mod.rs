@@ -7,6 +7,7 @@ pub mod endpoints;
 mod etc;
 #[cfg(test)]
 pub(crate) mod ground;
+pub mod link;
 pub mod nft;
 pub mod rules;
 pub mod selectors;
