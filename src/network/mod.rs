@@ -31,6 +31,8 @@ pub mod names;
 pub mod nft;
 mod resolv;
 mod rules;
+pub mod rules;
+pub mod selectors;
 pub mod view;
 
 pub use etc::write_files;
