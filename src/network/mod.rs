@@ -6,9 +6,9 @@
 pub mod dns;
 pub mod endpoints;
 mod etc;
+pub mod link;
 pub mod names;
 mod resolv;
-pub mod link;
 pub mod view;
 
 pub use etc::write_files;
