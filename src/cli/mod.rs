@@ -7,6 +7,7 @@ mod attach;
 mod bring_up;
 mod capacity;
 mod check;
+mod confine;
 mod convert;
 mod debug;
 mod disk_usage;
@@ -19,6 +20,7 @@ mod image;
 mod info;
 mod inspect;
 mod logs;
+mod name_server;
 mod network_args;
 mod notify;
 mod output;
@@ -124,6 +126,8 @@ enum Verb {
     #[command(hide = true)]
     Probe(probe::ProbeArgs),
     #[command(hide = true)]
+    NameServer(name_server::NameServerArgs),
+    #[command(hide = true)]
     DiskUsage,
 }
 
@@ -198,6 +202,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
         Verb::Probe(args) => probe::run(args).map(|()| 0),
+        Verb::NameServer(args) => name_server::run(args),
         Verb::DiskUsage => disk_usage::run().map(|()| 0),
         // Handled above; the compiler wants them named.
         Verb::Check(_) | Verb::Explain(_) | Verb::Version(_) => Ok(0),

@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server that did not answer is asked after the others.
 const REST: Duration = Duration::from_secs(10);
 
+/// The longest packet of a server that is looked at, in bytes. It was asked for less.
+const MAX_PACKET: usize = 4096;
+
 /// What is given to whom.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
@@ -91,7 +94,7 @@ pub(super) enum Client {
 }
 
 impl Client {
-    fn address(self) -> IpAddr {
+    pub(super) fn address(self) -> IpAddr {
         match self {
             Client::Pod(address) | Client::Host(address) => address,
         }
@@ -129,7 +132,7 @@ impl Forwarder {
             waiting: Cell::new(0),
             connections: Cell::new(0),
             random: (RandomState::new(), Cell::new(0)),
-            packet: RefCell::new(vec![0; message::MAX_QUERY].into()),
+            packet: RefCell::new(vec![0; MAX_PACKET].into()),
         })
     }
 

@@ -9,8 +9,8 @@ use simple_dns::rdata::{CNAME, NS, PTR, RData, SOA, SRV, TXT};
 use simple_dns::{CLASS, Label, Name, Packet, PacketFlag, Question, RCODE, ResourceRecord, TYPE};
 use std::net::IpAddr;
 
-/// The longest packet that is looked at, in bytes. Queries have less than a hundred.
-pub const MAX_QUERY: usize = 4096;
+/// The longest query that is looked at, in bytes. They have less than a hundred.
+pub const MAX_QUERY: usize = 1232;
 
 /// The longest answer over UDP: what gets through without being split on every network (DNS flag day 2020), in bytes.
 pub const MAX_UDP: u16 = 1232;

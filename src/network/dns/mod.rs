@@ -9,18 +9,21 @@ mod forward;
 pub mod message;
 mod watch;
 
+use super::link::{LinkMonitor, LinkName, veth_name};
 use super::names::Names;
 use super::view::View;
 use crate::paths::NetworkDir;
 use crate::plan::network::{BridgeNetwork, Subnet};
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, poll};
 use anyhow::Result;
 use forward::{Bounds, Client, Failure, Forwarder, Source};
-use futures_util::future::{Either, select};
+use futures_util::FutureExt;
+use futures_util::future::{Either, pending, select, select_all};
 use message::{Code, MAX_QUERY, Read, Transport};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +46,9 @@ const MAX_CONNECTIONS: usize = 512;
 const MAX_CONNECTIONS_PER_CLIENT: usize = 32;
 /// Queries of one connection that are worked on at a time.
 const MAX_PIPELINED: usize = 16;
+/// Answers that connections have not taken yet, in bytes.
+const MAX_HELD: usize = 16 << 20;
+const MAX_HELD_PER_CLIENT: usize = 1 << 20;
 
 /// The most descriptors that it takes.
 pub const MAX_DESCRIPTORS: u64 = 2048;
@@ -104,6 +110,8 @@ pub enum Ended {
     NoNetwork,
     /// No pod is on it any more.
     NoPods,
+    /// The bridge is gone, or this server's link to it.
+    NoLink,
 }
 
 /// A name server at work.
@@ -115,8 +123,16 @@ struct Server {
     others: Vec<IpAddr>,
     forwarder: Rc<Forwarder>,
     turn: Cell<usize>,
-    /// Connections of each client.
-    connections: RefCell<HashMap<IpAddr, usize>>,
+    /// Clients that are connected.
+    clients: RefCell<HashMap<IpAddr, Share>>,
+}
+
+/// What a client has of what there is for all.
+#[derive(Debug, Default, Clone, Copy)]
+struct Share {
+    connections: usize,
+    /// Bytes of answers.
+    held: usize,
 }
 
 /// A name server that is about to work.
@@ -128,6 +144,13 @@ pub struct Start {
     pub directory: NetworkDir,
     /// The network, which does not change.
     pub network: BridgeNetwork,
+    /// The links without which it is of no use.
+    pub links: Vec<LinkMonitor>,
+}
+
+/// What the name server's link to a bridge is called, at the host's end.
+pub fn link_name(network: &BridgeNetwork) -> LinkName {
+    veth_name(&format!("the name server of {}", network.bridge))
 }
 
 impl Start {
@@ -151,7 +174,7 @@ impl Start {
             others: network.gateways().map(|(address, _)| address).chain(network.name_servers()).collect(),
             forwarder,
             turn: Cell::new(0),
-            connections: RefCell::default(),
+            clients: RefCell::default(),
         });
         let mut changes = watch::Changes::new(&self.directory)?;
         if let Some(view) = View::read(&self.directory)? {
@@ -165,8 +188,27 @@ impl Start {
             let listener = TcpListener::from_std(listener).called("epoll_ctl", "a TCP socket")?;
             tokio::task::spawn_local(Rc::clone(&server).accept(listener));
         }
+        let lost = self.links.into_iter().map(|link| lost(link).boxed_local());
+        let links = lost.chain([pending().boxed_local()]);
         ready()?;
-        server.follow(&self.directory, &mut changes).await
+        let follow = pin!(server.follow(&self.directory, &mut changes));
+        match select(follow, select_all(links)).await {
+            Either::Left((ended, _)) => ended,
+            Either::Right(((lost, ..), _)) => lost.map(|()| Ended::NoLink).map_err(Into::into),
+        }
+    }
+}
+
+/// Waits until a link is gone.
+async fn lost(mut link: LinkMonitor) -> SysResult<()> {
+    let readable = poll::readable(link.as_fd())?;
+    loop {
+        let mut ready = readable.readable().await.called("epoll_wait", "NETLINK_ROUTE")?;
+        if link.is_gone()? {
+            return Ok(());
+        }
+        // All has been read.
+        ready.clear_ready();
     }
 }
 
@@ -288,7 +330,8 @@ impl Server {
                 sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            let Some(counted) = Counted::new(&self, from.ip()) else { continue };
+            let one = Share { connections: 1, held: 0 };
+            let Some(counted) = Counted::new(&self, from.ip(), one) else { continue };
             let client = self.client(from.ip());
             tokio::task::spawn_local(Rc::clone(&self).connection(stream, client, counted));
         }
@@ -318,8 +361,16 @@ impl Server {
                     Next::Nothing => None,
                     Next::Ask => server.later(client, &packet, Transport::Tcp).await,
                 };
-                if let Some(answer) = answer {
-                    send(&writer.0, &answer).await;
+                let held = answer.as_ref().map_or(0, Vec::len);
+                let counted = Counted::new(&server, client.address(), Share { connections: 0, held });
+                match answer {
+                    Some(answer) if counted.is_some() => send(&writer.0, answer).await,
+                    // It leaves its answers lying: it gets no more.
+                    Some(answer) => {
+                        drop(answer);
+                        let _ = writer.0.lock().await.shutdown().await;
+                    }
+                    None => {}
                 }
                 drop(place);
             });
@@ -328,9 +379,9 @@ impl Server {
 }
 
 /// Sends an answer; a client that does not take it gets no more.
-async fn send(writer: &Mutex<OwnedWriteHalf>, answer: &[u8]) {
+async fn send(writer: &Mutex<OwnedWriteHalf>, answer: Vec<u8>) {
     let mut writer = writer.lock().await;
-    if !matches!(timeout(IDLE, writer.write_all(&framed(answer))).await, Ok(Ok(()))) {
+    if !matches!(timeout(IDLE, writer.write_all(&framed(&answer))).await, Ok(Ok(()))) {
         let _ = writer.shutdown().await;
     }
 }
@@ -341,32 +392,43 @@ fn framed(packet: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), packet].concat()
 }
 
-/// A client's connection, counted as long as it is there.
+/// A part of a client's share, which it has until this is dropped.
 struct Counted {
     server: Rc<Server>,
     client: IpAddr,
+    part: Share,
 }
 
 impl Counted {
-    /// `None` if there are too many.
-    fn new(server: &Rc<Server>, client: IpAddr) -> Option<Counted> {
-        let mut connections = server.connections.borrow_mut();
-        let count = connections.get(&client).copied().unwrap_or_default();
-        if count >= MAX_CONNECTIONS_PER_CLIENT || connections.values().sum::<usize>() >= MAX_CONNECTIONS {
+    /// `None` if that is too much, of this client's or of all together.
+    fn new(server: &Rc<Server>, client: IpAddr, part: Share) -> Option<Counted> {
+        let mut clients = server.clients.borrow_mut();
+        let plus =
+            |share: Share| Share { connections: share.connections + part.connections, held: share.held + part.held };
+        let total = clients.values().fold(Share::default(), |sum, share| Share {
+            connections: sum.connections + share.connections,
+            held: sum.held + share.held,
+        });
+        let own = plus(clients.get(&client).copied().unwrap_or_default());
+        let is_within = |share: Share, connections, held| share.connections <= connections && share.held <= held;
+        if !is_within(own, MAX_CONNECTIONS_PER_CLIENT, MAX_HELD_PER_CLIENT)
+            || !is_within(plus(total), MAX_CONNECTIONS, MAX_HELD)
+        {
             return None;
         }
-        connections.insert(client, count + 1);
-        Some(Counted { server: Rc::clone(server), client })
+        clients.insert(client, own);
+        Some(Counted { server: Rc::clone(server), client, part })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut connections = self.server.connections.borrow_mut();
-        if let Some(count) = connections.get_mut(&self.client) {
-            *count -= 1;
-            if *count == 0 {
-                connections.remove(&self.client);
+        let mut clients = self.server.clients.borrow_mut();
+        if let Some(share) = clients.get_mut(&self.client) {
+            share.connections -= self.part.connections;
+            share.held -= self.part.held;
+            if share.connections == 0 && share.held == 0 {
+                clients.remove(&self.client);
             }
         }
     }
