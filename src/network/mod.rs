@@ -3,6 +3,7 @@
 //! The network namespace itself is made with the sandbox. In this version a pod has loopback only, the host's network, or a
 //! namespace that somebody else set up.
 
+pub mod cni;
 pub mod endpoints;
 mod etc;
 mod lease;
