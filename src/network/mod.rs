@@ -18,6 +18,7 @@
 //! do it.
 
 mod bridge;
+pub mod cni;
 pub mod dns;
 pub mod endpoints;
 mod etc;
