@@ -48,17 +48,6 @@ pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAdd
     Ok(())
 }
 
-fn host_resolv_conf() -> SysResult<String> {
-    let read = |path: &str| match std::fs::read_to_string(path) {
-        // A host without the file resolves by 127.0.0.1, and so does the pod; see resolv.conf(5).
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.called("read", path),
-    };
-    let text = read(HOST_RESOLV_CONF)?;
-    let stub_only = Parsed::new(&text).servers == ["127.0.0.53"];
-    if stub_only && Path::new(SYSTEMD_RESOLV_CONF).exists() { read(SYSTEMD_RESOLV_CONF) } else { Ok(text) }
-}
-
 /// What ClusterFirst starts from: the network's own name server, and of the host's file only the search list.
 fn cluster(servers: &[IpAddr], namespace: &str, host: &str) -> String {
     let own = [format!("{namespace}.svc.{CLUSTER_DOMAIN}"), format!("svc.{CLUSTER_DOMAIN}"), CLUSTER_DOMAIN.into()];

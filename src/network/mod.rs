@@ -31,7 +31,6 @@ mod name_server;
 pub mod names;
 pub mod nft;
 mod resolv;
-mod rules;
 pub mod rules;
 pub mod selectors;
 pub mod view;
@@ -83,6 +82,14 @@ pub fn hold_host_ports(dirs: &Dirs, sandbox: &PodSandboxConfig) -> Result<Vec<Ow
 pub fn attach(dirs: &Dirs, sandbox: &PodSandboxConfig, pod: &PodDirs) -> Result<Attached> {
     match (&sandbox.namespaces.network, &sandbox.network) {
         (_, Some(network)) => bridge::join(dirs, sandbox, network, pod),
+        (NetworkMode::Cni(network), None) => {
+            let (directory, namespace) = (dirs.network(), pod.namespace("net"));
+            lease::make_directories(&directory)?;
+            // What a lost sandbox had goes first.
+            cni::delete(&directory, &sandbox.uid)?;
+            let sandbox = cni::Sandbox { config: sandbox, namespace: &namespace, directory: &directory };
+            Ok(Attached { addresses: cni::add(network, &sandbox)?.addresses, notes: Vec::new() })
+        }
         _ => Ok(Attached::default()),
     }
 }
@@ -116,6 +123,10 @@ pub fn name_server(dirs: &Dirs) -> Result<Option<OwnedFd>> {
 
 /// Takes a pod off its network. Works with any part missing, and any number of times.
 pub fn detach(dirs: &Dirs, uid: &str) -> Result<Attached> {
+    let directory = dirs.network();
+    if directory.cni().exists() {
+        cni::delete(&directory, uid)?;
+    }
     bridge::leave(dirs, uid)?;
     Ok(Attached::default())
 }

@@ -233,7 +233,7 @@ impl Server {
                 Ok(None) => return Ok(Ended::NoNetwork),
                 Ok(Some(view)) => {
                     self.learn(&view);
-                    let has_pods = view.members.iter().any(|member| member.link.is_some());
+                    let has_pods = !view.members.is_empty();
                     if !has_pods && (had_pods || first_pod.is_elapsed()) {
                         return Ok(Ended::NoPods);
                     }
