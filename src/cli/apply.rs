@@ -1,7 +1,7 @@
 //! `podshim apply`: pods become as their manifests say. Everything is read, planned and pulled before anything is touched.
 
 use super::bring_up::{
-    BringUpArgs, Host, Room, Started, admit, ensure_images, node, prepare, pull_policy, start, undo, written,
+    BringUpArgs, Host, Room, Started, admit, choices_of, ensure_images, prepare, pull_policy, start, undo, written,
 };
 use super::capacity::Capacity;
 use super::follow::Watch;
@@ -14,7 +14,7 @@ use crate::host;
 use crate::manifest::{AdmittedPod, Documents, Name};
 use crate::paths::Dirs;
 use crate::plan::change::{self, Change, Data};
-use crate::plan::config::{DnsBase, PodPlan, SecurityChoices};
+use crate::plan::config::PodPlan;
 use crate::plan::pod::{Choices, pod_plan};
 use crate::store::{self, Pod, Record, Written};
 use crate::supervisor;
@@ -151,31 +151,9 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
     }
 }
 
-/// The new plan of a pod that runs: what was chosen for it once stays.
+/// The new plan of a pod that runs.
 fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host<'_>)) -> Result<PodPlan> {
-    let before = &pod.record.plan;
-    let choices = Choices {
-        uid: before.sandbox.uid.clone(),
-        network: before.sandbox.namespaces.network.clone(),
-        bridge: before.sandbox.network.clone(),
-        cgroup_parent: before.sandbox.cgroup.parent.clone(),
-        resolv_conf: match &before.sandbox.dns.base {
-            DnsBase::File(file) => Some(file.clone()),
-            DnsBase::Cluster { host_file, .. } => host_file.clone(),
-            DnsBase::HostFile | DnsBase::Empty => None,
-        },
-        log_directory: before.sandbox.log_directory.clone(),
-        host_memory: host.facts.memory,
-        pids_limit: before.containers.first().and_then(|c| c.resources.pids_limit),
-        swap: before.swap,
-        pull: args.pull.map(pull_policy),
-        security: SecurityChoices {
-            seccomp_root: before.sandbox.seccomp_root.clone(),
-            // Those that it has were allowed once; others cannot come to a pod that runs.
-            unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
-        },
-        node: node(host)?,
-    };
+    let choices = Choices { pull: args.pull.map(pull_policy), ..choices_of(pod, host)? };
     pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))
 }
 

@@ -13,8 +13,8 @@ use crate::host::{self, HostFacts};
 use crate::manifest::{self, AdmittedPod, CronJobs, Documents, sysctl};
 use crate::paths::Dirs;
 use crate::plan::config::{
-    ContainerConfig, NetworkMode, PodPlan, PullPolicy, SECCOMP_ROOT, SecurityChoices, SwapBehavior, VolumePlan,
-    VolumeSource,
+    ContainerConfig, DnsBase, NetworkMode, PodPlan, PodSandboxConfig, PullPolicy, SECCOMP_ROOT, SecurityChoices,
+    SwapBehavior, VolumePlan, VolumeSource,
 };
 use crate::plan::pod::{Choices, Node, pod_plan};
 use crate::plan::spec;
@@ -170,6 +170,33 @@ pub(super) fn node(host: Host<'_>) -> Result<Node> {
     Ok(Node { name: facts.name.clone(), cpus: facts.cpus, storage: host::storage(&host.dirs.root)? })
 }
 
+/// What was chosen once for a pod that runs: that stays, whatever is planned for it.
+pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
+    let PodPlan { sandbox, containers, swap, .. } = &pod.record.plan;
+    Ok(Choices {
+        uid: sandbox.uid.clone(),
+        network: sandbox.namespaces.network.clone(),
+        bridge: sandbox.network.clone(),
+        cgroup_parent: sandbox.cgroup.parent.clone(),
+        resolv_conf: match &sandbox.dns.base {
+            DnsBase::File(file) => Some(file.clone()),
+            DnsBase::Cluster { host_file, .. } => host_file.clone(),
+            DnsBase::HostFile | DnsBase::Empty => None,
+        },
+        log_directory: sandbox.log_directory.clone(),
+        host_memory: host.facts.memory,
+        pids_limit: containers.first().and_then(|c| c.resources.pids_limit),
+        swap: *swap,
+        pull: None,
+        security: SecurityChoices {
+            seccomp_root: sandbox.seccomp_root.clone(),
+            // Those that it has were allowed once; others cannot come to a pod that runs.
+            unsafe_sysctls: sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
+        },
+        node: node(host)?,
+    })
+}
+
 impl BringUpArgs {
     /// What the host has, if that is to be looked at.
     pub(super) fn capacity(&self, host: Host<'_>) -> Result<Capacity> {
@@ -215,24 +242,24 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
     for volume in &plan.volumes {
         volumes::check(volume)?;
     }
-    check_confinement(&plan, host.facts.lsms)?;
+    check_confinement(&plan.sandbox, &plan.containers, host.facts.lsms)?;
     let images = ensure_images(&plan, host.dirs)?;
     store::record(host.dirs, plan, images)
 }
 
 /// Checks that every container can be confined as its manifest says, and says what has no effect on this host.
-fn check_confinement(plan: &PodPlan, lsms: Lsms) -> Result<()> {
+pub(super) fn check_confinement(sandbox: &PodSandboxConfig, containers: &[ContainerConfig], lsms: Lsms) -> Result<()> {
     let mut needs_default = false;
-    for container in &plan.containers {
+    for container in containers {
         let context = || format!("container {}", container.name);
-        runtime::seccomp::of_host(&plan.sandbox, &container.security).with_context(context)?;
+        runtime::seccomp::of_host(sandbox, &container.security).with_context(context)?;
         let profile = spec::apparmor(&container.security, lsms).with_context(context)?;
         needs_default |= profile.as_deref() == Some(spec::APPARMOR_DEFAULT);
     }
     if needs_default {
         runtime::apparmor::ensure_default()?;
     }
-    if !lsms.selinux && plan.containers.iter().any(|c| c.security.selinux.is_some()) {
+    if !lsms.selinux && containers.iter().any(|c| c.security.selinux.is_some()) {
         // As every CRI runtime does.
         anstream::eprintln!("podshim: note: seLinuxOptions has no effect: SELinux is not enabled on this host");
     }

@@ -52,7 +52,8 @@ pub(super) fn run(args: ConvertArgs, dirs: &Dirs) -> Result<()> {
     }
 }
 
-fn of_pod(pod: &Pod) -> Result<Vec<Value>> {
+/// The documents that make the same pod: the objects that it refers to, and itself at last.
+pub(super) fn of_pod(pod: &Pod) -> Result<Vec<Value>> {
     let path = pod.dirs.objects();
     let mut documents: Vec<Value> =
         store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;

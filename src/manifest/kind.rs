@@ -17,9 +17,12 @@ pub(super) enum Kind {
     Job,
     CronJob,
     List,
+    /// The file of `podshim debug --custom`: a part of a container, and no document with a kind.
+    EphemeralContainer,
 }
 
 impl Kind {
+    /// Those that a document can name.
     pub(super) const ALL: [Kind; 14] = [
         Kind::Pod,
         Kind::ConfigMap,
@@ -59,6 +62,7 @@ impl Kind {
             Kind::Job => "Job",
             Kind::CronJob => "CronJob",
             Kind::List => "List",
+            Kind::EphemeralContainer => "EphemeralContainer",
         }
     }
 
@@ -86,5 +90,9 @@ impl Kind {
 
 /// What a message calls a whole document of this kind: `pod`, `Deployment`.
 pub(super) fn noun(kind: Kind) -> &'static str {
-    if kind == Kind::Pod { "pod" } else { kind.name() }
+    match kind {
+        Kind::Pod => "pod",
+        Kind::EphemeralContainer => "container",
+        _ => kind.name(),
+    }
 }

@@ -374,7 +374,7 @@ impl Shaper<'_> {
     /// The field of this mapping under which such a field would stand, where that field is missing altogether.
     fn missing_parent(&self, pattern: &str, name: &str) -> Option<String> {
         // Only where one cannot be mistaken: the two blocks of a document, or of a pod within it.
-        let is_root = pattern.is_empty() || self.schema.in_pod(pattern) == Some("");
+        let is_root = pattern.is_empty() || self.schema.in_pod(pattern).as_deref() == Some("");
         let candidates = if is_root { ["metadata", "spec"].as_slice() } else { &[] };
         let fits = |block: &&&str| self.schema.knows(&join(&join(pattern, block), name));
         candidates.iter().find(fits).map(|c| (*c).to_owned())

@@ -333,96 +333,48 @@ fn try_expansion(
     Ok(())
 }
 
-/// An ephemeral container as `podshim debug` asks for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ephemeral {
-    /// `name`
-    pub name: String,
-    /// `image`
-    pub image: String,
-    /// When to pull it.
-    pub pull: PullPolicy,
-    /// `command`; `None` for the image's ENTRYPOINT.
-    pub command: Option<Vec<String>>,
-    /// `args`; `None` for the image's CMD.
-    pub args: Option<Vec<String>>,
-    /// `workingDir`; `None` for the image's.
-    pub working_dir: Option<String>,
-    /// `env`: names and literal values.
-    pub env: Vec<(String, String)>,
-    /// `stdin` and `tty`
-    pub stdio: Stdio,
-    /// `targetContainerName`
-    pub target: Option<String>,
-    /// `securityContext`, over the pod's.
-    pub security: k8s::SecurityContext,
-}
-
-/// Plans an ephemeral container for a pod that runs: `manifest` is the pod as it was admitted, `plan` what became of it
-/// (with the ephemeral containers that it has already).
-///
-/// It is confined as the pod's own containers are, and has neither volumes nor resources (pod-api.md, ephemeralContainers).
+/// Plans the ephemeral container that is to join a pod which runs: `admitted` is the pod as it was recorded, with that
+/// container; `plan` what became of it (with the ephemeral containers that it has already); `choices` are those of then.
 ///
 /// # Errors
-/// Of kind `Invalid`: the name is none, or taken; the target is no init or app container; a variable or an argument is too
+/// Of kind `Invalid`: its name is none, or taken; the target is no init or app container; a variable or an argument is too
 /// long.
-pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Result<ContainerConfig> {
-    let spec = manifest.spec.as_ref().context("an admitted pod has a spec")?;
-    check_ephemeral(plan, &wanted)?;
-    let template =
-        |(name, text): &(String, String)| EnvVar { name: name.clone(), value: EnvValue::Template(text.clone()) };
-    let envs: Vec<EnvVar> = wanted.env.iter().map(template).collect();
-    let command = wanted.command.filter(|words| !words.is_empty());
-    let args = wanted.args.filter(|words| !words.is_empty());
-    try_expansion(&envs, &[("command", &command), ("args", &args)], &[])?;
-    // It requests nothing, so it is what the kernel kills first, however large the host.
+pub fn ephemeral(
+    admitted: &AdmittedPod,
+    plan: &PodPlan,
+    (target, choices): (Option<String>, &Choices),
+) -> Result<ContainerConfig> {
+    let container = admitted.ephemeral().context("no container is to join the pod")?;
+    check_ephemeral(plan, container, target.as_deref())?;
+    let pod = admitted.pod();
+    let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
     let qos = resources::qos_class(spec)?;
-    let of_pod = resources::OfPod { spec, qos, host_memory: u64::MAX, swap: SwapBehavior::NoSwap };
-    let mut resources = resources::container(&k8s::Container::default(), of_pod)?;
-    resources.pids_limit = plan.containers.first().and_then(|c| c.resources.pids_limit);
-    Ok(ContainerConfig {
-        name: wanted.name,
-        kind: ContainerKind::Ephemeral,
-        image: wanted.image,
-        pull_policy: wanted.pull,
-        command,
-        args,
-        working_dir: wanted.working_dir.filter(|dir| !dir.is_empty()),
-        mounts: Vec::new(),
-        resources,
-        resize: ResizePolicy::default(),
-        security: security::merged(spec, wanted.security, None),
-        stdio: wanted.stdio,
-        termination_message_path: "/dev/termination-log".into(),
-        termination_message_policy: TerminationMessagePolicy::File,
-        restart: ContainerRestart::default(),
-        lifecycle: Lifecycle::default(),
-        target: wanted.target,
-        envs,
-    })
+    let of_pod = resources::OfPod { spec, qos, host_memory: choices.host_memory, swap: choices.swap };
+    let subject = Subject { pod, spec, choices };
+    let config = Container { admitted, spec, container, of_pod, choices, subject }.config(ContainerKind::Ephemeral)?;
+    Ok(ContainerConfig { target, ..config })
 }
 
-fn check_ephemeral(plan: &PodPlan, wanted: &Ephemeral) -> Result<()> {
-    let name = &wanted.name;
+/// What the command line says of it.
+fn check_ephemeral(plan: &PodPlan, container: &k8s::Container, target: Option<&str>) -> Result<()> {
+    let name = &container.name;
     if let Err(rule) = manifest::dns_label(name) {
         return Err(failure(Kind::Invalid, format!("the name of an ephemeral container {rule}: {name:?}")));
     }
     if plan.containers.iter().any(|c| c.name == *name) {
         return Err(failure(Kind::Invalid, format!("the pod has a container named {name} already")));
     }
-    for (key, value) in &wanted.env {
-        let is_name = !key.is_empty() && !key.contains(['=', '\0']);
-        if !is_name || value.contains('\0') {
-            return Err(failure(
-                Kind::Invalid,
-                format!("{key:?} is not the name of a variable, or its value holds a NUL"),
-            ));
+    for k8s::EnvVar { name, value, .. } in container.env.iter().flatten() {
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        if !is_name || value.as_ref().is_some_and(|value| value.contains('\0')) {
+            let message = format!("{name:?} is not the name of a variable, or its value holds a NUL");
+            return Err(failure(Kind::Invalid, message));
         }
     }
-    let Some(target) = &wanted.target else { return Ok(()) };
+    let Some(target) = target else { return Ok(()) };
     let possible: Vec<&str> =
         plan.containers.iter().filter(|c| c.kind != ContainerKind::Ephemeral).map(|c| c.name.as_str()).collect();
-    if possible.contains(&target.as_str()) {
+    if possible.contains(&target) {
         return Ok(());
     }
     let message = format!("the target {target:?} is no container of the pod; it has {}", possible.join(", "));

@@ -23,6 +23,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -50,6 +51,9 @@ pub struct Record {
     /// The images of volumes, by the volume's name.
     #[serde(default)]
     pub volume_images: BTreeMap<String, ImageSpec>,
+    /// `spec.ephemeralContainers`, as they were asked for, with their defaults.
+    #[serde(default)]
+    pub ephemeral: Vec<Value>,
     /// `metadata.generation`: how often the spec was changed in place, from 1 on.
     #[serde(default = "first_generation")]
     pub generation: i64,
@@ -424,6 +428,7 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
         plan,
         images: images.containers,
         volume_images: images.volumes,
+        ephemeral: Vec::new(),
         generation: first_generation(),
     })
 }

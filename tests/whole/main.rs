@@ -11,6 +11,7 @@ mod changing;
 mod confinement;
 mod contexts;
 mod crash;
+mod debugging;
 mod documents;
 mod ending;
 mod environment;

@@ -204,6 +204,7 @@ fn admitted(sources: &[Source], texts: Vec<Text>, objects: Arc<Objects>) -> Docu
                     objects: objects.clone(),
                     name: origin,
                     owner: owner.clone(),
+                    ephemeral: None,
                 });
             }
         }

@@ -7,6 +7,7 @@ mod account;
 mod assemble;
 mod claim;
 mod data;
+mod ephemeral;
 mod header;
 mod objects;
 mod read;
@@ -15,6 +16,7 @@ mod used;
 mod workload;
 
 pub(super) use assemble::assemble;
+pub(super) use ephemeral::join;
 pub use objects::{ConfigMapData, Objects, SecretData};
 pub(crate) use read::generated;
 

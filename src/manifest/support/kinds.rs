@@ -1,7 +1,7 @@
 //! The rows of the documents beside Pod: what they have of their own, without the pods that they make.
 
 use super::super::kind::Kind;
-use super::Class::{Accept, Enforce, Refuse};
+use super::Class::{Accept, Enforce, Forbid, Refuse};
 use super::Row;
 use super::rows::{ROWS, row};
 
@@ -24,6 +24,7 @@ pub(super) fn rows(kind: Kind) -> impl Iterator<Item = &'static Row> {
         Kind::Job => [JOB, STATUS, &[]],
         Kind::CronJob => [CRON_JOB, STATUS, &[]],
         Kind::List => [LIST, &[], &[]],
+        Kind::EphemeralContainer => [EPHEMERAL, &[], &[]],
     };
     // What says how a pod is to be confined or named means nothing in other documents' metadata.
     let common = |row: &&'static Row| {
@@ -32,9 +33,32 @@ pub(super) fn rows(kind: Kind) -> impl Iterator<Item = &'static Row> {
                 && !row.path.contains(".annotations.")
                 && row.path != "metadata.generateName"
     };
-    let common = ROWS.iter().filter(common).chain(NAMED).filter(move |_| kind != Kind::List);
+    let common =
+        ROWS.iter().filter(common).chain(NAMED).filter(move |_| !matches!(kind, Kind::List | Kind::EphemeralContainer));
     common.chain(own.into_iter().flatten())
 }
+
+const NOT_PROBED: &str = "an ephemeral container is not probed";
+const NO_RESOURCES: &str = "an ephemeral container has no requests and limits: it uses what its pod has";
+const NEVER_RESTARTED: &str = "an ephemeral container is never restarted";
+const WHOLE_VOLUMES: &str = "an ephemeral container mounts whole volumes only";
+
+/// What differs from an app container, by the API server's ValidateEphemeralContainers.
+#[rustfmt::skip]
+pub(super) static EPHEMERAL: &[Row] = &[
+    row("lifecycle", Forbid, "", "an ephemeral container has no hooks and no stop signal of its own"),
+    row("livenessProbe", Forbid, "", NOT_PROBED),
+    row("ports", Forbid, "", "an ephemeral container has no ports: it may listen all the same"),
+    row("readinessProbe", Forbid, "", NOT_PROBED),
+    row("resizePolicy", Forbid, "", NO_RESOURCES),
+    row("resources", Forbid, "", NO_RESOURCES),
+    row("restartPolicy", Forbid, "", NEVER_RESTARTED),
+    row("restartPolicyRules", Forbid, "", NEVER_RESTARTED),
+    row("startupProbe", Forbid, "", NOT_PROBED),
+    row("targetContainerName", Enforce, "", ""),
+    row("volumeMounts[].subPath", Forbid, "", WHOLE_VOLUMES),
+    row("volumeMounts[].subPathExpr", Forbid, "", WHOLE_VOLUMES),
+];
 
 static NAMED: &[Row] =
     &[row("metadata.generateName", Refuse, "", "only a Pod may have one: give the document a metadata.name")];

@@ -18,7 +18,8 @@ pub(in super::super) fn references(
 ) -> Vec<String> {
     report.begin_validation();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-    let mut lookup = Lookup { c: Checker::new(node, at, (text, report)), objects, namespace, notes: vec![] };
+    let c = Checker::new(node, at, (text, report));
+    let mut lookup = Lookup { c, objects, namespace, whence: Whence::Documents, notes: vec![] };
     let Some(spec) = &pod.spec else { return vec![] };
     let init = spec.init_containers.as_ref().map_or(0, Vec::len);
     for (i, container) in containers(spec).enumerate() {
@@ -35,10 +36,33 @@ pub(in super::super) fn references(
     lookup.notes
 }
 
+/// As [`references`], of an ephemeral container: it can refer to the objects that its pod refers to. `part` is what was written
+/// of it.
+pub(in super::super) fn references_of_ephemeral(
+    container: &Container,
+    (objects, namespace): (&Objects, &str),
+    (part, text, report): (&Node, &str, &mut Report),
+) {
+    report.begin_validation();
+    let root = Path::root();
+    let c = Checker::new(part, &root, (text, report));
+    Lookup { c, objects, namespace, whence: Whence::Pod, notes: vec![] }.env(container, &root);
+}
+
+/// Where objects are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whence {
+    /// Among the documents of the command.
+    Documents,
+    /// Among those that are kept with a pod.
+    Pod,
+}
+
 struct Lookup<'c, 'o> {
     c: Checker<'c>,
     objects: &'o Objects,
     namespace: &'o str,
+    whence: Whence,
     notes: Vec<String>,
 }
 
@@ -180,9 +204,20 @@ impl<'o> Lookup<'_, 'o> {
 
     fn missing(&mut self, (kind, name): (&str, &str), known: &[&str], at: &Path) {
         let namespace = self.namespace;
-        let message = format!("there is no {kind} {} in namespace {namespace} among the documents", quote(name));
         let near = hints::nearest(name, known.iter().copied());
-        let help = format!("give the file with the {kind} too, or write `optional: true`");
+        let name = quote(name);
+        let (message, help) = match self.whence {
+            Whence::Documents => (
+                format!("there is no {kind} {name} in namespace {namespace} among the documents"),
+                format!("give the file with the {kind} too, or write `optional: true`"),
+            ),
+            Whence::Pod => (
+                format!("the pod came without a {kind} {name}"),
+                format!(
+                    "only a {kind} that the pod's own manifest refers to is kept with it; or write `optional: true`"
+                ),
+            ),
+        };
         self.c.fault_with(at, message, |d| match near {
             Some(near) => d.label(format!("did you mean `{near}`?")),
             None => d.help(help),

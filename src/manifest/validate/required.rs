@@ -79,6 +79,8 @@ fn of_kind(kind: Kind) -> [&'static [Required]; 2] {
         Kind::ConfigMap | Kind::Secret | Kind::Namespace | Kind::ServiceAccount => [NAMED, &[]],
         // It has neither a name nor metadata.
         Kind::List => [&[], &[]],
+        // It is a part of one.
+        Kind::EphemeralContainer => [&[], &[]],
     }
 }
 
@@ -158,7 +160,7 @@ fn walk(node: &Node, path: &Path, (schema, report): (&'static Schema, &mut Repor
     }
     if let Value::Map(entries) = &node.value {
         let of_document = of_kind(schema.kind()).into_iter().flatten().filter(|(p, _, _)| *p == pattern);
-        let in_pod = schema.in_pod(&pattern).map(shared);
+        let in_pod = schema.in_pod(&pattern).as_deref().map(shared);
         let of_pod = OF_POD.iter().filter(|(p, _, _)| in_pod.as_deref() == Some(*p));
         // A name that is to be made up is no name.
         let is_made_up = |field: &str| {
