@@ -16,6 +16,8 @@ mod name;
 mod routes;
 mod socket;
 mod sysctl;
+#[cfg(test)]
+mod tests;
 mod veth;
 
 pub use bandwidth::Limit;

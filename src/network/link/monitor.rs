@@ -2,7 +2,7 @@
 
 use super::socket::{LinkHead, Reply, receive, send};
 use crate::sys::{Called, SysError, SysResult};
-use netlink_packet_core::NetlinkPayload;
+use netlink_packet_core::{NetlinkHeader, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::LinkMessage;
 use netlink_sys::SocketAddr;
@@ -13,12 +13,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// The number of the request that asks whether the link is still there.
 const ASKED: u32 = 1;
 
+/// A pod can have messages sent by setting its link up and down as fast as it can.
+const DATAGRAMS_AT_ONCE: u32 = 256;
+
 /// Watches one link of the network namespace that it was made in: when its descriptor is readable, ask [`LinkMonitor::is_gone`].
 #[derive(Debug)]
 pub struct LinkMonitor {
     socket: netlink_sys::Socket,
     index: u32,
     gone: bool,
+    /// Whether messages were lost since the link was last asked for.
+    lost: bool,
 }
 
 impl LinkMonitor {
@@ -28,40 +33,41 @@ impl LinkMonitor {
         socket.set_non_blocking(true).called("ioctl FIONBIO", "NETLINK_ROUTE")?;
         let group = libc::RTMGRP_LINK.cast_unsigned();
         socket.bind(&SocketAddr::new(0, group)).called("bind", "NETLINK_ROUTE RTMGRP_LINK")?;
-        let monitor = LinkMonitor { socket, index, gone: false };
+        let monitor = LinkMonitor { socket, index, gone: false, lost: false };
         // After joining the group: what happens from now on is told, what happened before is asked.
         monitor.ask()?;
         Ok(monitor)
     }
 
-    /// Reads what there is to read, without waiting. Once a link is gone it stays so.
+    /// Reads what there is to read, without waiting; not all of it if it is much. Once a link is gone it stays so.
     ///
     /// Calls recvfrom(2), and sendto(2) when so much happened that messages were lost.
     pub fn is_gone(&mut self) -> SysResult<bool> {
-        loop {
+        for _ in 0..DATAGRAMS_AT_ONCE {
             match receive(&self.socket) {
-                Ok(messages) => {
-                    for (header, payload) in messages {
-                        self.gone |= match payload {
-                            // The answer to what was asked: no such link.
-                            NetlinkPayload::Error(e) if header.sequence_number == ASKED => e.code.is_some(),
-                            NetlinkPayload::InnerMessage(reply) => self.is_end(&reply),
-                            _ => false,
-                        };
-                    }
+                Ok(messages) => self.gone |= messages.iter().any(|(header, payload)| self.is_end(header, payload)),
+                // The answer would be lost too before the rest is read.
+                Err(Errno::ENOBUFS) => self.lost = true,
+                Err(Errno::EAGAIN) if self.lost => {
+                    self.lost = false;
+                    self.ask()?;
                 }
-                Err(Errno::EAGAIN) => return Ok(self.gone),
-                // Messages were lost.
-                Err(Errno::ENOBUFS) => self.ask()?,
+                Err(Errno::EAGAIN) => break,
                 Err(errno) => return Err(SysError::new("recvfrom", "NETLINK_ROUTE", errno)),
             }
         }
+        Ok(self.gone)
     }
 
-    /// RTM_DELLINK of the family of bridges says that a link is a port no more.
-    fn is_end(&self, reply: &Reply) -> bool {
-        let Some((head, _)) = LinkHead::split(&reply.payload) else { return false };
-        reply.kind == libc::RTM_DELLINK && i32::from(head.family) == libc::AF_UNSPEC && head.index == self.index
+    fn is_end(&self, header: &NetlinkHeader, payload: &NetlinkPayload<Reply>) -> bool {
+        match payload {
+            // The answer to what was asked: no such link.
+            NetlinkPayload::Error(error) => header.sequence_number == ASKED && error.code.is_some(),
+            // Of the family of bridges the same message says that a link is a port no more.
+            NetlinkPayload::InnerMessage(reply) if reply.kind == libc::RTM_DELLINK => LinkHead::split(&reply.payload)
+                .is_some_and(|(head, _)| i32::from(head.family) == libc::AF_UNSPEC && head.index == self.index),
+            _ => false,
+        }
     }
 
     fn ask(&self) -> SysResult<()> {

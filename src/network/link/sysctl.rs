@@ -108,7 +108,20 @@ fn change(path: &Path, now: &str, changes: &mut Vec<Change>) -> SysResult<()> {
     let before = read(path)?;
     if before != now {
         write(path, now)?;
-        let name = path.strip_prefix("/proc/sys").unwrap_or(path).display().to_string().replace('/', ".");
+        let name = path.strip_prefix("/proc/sys").unwrap_or(path).display().to_string();
+        // As sysctl(8) has it: a dot of a link's name is a slash.
+        let name = name
+            .chars()
+            .map(|c| {
+                if c == '/' {
+                    '.'
+                } else if c == '.' {
+                    '/'
+                } else {
+                    c
+                }
+            })
+            .collect();
         changes.push(Change { name, before, now: now.to_owned() });
     }
     Ok(())

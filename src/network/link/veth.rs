@@ -75,14 +75,16 @@ impl Socket {
         let index = self.index(link)?;
         self.set(&quiet(link)).with_context(|| format!("setting up {link}"))?;
         self.join(&attachment.port, index).with_context(|| format!("attaching {link} to the bridge {bridge}"))?;
+        let mut pod = Socket::in_namespace(attachment.namespace).context("entering the pod's network")?;
+        pod.set_up_inside(attachment).with_context(|| format!("setting up {POD_INTERFACE} in the pod"))?;
+        // Nothing comes from the pod before its port is isolated.
+        self.set_link(link, index, LinkChange::up()).with_context(|| format!("setting up {link}"))?;
+        // Last: until now nobody had these addresses, and whoever asked for one waits a second before asking again.
         let on = self.index(bridge)?;
         for &(address, _) in attachment.addresses {
             self.forget(on, address).context("forgetting who had the pod's address before")?;
         }
-        let mut pod = Socket::in_namespace(attachment.namespace).context("entering the pod's network")?;
-        pod.set_up_inside(attachment).with_context(|| format!("setting up {POD_INTERFACE} in the pod"))?;
-        // Last: nothing comes from the pod before its port is isolated.
-        self.set_link(link, index, LinkChange::up()).with_context(|| format!("setting up {link}"))
+        Ok(())
     }
 
     /// In the pod's namespace.
@@ -126,7 +128,7 @@ impl Socket {
     }
 
     /// Adds a route in the main table, packets that take it having `source`.
-    fn add_route(&mut self, index: u32, source: IpAddr, route: Route) -> SysResult<()> {
+    pub(super) fn add_route(&mut self, index: u32, source: IpAddr, route: Route) -> SysResult<()> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(source);
         message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -165,7 +167,7 @@ impl Socket {
 }
 
 /// A pod's two routes per family.
-enum Route {
+pub(super) enum Route {
     /// On the link: the pod's own subnet is its own address only.
     ToGateway(IpAddr),
     /// To everything else.
