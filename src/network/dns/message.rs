@@ -437,4 +437,4 @@ pub(super) fn is_transfer(kind: u16) -> bool {
 
 #[cfg(test)]
 #[path = "message_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -166,16 +166,7 @@ impl Start {
     }
 
     async fn work(self, source: Source, ready: impl FnOnce() -> Result<()>) -> Result<Ended> {
-        let network = &self.network;
-        let forwarder = Forwarder::new(FORWARD, source, network.name_servers().collect());
-        let server = Rc::new(Server {
-            names: RefCell::default(),
-            pods: network.pods.clone(),
-            others: network.gateways().map(|(address, _)| address).chain(network.name_servers()).collect(),
-            forwarder,
-            turn: Cell::new(0),
-            clients: RefCell::default(),
-        });
+        let server = Server::new(&self.network, source);
         let mut changes = watch::Changes::new(&self.directory)?;
         if let Some(view) = View::read(&self.directory)? {
             server.learn(&view);
@@ -219,6 +210,18 @@ const FIRST_POD: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Server {
+    /// One that does not know a name yet.
+    fn new(network: &BridgeNetwork, source: Source) -> Rc<Server> {
+        Rc::new(Server {
+            names: RefCell::default(),
+            pods: network.pods.clone(),
+            others: network.gateways().map(|(address, _)| address).chain(network.name_servers()).collect(),
+            forwarder: Forwarder::new(FORWARD, source, network.name_servers().collect()),
+            turn: Cell::new(0),
+            clients: RefCell::default(),
+        })
+    }
+
     fn learn(&self, view: &View) {
         *self.names.borrow_mut() = Rc::new(Names::new(view));
     }
