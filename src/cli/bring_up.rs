@@ -159,8 +159,9 @@ pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
     for pod in &documents.pods {
         pod.notes().iter().for_each(|text| note(pod.source(), text));
     }
-    if documents.pods.is_empty() && documents.owners.is_empty() {
-        return Err(failure(Kind::Invalid, format!("there is nothing to run in {files}: no document makes a pod")));
+    if documents.pods.is_empty() && documents.owners.is_empty() && documents.network.is_empty() {
+        let message = format!("there is nothing to run in {files}: no document makes a pod, or is about the network");
+        return Err(failure(Kind::Invalid, message));
     }
     Ok(documents)
 }
