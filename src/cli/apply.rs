@@ -12,6 +12,7 @@ use crate::control::{self, Connection, Request, Updating};
 use crate::error::{Kind, failure, kind_of};
 use crate::host;
 use crate::manifest::{AdmittedPod, Documents, Name};
+use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::change::{self, Change, Data};
 use crate::plan::config::{DnsBase, PodPlan, SecurityChoices};
@@ -173,6 +174,7 @@ fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Ho
             unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
         },
         node: node(host)?,
+        services: objects::services(&host.dirs.network())?,
     };
     pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))
 }

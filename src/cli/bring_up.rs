@@ -10,6 +10,7 @@ use crate::error::{Kind, failure};
 use crate::host::lsm::Lsms;
 use crate::host::{self, HostFacts};
 use crate::manifest::{self, AdmittedPod, CronJobs, Documents, sysctl};
+use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::config::{
     ContainerConfig, NetworkMode, PodPlan, PullPolicy, SECCOMP_ROOT, SecurityChoices, SwapBehavior, VolumePlan,
@@ -200,7 +201,7 @@ pub(super) struct Room<'a> {
 
 /// Plans a new pod, finds room for it, has its images here, and checks its host paths. Nothing of the pod is made yet.
 pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, room: Room<'_>) -> Result<Record> {
-    let uid = uuid()?;
+    let uid = host::uuid()?;
     let (name, namespace) = (admitted.name(), admitted.namespace());
     let choices = Choices {
         network: args.network.clone(),
@@ -220,6 +221,7 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
             unsafe_sysctls: args.allowed_unsafe_sysctls.clone(),
         },
         uid,
+        services: objects::services(&host.dirs.network())?,
     };
     let of_pod = || format!("pod {namespace}/{name}");
     let plan = pod_plan(admitted, choices).with_context(of_pod)?;
@@ -267,13 +269,6 @@ pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Images> {
         containers: plan.containers.iter().map(container).collect::<Result<_>>()?,
         volumes: plan.volumes.iter().filter_map(volume).collect::<Result<_>>()?,
     })
-}
-
-/// A random (version 4) UUID, RFC 9562.
-fn uuid() -> Result<String> {
-    let text =
-        std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("reading /proc/sys/kernel/random/uuid")?;
-    Ok(text.trim().to_owned())
 }
 
 /// What is kept of a pod's documents.

@@ -7,6 +7,7 @@ use super::pump::Streams;
 use crate::control::{self, Connection, Joining, Request};
 use crate::error::{Kind, failure};
 use crate::manifest;
+use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::config::{PullPolicy, Stdio};
 use crate::plan::pod::{Ephemeral, ephemeral};
@@ -79,6 +80,7 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
         args: None,
         working_dir: None,
         env: args.env,
+        services: objects::services(&dirs.network())?,
         stdio: match (args.tty, args.stdin) {
             (true, _) => Stdio::Terminal,
             (false, true) => Stdio::StdinOnce,

@@ -5,6 +5,7 @@
 
 pub mod endpoints;
 mod etc;
+pub mod objects;
 pub mod view;
 
 pub use etc::write_files;

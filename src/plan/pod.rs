@@ -2,7 +2,7 @@
 
 use super::config::*;
 use super::downward::Subject;
-use super::{env, lifecycle, mounts, names, registry, resources, security, storage, variables, volume};
+use super::{env, lifecycle, mounts, names, registry, resources, security, service_links, storage, variables, volume};
 use crate::error::{Kind, failure};
 use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, references, sysctl};
 use anyhow::{Context, Result};
@@ -36,6 +36,8 @@ pub struct Choices {
     pub pull: Option<PullPolicy>,
     /// What is decided about confinement.
     pub security: SecurityChoices,
+    /// The Services that there are, with their cluster IPs.
+    pub services: Vec<k8s::Service>,
 }
 
 /// The host as a node of Kubernetes.
@@ -228,7 +230,9 @@ struct Container<'a> {
 impl Container<'_> {
     fn config(&self, kind: ContainerKind) -> Result<ContainerConfig> {
         let container = self.container;
-        let envs = variables::variables(container, self.subject, self.admitted.objects())?;
+        // Before the container's own, which may refer to them, and go before them.
+        let mut envs = service_variables(self.spec, &self.choices.services, self.admitted.namespace());
+        envs.extend(variables::variables(container, self.subject, self.admitted.objects())?);
         // An empty list is the same as none: Go's nil and [] are one (pod-api.md §13).
         let words = |list: &Option<Vec<String>>| list.clone().filter(|l| !l.is_empty());
         let (command, args) = (words(&container.command), words(&container.args));
@@ -295,6 +299,12 @@ impl Container<'_> {
     }
 }
 
+/// What containers know of Services, if the pod has `enableServiceLinks`.
+fn service_variables(spec: &k8s::PodSpec, services: &[k8s::Service], namespace: &str) -> Vec<EnvVar> {
+    let is_enabled = spec.enable_service_links != Some(false);
+    if is_enabled { service_links::variables(services, namespace) } else { Vec::new() }
+}
+
 /// Expands a container's words with what is known by now, for the errors: nothing is made of a pod that cannot start.
 fn try_expansion(
     envs: &[EnvVar],
@@ -326,6 +336,8 @@ pub struct Ephemeral {
     pub working_dir: Option<String>,
     /// `env`: names and literal values.
     pub env: Vec<(String, String)>,
+    /// The Services that there are, with their cluster IPs.
+    pub services: Vec<k8s::Service>,
     /// `stdin` and `tty`
     pub stdio: Stdio,
     /// `targetContainerName`
@@ -347,7 +359,8 @@ pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Resu
     check_ephemeral(plan, &wanted)?;
     let template =
         |(name, text): &(String, String)| EnvVar { name: name.clone(), value: EnvValue::Template(text.clone()) };
-    let envs: Vec<EnvVar> = wanted.env.iter().map(template).collect();
+    let mut envs = service_variables(spec, &wanted.services, &plan.sandbox.namespace);
+    envs.extend(wanted.env.iter().map(template));
     let command = wanted.command.filter(|words| !words.is_empty());
     let args = wanted.args.filter(|words| !words.is_empty());
     try_expansion(&envs, &[("command", &command), ("args", &args)], &[])?;

@@ -4,6 +4,7 @@ use super::super::kind::Kind;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
 
 /// A document about the network, and where it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +16,9 @@ pub struct NetworkDocument {
 }
 
 /// What a document says of the network: checked, with its defaults. Of `metadata` it has name, namespace, labels and
-/// annotations.
-#[derive(Debug, Clone, PartialEq)]
+/// annotations. As JSON it has its apiVersion and kind.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum NetworkObject {
     /// A Service. Cluster IPs and node ports are there only as far as the document asks for some.
     Service(Box<Service>),
