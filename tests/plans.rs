@@ -111,6 +111,7 @@ fn planned(pod: &AdmittedPod) -> Value {
         swap: SwapBehavior::NoSwap,
         pull: None,
         security: SecurityChoices::default(),
+        services: Vec::new(),
     };
     let mut plan = pod_plan(pod, choices).expect("a plan");
     if plan.sandbox.namespaces.user == NamespaceMode::Pod {

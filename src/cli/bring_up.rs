@@ -11,6 +11,7 @@ use crate::error::{Kind, failure};
 use crate::host::lsm::Lsms;
 use crate::host::{self, HostFacts};
 use crate::manifest::{self, AdmittedPod, CronJobs, Documents, sysctl};
+use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::config::{
     ContainerConfig, DnsBase, NetworkMode, PodPlan, PodSandboxConfig, PullPolicy, SECCOMP_ROOT, SecurityChoices,
@@ -146,8 +147,9 @@ pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
     for pod in &documents.pods {
         pod.notes().iter().for_each(|text| note(pod.source(), text));
     }
-    if documents.pods.is_empty() && documents.owners.is_empty() {
-        return Err(failure(Kind::Invalid, format!("there is nothing to run in {files}: no document makes a pod")));
+    if documents.pods.is_empty() && documents.owners.is_empty() && documents.network.is_empty() {
+        let message = format!("there is nothing to run in {files}: no document makes a pod, or is about the network");
+        return Err(failure(Kind::Invalid, message));
     }
     Ok(documents)
 }
@@ -213,7 +215,7 @@ pub(super) struct Room<'a> {
 
 /// Plans a new pod, finds room for it, has its images here, and checks its host paths. Nothing of the pod is made yet.
 pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, room: Room<'_>) -> Result<Record> {
-    let uid = uuid()?;
+    let uid = host::uuid()?;
     let (name, namespace) = (admitted.name(), admitted.namespace());
     let network = args.network.mode_of(admitted)?;
     let choices = Choices {
@@ -235,6 +237,7 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
             unsafe_sysctls: args.allowed_unsafe_sysctls.clone(),
         },
         uid,
+        services: objects::services(&host.dirs.network())?,
     };
     let of_pod = || format!("pod {namespace}/{name}");
     let plan = pod_plan(admitted, choices).with_context(of_pod)?;
@@ -282,13 +285,6 @@ pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Images> {
         containers: plan.containers.iter().map(container).collect::<Result<_>>()?,
         volumes: plan.volumes.iter().filter_map(volume).collect::<Result<_>>()?,
     })
-}
-
-/// A random (version 4) UUID, RFC 9562.
-fn uuid() -> Result<String> {
-    let text =
-        std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("reading /proc/sys/kernel/random/uuid")?;
-    Ok(text.trim().to_owned())
 }
 
 /// What is kept of a pod's documents.

@@ -10,6 +10,7 @@ pub(super) enum Kind {
     Namespace,
     ServiceAccount,
     Service,
+    NetworkPolicy,
     Deployment,
     ReplicaSet,
     StatefulSet,
@@ -24,6 +25,7 @@ pub(super) enum Kind {
 impl Kind {
     /// Those that a document can name.
     pub(super) const ALL: [Kind; 14] = [
+    pub(super) const ALL: [Kind; 15] = [
         Kind::Pod,
         Kind::ConfigMap,
         Kind::Secret,
@@ -31,6 +33,7 @@ impl Kind {
         Kind::Namespace,
         Kind::ServiceAccount,
         Kind::Service,
+        Kind::NetworkPolicy,
         Kind::Deployment,
         Kind::ReplicaSet,
         Kind::StatefulSet,
@@ -55,6 +58,7 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::ServiceAccount => "ServiceAccount",
             Kind::Service => "Service",
+            Kind::NetworkPolicy => "NetworkPolicy",
             Kind::Deployment => "Deployment",
             Kind::ReplicaSet => "ReplicaSet",
             Kind::StatefulSet => "StatefulSet",
@@ -71,6 +75,7 @@ impl Kind {
         match self {
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => "apps/v1",
             Kind::Job | Kind::CronJob => "batch/v1",
+            Kind::NetworkPolicy => "networking.k8s.io/v1",
             _ => "v1",
         }
     }

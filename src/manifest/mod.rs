@@ -10,6 +10,7 @@
 
 pub mod amounts;
 mod apparmor;
+mod cidr;
 mod defaults;
 mod diagnostics;
 mod documents;
@@ -38,7 +39,9 @@ pub(crate) use apparmor::{APPARMOR_ANNOTATION, apparmor_annotation};
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
 pub(crate) use documents::generated;
-pub use documents::{ConfigMapData, CronJobs, Documents, Found, Note, Objects, Owner, SecretData};
+pub use documents::{
+    ConfigMapData, CronJobs, Documents, Found, NetworkDocument, NetworkObject, Note, Objects, Owner, SecretData,
+};
 pub use explain::{Explanation, FieldLine, explain};
 pub use sources::{Source, read_sources};
 pub(crate) use syntax::{dns_label, relative_path};

@@ -151,7 +151,7 @@ impl Schema {
         let ends = pattern.match_indices(['.', '[']).map(|(i, _)| i).collect::<Vec<_>>();
         ends.into_iter().rev().find_map(|end| {
             let whole = self.exact(&pattern[..end]);
-            whole.filter(|row| row.class != Class::Enforce || is_free_map(row.path))
+            whole.filter(|row| row.class != Class::Enforce || self.is_free_map(row.path))
         })
     }
 
@@ -165,6 +165,18 @@ impl Schema {
     pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<Cow<'p, str>> {
         if self.kind == Kind::EphemeralContainer {
             return (!pattern.is_empty()).then(|| Cow::Owned(format!("{CONTAINERS}{pattern}")));
+    /// Whether a path (without indexes) is a mapping with keys of the user's own choice.
+    pub(super) fn is_free_map(&self, pattern: &str) -> bool {
+        // In other documents a selector has fields.
+        is_free_map(pattern) || self.kind == Kind::Service && pattern == "spec.selector"
+    /// A path within the pod that a document holds; none if it lies outside, or there is no pod.
+    pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<&'p str> {
+        match self.kind.pod()? {
+            "" => Some(pattern),
+            at => match pattern.strip_prefix(at)? {
+                "" => Some(""),
+                rest => rest.strip_prefix('.'),
+            },
         }
         let within = match self.kind.pod()? {
             "" => pattern,
@@ -189,8 +201,8 @@ fn canonical(pattern: &str) -> String {
     pattern.replacen("spec.initContainers", "spec.containers", 1)
 }
 
-/// Whether a path is a mapping with keys of the user's own choice.
-pub(super) fn is_free_map(pattern: &str) -> bool {
+/// Whether a path of any kind of document is a mapping with keys of the user's own choice.
+fn is_free_map(pattern: &str) -> bool {
     let last = pattern.rsplit('.').next().unwrap_or("");
     matches!(last, "labels" | "annotations" | "nodeSelector" | "limits" | "requests" | "matchLabels")
         || matches!(pattern, "data" | "binaryData" | "stringData")
@@ -282,7 +294,7 @@ impl Walk<'_> {
         let Some(row) = self.schema.exact(pattern) else {
             if self.schema.knows(pattern) {
                 self.node(value, path, pattern);
-            } else if !self.report.touches(path) && !path.0.iter().rev().skip(1).any(is_free_key) && !value.is_empty() {
+            } else if !self.report.touches(path) && !self.is_below_free_map(path) && !value.is_empty() {
                 // Nothing may pass unseen: a field of the API types that the table lacks is a fault of podshim.
                 self.report.add(
                     Diagnostic::new(at, "unknown to podshim's support table")
@@ -313,6 +325,12 @@ impl Walk<'_> {
         }
     }
 
+    fn is_below_free_map(&self, path: &Path) -> bool {
+        let is_free = |seg: &Seg| matches!(seg, Seg::Field(name) if is_free_map(name));
+        let above = path.0.split_last().map_or(&[][..], |(_, above)| above);
+        above.iter().any(is_free) || self.schema.is_free_map(&Path(above.to_vec()).pattern())
+    }
+
     /// With the host's network a port is its own host port, which exported pods spell out.
     fn is_implied(&self, pattern: &str, value: &Node) -> bool {
         let is_port = self.schema.in_pod(pattern).as_deref() == Some("spec.containers[].ports[].hostPort");
@@ -327,10 +345,6 @@ pub(super) fn not_yet(at: super::tree::Span, path: &Path) -> Diagnostic {
         concat!("not supported yet by podshim ", env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR")),
     )
     .path(path)
-}
-
-fn is_free_key(seg: &Seg) -> bool {
-    matches!(seg, Seg::Field(name) if is_free_map(name))
 }
 
 /// Whether setting a field to this is the same as not setting it.

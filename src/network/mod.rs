@@ -33,6 +33,7 @@ pub mod nft;
 mod resolv;
 pub mod rules;
 pub mod selectors;
+pub mod objects;
 pub mod view;
 
 pub use etc::write_files;

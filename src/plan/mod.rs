@@ -20,6 +20,7 @@ pub mod resources;
 pub mod seccomp;
 pub mod seccomp_profile;
 pub mod security;
+mod service_links;
 pub mod spec;
 mod storage;
 mod variables;

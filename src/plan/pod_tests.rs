@@ -30,6 +30,7 @@ fn choices() -> Choices {
         swap: SwapBehavior::NoSwap,
         pull: None,
         security: SecurityChoices::default(),
+        services: Vec::new(),
     }
 }
 
@@ -47,6 +48,12 @@ fn wanted() -> k8s::Container {
         env: Some(vec![k8s::EnvVar { name: "A".into(), value: Some("1".into()), value_from: None }]),
         tty: Some(true),
         ..Default::default()
+        working_dir: None,
+        env: vec![("A".into(), "1".into())],
+        services: Vec::new(),
+        stdio: Stdio::Terminal,
+        target: Some("app".into()),
+        security: k8s::SecurityContext::default(),
     }
 }
 
@@ -206,4 +213,36 @@ fn a_pod_is_tried_before_it_is_made() {
     let pods = admit(&[Source { name: "pod.yaml".into(), text }]).unwrap();
     let error = format!("{:#}", pod_plan(&pods[0], choices()).unwrap_err());
     assert!(error.starts_with("container app: args: it has 1"), "{error}");
+}
+
+#[test]
+fn service_variables_come_before_the_containers_own() {
+    let service: k8s::Service = serde_json::from_value(serde_json::json!({
+        "metadata": { "namespace": "default", "name": "db" },
+        "spec": { "clusterIP": "10.87.0.1", "ports": [{ "port": 5432, "protocol": "TCP" }] },
+    }))
+    .unwrap();
+    let text = |links: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  {links}\n  containers:\n  - name: app\n    image: i\n    env:\n    - {{name: URL, value: 'pg://$(DB_SERVICE_HOST):$(DB_SERVICE_PORT)'}}\n    - {{name: DB_PORT, value: mine}}\n"
+        )
+    };
+    let resolved = |links: &str| {
+        let pods = admit(&[Source { name: "pod.yaml".into(), text: text(links) }]).unwrap();
+        let choices = Choices { services: vec![service.clone()], ..choices() };
+        let plan = pod_plan(&pods[0], choices).unwrap();
+        let debug =
+            ephemeral(pods[0].pod(), &plan, Ephemeral { services: vec![service.clone()], target: None, ..wanted() });
+        let has_link = |envs: &[EnvVar]| envs.iter().any(|v| v.name == "DB_PORT_5432_TCP_ADDR");
+        let envs = &plan.containers[0].envs;
+        assert_eq!(has_link(envs), has_link(&debug.unwrap().envs), "as in the container that looks around");
+        let known = env::resolve(envs, env::UNKNOWN).unwrap();
+        let last = |name: &str| known.iter().rfind(|pair| pair.key == name).map(|pair| pair.value.clone());
+        (has_link(envs), last("URL").unwrap(), last("DB_PORT").unwrap())
+    };
+    let with = (true, "pg://10.87.0.1:5432".to_owned(), "mine".to_owned());
+    assert_eq!(resolved("restartPolicy: Always"), with);
+    assert_eq!(resolved("enableServiceLinks: true"), with);
+    let without = (false, "pg://$(DB_SERVICE_HOST):$(DB_SERVICE_PORT)".to_owned(), "mine".to_owned());
+    assert_eq!(resolved("enableServiceLinks: false"), without);
 }

@@ -27,7 +27,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The format of `record.json`; a record of another version is refused by name, never guessed at.
@@ -452,6 +452,15 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 
 /// Writes a file so that readers see the old text or the new one. State is on a tmpfs: nothing is gained by fsync(2).
 pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
+    write_as(path, text, 0o600)
+}
+
+/// The same for a file that every process may read which can reach its directory, whatever this process's umask is.
+pub fn write_readable(path: &Path, text: &[u8]) -> Result<()> {
+    write_as(path, text, 0o644)
+}
+
+fn write_as(path: &Path, text: &[u8], mode: u32) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
@@ -463,5 +472,6 @@ pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
         .open(&temporary)
         .called("open", temporary.display())?;
     file.write_all(text).called("write", temporary.display())?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode)).called("fchmod", temporary.display())?;
     Ok(std::fs::rename(&temporary, path).called("rename", path.display())?)
 }

@@ -9,7 +9,7 @@ use super::super::tree::{self, Node, Span, Value};
 use super::super::typed::{self, Values};
 use super::super::{Name, Source, defaults, paste, reindent, shape, validate};
 use super::header::header;
-use super::{Content, CronJobs, Document, Pods, account, claim, data, service, workload};
+use super::{Content, CronJobs, Document, Pods, account, claim, data, policy, service, workload};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -187,6 +187,7 @@ impl Reader<'_> {
             Kind::Namespace => account::namespace(&mut at),
             Kind::ServiceAccount => account::account(&mut at),
             Kind::Service => service::service(&mut at),
+            Kind::NetworkPolicy => policy::policy(&mut at),
             Kind::Deployment => workload::deployment(&mut at),
             Kind::ReplicaSet => workload::replica_set(&mut at),
             Kind::StatefulSet => workload::stateful_set(&mut at),

@@ -210,7 +210,7 @@ pub(super) static ROWS: &[Row] = &[
     row("spec.dnsConfig.options[].value", Enforce, "", ""),
     row("spec.dnsConfig.searches[]", Enforce, "", ""),
     row("spec.dnsPolicy", Enforce, "", ""),
-    row("spec.enableServiceLinks", Accept, "", ""),
+    row("spec.enableServiceLinks", Enforce, "true", ""),
     row("spec.ephemeralContainers", Forbid, "", "Kubernetes forbids it in a new pod: remove it; `podshim debug POD` adds one to a running pod"),
     row("spec.evictionResponders", Accept, "", "has no effect on one host"),
     row("spec.hostAliases[].hostnames[]", Enforce, "", ""),

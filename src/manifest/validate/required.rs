@@ -33,7 +33,25 @@ const CLAIM: &[Required] = &[
     ("spec.resources", "requests", "requests:\n  storage: 1Gi"),
 ];
 
-const SERVICE: &[Required] = &[("", "spec", "spec:\n  selector:\n    app: my-app\n  ports:\n  - port: 80")];
+const SERVICE: &[Required] = &[
+    ("", "spec", "spec:\n  selector:\n    app: my-app\n  ports:\n  - port: 80"),
+    ("spec.ports[]", "port", "port: 80"),
+];
+
+const NETWORK_POLICY: &[Required] = &[
+    ("spec.podSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.podSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.ingress[].from[].ipBlock", "cidr", "cidr: 192.168.1.0/24"),
+    ("spec.ingress[].from[].namespaceSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.ingress[].from[].namespaceSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.ingress[].from[].podSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.ingress[].from[].podSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.egress[].to[].ipBlock", "cidr", "cidr: 192.168.1.0/24"),
+    ("spec.egress[].to[].namespaceSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.egress[].to[].namespaceSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.egress[].to[].podSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.egress[].to[].podSelector.matchExpressions[]", "operator", "operator: In"),
+];
 
 const TEMPLATE: &str = "template:\n  metadata:\n    labels:\n      app: my-app\n  spec:\n    containers:\n    - name: app\n      image: busybox";
 
@@ -73,6 +91,7 @@ fn of_kind(kind: Kind) -> [&'static [Required]; 2] {
         Kind::Pod => [DOCUMENT, &[]],
         Kind::PersistentVolumeClaim => [NAMED, CLAIM],
         Kind::Service => [NAMED, SERVICE],
+        Kind::NetworkPolicy => [NAMED, NETWORK_POLICY],
         Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => [NAMED, WITH_SELECTOR],
         Kind::Job => [NAMED, JOB],
         Kind::CronJob => [NAMED, CRON_JOB],
