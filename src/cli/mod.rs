@@ -7,6 +7,7 @@ mod attach;
 mod bring_up;
 mod capacity;
 mod check;
+mod cni;
 mod confine;
 mod convert;
 mod debug;
@@ -24,6 +25,7 @@ mod name_server;
 mod network_args;
 mod notify;
 mod output;
+mod port_forward;
 pub mod prefix;
 mod probe;
 mod ps;
@@ -89,6 +91,8 @@ enum Verb {
     Debug(debug::DebugArgs),
     /// Connect to a running container's output and input
     Attach(attach::AttachArgs),
+    /// Forward local ports to ports of a pod
+    PortForward(port_forward::PortForwardArgs),
     /// Show a pod: its manifest with defaults, and its status
     Inspect(inspect::InspectArgs),
     /// Print the manifest that runs a pod again, with the ConfigMaps and Secrets that it refers to
@@ -112,6 +116,8 @@ enum Verb {
     Image(image::ImageArgs),
     /// List and remove what persistentVolumeClaims hold
     Volume(volume::VolumeArgs),
+    /// Ask the CNI plugins of --network cni how they and their pods are
+    Cni(cni::CniArgs),
     /// Show what this host offers
     Info(info::InfoArgs),
     /// Show podshim's version
@@ -187,6 +193,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
         Verb::Exec(args) => exec::run(args, &dirs),
         Verb::Attach(args) => attach::run(args, &dirs),
+        Verb::PortForward(args) => port_forward::run(args, &dirs).map(|()| 0),
         Verb::Inspect(args) => inspect::run(args, &dirs).map(|()| 0),
         Verb::Convert(args) => convert::run(args, &dirs).map(|()| 0),
         Verb::Wait(args) => wait::run(args, &dirs),
@@ -198,6 +205,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
             image::run(args, &dirs, &in_use).map(|()| 0)
         }
         Verb::Volume(args) => volume::run(args, &dirs).map(|()| 0),
+        Verb::Cni(args) => cni::run(args, &dirs).map(|()| 0),
         Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),

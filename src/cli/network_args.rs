@@ -1,8 +1,9 @@
 //! Which network pods are given, as `run` and `apply` are told.
 
+use super::cni::CniPlaces;
 use crate::error::{Kind, failure};
 use crate::manifest::{AdmittedPod, NETWORK_ANNOTATION};
-use crate::plan::config::{BridgeNetwork, CniNetwork, NetworkMode};
+use crate::plan::config::{BridgeNetwork, NetworkMode};
 use crate::plan::network::{Family, Subnet};
 use anyhow::Result;
 use clap::Args;
@@ -24,13 +25,8 @@ pub(super) struct NetworkArgs {
     /// Where the Services' cluster IPs come from, likewise [default: 10.87.0.0/16 and fd86:87::/112, as pods have]
     #[arg(long, value_name = "CIDR", env = "PODSHIM_SERVICE_CIDR", value_delimiter = ',')]
     service_cidr: Vec<Subnet>,
-    /// Where CNI network configurations are; the first by name counts
-    #[arg(long, value_name = "DIRECTORY", env = "PODSHIM_CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
-    cni_conf_dir: PathBuf,
-    /// Where CNI plugins are; can be given several times
-    #[arg(long, value_name = "DIRECTORY", env = "PODSHIM_CNI_BIN_DIR", value_delimiter = ',',
-          default_values = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"])]
-    cni_bin_dir: Vec<PathBuf>,
+    #[command(flatten)]
+    cni: CniPlaces,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,9 +83,7 @@ impl NetworkArgs {
             Mode::None => NetworkMode::None,
             Mode::Host => NetworkMode::Host,
             Mode::Path(path) => NetworkMode::Path(path),
-            Mode::Cni => {
-                NetworkMode::Cni(CniNetwork { conf_dir: self.cni_conf_dir.clone(), bin_dirs: self.cni_bin_dir.clone() })
-            }
+            Mode::Cni => NetworkMode::Cni(self.cni.network()?),
         })
     }
 
