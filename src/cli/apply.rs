@@ -12,7 +12,6 @@ use crate::control::{self, Connection, Request, Updating};
 use crate::error::{Kind, failure, kind_of};
 use crate::host;
 use crate::manifest::{AdmittedPod, Documents, Name};
-use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::change::{self, Change, Data};
 use crate::plan::config::PodPlan;
@@ -155,27 +154,6 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
 /// The new plan of a pod that runs.
 fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host<'_>)) -> Result<PodPlan> {
     let choices = Choices { pull: args.pull.map(pull_policy), ..choices_of(pod, host)? };
-    let before = &pod.record.plan;
-    let choices = Choices {
-        uid: before.sandbox.uid.clone(),
-        network: before.sandbox.namespaces.network.clone(),
-        cgroup_parent: before.sandbox.cgroup.parent.clone(),
-        resolv_conf: match &before.sandbox.dns.base {
-            DnsBase::File(file) => Some(file.clone()),
-            DnsBase::HostFile | DnsBase::Empty => None,
-        },
-        log_directory: before.sandbox.log_directory.clone(),
-        host_memory: host.facts.memory,
-        pids_limit: before.containers.first().and_then(|c| c.resources.pids_limit),
-        swap: before.swap,
-        pull: args.pull.map(pull_policy),
-        security: SecurityChoices {
-            seccomp_root: before.sandbox.seccomp_root.clone(),
-            // Those that it has were allowed once; others cannot come to a pod that runs.
-            unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
-        node: node(host)?,
-        services: objects::services(&host.dirs.network())?,
-    };
     pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))
 }
 

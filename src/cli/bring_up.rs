@@ -195,6 +195,7 @@ pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
             // Those that it has were allowed once; others cannot come to a pod that runs.
             unsafe_sysctls: sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
         },
+        services: objects::services(&host.dirs.network())?,
         node: node(host)?,
     })
 }

@@ -10,8 +10,6 @@ use crate::control::{self, Connection, Joining, Request};
 use crate::error::{Kind, failure};
 use crate::host;
 use crate::manifest::{self, AdmittedPod, CronJobs, Source};
-use crate::manifest;
-use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::pod::ephemeral;
 use crate::store::{self, Pod};
@@ -131,36 +129,6 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     let written = entry(&container, args.target.as_deref())?;
     let document = control::document("podshim", &Joining { config, image, written })?;
     let context = || format!("container {}", container.name);
-    let manifest: k8s::Pod = store::read_json(&pod.dirs.manifest())?
-        .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
-    let name = match args.container {
-        Some(name) => name,
-        None => {
-            let name = manifest::generated("debugger-");
-            anstream::eprintln!("Defaulting debug container name to {name}.");
-            name
-        }
-    };
-    let wanted = Ephemeral {
-        name: name.clone(),
-        image: args.image,
-        pull: args.pull.map_or(PullPolicy::IfNotPresent, pull_policy),
-        command: Some(args.command),
-        args: None,
-        working_dir: None,
-        env: args.env,
-        services: objects::services(&dirs.network())?,
-        stdio: match (args.tty, args.stdin) {
-            (true, _) => Stdio::Terminal,
-            (false, true) => Stdio::StdinOnce,
-            (false, false) => Stdio::Null,
-        },
-        target: args.target,
-        security: k8s::SecurityContext::default(),
-    let config = ephemeral(&manifest, &pod.record.plan, wanted)?;
-    let image = ensure::ensure(dirs, &config.image, config.pull_policy, &pod.record.plan.logins)?;
-    let document = control::document("podshim", &Joining { config, image })?;
-    let context = || format!("container {name}");
     // Also without -i: whoever is attached hears whether it starts, and if not, why not.
     let streams = Streams::output()?;
     let descriptors: Vec<BorrowedFd<'_>> = [document.as_fd()].into_iter().chain(streams.lent()).collect();

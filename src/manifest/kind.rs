@@ -24,7 +24,6 @@ pub(super) enum Kind {
 
 impl Kind {
     /// Those that a document can name.
-    pub(super) const ALL: [Kind; 14] = [
     pub(super) const ALL: [Kind; 15] = [
         Kind::Pod,
         Kind::ConfigMap,

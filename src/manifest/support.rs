@@ -161,22 +161,16 @@ impl Schema {
         self.rows.iter().filter(move |(path, _)| *path != pattern && is_at_or_below(path, pattern)).map(|(_, row)| *row)
     }
 
-    /// A path within the pod that a document holds, or is a part of; none if it lies outside, or there is no pod.
-    pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<Cow<'p, str>> {
-        if self.kind == Kind::EphemeralContainer {
-            return (!pattern.is_empty()).then(|| Cow::Owned(format!("{CONTAINERS}{pattern}")));
     /// Whether a path (without indexes) is a mapping with keys of the user's own choice.
     pub(super) fn is_free_map(&self, pattern: &str) -> bool {
         // In other documents a selector has fields.
         is_free_map(pattern) || self.kind == Kind::Service && pattern == "spec.selector"
-    /// A path within the pod that a document holds; none if it lies outside, or there is no pod.
-    pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<&'p str> {
-        match self.kind.pod()? {
-            "" => Some(pattern),
-            at => match pattern.strip_prefix(at)? {
-                "" => Some(""),
-                rest => rest.strip_prefix('.'),
-            },
+    }
+
+    /// A path within the pod that a document holds, or is a part of; none if it lies outside, or there is no pod.
+    pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<Cow<'p, str>> {
+        if self.kind == Kind::EphemeralContainer {
+            return (!pattern.is_empty()).then(|| Cow::Owned(format!("{CONTAINERS}{pattern}")));
         }
         let within = match self.kind.pod()? {
             "" => pattern,

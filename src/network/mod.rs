@@ -30,10 +30,10 @@ pub mod link;
 mod name_server;
 pub mod names;
 pub mod nft;
+pub mod objects;
 mod resolv;
 pub mod rules;
 pub mod selectors;
-pub mod objects;
 pub mod view;
 
 pub use etc::write_files;

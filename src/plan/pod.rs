@@ -2,8 +2,9 @@
 
 use super::config::*;
 use super::downward::Subject;
-use super::{env, lifecycle, mounts, names, network, registry, resources, security, storage, variables, volume};
-use super::{env, lifecycle, mounts, names, registry, resources, security, service_links, storage, variables, volume};
+use super::{
+    env, lifecycle, mounts, names, network, registry, resources, security, service_links, storage, variables, volume,
+};
 use crate::error::{Kind, failure};
 use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, references, sysctl};
 use anyhow::{Context, Result};
@@ -346,37 +347,6 @@ fn try_expansion(
 
 /// Plans the ephemeral container that is to join a pod which runs: `admitted` is the pod as it was recorded, with that
 /// container; `plan` what became of it (with the ephemeral containers that it has already); `choices` are those of then.
-/// An ephemeral container as `podshim debug` asks for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ephemeral {
-    /// `name`
-    pub name: String,
-    /// `image`
-    pub image: String,
-    /// When to pull it.
-    pub pull: PullPolicy,
-    /// `command`; `None` for the image's ENTRYPOINT.
-    pub command: Option<Vec<String>>,
-    /// `args`; `None` for the image's CMD.
-    pub args: Option<Vec<String>>,
-    /// `workingDir`; `None` for the image's.
-    pub working_dir: Option<String>,
-    /// `env`: names and literal values.
-    pub env: Vec<(String, String)>,
-    /// The Services that there are, with their cluster IPs.
-    pub services: Vec<k8s::Service>,
-    /// `stdin` and `tty`
-    pub stdio: Stdio,
-    /// `targetContainerName`
-    pub target: Option<String>,
-    /// `securityContext`, over the pod's.
-    pub security: k8s::SecurityContext,
-}
-
-/// Plans an ephemeral container for a pod that runs: `manifest` is the pod as it was admitted, `plan` what became of it
-/// (with the ephemeral containers that it has already).
-///
-/// It is confined as the pod's own containers are, and has neither volumes nor resources (pod-api.md, ephemeralContainers).
 ///
 /// # Errors
 /// Of kind `Invalid`: its name is none, or taken; the target is no init or app container; a variable or an argument is too
@@ -390,17 +360,6 @@ pub fn ephemeral(
     check_ephemeral(plan, container, target.as_deref())?;
     let pod = admitted.pod();
     let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
-pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Result<ContainerConfig> {
-    let spec = manifest.spec.as_ref().context("an admitted pod has a spec")?;
-    check_ephemeral(plan, &wanted)?;
-    let template =
-        |(name, text): &(String, String)| EnvVar { name: name.clone(), value: EnvValue::Template(text.clone()) };
-    let mut envs = service_variables(spec, &wanted.services, &plan.sandbox.namespace);
-    envs.extend(wanted.env.iter().map(template));
-    let command = wanted.command.filter(|words| !words.is_empty());
-    let args = wanted.args.filter(|words| !words.is_empty());
-    try_expansion(&envs, &[("command", &command), ("args", &args)], &[])?;
-    // It requests nothing, so it is what the kernel kills first, however large the host.
     let qos = resources::qos_class(spec)?;
     let of_pod = resources::OfPod { spec, qos, host_memory: choices.host_memory, swap: choices.swap };
     let subject = Subject { pod, spec, choices };

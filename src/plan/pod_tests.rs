@@ -48,12 +48,6 @@ fn wanted() -> k8s::Container {
         env: Some(vec![k8s::EnvVar { name: "A".into(), value: Some("1".into()), value_from: None }]),
         tty: Some(true),
         ..Default::default()
-        working_dir: None,
-        env: vec![("A".into(), "1".into())],
-        services: Vec::new(),
-        stdio: Stdio::Terminal,
-        target: Some("app".into()),
-        security: k8s::SecurityContext::default(),
     }
 }
 
@@ -230,9 +224,9 @@ fn service_variables_come_before_the_containers_own() {
     let resolved = |links: &str| {
         let pods = admit(&[Source { name: "pod.yaml".into(), text: text(links) }]).unwrap();
         let choices = Choices { services: vec![service.clone()], ..choices() };
-        let plan = pod_plan(&pods[0], choices).unwrap();
-        let debug =
-            ephemeral(pods[0].pod(), &plan, Ephemeral { services: vec![service.clone()], target: None, ..wanted() });
+        let plan = pod_plan(&pods[0], choices.clone()).unwrap();
+        let looking = manifest::join(pods[0].clone(), k8s::Container { env: None, ..wanted() }, None).unwrap();
+        let debug = ephemeral(&looking, &plan, (None, &choices));
         let has_link = |envs: &[EnvVar]| envs.iter().any(|v| v.name == "DB_PORT_5432_TCP_ADDR");
         let envs = &plan.containers[0].envs;
         assert_eq!(has_link(envs), has_link(&debug.unwrap().envs), "as in the container that looks around");
