@@ -5,6 +5,7 @@ use super::bring_up::{
 };
 use super::capacity::Capacity;
 use super::follow::Watch;
+use super::network_objects::{Semantics, put};
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
 use super::until::{self, Goal, Since, UntilArgs, WaitFor};
@@ -64,6 +65,8 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
     let host = Host { dirs, facts: &facts };
+    // As with kubectl, what is applied stays, whatever becomes of the rest. Pods learn of Services when they are planned.
+    put(&documents.network, (&args.bring_up.network, Semantics::Apply), dirs)?.keep();
     let mut capacity = args.bring_up.capacity(host)?;
     let mut todo_one = |pod| todo(pod, &args.bring_up, host, &mut capacity);
     let todos = admitted.iter().map(&mut todo_one).collect::<Result<Vec<_>>>()?;

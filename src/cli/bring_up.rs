@@ -43,7 +43,7 @@ pub(super) struct BringUpArgs {
     #[arg(long, value_name = "POLICY")]
     pub(super) pull: Option<Pull>,
     #[command(flatten)]
-    network: NetworkArgs,
+    pub(super) network: NetworkArgs,
     /// Parent of the pods' cgroups, in every hierarchy [default: the caller's delegated cgroup, else the root]
     #[arg(long, value_name = "CGROUP", env = "PODSHIM_CGROUP_PARENT")]
     cgroup_parent: Option<String>,
@@ -216,11 +216,23 @@ pub(super) struct Room<'a> {
 
 /// Plans a new pod, finds room for it, has its images here, and checks its host paths. Nothing of the pod is made yet.
 pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, room: Room<'_>) -> Result<Record> {
-    let uid = host::uuid()?;
+    let of_pod = || format!("pod {}/{}", admitted.namespace(), admitted.name());
+    let plan = plan(admitted, args, host, host::uuid()?)?;
+    room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
+    for volume in &plan.volumes {
+        volumes::check(volume)?;
+    }
+    check_confinement(&plan.sandbox, &plan.containers, host.facts.lsms)?;
+    let images = ensure_images(&plan, host.dirs)?;
+    store::record(host.dirs, plan, images)
+}
+
+/// Plans a new pod, with variables of the Services that there are now.
+pub(super) fn plan(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, uid: String) -> Result<PodPlan> {
     let (name, namespace) = (admitted.name(), admitted.namespace());
     let network = args.network.mode_of(admitted)?;
     let choices = Choices {
-        bridge: (network == NetworkMode::Bridge).then(|| args.network.bridge()).transpose()?,
+        bridge: (network == NetworkMode::Bridge).then(|| args.network.bridge(host.dirs)).transpose()?,
         network,
         cgroup_parent: cgroups::parent(&host.facts.cgroups, args.cgroup_parent.as_deref())?,
         resolv_conf: args.resolv_conf.clone(),
@@ -240,15 +252,7 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
         uid,
         services: objects::services(&host.dirs.network())?,
     };
-    let of_pod = || format!("pod {namespace}/{name}");
-    let plan = pod_plan(admitted, choices).with_context(of_pod)?;
-    room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
-    for volume in &plan.volumes {
-        volumes::check(volume)?;
-    }
-    check_confinement(&plan.sandbox, &plan.containers, host.facts.lsms)?;
-    let images = ensure_images(&plan, host.dirs)?;
-    store::record(host.dirs, plan, images)
+    pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))
 }
 
 /// Checks that every container can be confined as its manifest says, and says what has no effect on this host.

@@ -23,6 +23,7 @@ mod inspect;
 mod logs;
 mod name_server;
 mod network_args;
+mod network_objects;
 mod notify;
 mod output;
 mod port_forward;

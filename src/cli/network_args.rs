@@ -3,10 +3,14 @@
 use super::cni::CniPlaces;
 use crate::error::{Kind, failure};
 use crate::manifest::{AdmittedPod, NETWORK_ANNOTATION};
+use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, NetworkMode};
 use crate::plan::network::{Family, Subnet};
+use crate::store;
 use anyhow::Result;
 use clap::Args;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// What `run` and `apply` have in common.
@@ -16,13 +20,15 @@ pub(super) struct NetworkArgs {
     /// namespace [default: the annotation podshim.io/network of each pod, else bridge]
     #[arg(long, value_name = "MODE", env = "PODSHIM_NETWORK", value_parser = mode)]
     network: Option<Mode>,
-    /// The bridge's name
-    #[arg(long, value_name = "NAME", env = "PODSHIM_BRIDGE", default_value = "podshim0", value_parser = bridge_name)]
-    bridge: String,
-    /// Where the pods' addresses come from: one subnet, or one of IPv4 and one of IPv6
-    #[arg(long, value_name = "CIDR", env = "PODSHIM_POD_CIDR", default_value = "10.86.0.0/16", value_delimiter = ',')]
+    /// The bridge's name [default: that of the network that is there, else podshim0]
+    #[arg(long, value_name = "NAME", env = "PODSHIM_BRIDGE", value_parser = bridge_name)]
+    bridge: Option<String>,
+    /// Where the pods' addresses come from: one subnet, or one of IPv4 and one of IPv6 [default: those of the network that
+    /// is there, else 10.86.0.0/16]
+    #[arg(long, value_name = "CIDR", env = "PODSHIM_POD_CIDR", value_delimiter = ',')]
     pod_cidr: Vec<Subnet>,
-    /// Where the Services' cluster IPs come from, likewise [default: 10.87.0.0/16 and fd86:87::/112, as pods have]
+    /// Where the Services' cluster IPs come from, likewise [default: those of the network that is there, else 10.87.0.0/16
+    /// and fd86:87::/112, of the families that the pods have]
     #[arg(long, value_name = "CIDR", env = "PODSHIM_SERVICE_CIDR", value_delimiter = ',')]
     service_cidr: Vec<Subnet>,
     #[command(flatten)]
@@ -87,39 +93,66 @@ impl NetworkArgs {
         })
     }
 
-    /// podshim's own network.
-    pub(super) fn bridge(&self) -> Result<BridgeNetwork> {
-        let services = if self.service_cidr.is_empty() {
-            self.pod_cidr.iter().map(|pods| default_services(pods.family())).collect()
-        } else {
-            self.service_cidr.clone()
+    /// podshim's own network: the one that is there, unless another one is asked for.
+    pub(super) fn bridge(&self, dirs: &Dirs) -> Result<BridgeNetwork> {
+        let there: Option<BridgeNetwork> = store::read_json(&dirs.network().config())?;
+        let (bridge, pods, services) = match there {
+            Some(there) => (Some(there.bridge), Some(there.pods), Some(there.services)),
+            None => (None, None, None),
         };
-        one_per_family("--pod-cidr", &self.pod_cidr)?;
-        one_per_family("--service-cidr", &services)?;
-        for pods in &self.pod_cidr {
-            let room = BridgeNetwork::FIRST_POD + 2;
-            if pods.size() < room {
-                let message = format!("--pod-cidr {pods} has {} addresses, at least {room} are needed", pods.size());
-                return Err(failure(Kind::Invalid, message));
-            }
-            if let Some(both) = services.iter().find(|services| services.overlaps(*pods)) {
-                let message = format!("--pod-cidr {pods} and --service-cidr {both} have addresses in common");
-                return Err(failure(Kind::Invalid, message));
-            }
-        }
-        if let Some(other) = services.iter().find(|s| self.pod_cidr.iter().all(|pods| pods.family() != s.family())) {
-            let message = format!("--service-cidr {other}: --pod-cidr has no subnet of this family");
-            return Err(failure(Kind::Invalid, message));
-        }
-        Ok(BridgeNetwork { bridge: self.bridge.clone(), pods: self.pod_cidr.clone(), services })
+        let pods = Some(self.pod_cidr.clone()).filter(|given| !given.is_empty()).or(pods);
+        let pods = pods.unwrap_or_else(|| vec![subnet((Ipv4Addr::new(10, 86, 0, 0).into(), 16))]);
+        let is_of_pods = |services: &Vec<Subnet>| self.pod_cidr.is_empty() || same_families(services, &pods);
+        let given = Some(self.service_cidr.clone()).filter(|given| !given.is_empty());
+        let services = given.or(services.filter(is_of_pods));
+        let network = BridgeNetwork {
+            bridge: self.bridge.clone().or(bridge).unwrap_or_else(|| DEFAULT_BRIDGE.to_owned()),
+            services: services.unwrap_or_else(|| pods.iter().map(|pods| default_services(pods.family())).collect()),
+            pods,
+        };
+        check(&network)?;
+        Ok(network)
     }
 }
 
+/// Whether the subnets can be of one network.
+fn check(BridgeNetwork { pods, services, .. }: &BridgeNetwork) -> Result<()> {
+    one_per_family("--pod-cidr", pods)?;
+    one_per_family("--service-cidr", services)?;
+    for subnet in pods {
+        let room = BridgeNetwork::FIRST_POD + 2;
+        if subnet.size() < room {
+            let message = format!("--pod-cidr {subnet} has {} addresses, at least {room} are needed", subnet.size());
+            return Err(failure(Kind::Invalid, message));
+        }
+        if let Some(both) = services.iter().find(|services| services.overlaps(*subnet)) {
+            let message = format!("--pod-cidr {subnet} and --service-cidr {both} have addresses in common");
+            return Err(failure(Kind::Invalid, message));
+        }
+    }
+    if let Some(other) = services.iter().find(|s| pods.iter().all(|pods| pods.family() != s.family())) {
+        let message = format!("--service-cidr {other}: --pod-cidr has no subnet of this family");
+        return Err(failure(Kind::Invalid, message));
+    }
+    Ok(())
+}
+
+fn same_families(a: &[Subnet], b: &[Subnet]) -> bool {
+    let families = |list: &[Subnet]| list.iter().map(|subnet| subnet.family()).collect::<BTreeSet<_>>();
+    families(a) == families(b)
+}
+
+/// The name of the bridge.
+const DEFAULT_BRIDGE: &str = "podshim0";
+
 fn default_services(family: Family) -> Subnet {
-    let (address, prefix): (std::net::IpAddr, u8) = match family {
-        Family::V4 => (std::net::Ipv4Addr::new(10, 87, 0, 0).into(), 16),
-        Family::V6 => (std::net::Ipv6Addr::new(0xfd86, 0x87, 0, 0, 0, 0, 0, 0).into(), 112),
-    };
+    match family {
+        Family::V4 => subnet((Ipv4Addr::new(10, 87, 0, 0).into(), 16)),
+        Family::V6 => subnet((Ipv6Addr::new(0xfd86, 0x87, 0, 0, 0, 0, 0, 0).into(), 112)),
+    }
+}
+
+fn subnet((address, prefix): (IpAddr, u8)) -> Subnet {
     Subnet::of(address, prefix).expect("the prefix is one of the family's")
 }
 
