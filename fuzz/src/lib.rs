@@ -7,14 +7,19 @@ use podshim::image::unpack::{self, Limits};
 use podshim::image::{Reference, parse_reference};
 use podshim::logs;
 use podshim::manifest::{self, Color, Source};
+use podshim::network::dns::message::{MAX_UDP, Read, Transport, read};
+use podshim::network::dns::{Next, at_once};
+use podshim::network::names::Names;
+use podshim::network::view::View;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// A target: the name of its corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("manifest", manifest),
     ("reference", reference),
     ("image_document", image_document),
@@ -22,6 +27,7 @@ pub const TARGETS: [Target; 7] = [
     ("log", log),
     ("control", control),
     ("probe", probe),
+    ("dns", dns),
 ];
 
 /// A manifest is admitted, or there is a fault to be shown.
@@ -120,3 +126,49 @@ pub fn probe(data: &[u8]) {
     let _ = podshim::probes::Said::last(data);
     assert!(podshim::probes::text(data).len() <= podshim::probes::MAX_OUTPUT);
 }
+
+/// A few pods, a headless Service, a Service, an alias.
+static NAMES: LazyLock<Names> = LazyLock::new(|| {
+    let json = |value| serde_json::from_value(value).expect("a document");
+    let member = |number: u8| {
+        serde_json::from_value(serde_json::json!({ "uid": number.to_string(), "namespace": "n", "name": format!("p-{number}"),
+            "labels": { "a": "b" }, "hostname": format!("h-{number}"), "subdomain": "s", "ports": [], "link": "v",
+            "addresses": [format!("10.86.0.{number}"), format!("fd86::{number}")], "ready": true, "terminating": false }))
+        .expect("a member")
+    };
+    let service = |name: &str, spec: serde_json::Value| {
+        json(serde_json::json!({ "metadata": { "name": name, "namespace": "n" }, "spec": spec }))
+    };
+    let ports = serde_json::json!([{ "name": "x", "port": 80 }]);
+    let services = vec![
+        service("e", serde_json::json!({ "type": "ExternalName", "externalName": "example.com" })),
+        service("s", serde_json::json!({ "clusterIP": "None", "selector": { "a": "b" }, "ports": ports })),
+        service("c", serde_json::json!({ "clusterIP": "10.87.0.1", "ports": ports })),
+    ];
+    let network =
+        serde_json::json!({ "bridge": "b", "pods": ["10.86.0.0/16", "fd86::/64"], "services": ["10.87.0.0/16"] });
+    let network = serde_json::from_value(network).expect("a network");
+    let (policies, namespaces) = (Vec::new(), Default::default());
+    Names::new(&View { network, members: (3..40).map(member).collect(), services, policies, namespaces })
+});
+
+/// Whatever a pod sends to the name server, what comes back is an answer to it, and fits. The first byte says which way it came.
+pub fn dns(data: &[u8]) {
+    let Some((first, packet)) = data.split_first() else { return };
+    let (transport, most) = match first & 1 {
+        0 => (Transport::Udp, usize::from(MAX_UDP)),
+        _ => (Transport::Tcp, usize::from(u16::MAX)),
+    };
+    if let Next::Send(answer) = at_once(&NAMES, usize::from(*first), packet, transport) {
+        assert!((12..=most).contains(&answer.len()), "{} bytes", answer.len());
+        assert_eq!((&answer[..2], answer[2] & 0x80), (&packet[..2], 0x80));
+    }
+    // The same bytes as what another server says about an alias' target.
+    let Read::Query(query) = read(ALIAS) else { panic!("it is a query") };
+    let answer = NAMES.answer(query.asked(), 0).expect("it is ours");
+    assert!(answer.elsewhere.is_some());
+    assert!(query.answer(&answer, Some(packet), transport).len() <= most);
+}
+
+/// For the addresses of `e.n.svc.cluster.local`.
+const ALIAS: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01e\x01n\x03svc\x07cluster\x05local\0\0\x01\0\x01";

@@ -328,7 +328,7 @@ impl Names {
         }
         for port in ports(service) {
             if let Ok(number) = u16::try_from(port.port) {
-                self.add_server(port, &full, number, &full);
+                self.add_server(port, &full, (number, &full));
             }
         }
     }
@@ -346,7 +346,7 @@ impl Names {
                 for port in ports(service) {
                     // A pod without a port of the name that is meant has none.
                     if let Some(number) = target_port(port, member) {
-                        self.add_server(port, full, number, &own);
+                        self.add_server(port, full, (number, &own));
                     }
                 }
             }
@@ -354,7 +354,7 @@ impl Names {
     }
 
     /// The SRV records of a Service's port: where it is found by its name, and where all of the Service's are.
-    fn add_server(&mut self, port: &ServicePort, service: &str, number: u16, target: &str) {
+    fn add_server(&mut self, port: &ServicePort, service: &str, (number, target): (u16, &str)) {
         let data = Data::Server { port: number, target: target.into() };
         if let Some(name) = port.name.as_deref().filter(|name| is_label(name)) {
             let protocol = protocol(port).as_str().to_ascii_lowercase();
