@@ -6,6 +6,7 @@
 pub mod endpoints;
 mod etc;
 pub mod objects;
+pub mod slices;
 pub mod view;
 
 pub use etc::write_files;
