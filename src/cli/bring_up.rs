@@ -10,7 +10,7 @@ use crate::cgroups;
 use crate::error::{Kind, failure};
 use crate::host::lsm::Lsms;
 use crate::host::{self, HostFacts};
-use crate::manifest::{self, AdmittedPod, CronJobs, Documents, sysctl};
+use crate::manifest::{self, AdmittedPod, CronJobs, Diagnostics, Documents, sysctl};
 use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::config::{
@@ -126,15 +126,8 @@ pub(super) struct Started {
 pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
     let sources = manifest::read_sources(&args.files)?;
     let files = args.files.join(", ");
-    let mut documents = match manifest::documents(&sources, cron_jobs(args.now)) {
-        Ok(documents) => documents,
-        Err(diagnostics) => {
-            let count = diagnostics.count();
-            super::check::print(&diagnostics)?;
-            let s = if count == 1 { "" } else { "s" };
-            return Err(failure(Kind::Invalid, format!("{count} error{s} in {files}; nothing was started")));
-        }
-    };
+    let mut documents = manifest::documents(&sources, cron_jobs(args.now))
+        .map_err(|diagnostics| faults(&diagnostics, &args.files, "nothing was started"))?;
     for (container, image) in &args.set_image {
         let set: Vec<bool> = documents.pods.iter_mut().map(|pod| pod.set_image(container, image)).collect();
         if !set.contains(&true) {
@@ -152,6 +145,16 @@ pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
         return Err(failure(Kind::Invalid, message));
     }
     Ok(documents)
+}
+
+/// Prints what is wrong with manifests; the error that sums it up.
+pub(super) fn faults(diagnostics: &Diagnostics, files: &[String], outcome: &str) -> anyhow::Error {
+    let count = diagnostics.count();
+    if let Err(error) = super::check::print(diagnostics) {
+        return error;
+    }
+    let s = if count == 1 { "" } else { "s" };
+    failure(Kind::Invalid, format!("{count} error{s} in {}; {outcome}", files.join(", ")))
 }
 
 /// `--now`

@@ -8,18 +8,23 @@ mod bring_up;
 mod capacity;
 mod check;
 mod cni;
+mod columns;
 mod confine;
 mod convert;
 mod debug;
+mod delete;
 mod disk_usage;
 mod ensure;
 mod events;
 mod exec;
 mod explain;
 mod follow;
+mod get;
 mod image;
 mod info;
 mod inspect;
+mod kinds;
+mod labels;
 mod logs;
 mod name_server;
 mod network_args;
@@ -78,8 +83,9 @@ enum Verb {
     /// Make pods be as their manifests say: create them, change them in place, or replace them
     Apply(apply::ApplyArgs),
     /// List pods
-    #[command(visible_alias = "get")]
     Ps(ps::PsArgs),
+    /// List pods, Services, endpoints, NetworkPolicies, Namespaces
+    Get(get::GetArgs),
     /// Show what containers use: CPU, memory, processes; again and again, or once with --no-stream
     Stats(stats::StatsArgs),
     /// Show what pods use, once: CPU and memory
@@ -105,8 +111,9 @@ enum Verb {
     /// Stop pods gracefully
     Stop(remove::StopArgs),
     /// Remove pods and everything they had on this host
-    #[command(visible_alias = "delete")]
     Rm(remove::RmArgs),
+    /// Remove pods, Services, NetworkPolicies, Namespaces: by type and name, or what manifests name
+    Delete(delete::DeleteArgs),
     /// Show what happened to pods
     Events(events::EventsArgs),
     /// Check manifests without running anything; needs no root
@@ -189,6 +196,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Debug(args) => debug::run(args, &dirs),
         Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
         Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
+        Verb::Get(args) => get::run(args, &dirs).map(|()| 0),
         Verb::Stats(args) => stats::stats(args, &dirs).map(|()| 0),
         Verb::Top(args) => stats::top(args, &dirs).map(|()| 0),
         Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
@@ -200,6 +208,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Wait(args) => wait::run(args, &dirs),
         Verb::Stop(args) => remove::stop(args, &dirs).map(|()| 0),
         Verb::Rm(args) => remove::rm(args, &dirs).map(|()| 0),
+        Verb::Delete(args) => delete::run(args, &dirs).map(|()| 0),
         Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
         Verb::Image(args) => {
             let in_use = crate::store::images_in_use(&dirs)?;

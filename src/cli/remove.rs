@@ -59,6 +59,11 @@ fn each(pods: Vec<Result<Pod>>, mut act: impl FnMut(&Pod) -> Result<()>) -> Resu
             Err(error) => errors.push(error),
         }
     }
+    all_errors(errors)
+}
+
+/// All errors as one, of the last one's kind; fine if there are none.
+pub(super) fn all_errors(mut errors: Vec<anyhow::Error>) -> Result<()> {
     match (errors.pop(), errors.is_empty()) {
         (None, _) => Ok(()),
         (Some(only), true) => Err(only),

@@ -34,6 +34,7 @@ pub mod objects;
 mod resolv;
 pub mod rules;
 pub mod selectors;
+pub mod slices;
 pub mod view;
 
 pub use etc::write_files;

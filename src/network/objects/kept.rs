@@ -147,24 +147,12 @@ impl Kept {
     /// # Errors
     /// Of kind `NotFound`, or `Invalid` if it could be several.
     pub fn find(&self, kind: ObjectKind, wanted: &str) -> Result<&ObjectName> {
-        let is_meant = |name: &&ObjectName| match wanted.split_once('/') {
-            Some(full) if kind != ObjectKind::Namespace => full == (name.namespace.as_str(), name.name.as_str()),
-            _ => name.name == wanted,
-        };
-        let mut found: Vec<&ObjectName> = self.of(kind).map(|(name, _)| name).filter(is_meant).collect();
-        if found.len() > 1
-            && let Some(default) = found.iter().find(|name| name.namespace == "default")
-        {
-            found = vec![default];
-        }
-        match &found[..] {
-            [one] => Ok(one),
-            [] => Err(self.not_found(kind, wanted)),
-            several => {
-                let names: Vec<String> = several.iter().map(|name| name.full()).collect();
-                let message = format!("{wanted:?} could be any of {}: name the one", names.join(", "));
-                Err(failure(Kind::Invalid, message))
-            }
+        let all: Vec<&ObjectName> = self.of(kind).map(|(name, _)| name).collect();
+        let names: Vec<(&str, &str)> = all.iter().map(|name| (name.namespace.as_str(), name.name.as_str())).collect();
+        match meant(&names, wanted) {
+            Meant::One(index) => Ok(all[index]),
+            Meant::Nothing => Err(self.not_found(kind, wanted)),
+            Meant::Several(message) => Err(failure(Kind::Invalid, message)),
         }
     }
 
@@ -179,5 +167,40 @@ impl Kept {
             None => format!(": `podshim get {}` lists them", kind.plural()),
         };
         failure(Kind::NotFound, format!("{} {wanted:?} not found{hint}", kind.word()))
+    }
+}
+
+/// Which of several names, each with its namespace, a user means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meant {
+    /// The one of this index.
+    One(usize),
+    /// None.
+    Nothing,
+    /// It could be several, as this message says.
+    Several(String),
+}
+
+/// Finds the name that a user means, as pods are found by theirs: `name` (in the namespace default, or the only one of that
+/// name), or `namespace/name`.
+pub fn meant(names: &[(&str, &str)], wanted: &str) -> Meant {
+    let is_meant = |(namespace, name): (&str, &str)| match wanted.split_once('/') {
+        Some(full) => full == (namespace, name),
+        None => name == wanted,
+    };
+    let mut found: Vec<usize> = (0..names.len()).filter(|index| is_meant(names[*index])).collect();
+    if found.len() > 1
+        && let Some(default) = found.iter().find(|index| names[**index].0 == "default")
+    {
+        found = vec![*default];
+    }
+    match &found[..] {
+        [] => Meant::Nothing,
+        [one] => Meant::One(*one),
+        several => {
+            let full = |index: &usize| format!("{}/{}", names[*index].0, names[*index].1);
+            let all: Vec<String> = several.iter().map(full).collect();
+            Meant::Several(format!("{wanted:?} could be any of {}: name the one", all.join(", ")))
+        }
     }
 }

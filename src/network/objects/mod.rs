@@ -8,7 +8,7 @@
 mod kept;
 mod service;
 
-pub use kept::{Kept, ObjectKind, ObjectName};
+pub use kept::{Kept, Meant, ObjectKind, ObjectName, meant};
 
 use super::view::{self, Member};
 use crate::error::{Kind, failure};
