@@ -8,6 +8,7 @@
 mod available;
 mod badinput;
 mod changing;
+mod cni;
 mod confinement;
 mod contexts;
 mod crash;
@@ -16,6 +17,7 @@ mod documents;
 mod ending;
 mod environment;
 mod files;
+mod forward;
 mod handlers;
 mod harness;
 mod hooks;

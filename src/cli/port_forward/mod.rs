@@ -23,6 +23,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1::Service;
 use listen::Address;
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ports::{Forward, Wanted};
@@ -30,12 +31,10 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 /// The most connections at once; further ones wait.
 const MAX_CONNECTIONS: usize = 512;
@@ -74,23 +73,22 @@ pub(super) fn run(args: PortForwardArgs, dirs: &Dirs) -> Result<()> {
     }
     raise_descriptor_limit()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let shared = Arc::new(Shared { pod: pod.full_name(), place, connections });
     runtime.block_on(async {
-        let listeners = listen_for_all(&args.address, &forwards)?;
-        let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let shared = Arc::new(Shared { pod: pod.full_name(), place, connections });
-        for (listener, forward) in listeners {
+        for (listener, forward) in listen_for_all(&args.address, &forwards)? {
             tokio::spawn(accept(listener, forward, Arc::clone(&shared)));
         }
-        let (lost, interrupted) = (pin!(lost(&watch)), pin!(interrupted(&interrupts)));
-        match futures_util::future::select(lost, interrupted).await {
-            futures_util::future::Either::Left((lost, _)) => {
-                lost?;
-                Err(end_of(&pod))
-            }
-            // As kubectl: that is how this ends.
-            futures_util::future::Either::Right((interrupted, _)) => interrupted,
-        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    // The descriptors that end it are waited for beside the runtime: a thread of its own enters no other network.
+    let (tell, told) = oneshot::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| tell.send(wait_for_end(&watch, &interrupts)));
+        runtime.block_on(told)
     })
+    .context("waiting for the pod's end")??
+    .map_or_else(|| Err(end_of(&pod)), |Interrupted| Ok(()))
 }
 
 /// What is forwarded to.
@@ -309,33 +307,24 @@ async fn handle(client: TcpStream, forward: Forward, shared: &Shared) {
     }
 }
 
-/// Waits for the supervisor's end.
-async fn lost(watch: &Watch<'_>) -> Result<()> {
-    let ready = AsyncFd::new(watch.as_fd()).context("watching the pod")?;
-    loop {
-        let mut guard = ready.readable().await.context("watching the pod")?;
-        // Every message that is there: one that is left would not be told of again.
-        loop {
-            let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::ZERO).called("poll", "control socket")? == 0 {
-                break;
-            }
-            if !watch.next()? {
-                return Ok(());
-            }
-        }
-        guard.clear_ready();
-    }
-}
+/// The user ended it: as with kubectl, that is how this ends.
+struct Interrupted;
 
-async fn interrupted(interrupts: &Interrupts) -> Result<()> {
-    let ready = AsyncFd::new(interrupts.as_fd()).context("waiting for signals")?;
+/// Waits for an interrupt, or for the supervisor's end (`None`).
+fn wait_for_end(watch: &Watch<'_>, interrupts: &Interrupts) -> Result<Option<Interrupted>> {
     loop {
-        let mut guard = ready.readable().await.context("waiting for signals")?;
-        if interrupts.next()?.is_some() {
-            return Ok(());
+        let mut fds =
+            [PollFd::new(watch.as_fd(), PollFlags::POLLIN), PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => Err(errno).called("poll", "control socket")?,
         }
-        guard.clear_ready();
+        if interrupts.next()?.is_some() {
+            return Ok(Some(Interrupted));
+        }
+        if fds[0].any() == Some(true) && !watch.next()? {
+            return Ok(None);
+        }
     }
 }
 
