@@ -2,7 +2,7 @@
 
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::Command;
 
 /// A network namespace, gone when it is dropped.
@@ -33,6 +33,11 @@ impl Namespace {
             });
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
+    }
+
+    /// Its descriptor.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// A path by which `ip link set ... netns` finds it.

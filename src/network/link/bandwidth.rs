@@ -1,14 +1,13 @@
 //! Limits of bandwidth by tc(8), as CNI's bandwidth plugin makes them: what goes to the pod waits in a token bucket (tc-tbf(8)) at
 //! the host's end of its link; what comes from it is sent round by a link of kind ifb, which has another.
 
-use super::socket::LinkChange;
+use super::socket::{Call, LinkChange};
 use super::veth::quiet;
 use super::{LinkName, Socket};
 use crate::plan::network::Bandwidth;
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage as Message;
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::tc::{
     TcAction, TcActionAttribute, TcActionMirror, TcActionMirrorOption, TcActionOption, TcActionType, TcAttribute,
@@ -115,7 +114,7 @@ impl Socket {
             LinkAttribute::Mtu(limit.mtu),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
         ];
-        self.request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, limit.ifb)
+        self.request(Call::NEW_LINK, &message, limit.ifb)
     }
 
     fn limit_egress(&mut self, limit: &Limit<'_>, index: u32, bits: u64) -> SysResult<()> {
@@ -127,16 +126,16 @@ impl Socket {
         let mut ingress = queue(index, TcHandle { major: u16::MAX, minor: 0 }, TcHandle::INGRESS);
         ingress.attributes = vec![TcAttribute::Kind("ingress".into())];
         let target = format_args!("{link} ingress");
-        self.request(Message::NewQueueDiscipline(ingress), NLM_F_CREATE | NLM_F_EXCL, target)?;
+        self.request(Call::NEW_QUEUE, &ingress, target)?;
         let filter = redirect_all(index, through);
         let target = format_args!("{link} to {ifb}");
-        self.request(Message::NewTrafficFilter(filter), NLM_F_CREATE | NLM_F_EXCL, target)
+        self.request(Call::NEW_FILTER, &filter, target)
     }
 
     fn token_bucket(&mut self, link: &LinkName, index: u32, bucket: Bucket) -> SysResult<()> {
         let mut message = queue(index, TcHandle { major: 1, minor: 0 }, TcHandle::ROOT);
         message.attributes = vec![TcAttribute::Kind("tbf".into()), TcAttribute::Options(bucket.attributes())];
-        self.request(Message::NewQueueDiscipline(message), NLM_F_CREATE | NLM_F_REPLACE, format_args!("{link} tbf"))
+        self.request(Call::NEW_QUEUE, &message, format_args!("{link} tbf"))
     }
 }
 

@@ -3,19 +3,18 @@
 //! A port is isolated (it reaches the host only, no other port) and locked to one hardware address: the bridge learns nothing
 //! from what comes in, so no pod can have frames sent to itself that are another's by using the other's hardware address.
 
-use super::socket::LinkChange;
+use super::socket::{Call, LinkChange};
 use super::sysctl::{self, Change};
 use super::{LinkName, Mac, Socket};
 use crate::plan::network::Family;
 use crate::sys::SysResult;
 use anyhow::{Context, Result, bail};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, LinkAttribute,
     LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use nix::errno::Errno;
 use std::net::IpAddr;
 
@@ -117,7 +116,7 @@ impl Socket {
                 ])),
             ]),
         ];
-        self.request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, bridge.name)
+        self.request(Call::NEW_LINK, &message, bridge.name)
     }
 
     fn set_up(&mut self, bridge: &Bridge<'_>, index: u32, families: &[Family]) -> SysResult<()> {
@@ -179,7 +178,7 @@ impl Socket {
         entry.header.flags = NeighbourFlags::Controller;
         entry.attributes = vec![NeighbourAttribute::LinkLayerAddress(port.mac.0.to_vec())];
         let target = format_args!("{} on {}", port.mac, port.link);
-        self.request(Message::NewNeighbour(entry), NLM_F_CREATE | NLM_F_REPLACE, target)
+        self.request(Call::PUT_NEIGHBOUR, &entry, target)
     }
 }
 

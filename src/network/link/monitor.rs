@@ -1,9 +1,8 @@
 //! When a link goes: a socket in the multicast group `RTNLGRP_LINK` of rtnetlink(7), which needs no privilege.
 
-use super::socket::{LinkHead, Reply, receive, send};
+use super::socket::{Call, LinkHead, Reply, receive, send};
 use crate::sys::{Called, SysError, SysResult};
 use netlink_packet_core::{NetlinkHeader, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::LinkMessage;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -74,8 +73,7 @@ impl LinkMonitor {
         let mut message = LinkMessage::default();
         message.header.index = self.index;
         let target = format_args!("number {}", self.index);
-        send(&self.socket, Message::GetLink(message), 0, ASKED)
-            .map_err(|errno| SysError::new("RTM_GETLINK", target, errno))
+        send(&self.socket, Call::GET_LINK, &message, ASKED).map_err(|errno| SysError::new("RTM_GETLINK", target, errno))
     }
 }
 

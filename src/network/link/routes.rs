@@ -1,12 +1,12 @@
 //! What the host's routes and addresses say: how large packets to the outside may be, and whether a subnet is free.
 
-use super::socket::{attributes, number};
+use super::socket::{Call, attributes, number};
 use super::{LinkName, Socket};
 use crate::plan::network::{Family, Subnet};
 use crate::sys::SysResult;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -116,14 +116,14 @@ impl Socket {
             Family::V4 => AddressFamily::Inet,
             Family::V6 => AddressFamily::Inet6,
         };
-        let replies = self.dump(Message::GetRoute(message))?;
+        let replies = self.dump(Call::ROUTES, &message)?;
         let routes = replies.iter().filter_map(|reply| Route::of(&reply.payload, family));
         Ok(routes.filter(|route| route.table != u32::from(libc::RT_TABLE_LOCAL)).collect())
     }
 
     /// The host's addresses, each with its link.
     fn addresses(&mut self) -> SysResult<Vec<(IpAddr, u32)>> {
-        let replies = self.dump(Message::GetAddress(AddressMessage::default()))?;
+        let replies = self.dump(Call::ADDRESSES, &AddressMessage::default())?;
         Ok(replies.iter().filter_map(|reply| address(&reply.payload)).collect())
     }
 }

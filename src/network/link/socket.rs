@@ -7,10 +7,9 @@ use super::LinkName;
 use crate::sys::net::in_namespace;
 use crate::sys::{Called, SysError, SysResult};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkDeserializable,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    Emitable, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL,
+    NLM_F_REPLACE, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
-use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -51,6 +50,36 @@ pub struct Link {
     pub mtu: u32,
     /// The hardware address, if it has one of Ethernet's form.
     pub mac: Option<super::Mac>,
+}
+
+/// A request of rtnetlink(7), and what is asked of it: the crate's enum of all requests would bring the code of all into the binary.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call {
+    name: &'static str,
+    number: u16,
+    flags: u16,
+}
+
+impl Call {
+    pub(super) const NEW_LINK: Call = Call::new("RTM_NEWLINK", libc::RTM_NEWLINK);
+    pub(super) const CHANGE_LINK: Call = Call { flags: NLM_F_ACK, ..Call::NEW_LINK };
+    const DEL_LINK: Call = Call { name: "RTM_DELLINK", number: libc::RTM_DELLINK, flags: NLM_F_ACK };
+    pub(super) const GET_LINK: Call = Call { name: "RTM_GETLINK", number: libc::RTM_GETLINK, flags: NLM_F_ACK };
+    const LINKS: Call = Call { flags: NLM_F_DUMP, ..Call::GET_LINK };
+    pub(super) const NEW_ADDRESS: Call = Call::new("RTM_NEWADDR", libc::RTM_NEWADDR);
+    pub(super) const ADDRESSES: Call = Call { name: "RTM_GETADDR", number: libc::RTM_GETADDR, flags: NLM_F_DUMP };
+    pub(super) const NEW_ROUTE: Call = Call::new("RTM_NEWROUTE", libc::RTM_NEWROUTE);
+    pub(super) const ROUTES: Call = Call { name: "RTM_GETROUTE", number: libc::RTM_GETROUTE, flags: NLM_F_DUMP };
+    pub(super) const PUT_NEIGHBOUR: Call =
+        Call { name: "RTM_NEWNEIGH", number: libc::RTM_NEWNEIGH, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE };
+    pub(super) const DEL_NEIGHBOUR: Call = Call { name: "RTM_DELNEIGH", number: libc::RTM_DELNEIGH, flags: NLM_F_ACK };
+    pub(super) const NEW_QUEUE: Call = Call::new("RTM_NEWQDISC", libc::RTM_NEWQDISC);
+    pub(super) const NEW_FILTER: Call = Call::new("RTM_NEWTFILTER", libc::RTM_NEWTFILTER);
+
+    /// Makes something that is not there yet, else EEXIST.
+    const fn new(name: &'static str, number: u16) -> Call {
+        Call { name, number, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL }
+    }
 }
 
 /// A message of the kernel: its type and what follows the netlink header.
@@ -108,39 +137,31 @@ impl Socket {
         }
     }
 
-    /// Asks for something to be done. `flags` are `NLM_F_CREATE` and the like; `target` is for the error.
-    pub(super) fn request(&mut self, message: Message, flags: u16, target: impl fmt::Display) -> SysResult<()> {
-        self.ask(message, flags | NLM_F_ACK, target).map(drop)
-    }
-
-    /// Asks for one thing.
-    fn get(&mut self, message: Message, target: impl fmt::Display) -> SysResult<Reply> {
-        let call = call(&message);
-        let found = self.ask(message, NLM_F_ACK, &target)?;
-        found.into_iter().next().ok_or_else(|| SysError::new(call, target, Errno::EBADMSG))
+    /// Asks for something to be done; `target` is for the error.
+    pub(super) fn request(&mut self, call: Call, message: &impl Emitable, target: impl fmt::Display) -> SysResult<()> {
+        self.ask(call, message, target).map(drop)
     }
 
     /// Asks for all there are; again if they changed meanwhile.
-    pub(super) fn dump(&mut self, message: Message) -> SysResult<Vec<Reply>> {
-        let call = call(&message);
+    pub(super) fn dump(&mut self, call: Call, message: &impl Emitable) -> SysResult<Vec<Reply>> {
         for _ in 0..DUMP_ATTEMPTS {
-            match self.ask(message.clone(), NLM_F_DUMP, "all") {
+            match self.ask(call, message, "all") {
                 Err(error) if error.errno() == Errno::EINTR => continue,
                 other => return other,
             }
         }
-        Err(SysError::new(call, "all: they keep changing", Errno::EINTR))
+        Err(SysError::new(call.name, "all: they keep changing", Errno::EINTR))
     }
 
     /// Sends a request and reads its answer to the end, which is `NLMSG_DONE` of a dump and else the acknowledgement.
-    fn ask(&mut self, message: Message, flags: u16, target: impl fmt::Display) -> SysResult<Vec<Reply>> {
-        let call = call(&message);
+    fn ask(&mut self, call: Call, message: &impl Emitable, target: impl fmt::Display) -> SysResult<Vec<Reply>> {
+        let failed = |errno| SysError::new(call.name, &target, errno);
         self.sequence = self.sequence.wrapping_add(1);
-        send(&self.socket, message, flags, self.sequence).map_err(|errno| SysError::new(call, &target, errno))?;
+        send(&self.socket, call, message, self.sequence).map_err(failed)?;
         let mut replies = Vec::new();
         let mut interrupted = false;
         loop {
-            let messages = receive(&self.socket).map_err(|errno| SysError::new(call, &target, errno))?;
+            let messages = receive(&self.socket).map_err(failed)?;
             for (header, payload) in messages {
                 // What is left of an earlier dump that failed half-way.
                 if header.sequence_number != self.sequence {
@@ -152,14 +173,14 @@ impl Socket {
                     NetlinkPayload::Error(error) if error.code.is_some() => {
                         let errno = Errno::from_raw(error.raw_code().saturating_neg());
                         return Err(match explanation(&header, &error.header) {
-                            Some(why) => SysError::new(call, format_args!("{target} ({why})"), errno),
-                            None => SysError::new(call, &target, errno),
+                            Some(why) => SysError::new(call.name, format_args!("{target} ({why})"), errno),
+                            None => failed(errno),
                         });
                     }
                     NetlinkPayload::Done(done) if done.code < 0 => {
-                        return Err(SysError::new(call, &target, Errno::from_raw(done.code.saturating_neg())));
+                        return Err(failed(Errno::from_raw(done.code.saturating_neg())));
                     }
-                    NetlinkPayload::Done(_) if interrupted => return Err(SysError::new(call, &target, Errno::EINTR)),
+                    NetlinkPayload::Done(_) if interrupted => return Err(failed(Errno::EINTR)),
                     NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(replies),
                     _ => {}
                 }
@@ -169,7 +190,7 @@ impl Socket {
 
     /// All links, in the order of their numbers.
     pub fn links(&mut self) -> SysResult<Vec<Link>> {
-        let replies = self.dump(Message::GetLink(LinkMessage::default()))?;
+        let replies = self.dump(Call::LINKS, &LinkMessage::default())?;
         Ok(replies.iter().filter_map(Link::of).collect())
     }
 
@@ -177,9 +198,9 @@ impl Socket {
     pub fn link(&mut self, name: &LinkName) -> SysResult<Option<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        match self.get(Message::GetLink(message), name) {
+        match self.ask(Call::GET_LINK, &message, name) {
             Err(error) if error.errno() == Errno::ENODEV => Ok(None),
-            other => Ok(Link::of(&other?)),
+            other => Ok(other?.first().and_then(Link::of)),
         }
     }
 
@@ -193,7 +214,7 @@ impl Socket {
     pub fn remove_link(&mut self, name: &LinkName) -> SysResult<()> {
         let mut message = LinkMessage::default();
         message.attributes.push(LinkAttribute::IfName(name.to_string()));
-        match self.request(Message::DelLink(message), 0, name) {
+        match self.request(Call::DEL_LINK, &message, name) {
             Err(error) if error.errno() == Errno::ENODEV => Ok(()),
             other => other,
         }
@@ -203,7 +224,7 @@ impl Socket {
     pub(super) fn set_link(&mut self, name: &LinkName, index: u32, change: LinkChange) -> SysResult<()> {
         let mut message = change.0;
         message.header.index = index;
-        self.request(Message::NewLink(message), 0, name)
+        self.request(Call::CHANGE_LINK, &message, name)
     }
 }
 
@@ -285,14 +306,22 @@ fn make() -> SysResult<netlink_sys::Socket> {
 }
 
 /// Sends a request to the kernel.
-pub(super) fn send(socket: &netlink_sys::Socket, message: Message, flags: u16, sequence: u32) -> nix::Result<()> {
+pub(super) fn send(
+    socket: &netlink_sys::Socket,
+    call: Call,
+    message: &impl Emitable,
+    sequence: u32,
+) -> nix::Result<()> {
     let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
+    let length = header.buffer_len() + message.buffer_len();
+    header.length = u32::try_from(length).map_err(|_| Errno::EMSGSIZE)?;
+    header.message_type = call.number;
+    header.flags = NLM_F_REQUEST | call.flags;
     header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+    let mut bytes = vec![0; length];
+    let (head, rest) = bytes.split_at_mut(header.buffer_len());
+    header.emit(head);
+    message.emit(rest);
     let kernel = netlink_sys::SocketAddr::new(0, 0);
     retried(|| socket.send_to(&bytes, &kernel, 0)).map(drop)
 }
@@ -344,22 +373,4 @@ fn explanation(header: &NetlinkHeader, request: &[u8]) -> Option<String> {
     };
     let mut found = attributes(request.get(repeated..)?).filter(|(kind, _)| *kind == NLMSGERR_ATTR_MSG);
     found.next().map(|(_, value)| text(value))
-}
-
-/// A request's name in rtnetlink(7).
-fn call(message: &Message) -> &'static str {
-    match message {
-        Message::NewLink(_) => "RTM_NEWLINK",
-        Message::DelLink(_) => "RTM_DELLINK",
-        Message::GetLink(_) => "RTM_GETLINK",
-        Message::NewAddress(_) => "RTM_NEWADDR",
-        Message::GetAddress(_) => "RTM_GETADDR",
-        Message::NewRoute(_) => "RTM_NEWROUTE",
-        Message::GetRoute(_) => "RTM_GETROUTE",
-        Message::NewNeighbour(_) => "RTM_NEWNEIGH",
-        Message::DelNeighbour(_) => "RTM_DELNEIGH",
-        Message::NewQueueDiscipline(_) => "RTM_NEWQDISC",
-        Message::NewTrafficFilter(_) => "RTM_NEWTFILTER",
-        _ => "rtnetlink",
-    }
 }

@@ -1,19 +1,18 @@
 //! A pod's link: a veth(4) pair, one end on the bridge and the other in the pod's network namespace.
 
-use super::socket::LinkChange;
+use super::socket::{Call, LinkChange};
 use super::sysctl;
 use super::{LinkName, Mac, Port, Socket};
 use crate::plan::network::{Family, POD_INTERFACE};
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use nix::errno::Errno;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -67,7 +66,7 @@ impl Socket {
             ]),
         ];
         let target = format_args!("{link} with {POD_INTERFACE} in the pod");
-        self.request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, target)
+        self.request(Call::NEW_LINK, &message, target)
     }
 
     fn set_up_pair(&mut self, attachment: &Attachment<'_>) -> Result<()> {
@@ -124,7 +123,7 @@ impl Socket {
         if address.is_ipv6() {
             message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
-        self.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL, format_args!("{address}/{prefix}"))
+        self.request(Call::NEW_ADDRESS, &message, format_args!("{address}/{prefix}"))
     }
 
     /// Adds a route in the main table, packets that take it having `source`.
@@ -147,7 +146,7 @@ impl Socket {
                 format!("default via {gateway}")
             }
         };
-        self.request(Message::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL, target)
+        self.request(Call::NEW_ROUTE, &message, target)
     }
 
     /// Drops what the host remembers of the hardware address that an address had.
@@ -159,7 +158,7 @@ impl Socket {
             IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
             IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
         })];
-        match self.request(Message::DelNeighbour(message), 0, address) {
+        match self.request(Call::DEL_NEIGHBOUR, &message, address) {
             Err(error) if error.errno() == Errno::ENOENT => Ok(()),
             other => other,
         }

@@ -1,11 +1,14 @@
 //! Pods on the bridge: what they reach and what they do not.
 
-use super::super::socket::LinkChange;
+use super::super::socket::{Call, LinkChange};
 use super::super::veth::Route;
 use super::*;
 use crate::sys::process;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{InfoBridgePort, InfoPortData, InfoPortKind, LinkAttribute, LinkInfo};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use nix::errno::Errno;
+use std::net::UdpSocket;
 
 #[test]
 fn pods_reach_the_host_and_each_other_through_it() {
@@ -55,9 +58,9 @@ fn try_directly(from: &Pod, to: &Pod) -> std::io::Result<()> {
     from.inside(|| talk(&listener, BRIEFLY))
 }
 
-fn isolate(host: &mut Socket, pod: &Pod, isolated: bool) {
-    let settings = InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(isolated)]);
-    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(settings)];
+fn set_port(host: &mut Socket, pod: &Pod, setting: InfoBridgePort) {
+    let data = InfoPortData::BridgePort(vec![setting]);
+    let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(data)];
     let index = host.index(&pod.link).unwrap();
     host.set_link(&pod.link, index, LinkChange::of(vec![LinkAttribute::LinkInfo(info)])).unwrap();
 }
@@ -73,7 +76,7 @@ fn pods_do_not_reach_each_other_past_the_host() {
         assert!(try_directly(&a, &b).is_err(), "an ARP request of one pod reached another");
         // The same between ports that are not isolated does get there: the attempt is a real one.
         for pod in [&a, &c] {
-            isolate(host, pod, false);
+            set_port(host, pod, InfoBridgePort::Isolated(false));
         }
         c.socket().add_route(c.socket().index(&name("eth0")).unwrap(), c.v4, Route::ToGateway(a.v4)).unwrap();
         try_directly(&a, &c).unwrap();
@@ -87,14 +90,39 @@ fn a_pod_cannot_take_anothers_hardware_address() {
         let bridge = name("podshim0");
         ensure(host, &bridge);
         let (a, b) = (Pod::attached(host, &bridge, 3), Pod::attached(host, &bridge, 4));
-        let on_host = listen(ip(V4_GATEWAY));
-        b.inside(|| talk(&on_host, SOON)).unwrap();
+        let on_host = UdpSocket::bind((V4_GATEWAY, 0)).unwrap();
+        on_host.set_read_timeout(Some(BRIEFLY)).unwrap();
+        let from_b = b.inside(|| UdpSocket::bind((b.v4, 0)).unwrap());
+        let arrives = || {
+            from_b.send_to(b"x", on_host.local_addr().unwrap()).unwrap();
+            on_host.recv(&mut [0]).is_ok()
+        };
+        assert!(arrives());
         let mut socket = b.socket();
         let eth0 = socket.index(&name("eth0")).unwrap();
-        socket.set_link(&name("eth0"), eth0, LinkChange::of(vec![LinkAttribute::Address(a.mac.0.to_vec())])).unwrap();
-        assert!(b.inside(|| talk(&on_host, BRIEFLY)).is_err(), "frames from another hardware address came through");
+        let address = LinkAttribute::Address(a.mac.0.to_vec());
+        socket.set_link(&name("eth0"), eth0, LinkChange::of(vec![address])).unwrap();
+        // No answer would come back to that address, so the host's is known beforehand.
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = AddressFamily::Inet;
+        entry.header.ifindex = eth0;
+        entry.header.state = NeighbourState::Permanent;
+        entry.attributes = vec![
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(V4_GATEWAY.parse().unwrap())),
+            NeighbourAttribute::LinkLayerAddress(Mac::of(&bridge).0.to_vec()),
+        ];
+        socket.request(Call::PUT_NEIGHBOUR, &entry, "the gateway").unwrap();
+        assert!(!arrives(), "a frame from another's hardware address came through");
         let in_a = a.inside(|| listen(a.v4));
         talk(&in_a, SOON).unwrap();
+        // That was the lock's doing; and even without it the bridge learns nothing.
+        set_port(host, &b, InfoBridgePort::Locked(false));
+        assert!(arrives());
+        talk(&in_a, SOON).unwrap();
+        // With neither, the frames for the one do go to the other.
+        set_port(host, &b, InfoBridgePort::Learning(true));
+        assert!(arrives());
+        assert!(talk(&in_a, BRIEFLY).is_err());
     });
 }
 

@@ -1,8 +1,6 @@
 //! The bridge, and the host's settings.
 
 use super::*;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage as Message;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
 /// A link of a kind that needs nothing else.
@@ -10,7 +8,7 @@ pub(super) fn make_link(host: &mut Socket, name: &LinkName, kind: InfoKind) {
     let mut message = LinkMessage::default();
     let info = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]);
     message.attributes = vec![LinkAttribute::IfName(name.to_string()), info];
-    host.request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL, name).unwrap();
+    host.request(socket::Call::NEW_LINK, &message, name).unwrap();
 }
 
 #[test]
