@@ -7,6 +7,7 @@ use super::output;
 use super::remove::{all_errors, remove_pod, stop_pod};
 use crate::error::{Kind, failure, kind_of};
 use crate::manifest::{self, CronJobs, Documents, Name, Owner};
+use crate::network;
 use crate::network::objects::{self, Kept, Missing, ObjectKind, ObjectName};
 use crate::paths::Dirs;
 use crate::store::{self, Pod};
@@ -80,6 +81,7 @@ fn remove(target: Target, grace: Option<u64>, dirs: &Dirs) -> Result<Option<Stri
         }
         Target::Object(name) => {
             let removed = objects::delete(&dirs.network(), std::slice::from_ref(&name), Missing::Ignored)?;
+            network::sync(dirs)?;
             let of =
                 if name.namespace.is_empty() { String::new() } else { format!(" from {} namespace", name.namespace) };
             Ok((!removed.is_empty()).then(|| format!("{} {:?} deleted{of}", name.kind.resource(), name.name)))

@@ -70,6 +70,8 @@ pub struct Question<'q> {
     pub kind: u16,
     /// Their class.
     pub class: u16,
+    /// Who asks.
+    pub asker: Option<IpAddr>,
 }
 
 /// What a record says.
@@ -162,6 +164,8 @@ pub struct Names {
     nodes: HashMap<Box<str>, Vec<Data>>,
     /// Address → PTR.
     reverse: HashMap<IpAddr, Vec<Data>>,
+    /// Address of a pod → its namespace.
+    askers: HashMap<IpAddr, Box<str>>,
     /// Whose addresses are ours.
     subnets: Vec<Subnet>,
 }
@@ -214,7 +218,8 @@ impl Names {
         let (mut owner, mut found) = (None, self.nodes.get(question.name));
         loop {
             let Some(node) = found else {
-                answer.outcome = Outcome::NoName;
+                let is_behind = owner.is_none() && self.was_found_before(question);
+                answer.outcome = if is_behind { Outcome::Found } else { Outcome::NoName };
                 answer.zone = Some(CLUSTER_DOMAIN.into());
                 return answer;
             };
@@ -234,6 +239,17 @@ impl Names {
             }
             (owner, found) = (Some(to), self.nodes.get(to));
         }
+    }
+
+    /// Whether a name is one further on in a pod's search list, whose first name is found: `web.svc.cluster.local` and
+    /// `web.cluster.local` behind `web.default.svc.cluster.local`. busybox's nslookup asks for all of them, and fails if there
+    /// is no such name as one of them; those who stop at the first never ask. So to this pod, and to no other, they are there
+    /// and have no addresses.
+    fn was_found_before(&self, question: Question<'_>) -> bool {
+        let Some(namespace) = question.asker.and_then(|asker| self.askers.get(&asker)) else { return false };
+        let Some((label, rest)) = question.name.split_once('.') else { return false };
+        let is_searched = rest == CLUSTER_DOMAIN || rest.strip_suffix(CLUSTER_DOMAIN) == Some("svc.");
+        is_searched && self.nodes.contains_key(&*format!("{label}.{namespace}.svc.{CLUSTER_DOMAIN}"))
     }
 
     /// Adds a node's records of a type, and the addresses of the names in them.
@@ -369,6 +385,7 @@ impl Names {
         let hostnames: HashSet<(&str, String)> =
             view.members.iter().filter_map(|member| Some((member.namespace.as_str(), own_hostname(member)?))).collect();
         for member in view.members.iter().filter(|member| is_label(&member.namespace)) {
+            self.askers.extend(member.addresses.iter().map(|address| (*address, member.namespace.as_str().into())));
             let namespace = member.namespace.as_str();
             let is_free = |label: &str| !services.contains(&(namespace, label));
             let hostname = own_hostname(member).filter(|label| is_free(label));

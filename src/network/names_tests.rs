@@ -123,7 +123,7 @@ fn ask(names: &Names, name: &str, kind: u16) -> String {
         Some(rest) => format!("{rest}.cluster.local"),
         None => name.to_owned(),
     };
-    shown(names.answer(Question { name: &name, kind, class: CLASS_IN }, 0))
+    shown(names.answer(Question { name: &name, kind, class: CLASS_IN, asker: None }, 0))
 }
 
 /// What a table says, a name that ends with a dot being below the cluster's domain.
@@ -306,7 +306,7 @@ fn the_domain_itself_and_what_is_not_ours() {
     ]);
     let names = Names::new(&cluster());
     for name in ["version.bind", "web.ns.svc.cluster.local"] {
-        let answer = names.answer(Question { name, kind: TXT, class: 3 }, 0).unwrap();
+        let answer = names.answer(Question { name, kind: TXT, class: 3, asker: None }, 0).unwrap();
         assert_eq!(answer.outcome, Outcome::Refused, "{name}");
     }
 }
@@ -315,7 +315,7 @@ fn the_domain_itself_and_what_is_not_ours() {
 fn several_addresses_take_turns() {
     let names = Names::new(&cluster());
     let first = |turn| {
-        let question = Question { name: "db.ns.svc.cluster.local", kind: kind::A, class: CLASS_IN };
+        let question = Question { name: "db.ns.svc.cluster.local", kind: kind::A, class: CLASS_IN, asker: None };
         let answer = names.answer(question, turn).unwrap();
         assert_eq!(answer.records.len(), 3);
         answer.records[0].data.clone()
@@ -324,4 +324,23 @@ fn several_addresses_take_turns() {
     assert_eq!(firsts.len(), 3, "{firsts:?}");
     assert_eq!(first(0), first(3));
     assert_eq!(first(usize::MAX), first(usize::MAX % 3));
+}
+
+#[test]
+fn names_further_on_in_the_search_list_are_there_once_the_first_was_found() {
+    let names = Names::new(&cluster());
+    let ask = |asker: Option<&str>, name: &str| {
+        let asker = asker.map(|text| text.parse().unwrap());
+        let question = Question { name: &format!("{name}.cluster.local"), kind: A, class: CLASS_IN, asker };
+        names.answer(question, 0).unwrap().outcome
+    };
+    let pod = Some("10.86.0.4");
+    for name in ["front.svc", "front", "web.svc", "web"] {
+        assert_eq!(ask(pod, name), Outcome::Found, "{name}");
+        assert_eq!(ask(Some("10.86.7.7"), name), Outcome::NoName, "{name}: nobody's address");
+        assert_eq!(ask(None, name), Outcome::NoName, "{name}");
+    }
+    for name in ["nobody.svc", "nobody", "front.other.svc", "front.ns", "x.front.svc", "starting"] {
+        assert_eq!(ask(pod, name), Outcome::NoName, "{name}");
+    }
 }

@@ -184,7 +184,7 @@ impl<'p> Query<'p> {
     pub fn asked(&self) -> Asked<'_> {
         let at = |offset: usize| number(self.packet, self.end - offset).unwrap_or_default();
         // Both were there when it was read.
-        Asked { name: &self.name, kind: at(4), class: at(2) }
+        Asked { name: &self.name, kind: at(4), class: at(2), asker: None }
     }
 
     /// The bytes of the question: name, type and class, the name in lower case.

@@ -68,7 +68,7 @@ pub(in crate::network::dns) fn with_opt(mut packet: Vec<u8>, size: u16, version:
 }
 
 fn answered(names: &Names, packet: &[u8], transport: Transport) -> Vec<u8> {
-    match at_once(names, 0, packet, transport) {
+    match at_once(names, (0, None), packet, transport) {
         Next::Send(answer) => answer,
         other => panic!("{other:?} came of {packet:02x?}"),
     }
@@ -107,7 +107,7 @@ fn what_is_no_query() {
         ("two OPT records", twice, Some(1)),
         ("another version of OPT", with_opt(fine.clone(), 1232, 1, 0), Some(0)),
     ] {
-        match at_once(&names, 0, &packet, Transport::Udp) {
+        match at_once(&names, (0, None), &packet, Transport::Udp) {
             Next::Nothing => assert_eq!(expected, None, "{name}"),
             Next::Ask => assert_eq!(expected, Some(255), "{name}"),
             Next::Send(answer) => {
@@ -271,7 +271,7 @@ fn what_an_alias_leads_to() {
     let packet = ask("out.ns.svc.cluster.local", A);
     let query = query(&packet);
     let answer = names.answer(query.asked(), 0).unwrap();
-    assert_eq!(at_once(&names, 0, &packet, Transport::Udp), Next::Ask);
+    assert_eq!(at_once(&names, (0, None), &packet, Transport::Udp), Next::Ask);
     let own = super::query("www.example.com", A).unwrap();
     let with = |rest: &[u8]| query.answer(&answer, Some(rest), Transport::Udp);
     let bytes = with(&reply(&own, (0x81, 0), [1, 0, 0], &ADDRESS));
@@ -312,7 +312,7 @@ proptest! {
         let transport = if is_tcp { Transport::Tcp } else { Transport::Udp };
         static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(&view(40)));
         let names = &*NAMES;
-        if let Next::Send(answer) = at_once(names, 0, &packet, transport) {
+        if let Next::Send(answer) = at_once(names, (0, None), &packet, transport) {
             prop_assert!(Packet::parse(&answer).is_ok(), "{packet:02x?}");
             prop_assert_eq!(&answer[..2], &packet[..2]);
             prop_assert_eq!(answer[2] & 0x80, 0x80);

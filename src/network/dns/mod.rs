@@ -10,7 +10,7 @@ pub mod message;
 mod watch;
 
 use super::link::{LinkMonitor, LinkName, veth_name};
-use super::names::Names;
+use super::names::{Names, Question};
 use super::view::View;
 use crate::paths::NetworkDir;
 use crate::plan::network::{BridgeNetwork, Subnet};
@@ -88,14 +88,15 @@ pub enum Next {
     Nothing,
 }
 
-/// What is to be done with a packet, as far as these names tell. `turn` is which of several records comes first. Pure.
-pub fn at_once(names: &Names, turn: usize, packet: &[u8], transport: Transport) -> Next {
+/// What is to be done with a packet of somebody, as far as these names tell. `turn` is which of several records comes first.
+/// Pure.
+pub fn at_once(names: &Names, (turn, asker): (usize, Option<IpAddr>), packet: &[u8], transport: Transport) -> Next {
     let query = match message::read(packet) {
         Read::Nothing => return Next::Nothing,
         Read::Fault(answer) => return Next::Send(answer),
         Read::Query(query) => query,
     };
-    match names.answer(query.asked(), turn) {
+    match names.answer(Question { asker, ..query.asked() }, turn) {
         Some(answer) if answer.elsewhere.is_some() => Next::Ask,
         Some(answer) => Next::Send(query.answer(&answer, None, transport)),
         None if message::is_transfer(query.asked().kind) => Next::Send(query.fault(Code::Refused)),
@@ -259,9 +260,9 @@ impl Server {
         if is_pod { Client::Pod(address) } else { Client::Host(address) }
     }
 
-    fn at_once(&self, packet: &[u8], transport: Transport) -> Next {
+    fn at_once(&self, asker: IpAddr, packet: &[u8], transport: Transport) -> Next {
         self.turn.update(|turn| turn.wrapping_add(1));
-        at_once(&self.names.borrow(), self.turn.get(), packet, transport)
+        at_once(&self.names.borrow(), (self.turn.get(), Some(asker)), packet, transport)
     }
 
     /// The answer to a packet that another server is to be asked about.
@@ -304,7 +305,7 @@ impl Server {
                 continue;
             };
             let packet = &buffer[..length];
-            match self.at_once(packet, Transport::Udp) {
+            match self.at_once(from.ip(), packet, Transport::Udp) {
                 // Who cannot be reached asks again.
                 Next::Send(answer) => drop(socket.try_send_to(&answer, from)),
                 Next::Nothing => {}
@@ -359,7 +360,7 @@ impl Server {
             let Ok(Some(packet)) = timeout(IDLE, query).await else { return };
             let (server, writer) = (Rc::clone(&self), Rc::clone(&writer));
             tokio::task::spawn_local(async move {
-                let answer = match server.at_once(&packet, Transport::Tcp) {
+                let answer = match server.at_once(client.address(), &packet, Transport::Tcp) {
                     Next::Send(answer) => Some(answer),
                     Next::Nothing => None,
                     Next::Ask => server.later(client, &packet, Transport::Tcp).await,
