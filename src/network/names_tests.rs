@@ -331,7 +331,7 @@ fn names_further_on_in_the_search_list_are_there_once_the_first_was_found() {
     let names = Names::new(&cluster());
     let ask = |asker: Option<&str>, name: &str| {
         let asker = asker.map(|text| text.parse().unwrap());
-        let question = Question { name: &format!("{name}.cluster.local"), kind: A, class: CLASS_IN, asker };
+        let question = Question { name: &format!("{name}.cluster.local"), kind: kind::A, class: CLASS_IN, asker };
         names.answer(question, 0).unwrap().outcome
     };
     let pod = Some("10.86.0.4");
