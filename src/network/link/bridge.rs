@@ -1,7 +1,11 @@
 //! The bridge and its ports.
 //!
-//! A port is isolated (it reaches the host only, no other port) and locked to one hardware address: the bridge learns nothing
-//! from what comes in, so no pod can have frames sent to itself that are another's by using the other's hardware address.
+//! A port gets nothing that other ports send to all, and is locked to one hardware address: the bridge learns nothing from what
+//! comes in, so no pod can have frames sent to itself that are another's by using the other's hardware address.
+//!
+//! Frames that are for another port's hardware address are dropped by the packet filter (`rules::guard`), not by making ports
+//! isolated. Where `net.bridge.bridge-nf-call-iptables` is 1, as docker and Kubernetes have it, a packet to a Service is given its
+//! pod's address while it is still on the bridge, which then brings it straight to the pod's port: to an isolated one it would not.
 
 use super::socket::{Call, LinkChange};
 use super::sysctl::{self, Change};
@@ -165,7 +169,7 @@ impl Socket {
         self.set_link(port.link, index, LinkChange::up()).with_context(what)
     }
 
-    /// Makes a link that is down a port: it may not be up before it is isolated.
+    /// Makes a link that is down a port: it may not be up before it has its settings.
     pub(super) fn join(&mut self, port: &Port<'_>, index: u32) -> SysResult<()> {
         let bridge = self.index(port.bridge)?;
         self.set_link(port.link, index, LinkChange::of(vec![LinkAttribute::Controller(bridge)]))?;
@@ -187,9 +191,13 @@ fn port_settings() -> LinkChange {
     LinkChange::of(vec![LinkAttribute::LinkInfo(vec![
         LinkInfo::PortKind(InfoPortKind::Bridge),
         LinkInfo::PortData(InfoPortData::BridgePort(vec![
-            InfoBridgePort::Isolated(true),
             InfoBridgePort::Learning(false),
+            // What ports send; what the host itself sends to all gets to all.
             InfoBridgePort::UnicastFlood(false),
+            InfoBridgePort::MulticastFlood(false),
+            InfoBridgePort::BroadcastFlood(false),
+            // A pod that reaches itself by a Service, with what is said above, does so by its own port.
+            InfoBridgePort::HairpinMode(true),
             // Frames from another hardware address are dropped (since Linux 5.16; older ones learn nothing from them at least).
             InfoBridgePort::Locked(true),
         ])),

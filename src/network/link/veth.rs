@@ -76,7 +76,7 @@ impl Socket {
         self.join(&attachment.port, index).with_context(|| format!("attaching {link} to the bridge {bridge}"))?;
         let mut pod = Socket::in_namespace(attachment.namespace).context("entering the pod's network")?;
         pod.set_up_inside(attachment).with_context(|| format!("setting up {POD_INTERFACE} in the pod"))?;
-        // Nothing comes from the pod before its port is isolated.
+        // Nothing comes from the pod before its port has its settings.
         self.set_link(link, index, LinkChange::up()).with_context(|| format!("setting up {link}"))?;
         // Last: until now nobody had these addresses, and whoever asked for one waits a second before asking again.
         let on = self.index(bridge)?;

@@ -70,6 +70,10 @@ pub(super) fn set(w: &mut Writer, table: &str, set: &Set, id: u32) {
         }
     });
     w.number(10, id);
+    if set.key.len() == 1 && set.key[0].is_native() {
+        // For whoever lists it: NFTNL_UDATA_SET_KEYBYTEORDER, its length, BYTEORDER_HOST_ENDIAN.
+        w.bytes(13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
+    }
     if let Content::Learned(timeout) = set.content {
         w.long(11, u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     }
@@ -236,7 +240,7 @@ impl Expressions<'_> {
             }
             Statement::AnyBit(field, value) => {
                 self.load(*field, KEY);
-                self.mask(&value.bytes());
+                self.mask(&value.bytes(), &[0; 4]);
                 self.compare(1, &[0; 4]);
             }
             Statement::In(fields, set) => self.look_up(fields, set, 0),
@@ -250,6 +254,15 @@ impl Expressions<'_> {
                     // NFT_DYNSET_OP_UPDATE
                     w.number(3, 1);
                     w.number(4, KEY);
+                });
+            }
+            Statement::Mark(bits) => {
+                self.load(Field::Mark, KEY);
+                self.mask(&(!bits).to_ne_bytes(), &bits.to_ne_bytes());
+                expression(self.w, "meta", |w| {
+                    // NFT_META_MARK, NFTA_META_SREG
+                    w.number(2, 3);
+                    w.number(3, KEY);
                 });
             }
             Statement::Dnat(family, key, map) => {
@@ -309,14 +322,14 @@ impl Expressions<'_> {
         });
     }
 
-    /// Keeps those bits only that the mask has.
-    fn mask(&mut self, mask: &[u8]) {
+    /// Keeps those bits only that the mask has, and turns over those of the other.
+    fn mask(&mut self, mask: &[u8], turned: &[u8]) {
         expression(self.w, "bitwise", |w| {
             w.number(1, KEY);
             w.number(2, KEY);
             w.number(3, mask.len() as u32);
             w.nested(4, |w| w.bytes(1, mask));
-            w.nested(5, |w| w.bytes(1, &vec![0; mask.len()]));
+            w.nested(5, |w| w.bytes(1, turned));
         });
     }
 
@@ -325,7 +338,7 @@ impl Expressions<'_> {
         let mask = u128::MAX.checked_shl(bits).unwrap_or(0).to_be_bytes();
         let address = Value::Address(subnet.address()).bytes();
         self.load(field, KEY);
-        self.mask(&mask[mask.len() - address.len()..]);
+        self.mask(&mask[mask.len() - address.len()..], &vec![0; address.len()]);
         self.compare(op, &address);
     }
 
@@ -410,6 +423,7 @@ fn load(w: &mut Writer, field: Field, register: u32) {
     };
     match field {
         Field::EtherType => meta(w, 1),
+        Field::Mark => meta(w, 3),
         Field::IifName => meta(w, 6),
         Field::OifName => meta(w, 7),
         Field::NfProto => meta(w, 15),

@@ -160,6 +160,8 @@ pub enum Statement {
     Verdicts(Key, String),
     /// Adds the field to a set of kind [`Content::Learned`], or has it there for another while.
     Learn(Field, String),
+    /// Sets bits of the packet's mark.
+    Mark(u32),
     /// Gives the connection another destination: the address and port that the map has for the key.
     Dnat(Family, Key, String),
     /// Likewise: these.
@@ -291,6 +293,7 @@ impl fmt::Display for Verdict {
 impl fmt::Display for Statement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Statement::AnyBit(Field::Mark, bits) => write!(f, "meta mark & {bits} != 0"),
             Statement::Is(field, value) | Statement::AnyBit(field, value) => write!(f, "{field} {value}"),
             Statement::IsNot(field, value) => write!(f, "{field} != {value}"),
             Statement::Within(field, subnet) => write!(f, "{field} {subnet}"),
@@ -300,6 +303,7 @@ impl fmt::Display for Statement {
             Statement::NotIn(fields, set) => write!(f, "{} != @{set}", joined(fields, " . ")),
             Statement::Verdicts(key, map) => write!(f, "{key} vmap @{map}"),
             Statement::Learn(field, set) => write!(f, "update @{set} {{ {field} }}"),
+            Statement::Mark(bits) => write!(f, "meta mark set meta mark | {bits:#x}"),
             Statement::Dnat(Family::V4, key, map) => write!(f, "dnat ip to {key} map @{map}"),
             Statement::Dnat(Family::V6, key, map) => write!(f, "dnat ip6 to {key} map @{map}"),
             Statement::DnatTo(IpAddr::V4(address), port) => write!(f, "dnat ip to {address}:{port}"),

@@ -130,6 +130,8 @@ fn everything() -> Ruleset {
         .into(),
         vec![Statement::Is(Field::Icmp6Type, Value::Type(134)), Statement::Verdict(Verdict::Goto(name("nothing")))]
             .into(),
+        vec![Statement::AnyBit(Field::Mark, Value::Mark(1)), Statement::Mark(2), Statement::Verdict(Verdict::Accept)]
+            .into(),
     ];
     let chains = vec![
         chain("service", None, service_rules),

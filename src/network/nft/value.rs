@@ -35,6 +35,8 @@ pub enum Field {
     NdTarget,
     /// `ct state`
     CtState,
+    /// `meta mark`: a number that goes with the packet through the host.
+    Mark,
     /// `fib daddr type`
     DaddrType,
 }
@@ -69,7 +71,7 @@ impl Field {
         match self {
             Field::NfProto | Field::L4Proto | Field::IcmpType | Field::Icmp6Type => 1,
             Field::EtherType | Field::Sport | Field::Dport => 2,
-            Field::CtState | Field::DaddrType | Field::ArpSender => 4,
+            Field::CtState | Field::Mark | Field::DaddrType | Field::ArpSender => 4,
             Field::Saddr(family) | Field::Daddr(family) => usize::from(family.bits()) / 8,
             Field::IifName | Field::OifName | Field::NdTarget => 16,
         }
@@ -102,6 +104,7 @@ impl fmt::Display for Field {
             Field::Icmp6Type => f.write_str("icmpv6 type"),
             Field::NdTarget => f.write_str("icmpv6 taddr"),
             Field::CtState => f.write_str("ct state"),
+            Field::Mark => f.write_str("meta mark"),
             Field::DaddrType => f.write_str("fib daddr type"),
         }
     }
@@ -126,6 +129,8 @@ pub enum Value {
     Type(u8),
     /// Bits of `ct state`: [`ESTABLISHED`] and the like.
     State(u32),
+    /// Bits of a mark.
+    Mark(u32),
     /// A type of address, `RTN_*` of rtnetlink(7).
     AddressType(u32),
     /// A number that the kernel counts, such as numgen's.
@@ -161,7 +166,9 @@ impl Value {
             }
             Value::Family(Family::V4) => vec![libc::NFPROTO_IPV4 as u8],
             Value::Family(Family::V6) => vec![libc::NFPROTO_IPV6 as u8],
-            Value::State(number) | Value::AddressType(number) | Value::Number(number) => number.to_ne_bytes().to_vec(),
+            Value::State(number) | Value::Mark(number) | Value::AddressType(number) | Value::Number(number) => {
+                number.to_ne_bytes().to_vec()
+            }
         }
     }
 }
@@ -201,6 +208,7 @@ impl fmt::Display for Value {
                 let set: Vec<&str> = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name).collect();
                 f.write_str(&set.join(","))
             }
+            Value::Mark(bits) => write!(f, "{bits:#x}"),
             Value::AddressType(LOCAL) => f.write_str("local"),
             Value::Type(number) => write!(f, "{number}"),
             Value::AddressType(number) | Value::Number(number) => write!(f, "{number}"),
@@ -224,6 +232,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether the kernel has its bytes in the machine's own order, as far as nft is concerned: names count too.
+    pub(super) fn is_native(self) -> bool {
+        matches!(self, Kind::Name | Kind::Number)
+    }
+
     /// nft's own number of the type, which is kept in the kernel for whoever lists the set (nftables' `datatype.h`).
     pub(super) fn number(self) -> u32 {
         match self {

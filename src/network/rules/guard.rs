@@ -1,9 +1,12 @@
 //! The table of family bridge: from a pod's port come frames with the pod's own addresses only, and nothing that tells others how
-//! the network is.
+//! the network is; and they go to the host only.
+//!
+//! The exception to the latter: where `net.bridge.bridge-nf-call-iptables` is 1 the chains of the other table see what is on the
+//! bridge too, and what they give another destination on the bridge goes there at once. They mark what they have seen and let pass.
 //!
 //! Hardware addresses are not looked at: ports of the bridge are locked to one each.
 
-use super::{accept, base_chain, chain, drop, goto, icmp6, link_local, protocol, unspecified};
+use super::{SEEN, accept, base_chain, chain, drop, goto, icmp6, link_local, protocol, unspecified};
 use crate::network::nft::{
     ARP, ChainKind, Content, Field, Hook, ICMPV6, Kind, Set, Statement, Table, TableFamily, Value, ether_type,
 };
@@ -13,6 +16,7 @@ use crate::plan::network::Family;
 const LINKS: &str = "links";
 const OWN: &str = "own";
 const PORT: &str = "port";
+const BETWEEN: &str = "between";
 
 pub(super) fn table(view: &View, family: TableFamily, name: String) -> Table {
     let link = |name: &str| Value::Name(name.to_owned());
@@ -32,7 +36,16 @@ pub(super) fn table(view: &View, family: TableFamily, name: String) -> Table {
     }
     let entry = vec![vec![Statement::In(vec![Field::IifName], LINKS.to_owned()), goto(PORT)]];
     let port = port().into_iter().map(Into::into).collect();
-    let chains = vec![base_chain("prerouting", (ChainKind::Filter, Hook::Prerouting, -300), entry), chain(PORT, port)];
+    let crossing = [Field::IifName, Field::OifName];
+    let crossing = crossing.map(|end| vec![Statement::In(vec![end], LINKS.to_owned()), goto(BETWEEN)]).to_vec();
+    let seen = vec![Statement::AnyBit(Field::Mark, Value::Mark(SEEN)), accept()];
+    let chains = vec![
+        base_chain("prerouting", (ChainKind::Filter, Hook::Prerouting, -300), entry),
+        // Behind what calls the other table's chains (NF_BR_PRI_BRNF).
+        base_chain("forward", (ChainKind::Filter, Hook::Forward, 200), crossing),
+        chain(PORT, port),
+        chain(BETWEEN, vec![seen.into(), vec![drop()].into()]),
+    ];
     Table { family, name, sets, chains }
 }
 

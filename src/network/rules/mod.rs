@@ -190,6 +190,7 @@ fn base_chains(view: &View, parts: &Parts) -> Vec<Chain> {
         base_chain("output_nat", (Nat, Hook::Output, -100), vec![vec![jump(services::CHAIN)]]),
         base_chain("forward", (Filter, Hook::Forward, 0), forward(view, parts)),
         base_chain("forward_in", (Filter, Hook::Forward, 1), forward_in(view)),
+        base_chain("forward_seen", (Filter, Hook::Forward, 2), forward_seen(view)),
         base_chain("input", (Filter, Hook::Input, 0), input(view, parts)),
         base_chain("output", (Filter, Hook::Output, 0), output(view, parts)),
         base_chain("postrouting", (Nat, Hook::Postrouting, 100), postrouting(view)),
@@ -259,6 +260,17 @@ fn forward_in(view: &View) -> Vec<Vec<Statement>> {
     rules
 }
 
+/// A bit of the mark of packets from pod to pod that the rules for forwarding have let pass ([`guard`]). It is none of those that
+/// Kubernetes, docker, podman, Calico, Cilium and Tailscale use.
+const SEEN: u32 = 0x10;
+
+fn forward_seen(view: &View) -> Vec<Vec<Statement>> {
+    let to_pod = |family| Statement::In(vec![Field::Daddr(family)], of("pods", family));
+    families(&view.network)
+        .map(|family| vec![from_bridge(view), to_bridge(view), to_pod(family), Statement::Mark(SEEN)])
+        .collect()
+}
+
 /// A pod always reaches itself, also by a Service.
 fn to_itself(view: &View) -> impl Iterator<Item = Vec<Statement>> {
     families(&view.network).map(|family| {
@@ -299,11 +311,9 @@ fn postrouting(view: &View) -> Vec<Vec<Statement>> {
         // A pod that reached itself by a Service: with its own address as the source it would answer itself, past the host.
         let pair = vec![source, Field::Daddr(family)];
         rules.push(vec![to_bridge(view), Statement::In(pair, of("itself", family)), Statement::Masquerade]);
-        let from_loopback = match family {
-            Family::V4 => Statement::Within(source, loopback()),
-            Family::V6 => Statement::Is(source, Value::Address(Ipv6Addr::LOCALHOST.into())),
-        };
-        rules.push(vec![to_bridge(view), from_loopback, Statement::Masquerade]);
+        if family == Family::V4 {
+            rules.push(vec![to_bridge(view), Statement::Within(source, loopback()), Statement::Masquerade]);
+        }
         rules.push(vec![
             Statement::IsNot(Field::OifName, Value::Name(view.network.bridge.clone())),
             Statement::In(vec![source], of("pods", family)),

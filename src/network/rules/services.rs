@@ -11,7 +11,7 @@ use crate::network::view::View;
 use crate::plan::network::{Family, Subnet};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The chain that everything goes through which may be for a Service.
 pub(super) const CHAIN: &str = "services";
@@ -178,7 +178,10 @@ fn services_chain(view: &View, parts: &Parts) -> Vec<Vec<Statement>> {
         families(&view.network).map(|family| (family, of(SERVICES, family))).filter(|(_, set)| parts.has_set(set));
     let mut rules: Vec<Vec<Statement>> =
         known.map(|(family, set)| vec![Statement::Verdicts(Key::Fields(by_address(family)), set)]).collect();
-    rules.push(vec![is_local(), jump(HOST_PORTS)]);
+    rules.push(vec![is_of(Family::V4), is_local(), jump(HOST_PORTS)]);
+    // Answers to ::1 are dropped where they come from the bridge; what is sent there is for the host's own processes.
+    let loopback = Value::Address(Ipv6Addr::LOCALHOST.into());
+    rules.push(vec![Statement::IsNot(Field::Daddr(Family::V6), loopback), is_local(), jump(HOST_PORTS)]);
     rules
 }
 

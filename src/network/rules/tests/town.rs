@@ -12,7 +12,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than anything takes that works.
 pub(super) const SOON: Duration = Duration::from_secs(5);
@@ -22,6 +22,14 @@ pub(super) const BRIEFLY: Duration = Duration::from_millis(300);
 /// The host's address outside, and the other's.
 pub(super) const HOST: &str = "192.0.2.1";
 pub(super) const OUTSIDE: &str = "192.0.2.2";
+
+/// Whether the kernel has the chains of inet tables see frames on bridges (`net.bridge.bridge-nf-call-iptables`). It has on hosts
+/// of docker and Kubernetes, and then things go another way; on a kernel without it both are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnBridges {
+    Seen,
+    NotSeen,
+}
 
 pub(super) struct Town {
     pub host: Namespace,
@@ -33,8 +41,25 @@ pub(super) struct Town {
 impl Town {
     /// One without pods; `None` only if this may be skipped.
     pub(super) fn new() -> Option<Town> {
+        Town::with_frames(OnBridges::NotSeen)
+    }
+
+    /// One of either sort; none only if this may be skipped.
+    pub(super) fn each() -> impl Iterator<Item = Town> {
+        [OnBridges::NotSeen, OnBridges::Seen].into_iter().filter_map(Town::with_frames)
+    }
+
+    fn with_frames(frames: OnBridges) -> Option<Town> {
         let town =
             Town { host: Namespace::new()?, outside: Namespace::new()?, pods: BTreeMap::new(), view: empty_view() };
+        for setting in ["iptables", "ip6tables"] {
+            let path = format!("/proc/sys/net/bridge/bridge-nf-call-{setting}");
+            let value = if frames == OnBridges::Seen { "1" } else { "0" };
+            match town.host.run(|| std::fs::write(&path, value)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                other => other.unwrap(),
+            }
+        }
         town.host.ip(&format!(
             "link add up0 type veth peer name eth0 netns {}
              addr add {HOST}/24 dev up0
@@ -54,6 +79,11 @@ impl Town {
             town.view.network.gateways().map(|(address, subnet)| (address, subnet.prefix())).collect();
         let bridge = Bridge { name: &BRIDGE.parse().unwrap(), gateways: &gateways, mtu: 1500 };
         town.host.run(|| Socket::open().unwrap().ensure_bridge(&bridge).unwrap());
+        // A link that is up is so for IPv6 only when the kernel has told itself, which it does once a second.
+        let deadline = Instant::now() + SOON;
+        while town.ask("host", "[2001:db8::2]:9") != Err(ErrorKind::ConnectionRefused) {
+            assert!(Instant::now() < deadline, "nobody is outside");
+        }
         Some(town)
     }
 
