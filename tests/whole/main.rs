@@ -22,6 +22,7 @@ mod leaks;
 mod limits;
 mod names;
 mod notes;
+mod objects;
 mod owner;
 mod probes;
 mod propagation;
