@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn types_and_names_are_kubectls() {
         use Resource::*;
-        let rows: [(&str, &[(Resource, &[&str])]); 9] = [
+        type Row<'a> = (&'a str, &'a [(Resource, &'a [&'a str])]);
+        let rows: [Row<'_>; 9] = [
             ("", &[]),
             ("svc", &[(Services, &[])]),
             ("Service web shop/db", &[(Services, &["web", "shop/db"])]),

@@ -26,6 +26,7 @@ mod limits;
 mod names;
 mod network;
 mod notes;
+mod objects;
 mod owner;
 mod probes;
 mod propagation;

@@ -172,14 +172,14 @@ fn refuse_changes(spec: &ServiceSpec, before: &ServiceSpec) -> Result<()> {
     let fixed = |field: &str, before: &str, wanted: &str| {
         Err(invalid(format!("{field} may not change once it is set, from {before} to {wanted}: {HOW}")))
     };
-    let pairs = |one: &Option<Vec<String>>, other: &Option<Vec<String>>| -> Vec<(String, String)> {
-        let (one, other) = (one.iter().flatten().cloned(), other.iter().flatten().cloned());
-        one.zip(other).filter(|(before, wanted)| before != wanted).collect()
+    let pair = |before: &Option<Vec<String>>, wanted: &Option<Vec<String>>| -> Option<(String, String)> {
+        let (before, wanted) = (before.iter().flatten().cloned(), wanted.iter().flatten().cloned());
+        before.zip(wanted).find(|(before, wanted)| before != wanted)
     };
-    for (before, wanted) in pairs(&before.cluster_ips, &spec.cluster_ips) {
+    if let Some((before, wanted)) = pair(&before.cluster_ips, &spec.cluster_ips) {
         return fixed("spec.clusterIP", &before, &wanted);
     }
-    for (before, wanted) in pairs(&before.ip_families, &spec.ip_families) {
+    if let Some((before, wanted)) = pair(&before.ip_families, &spec.ip_families) {
         return fixed("spec.ipFamilies", &before, &wanted);
     }
     let balanced = is(before, "LoadBalancer") && is(spec, "LoadBalancer");
