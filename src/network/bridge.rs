@@ -159,6 +159,11 @@ fn ensure_links(view: &View) -> Result<Vec<String>> {
     let gateways: Vec<(IpAddr, u8)> = view.network.gateways().map(|(ip, subnet)| (ip, subnet.prefix())).collect();
     let mtu = socket.uplink_mtu()?;
     let ensured = socket.ensure_bridge(&Bridge { name: &name, gateways: &gateways, mtu })?;
+    for (gateway, pods) in view.network.gateways() {
+        for services in view.network.services.iter().filter(|services| services.family() == pods.family()) {
+            socket.ensure_route(&name, *services, gateway).context("having the host reach Services")?;
+        }
+    }
     let links = socket.links()?;
     for member in view.members.iter().filter(|member| member.link.is_some()) {
         let link = veth_name(&member.uid);

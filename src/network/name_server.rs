@@ -39,7 +39,15 @@ pub(super) fn find(directory: &NetworkDir) -> Result<Option<OwnedFd>> {
         other => other?,
     };
     // Looked at after the descriptor is there: from now on the pid cannot become another process's.
-    Ok((start_time(known.pid)? == Some(known.start_time)).then_some(pidfd))
+    let is_it = start_time(known.pid)? == Some(known.start_time);
+    // One that has ended is nobody, though the machine's init may not have taken note of it yet.
+    Ok(Some(pidfd).filter(|pidfd| is_it && matches!(ends_within(pidfd, 0), Ok(false))))
+}
+
+/// Waits for its end, so many milliseconds.
+fn ends_within(pidfd: &OwnedFd, milliseconds: u16) -> Result<bool> {
+    let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut polled, PollTimeout::from(milliseconds)).called("poll", "name server")? > 0)
 }
 
 /// Field 22 of proc_pid_stat(5); `None` if there is no such process.
@@ -100,8 +108,7 @@ fn start(directory: &NetworkDir) -> Result<()> {
 pub(super) fn end(directory: &NetworkDir) -> Result<()> {
     if let Some(pidfd) = find(directory)? {
         process::send_signal(pidfd.as_fd(), libc::SIGKILL)?;
-        let mut polled = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut polled, PollTimeout::from(PATIENCE)).called("poll", "name server")? == 0 {
+        if !ends_within(&pidfd, PATIENCE)? {
             bail!("the name server does not end");
         }
     }

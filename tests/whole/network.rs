@@ -41,7 +41,8 @@ fn fetch(network: &str, address: &str) -> Option<String> {
 fn server(name: &str, labels: &Value) -> Value {
     let container =
         with(facts("server", &["listen", "80", name]), json!({ "ports": [{ "name": "web", "containerPort": 80 }] }));
-    let mut pod = pod(name, json!({ "terminationGracePeriodSeconds": 1, "containers": [container] }));
+    let beside = shell("box", "while :; do sleep 1; done");
+    let mut pod = pod(name, json!({ "terminationGracePeriodSeconds": 0, "containers": [container, beside] }));
     pod["metadata"]["labels"] = labels.clone();
     pod
 }
@@ -58,25 +59,31 @@ fn client(host: &Host, name: &str) {
     host.start(&pod);
 }
 
-/// What a pod's client gets from a server: the exit code and what it printed.
+/// What a pod's client gets from a server: the exit code and what it printed. Who is not answered gives up after seconds.
 fn connect(host: &Host, from: &str, to: (&str, &str)) -> (i32, String) {
-    let output = host.run(&["exec", "-c", "facts", from, "--", "/facts", "connect", to.0, to.1]);
-    (output.code, output.out.trim().to_owned())
+    connect_from(host, (from, "box"), to)
 }
 
+fn connect_from(host: &Host, (from, container): (&str, &str), (address, port): (&str, &str)) -> (i32, String) {
+    let output = host.run(&["exec", "-c", container, from, "--", "timeout", "4", "nc", address, port]);
+    (output.code.min(1), output.out.trim().to_owned())
+}
+
+/// The addresses of a name, as a pod's own resolver finds them.
 fn resolve(host: &Host, from: &str, name: &str) -> Vec<String> {
     let output = host.run(&["exec", "-c", "box", from, "--", "nslookup", name]);
     if output.code != 0 {
         return Vec::new();
     }
-    // Behind the server's own address: "Address 1: 10.86.0.5 name".
-    let answer = output.out.split("Name:").nth(1).unwrap_or_default();
-    answer
-        .lines()
-        .filter(|l| l.starts_with("Address"))
-        .filter_map(|l| l.split_whitespace().nth(2))
-        .map(str::to_owned)
-        .collect()
+    // Behind those of the server itself.
+    let answer = output.out.split_once("Name:").map_or("", |(_, answer)| answer);
+    answer.lines().filter_map(|line| line.strip_prefix("Address: ")).map(|text| text.trim().to_owned()).collect()
+}
+
+/// The cluster IP of a Service.
+fn cluster_ip(host: &Host, name: &str) -> String {
+    let service: Value = serde_json::from_str(&host.ok(&["get", "service", name, "-o", "json"])).unwrap();
+    service["spec"]["clusterIP"].as_str().unwrap().to_owned()
 }
 
 fn address(host: &Host, pod: &str) -> String {
@@ -178,8 +185,7 @@ fn a_host_port_leads_to_the_pod_and_is_nobody_elses() {
     client(&host, "client");
     assert_eq!(connect(&host, "client", (&own, "8080")), (0, "web".into()));
     // The same pod by its own host port: it must not see its own address as the peer's.
-    let output = host.run(&["exec", "web", "--", "/facts", "connect", &own, "8080"]);
-    assert_eq!((output.code, output.out.trim()), (0, "web"), "{output:?}");
+    assert_eq!(connect(&host, "web", (&own, "8080")), (0, "web".into()));
     // Another pod, another process.
     let mut other = server("other", &json!({}));
     other["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 8080 }]);
@@ -247,18 +253,15 @@ fn the_third_pod_waits_for_its_services() {
     assert_eq!(run.wait(), 0, "{}", run.err());
     host_waits(&host, "myapp-pod", "Running");
     client(&host, "client");
-    let services = host.ok(&["get", "services"]);
-    let cluster_ip = |name: &str| {
-        let line = services.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("{services}")).to_owned();
-        line.split_whitespace().nth(2).unwrap().to_owned()
-    };
-    assert_eq!(resolve(&host, "client", "myservice"), [cluster_ip("myservice")]);
+    let table = host.ok(&["get", "services"]);
+    assert!(table.contains("myservice   ClusterIP   10.87.0."), "{table}");
+    assert_eq!(resolve(&host, "client", "myservice"), [cluster_ip(&host, "myservice")]);
     assert_eq!(connect(&host, "client", ("mydb", "80")), (0, "mydb".into()));
     // A name goes with its Service, and at once.
     host.ok(&["delete", "service", "myservice"]);
     host.ok(&["rm", "-f", "myservice"]);
     assert_eq!(resolve(&host, "client", "myservice"), Vec::<String>::new());
-    assert_eq!(resolve(&host, "client", "mydb"), [cluster_ip("mydb")]);
+    assert_eq!(resolve(&host, "client", "mydb"), [cluster_ip(&host, "mydb")]);
 }
 
 fn host_waits(host: &Host, pod: &str, status: &str) {
@@ -297,9 +300,7 @@ fn a_service_balances_over_its_ready_pods_and_no_others() {
     for name in names {
         host.until_condition(name, "Ready", "True");
     }
-    let services = host.ok(&["get", "services"]);
-    let cluster_ip =
-        services.lines().find(|l| l.starts_with("web")).unwrap().split_whitespace().nth(2).unwrap().to_owned();
+    let cluster_ip = cluster_ip(&host, "web");
     let asked = |count: usize, address: String| -> BTreeMap<String, usize> {
         let address: SocketAddr = address.parse().unwrap();
         inside(&network, move || {
@@ -415,7 +416,12 @@ fn both_families() {
     }
     // Other subnets are not taken from under the pods that are there.
     let another = host.manifest(&pod("another", json!({ "containers": [facts("facts", &["sleep"])] })));
-    host.run(&["run", "-d", &another]).expect(125).says(&["--pod-cidr 10.99.0.0/24,fd99::/64", "2 pods on it"]);
+    host.run(&["run", "-d", "--pod-cidr", "10.97.0.0/24", &another])
+        .expect(125)
+        .says(&["--pod-cidr 10.99.0.0/24,fd99::/64", "2 pods on it"]);
+    // Who does not say is on the one that is there.
+    host.ok(&["run", "-d", &another]);
+    assert!(address(&host, "another").starts_with("10.99.0."));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use crate::sys::SysResult;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use nix::errno::Errno;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -107,6 +108,16 @@ impl Socket {
             found.extend(having.map(|&subnet| Overlap { subnet, with: Taken::Address(address), link: name(link) }));
         }
         Ok(found)
+    }
+
+    /// Has packets to a subnet leave by a bridge, with the source that it has there: so the host reaches what nobody has, and
+    /// the firewall leads elsewhere, even without a default route. One that is there already is fine.
+    pub fn ensure_route(&mut self, bridge: &LinkName, subnet: Subnet, source: IpAddr) -> SysResult<()> {
+        let index = self.index(bridge)?;
+        match self.add_route(index, source, super::veth::Route::OnLink(subnet)) {
+            Err(error) if error.errno() == Errno::EEXIST => Ok(()),
+            other => other,
+        }
     }
 
     /// The unicast routes of all tables but `local`, which says of each address what the list of addresses says.

@@ -3,7 +3,7 @@
 use super::socket::{Call, LinkChange};
 use super::sysctl;
 use super::{LinkName, Mac, Port, Socket};
-use crate::plan::network::{Family, POD_INTERFACE};
+use crate::plan::network::{Family, POD_INTERFACE, Subnet};
 use crate::sys::SysResult;
 use anyhow::{Context, Result};
 use netlink_packet_route::AddressFamily;
@@ -141,6 +141,12 @@ impl Socket {
                 message.attributes.push(RouteAttribute::Destination(RouteAddress::from(gateway)));
                 gateway.to_string()
             }
+            Route::OnLink(subnet) => {
+                message.header.scope = RouteScope::Link;
+                message.header.destination_prefix_length = subnet.prefix();
+                message.attributes.push(RouteAttribute::Destination(RouteAddress::from(subnet.address())));
+                subnet.to_string()
+            }
             Route::Default(gateway) => {
                 message.attributes.push(RouteAttribute::Gateway(RouteAddress::from(gateway)));
                 format!("default via {gateway}")
@@ -165,8 +171,10 @@ impl Socket {
     }
 }
 
-/// A pod's two routes per family.
+/// A pod's two routes per family, and the host's to what the firewall leads elsewhere.
 pub(super) enum Route {
+    /// On the link, though nobody has such an address there.
+    OnLink(Subnet),
     /// On the link: the pod's own subnet is its own address only.
     ToGateway(IpAddr),
     /// To everything else.
