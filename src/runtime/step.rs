@@ -480,7 +480,8 @@ fn mask(set: &Option<Capabilities>) -> Result<u64> {
     set.iter().flatten().try_fold(0, |bits, capability| Ok(bits | 1 << capabilities::number(*capability)?))
 }
 
-fn mount_step(mount: &Mount) -> Result<Step> {
+/// The step of one mount of the spec.
+pub(super) fn mount_step(mount: &Mount) -> Result<Step> {
     let target = mount.destination().clone();
     let given: Vec<&str> = mount.options().iter().flatten().map(String::as_str).collect();
     let (mut attributes, mut recursive) = (attr::RELATIME, 0);

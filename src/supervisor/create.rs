@@ -410,8 +410,9 @@ impl Supervisor {
 
     /// A detached mount for each bind of the spec, in the spec's order.
     fn open_binds(&self, spec: &Spec, config: &ContainerConfig, binds: &[Bind]) -> Result<Vec<OwnedFd>> {
+        let owner = self.owner()?;
         let wanted = spec.mounts().iter().flatten().filter(|m| m.typ().as_deref() == Some("bind"));
-        wanted
+        let trees = wanted
             .map(|mount| {
                 let is_wanted = |bind: &&Bind| Path::new(&bind.destination) == mount.destination();
                 let bind = binds.iter().find(is_wanted).context("a bind mount of the spec was not asked for")?;
@@ -423,12 +424,16 @@ impl Supervisor {
                 };
                 let context = || format!("mounting {}", bind.destination);
                 let tree = mount::clone_tree(source.as_fd(), depth).with_context(context)?;
-                if let Some(owner) = self.owner()? {
+                if let Some(owner) = owner {
                     id_map(tree.as_fd(), owner, &bind.source).with_context(context)?;
                 }
                 Ok(tree)
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        match owner {
+            Some(owner) => runtime::lock(spec, trees, owner.users),
+            None => Ok(trees),
+        }
     }
 
     /// Whose root file system and volumes a container gets, if the pod has a user namespace of its own.

@@ -24,4 +24,5 @@ mod rig;
 mod rootfs;
 mod spec;
 mod state;
+mod users;
 mod volumes;
