@@ -475,7 +475,7 @@ fn id_map(tree: BorrowedFd<'_>, owner: Owner<'_>, source: &Path) -> Result<()> {
 }
 
 /// The ids of a pod's own user namespace are few: a user of the image may have a larger one.
-fn check_ids(user: &User, range: Option<IdRange>) -> Result<()> {
+pub(super) fn check_ids(user: &User, range: Option<IdRange>) -> Result<()> {
     let Some(range) = range else { return Ok(()) };
     let ids = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
     match ids.into_iter().find(|id| range.on_host(*id).is_none()) {
