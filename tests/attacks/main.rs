@@ -24,6 +24,7 @@ mod races;
 mod resources;
 mod rig;
 mod rootfs;
+mod shared;
 mod spec;
 mod state;
 mod users;

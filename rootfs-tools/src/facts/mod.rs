@@ -32,6 +32,7 @@ facts ignore-term                     say \"ready\", ignore TERM, live until KIL
 facts trap-term N                     say \"ready\", on TERM say \"got TERM\" and end with code N
 facts trap CODE [--signal NAME] [--wait MS]   note \"ready\", signals, \"ends\"; the named one (TERM) is its end after MS
 facts alloc MIB                       touch so much memory, say \"allocated\", live until TERM
+facts shm KEY MIB                     make a System V segment of this size, touch all of it, leave it; say how large it is
 facts alloc-child MIB CODE            a child touches so much memory; say how it ended, then end with CODE
 facts fork N [--hold]                 start N children, say how many; with --hold live until TERM
 facts zombies N [--orphans]           leave N dead children (or grandchildren, for pid 1), live until TERM
@@ -77,6 +78,7 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "alloc-child" => act::alloc_child(rest.number(0, "MIB")?, rest.number(1, "CODE")?),
         "http" => web::serve(rest.number(0, "PORT")?, rest.answers()?, rest.journal()?),
         "grpc" => health::serve(rest.number(0, "PORT")?, rest.answers()?, rest.journal()?),
+        "shm" => act::shm(rest.number(0, "KEY")?, rest.number(1, "MIB")?),
         "alloc" => act::alloc(rest.number(0, "MIB")?),
         "fork" => act::fork(rest.number(0, "N")?, rest.flag("--hold")),
         "zombies" => act::zombies(rest.number(0, "N")?, rest.flag("--orphans")),

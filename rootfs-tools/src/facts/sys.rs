@@ -48,6 +48,23 @@ pub(super) fn relations() -> (pid_t, pid_t, pid_t) {
     unsafe { (libc::getppid(), libc::getsid(0), libc::getpgrp()) }
 }
 
+/// Makes a System V segment (`shmget(2)`), which must be new, and writes to every page of it.
+pub(super) fn fill_segment(key: c_int, size: usize) -> io::Result<()> {
+    // SAFETY: only integers are passed.
+    let id = check(unsafe { libc::shmget(key, size, libc::IPC_CREAT | libc::IPC_EXCL | 0o666) })?;
+    // SAFETY: the kernel chooses the address, where nothing is mapped yet.
+    let at = unsafe { libc::shmat(id, ptr::null(), 0) };
+    if at.addr() == usize::MAX {
+        return Err(io::Error::last_os_error());
+    }
+    for offset in (0..size).step_by(4096) {
+        // SAFETY: the segment is mapped for writing and `size` bytes long; nobody else has a reference into it.
+        unsafe { at.cast::<u8>().add(offset).write_volatile(1) };
+    }
+    // SAFETY: `at` is what shmat gave, and is not used any more.
+    check(unsafe { libc::shmdt(at) }).map(drop)
+}
+
 /// Whether a descriptor is a terminal.
 pub(super) fn is_terminal(fd: c_int) -> bool {
     // SAFETY: isatty takes any number.
