@@ -50,6 +50,8 @@ facts flip A B                        say \"ready\", exchange two names again an
 facts poll-exe                        say \"ready\", try to open other processes' programs for writing; JSON on TERM
 facts immutable PATH...               make files immutable (chattr +i); 1 if one cannot be
 facts ahead                           try to get before others (nice, FIFO, OOM, files); JSON of errno by name
+facts in-session KEY PROGRAM ARG...   execute a program in a new session whose keyring has this key
+facts keyring KEY                     print the number of the session keyring, and whether this key is \"found\" in it or \"none\"
 facts peek NAME                       say \"ready\", try to look into processes of this name; JSON on TERM
 facts wait-file PATH [--for SECONDS]  end with 0 when PATH is there, 1 when the time is over
 
@@ -102,6 +104,10 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "poll-exe" => spy::poll_exe(),
         "immutable" => spy::immutable(&rest.plain()),
         "ahead" => spy::ahead(),
+        "in-session" => {
+            spy::in_session(rest.need(0, "KEY")?, rest.need(1, "PROGRAM")?, args.get(3..).unwrap_or_default())
+        }
+        "keyring" => spy::keyring(rest.need(0, "KEY")?),
         "peek" => spy::peek(rest.need(0, "NAME")?),
         "wait-file" => act::wait_file(rest.need(0, "PATH")?, rest.seconds("--for")?),
         _ => print_report(&words),

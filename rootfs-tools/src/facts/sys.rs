@@ -216,6 +216,31 @@ pub(super) fn make_immutable(file: &std::fs::File) -> io::Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const flags) }).map(drop)
 }
 
+/// A new session keyring (`keyctl(2)`) with one key of type "user" in it.
+pub(super) fn new_session_with_key(name: &str) -> io::Result<()> {
+    let name = CString::new(name)?;
+    let none = ptr::null::<libc::c_char>();
+    // SAFETY: a null pointer stands for no name.
+    check_long(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, none) })?;
+    let (kind, content, ring) = (c"user".as_ptr(), b"secret", libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: type and name are NUL-terminated, the content has the length passed; all outlive the call.
+    check_long(unsafe { libc::syscall(libc::SYS_add_key, kind, name.as_ptr(), content.as_ptr(), content.len(), ring) })
+        .map(drop)
+}
+
+/// The number of the session keyring, which is not made if there is none, and the number of a key in it.
+pub(super) fn session_key(name: &str) -> io::Result<(c_long, io::Result<c_long>)> {
+    let name = CString::new(name)?;
+    let ring = libc::KEY_SPEC_SESSION_KEYRING;
+    // SAFETY: only integers are passed.
+    let number = check_long(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, ring, 0) })?;
+    // SAFETY: type and name are NUL-terminated and outlive the call; the key is linked nowhere.
+    let found = check_long(unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SEARCH, ring, c"user".as_ptr(), name.as_ptr(), 0)
+    });
+    Ok((number, found))
+}
+
 /// A raw system call: its result or the errno.
 pub(super) fn raw(number: c_long, args: [c_long; 5]) -> io::Result<c_long> {
     let [a, b, c, d, e] = args;
