@@ -4,6 +4,7 @@
 
 use crate::error::{Kind, failure};
 use crate::plan::config::{ContainerConfig, ImageSpec, PodPlan};
+use crate::plan::spec::User;
 use crate::sys::process::TerminalSize;
 use crate::sys::socket::{self, Received};
 use crate::sys::{Called, SysError, SysResult};
@@ -39,6 +40,15 @@ pub enum Request {
         command: Vec<String>,
         /// A new terminal of this size; its master comes with [`Reply::Started`].
         terminal: Option<TerminalSize>,
+        /// What it has of its own.
+        #[serde(default)]
+        own: OwnProcess,
+    },
+    /// [`Reply::Accepted`] with a descriptor (`O_PATH`) of the root directory of a container that runs. The container may have
+    /// made of its files what it likes, so that who reads them is not the supervisor.
+    Root {
+        /// The container.
+        container: String,
     },
     /// Connect to a container's own standard descriptors: [`Reply::Started`] with a descriptor to write input to (if the
     /// container has any), then [`Reply::Exited`] when it ends.
@@ -69,6 +79,17 @@ pub enum Request {
     ///
     /// Descriptors: a [`document`] of [`Updating`].
     Update,
+}
+
+/// What a command in a container has of its own; the rest is as the container's first process has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnProcess {
+    /// Whose it is.
+    pub user: Option<User>,
+    /// Its working directory, absolute.
+    pub working_dir: Option<String>,
+    /// Its variables, `NAME=VALUE`: besides the container's, or in their place.
+    pub envs: Vec<String>,
 }
 
 /// An ephemeral container for a pod that runs.

@@ -3,13 +3,16 @@
 use super::attach::{container_of, require_not_over};
 use super::pump::{self, Input, Streams};
 use super::terminal;
-use crate::control::{Connection, Reply, Request};
+use crate::control::{Connection, OwnProcess, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::paths::Dirs;
-use crate::store;
-use anyhow::Result;
+use crate::plan::spec::User;
+use crate::runtime;
+use crate::store::{self, Pod};
+use anyhow::{Context, Result};
 use clap::Args;
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
@@ -22,6 +25,15 @@ pub(super) struct ExecArgs {
     /// The container [default: the first one]
     #[arg(short, long)]
     container: Option<String>,
+    /// Run it as this user of the container [default: the container's own]
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Its working directory, absolute; made if it is missing [default: the container's own]
+    #[arg(short, long, value_name = "DIR", value_parser = directory)]
+    workdir: Option<String>,
+    /// Set a variable, besides those of the container; may be given again
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<String>,
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(value_name = "POD")]
     pod: String,
@@ -37,9 +49,14 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
     if args.tty && args.stdin && !std::io::stdin().is_terminal() {
         return Err(failure(Kind::Invalid, "-t with -i takes a terminal as standard input: leave -t away"));
     }
+    let user = match &args.user {
+        Some(user) => Some(resolve(&pod, &container, user)?),
+        None => None,
+    };
+    let own = OwnProcess { user, working_dir: args.workdir, envs: args.env };
     let command = args.command;
     if args.tty {
-        let request = Request::Exec { container, command, terminal: Some(terminal::size()) };
+        let request = Request::Exec { container, command, terminal: Some(terminal::size()), own };
         let connection = Connection::open(&pod.dirs.socket(), &request, &[])?;
         let master = match connection.reply()? {
             Some((Reply::Started, descriptors)) => descriptors.into_iter().next(),
@@ -51,10 +68,35 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
         return pump::terminal(&connection, master);
     }
     let streams = Streams::all(if args.stdin { Input::PassedOn } else { Input::Empty })?;
-    let request = Request::Exec { container, command, terminal: None };
+    let request = Request::Exec { container, command, terminal: None, own };
     let connection = Connection::open(&pod.dirs.socket(), &request, &streams.lent())?;
     match connection.reply()? {
         Some((Reply::Started, _)) => pump::piped(&connection, streams),
         _ => Err(failure(Kind::NotReady, "the pod's supervisor is gone; whether the command runs is unknown")),
     }
+}
+
+fn directory(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("it takes an absolute path".into()) }
+}
+
+fn variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        _ => Err("it takes NAME=VALUE".into()),
+    }
+}
+
+/// The user's numbers. They are looked up in files that the container may have made anything of, which this process reads
+/// and the supervisor does not: it would be the pod that waits for a file system of the container's own.
+fn resolve(pod: &Pod, container: &str, user: &str) -> Result<User> {
+    let config = pod.record.plan.containers.iter().find(|c| c.name == container);
+    let config = config.ok_or_else(|| failure(Kind::NotFound, format!("the pod has no container {container}")))?;
+    let request = Request::Root { container: container.to_owned() };
+    let root = match Connection::open(&pod.dirs.socket(), &request, &[])?.reply()? {
+        Some((Reply::Accepted, descriptors)) => descriptors.into_iter().next(),
+        _ => None,
+    };
+    let root = root.context("the supervisor gave no root directory")?;
+    runtime::user::resolve_other(root.as_fd(), user, &config.security)
 }

@@ -1,10 +1,11 @@
 //! The directory of a container's logs: its files' names, and opening them without trusting them.
 
+use crate::sys::fs::reopen_regular;
 use crate::sys::{Called, SysError, SysResult};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -75,15 +76,22 @@ pub(super) fn open_container_dir(pod: impl AsFd, container: &str) -> SysResult<O
     openat2(pod, container, how).called("openat2", container)
 }
 
-/// A log file with its identity. Refused unless it is a regular file: a FIFO would block, a device do worse.
+/// A log file with its identity. Refused unless it is a regular file, which with `O_CREAT` (and `O_EXCL`) it is: nothing else
+/// is opened at all.
 pub(super) fn open_file(dir: impl AsFd, name: &str, flags: OFlag) -> SysResult<(OwnedFd, FileStat)> {
-    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = openat(dir, name, flags, Mode::from_bits_truncate(0o640)).called("openat", name)?;
+    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = if flags.contains(OFlag::O_CREAT | OFlag::O_EXCL) {
+        openat(dir, name, flags, Mode::from_bits_truncate(0o640)).called("openat", name)?
+    } else {
+        let place = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let place = openat(dir, name, place, Mode::empty()).called("openat", name)?;
+        // What is opened is a link of /proc.
+        let file = reopen_regular(place.as_fd(), Path::new(name), flags & !OFlag::O_NOFOLLOW)?;
+        let refused = || SysError::new("openat", format_args!("{name} (not a regular file)"), Errno::EINVAL);
+        file.ok_or_else(refused)?.into()
+    };
     let stat = fstat(&file).called("fstat", name)?;
-    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFREG => Ok((file, stat)),
-        _ => Err(SysError::new("openat", format_args!("{name} (not a regular file)"), Errno::EINVAL)),
-    }
+    Ok((file, stat))
 }
 
 /// What tells files apart as long as one of them is open.

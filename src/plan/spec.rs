@@ -12,7 +12,7 @@ use oci_spec::runtime::*;
 use std::path::{Path, PathBuf};
 
 /// A container process's identity, with names resolved in the image's own files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct User {
     /// User id.
     pub uid: u32,

@@ -7,6 +7,7 @@ pub mod apparmor;
 mod handshake;
 mod init;
 mod label;
+mod locked;
 mod mounts;
 pub mod sandbox;
 pub mod seccomp;
@@ -16,6 +17,7 @@ pub mod user;
 pub use handshake::receive;
 pub use handshake::{FailureKind, FromInit, Seen, StepFailure};
 pub use init::{Handles, duplicate};
+pub use locked::lock;
 pub use step::{NamespaceKind, Step, container_steps, exec_steps};
 
 use crate::cgroups::Cgroup;

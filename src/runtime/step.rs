@@ -69,6 +69,9 @@ pub enum Step {
     DieWithSupervisor,
     /// Writes itself into the container's cgroups, so that all that follows is accounted there.
     JoinCgroup,
+    /// keyctl(KEYCTL_JOIN_SESSION_KEYRING): a new one, as that of whoever called podshim goes along with every fork(2), and
+    /// what is in it with it. Keyrings belong to no namespace.
+    NewSessionKeyring,
     /// `/proc/self/oom_score_adj`
     OomScoreAdj {
         /// -1000 to 1000.
@@ -420,7 +423,7 @@ pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
 
 /// What every process of a container begins with, while it is one of the host's.
 fn first_steps(process: &Process) -> Vec<Step> {
-    let mut steps = vec![Step::DieWithSupervisor, Step::JoinCgroup];
+    let mut steps = vec![Step::DieWithSupervisor, Step::JoinCgroup, Step::NewSessionKeyring];
     steps.extend(process.oom_score_adj().map(|value| Step::OomScoreAdj { value }));
     steps.extend(process.apparmor_profile().clone().map(|profile| Step::AppArmor { profile }));
     steps.extend(process.selinux_label().clone().map(|label| Step::SeLinux { label }));
@@ -480,7 +483,8 @@ fn mask(set: &Option<Capabilities>) -> Result<u64> {
     set.iter().flatten().try_fold(0, |bits, capability| Ok(bits | 1 << capabilities::number(*capability)?))
 }
 
-fn mount_step(mount: &Mount) -> Result<Step> {
+/// The step of one mount of the spec.
+pub(super) fn mount_step(mount: &Mount) -> Result<Step> {
     let target = mount.destination().clone();
     let given: Vec<&str> = mount.options().iter().flatten().map(String::as_str).collect();
     let (mut attributes, mut recursive) = (attr::RELATIME, 0);

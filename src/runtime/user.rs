@@ -8,10 +8,9 @@ use crate::error::{Kind, failure};
 use crate::plan::config::{GroupsPolicy, RootUser, SecurityContext};
 use crate::plan::spec::User;
 use crate::sys::Called;
-use crate::sys::fs::{open_in_root, proc_fd_path};
+use crate::sys::fs::{IN_ROOT, open_regular};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -21,8 +20,31 @@ const MAX_ID: u32 = i32::MAX as u32;
 
 /// Resolves a container's user. Errors are the kubelet's words for `CreateContainerConfigError` where it has some.
 pub fn resolve(rootfs: BorrowedFd<'_>, image_user: &str, security: &SecurityContext) -> Result<User> {
-    let wanted = Wanted::parse(image_user)?;
+    let wanted = Wanted::parse(image_user).with_context(|| format!("the image's USER {image_user:?}"))?;
     check_non_root(&wanted, security)?;
+    look_up(rootfs, &wanted, security)
+}
+
+/// Resolves the user of a command in a running container, `NAME|UID[:GROUP|GID]`, with the pod's groups. `rootfs` is what the
+/// container has made of it by now.
+///
+/// # Errors
+/// Of kind `Invalid` where `runAsNonRoot` forbids it.
+pub fn resolve_other(rootfs: BorrowedFd<'_>, user: &str, security: &SecurityContext) -> Result<User> {
+    let invalid = |error: anyhow::Error| failure(Kind::Invalid, format!("user {user:?}: {error:#}"));
+    if user.is_empty() {
+        return Err(failure(Kind::Invalid, "the user is empty"));
+    }
+    let wanted = Wanted::parse(user).map_err(invalid)?;
+    let of_user = SecurityContext { run_as_user: None, run_as_group: None, ..security.clone() };
+    let found = look_up(rootfs, &wanted, &of_user).map_err(invalid)?;
+    if found.uid == 0 && security.root == RootUser::Forbidden {
+        return Err(failure(Kind::Invalid, format!("user {user:?} is root, and the container has runAsNonRoot")));
+    }
+    Ok(found)
+}
+
+fn look_up(rootfs: BorrowedFd<'_>, wanted: &Wanted, security: &SecurityContext) -> Result<User> {
     let passwd = read_database(rootfs, "etc/passwd")?;
     let group = read_database(rootfs, "etc/group")?;
     let account = match (security.run_as_user, &wanted.user) {
@@ -69,7 +91,7 @@ impl Wanted {
             }
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-.$@".contains(&b);
             let starts_well = part.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
-            ensure!(starts_well && part.bytes().all(plain), "the image's USER {text:?} is neither a name nor a number");
+            ensure!(starts_well && part.bytes().all(plain), "{part:?} is neither a name nor a number");
             Ok(Name::Text(part.to_owned()))
         };
         if text.is_empty() {
@@ -78,7 +100,7 @@ impl Wanted {
         let mut parts = text.split(':');
         let user = one(parts.next().unwrap_or_default())?;
         let group = parts.next().map(one).transpose()?;
-        ensure!(parts.next().is_none(), "the image's USER {text:?} has more than one ':'");
+        ensure!(parts.next().is_none(), "there is more than one ':'");
         Ok(Wanted { user, group })
     }
 }
@@ -108,19 +130,17 @@ fn check_non_root(wanted: &Wanted, security: &SecurityContext) -> Result<()> {
 
 /// A database's text; empty if the image has none.
 fn read_database(rootfs: BorrowedFd<'_>, path: &str) -> Result<String> {
-    // O_PATH opens nothing yet: a FIFO would hold us up, a device of the image's would be the host's.
-    let place = match open_in_root(rootfs, Path::new(path), OFlag::O_PATH, 0) {
-        Ok(fd) => fd,
+    let file = match open_regular(rootfs, Path::new(path), IN_ROOT) {
+        Ok(Some(file)) => file,
+        Ok(None) => bail!("the container's /{path} is not a regular file"),
         Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ENOTDIR) => return Ok(String::new()),
         Err(e) => return Err(e).context("reading the image's users"),
     };
-    let found = std::fs::metadata(proc_fd_path(&place)).called("stat", path)?;
-    ensure!(found.is_file(), "the image's /{path} is not a regular file");
-    let file = std::fs::File::open(proc_fd_path(&place)).called("open", path)?;
     let metadata = file.metadata().called("fstat", path)?;
-    ensure!(metadata.len() <= MAX_FILE, "the image's /{path} has {} bytes, more than {MAX_FILE}", metadata.len());
+    ensure!(metadata.len() <= MAX_FILE, "the container's /{path} has {} bytes, more than {MAX_FILE}", metadata.len());
     let mut bytes = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut bytes).called("read", path)?;
+    // No more than it has: the files of procfs have no bytes, and to read /proc/kmsg would wait.
+    file.take(metadata.len()).read_to_end(&mut bytes).called("read", path)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -157,7 +177,7 @@ fn passwd_by_name(passwd: &str, name: &str) -> Result<Option<Account>> {
     let Some(line) = passwd.lines().find(|line| line.split(':').next() == Some(name)) else { return Ok(None) };
     match account(line) {
         Some(account) => Ok(Some(account)),
-        None => bail!("the image's /etc/passwd entry of {name} is malformed or its ids are out of range"),
+        None => bail!("the container's /etc/passwd entry of {name} is malformed or its ids are out of range"),
     }
 }
 
@@ -165,7 +185,7 @@ fn group_by_name(group: &str, name: &str) -> Result<Option<u32>> {
     let Some(line) = group.lines().find(|line| line.split(':').next() == Some(name)) else { return Ok(None) };
     match line.split(':').nth(2).and_then(id) {
         Some(gid) => Ok(Some(gid)),
-        None => bail!("the image's /etc/group entry of {name} is malformed or its id is out of range"),
+        None => bail!("the container's /etc/group entry of {name} is malformed or its id is out of range"),
     }
 }
 

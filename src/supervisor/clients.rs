@@ -4,7 +4,7 @@ use super::exec::{Command, Purpose};
 use super::pod::{FAR, Supervisor};
 use super::poll::{Source, Token};
 use super::slot::{Attached, Stage};
-use crate::control::{self, RefusedKind, Reply, Request};
+use crate::control::{self, OwnProcess, RefusedKind, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::Event;
 use crate::plan::config::Stdio;
@@ -101,9 +101,14 @@ impl Supervisor {
                 self.say(id, &Reply::Accepted, &[]);
                 Ok(())
             }
-            Request::Exec { container, command, terminal } => {
+            Request::Exec { container, command, terminal, own } => {
                 check_pipes(&descriptors, if terminal.is_some() { 0 } else { 3 })?;
-                self.exec(id, ExecIn { container: &container, command, terminal, pipes: descriptors })
+                self.exec(id, ExecIn { container: &container, command, terminal, own, pipes: descriptors })
+            }
+            Request::Root { container } => {
+                let root = self.root_of(self.running(&container)?)?;
+                self.say(id, &Reply::Accepted, &[root.as_fd()]);
+                Ok(())
             }
             Request::Attach { container } => self.attach(id, &container, descriptors),
             Request::SetCondition { type_, holds, reason, message } => {
@@ -220,7 +225,7 @@ impl Supervisor {
         let mut next = || pipes.next().map_or_else(|| self.launcher.null(), Ok);
         let stdio = [next()?, next()?, next()?];
         let purpose = Purpose::Client { id: client, terminal: what.terminal, master: None };
-        self.launch_exec(Command { container, arguments: what.command, stdio, purpose }).map(drop)
+        self.launch_exec(Command { container, arguments: what.command, own: what.own, stdio, purpose }).map(drop)
     }
 }
 
@@ -229,5 +234,6 @@ struct ExecIn<'a> {
     container: &'a str,
     command: Vec<String>,
     terminal: Option<TerminalSize>,
+    own: OwnProcess,
     pipes: Vec<OwnedFd>,
 }

@@ -410,8 +410,9 @@ impl Supervisor {
 
     /// A detached mount for each bind of the spec, in the spec's order.
     fn open_binds(&self, spec: &Spec, config: &ContainerConfig, binds: &[Bind]) -> Result<Vec<OwnedFd>> {
+        let owner = self.owner()?;
         let wanted = spec.mounts().iter().flatten().filter(|m| m.typ().as_deref() == Some("bind"));
-        wanted
+        let trees = wanted
             .map(|mount| {
                 let is_wanted = |bind: &&Bind| Path::new(&bind.destination) == mount.destination();
                 let bind = binds.iter().find(is_wanted).context("a bind mount of the spec was not asked for")?;
@@ -423,12 +424,16 @@ impl Supervisor {
                 };
                 let context = || format!("mounting {}", bind.destination);
                 let tree = mount::clone_tree(source.as_fd(), depth).with_context(context)?;
-                if let Some(owner) = self.owner()? {
+                if let Some(owner) = owner {
                     id_map(tree.as_fd(), owner, &bind.source).with_context(context)?;
                 }
                 Ok(tree)
             })
-            .collect()
+            .collect::<Result<_>>()?;
+        match owner {
+            Some(owner) => runtime::lock(spec, trees, owner.users),
+            None => Ok(trees),
+        }
     }
 
     /// Whose root file system and volumes a container gets, if the pod has a user namespace of its own.
@@ -470,7 +475,7 @@ fn id_map(tree: BorrowedFd<'_>, owner: Owner<'_>, source: &Path) -> Result<()> {
 }
 
 /// The ids of a pod's own user namespace are few: a user of the image may have a larger one.
-fn check_ids(user: &User, range: Option<IdRange>) -> Result<()> {
+pub(super) fn check_ids(user: &User, range: Option<IdRange>) -> Result<()> {
     let Some(range) = range else { return Ok(()) };
     let ids = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
     match ids.into_iter().find(|id| range.on_host(*id).is_none()) {

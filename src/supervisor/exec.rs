@@ -1,16 +1,20 @@
 //! Processes that are started in a running container: `podshim exec`, exec probes and hooks. One protocol serves both; they
 //! differ in who hears of the end.
 
+use super::create::check_ids;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::{Stage, reborn};
-use crate::control::Reply;
+use crate::control::{OwnProcess, Reply};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Task;
 use crate::plan::config::NamespaceMode;
 use crate::runtime::{self, FailureKind, FromInit, NamespaceKind, PidNamespace, Seen, StepFailure};
+use crate::sys::Called;
 use crate::sys::process::{self, Child, Ended, TerminalSize};
 use anyhow::{Context, Result};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -57,6 +61,7 @@ pub(super) enum End {
 pub(super) struct Command {
     pub(super) container: usize,
     pub(super) arguments: Vec<String>,
+    pub(super) own: OwnProcess,
     pub(super) stdio: [OwnedFd; 3],
     pub(super) purpose: Purpose,
 }
@@ -105,6 +110,7 @@ impl Supervisor {
         let mut spec: Spec =
             crate::store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
         let with_terminal = matches!(what.purpose, Purpose::Client { terminal: Some(_), .. });
+        self.make_own(&mut spec, what.container, what.own)?;
         if let Some(process) = spec.process_mut() {
             process.set_args(Some(what.arguments)).set_terminal(Some(with_terminal));
         }
@@ -137,6 +143,43 @@ impl Supervisor {
         };
         self.execs.insert(id, exec);
         Ok(id)
+    }
+
+    /// Changes the container's process to one with these things of its own. What is more is not to be had: capabilities,
+    /// seccomp and the rest stay the container's.
+    fn make_own(&self, spec: &mut Spec, container: usize, own: OwnProcess) -> Result<()> {
+        let process = spec.process_mut().as_mut().context("the container's spec has no process")?;
+        let mut envs = process.env().clone().unwrap_or_default();
+        if let Some(user) = own.user {
+            check_ids(&user, self.pod.record.plan.sandbox.id_range)?;
+            let mut identity = process.user().clone();
+            identity.set_uid(user.uid).set_gid(user.gid).set_additional_gids(Some(user.groups));
+            process.set_user(identity);
+            let is_home = |variable: &&String| variable.starts_with("HOME=");
+            let image = &self.pod.record.images[container].config;
+            let of_manifest = &self.pod.record.plan.containers[container].envs;
+            // Nobody asked for the one it has: it is that of the container's user.
+            if !image.env.iter().any(|variable| is_home(&variable)) && !of_manifest.iter().any(|e| e.name == "HOME") {
+                set_variable(&mut envs, format!("HOME={}", user.home));
+            }
+        }
+        own.envs.into_iter().for_each(|variable| set_variable(&mut envs, variable));
+        process.set_env(Some(envs));
+        if let Some(path) = own.working_dir {
+            process.set_cwd(path.into());
+        }
+        Ok(())
+    }
+
+    /// The root directory of a container that runs, `O_PATH`: nothing of it is looked at.
+    pub(super) fn root_of(&self, container: usize) -> Result<OwnedFd> {
+        let instance = self.slots[container].instance.as_ref().context("the container is not running")?;
+        let path = format!("/proc/{}/root", instance.child.pid);
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(path.as_str(), flags, Mode::empty()).called("open", path)?;
+        // A child that was not waited for keeps its pid, and nobody but us waits for it.
+        process::send_signal(instance.child.pidfd.as_fd(), 0)?;
+        Ok(root)
     }
 
     pub(super) fn exec_hand_off(&mut self, id: u64) -> Result<()> {
@@ -231,6 +274,14 @@ impl Supervisor {
                 self.refuse(client, &failure(Kind::NotReady, "the container ended before the command was started"));
             }
         }
+    }
+}
+
+fn set_variable(envs: &mut Vec<String>, variable: String) {
+    let name = |text: &str| text.split('=').next().unwrap_or_default().to_owned();
+    match envs.iter_mut().find(|old| name(old) == name(&variable)) {
+        Some(old) => *old = variable,
+        None => envs.push(variable),
     }
 }
 

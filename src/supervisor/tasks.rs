@@ -8,7 +8,7 @@ use super::exec::{Command, End, Exec, Purpose};
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::Stage;
-use crate::control;
+use crate::control::{self, OwnProcess};
 use crate::lifecycle::{Event, Outcome, Task};
 use crate::plan::config::{Handler, Lifecycle, Probe};
 use crate::probes::{
@@ -119,7 +119,13 @@ impl Supervisor {
         let (ours, theirs) = output_pipe()?;
         let stdio = [self.launcher.null()?, crate::runtime::duplicate(theirs.as_fd())?, theirs];
         let purpose = Purpose::Task(task);
-        let exec = self.launch_exec(Command { container, arguments: command.clone(), stdio, purpose })?;
+        let exec = self.launch_exec(Command {
+            container,
+            arguments: command.clone(),
+            own: OwnProcess::default(),
+            stdio,
+            purpose,
+        })?;
         self.watch_process(container, task, Started { exec, performs: Performs::Command(command), output: ours })
     }
 

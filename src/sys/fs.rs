@@ -3,8 +3,9 @@
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag};
 use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -32,9 +33,31 @@ pub fn openat2(dir: BorrowedFd, path: &Path, flags: OFlag, mode: u32, resolve: R
     Err(SysError::new("openat2", path.display(), errno))
 }
 
-/// Opens `path` as a process whose root directory is `root` would (`RESOLVE_IN_ROOT`), and never through a `/proc` link.
+/// As a process whose root directory it is resolves a path, and never through a `/proc` link.
+pub const IN_ROOT: ResolveFlags = ResolveFlags::RESOLVE_IN_ROOT.union(ResolveFlags::RESOLVE_NO_MAGICLINKS);
+
+/// Opens `path` as a process whose root directory is `root` would ([`IN_ROOT`]).
 pub fn open_in_root(root: BorrowedFd, path: &Path, flags: OFlag, mode: u32) -> SysResult<OwnedFd> {
-    openat2(root, path, flags, mode, ResolveFlags::RESOLVE_IN_ROOT | ResolveFlags::RESOLVE_NO_MAGICLINKS)
+    openat2(root, path, flags, mode, IN_ROOT)
+}
+
+/// Opens `path` below `dir` for reading if it is a regular file; `None` if it is something else, which is not opened at all:
+/// a FIFO would hold the caller up, and to open a device that a container made a node of is to do something to that device.
+/// Where `resolve` allows links, the last component may be one.
+pub fn open_regular(dir: BorrowedFd, path: &Path, resolve: ResolveFlags) -> SysResult<Option<File>> {
+    let place = openat2(dir, path, OFlag::O_PATH, 0, resolve)?;
+    reopen_regular(place.as_fd(), path, OFlag::O_RDONLY)
+}
+
+/// Opens what an `O_PATH` descriptor refers to, close-on-exec, if it is a regular file. `path` is for messages.
+pub fn reopen_regular(place: BorrowedFd, path: &Path, flags: OFlag) -> SysResult<Option<File>> {
+    let found = nix::sys::stat::fstat(place).called("fstat", path.display())?;
+    if SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
+        return Ok(None);
+    }
+    // The link of /proc leads to this very inode, whatever its name is by now.
+    let opened = nix::fcntl::open(&proc_fd_path(place), flags | OFlag::O_CLOEXEC, Mode::empty());
+    opened.called("open", path.display()).map(|fd| Some(File::from(fd)))
 }
 
 /// The path through which this process reaches `fd`, also an `O_PATH` one: `/proc/self/fd/<n>`.

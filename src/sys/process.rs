@@ -214,6 +214,14 @@ pub fn be_nice() -> SysResult<()> {
     check(result.into(), "setpriority", LOWEST).map(drop)
 }
 
+/// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING` without a name: a new, empty keyring in the place of the one that was inherited.
+pub fn new_session_keyring() -> SysResult<()> {
+    let name = std::ptr::null::<libc::c_char>();
+    // SAFETY: only an integer and a null pointer, which stands for no name, are passed.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
+    check(result, "keyctl", "JOIN_SESSION_KEYRING").map(drop)
+}
+
 /// `PR_SET_NO_NEW_PRIVS`: execve(2) grants no privileges any more; cannot be undone.
 pub fn set_no_new_privs() -> SysResult<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "PR_SET_NO_NEW_PRIVS")

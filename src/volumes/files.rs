@@ -13,7 +13,7 @@
 use super::empty_dir;
 use crate::image::tree::{names, remove_tree};
 use crate::plan::config::{FilesMedium, FilesVolume, VolumeFile};
-use crate::sys::fs::{ResolveFlags, openat2};
+use crate::sys::fs::{ResolveFlags, open_regular, openat2};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -33,6 +33,8 @@ const DATA: &str = "..data";
 const NEW_DATA: &str = "..data_tmp";
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+const BELOW: ResolveFlags = ResolveFlags::RESOLVE_BENEATH.union(ResolveFlags::RESOLVE_NO_SYMLINKS);
 
 /// Makes the volume's place and its files, or brings them up to date.
 pub(super) fn materialize(path: &Path, volume: &FilesVolume) -> Result<()> {
@@ -92,7 +94,7 @@ fn current(root: BorrowedFd<'_>) -> SysResult<Option<OsString>> {
 }
 
 fn below(root: BorrowedFd<'_>, path: &Path, flags: OFlag, mode: u32) -> SysResult<OwnedFd> {
-    openat2(root, path, flags, mode, ResolveFlags::RESOLVE_BENEATH | ResolveFlags::RESOLVE_NO_SYMLINKS)
+    openat2(root, path, flags, mode, BELOW)
 }
 
 /// Whether the directory `name` holds exactly these files. A mode that differs is no difference, as with a kubelet.
@@ -105,12 +107,11 @@ fn holds(root: BorrowedFd<'_>, name: &OsStr, files: &[VolumeFile]) -> Result<boo
     for file in files {
         let path = Path::new(&file.path);
         wanted.extend(path.ancestors().filter(|p| !p.as_os_str().is_empty()));
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-        let Ok(opened) = below(directory.as_fd(), path, flags, 0) else { return Ok(false) };
+        let Ok(Some(opened)) = open_regular(directory.as_fd(), path, BELOW) else { return Ok(false) };
         let mut content = Vec::new();
         // One byte more shows that it is longer.
         let limit = file.content.len() as u64 + 1;
-        let read = std::fs::File::from(opened).take(limit).read_to_end(&mut content);
+        let read = opened.take(limit).read_to_end(&mut content);
         if read.is_err() || content != file.content {
             return Ok(false);
         }

@@ -2,11 +2,9 @@
 
 use crate::error::{Kind, failure};
 use crate::sys::Called;
-use crate::sys::fs::{ResolveFlags, openat2};
+use crate::sys::fs::{IN_ROOT, open_regular};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -15,19 +13,15 @@ use std::path::Path;
 /// whole file system, so none leads out of it.
 ///
 /// # Errors
-/// It is no regular file (nothing is read that could block), has more than `most` bytes, or is no text.
+/// It is no regular file (nothing else is opened at all), has more than `most` bytes, or is no text.
 pub fn read_text(volume: BorrowedFd<'_>, path: &str, most: u64) -> Result<Option<String>> {
     let invalid = |what: String| failure(Kind::Invalid, what);
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let resolve = ResolveFlags::RESOLVE_IN_ROOT | ResolveFlags::RESOLVE_NO_MAGICLINKS;
-    let opened = match openat2(volume, Path::new(path), flags, 0, resolve) {
-        Ok(fd) => File::from(fd),
+    let opened = match open_regular(volume, Path::new(path), IN_ROOT) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Err(invalid(format!("{path:?} is no regular file"))),
         Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("file {path:?}")),
     };
-    if !opened.metadata().called("fstat", path)?.is_file() {
-        return Err(invalid(format!("{path:?} is no regular file")));
-    }
     let mut bytes = Vec::new();
     opened.take(most + 1).read_to_end(&mut bytes).called("read", path)?;
     if bytes.len() as u64 > most {
@@ -39,6 +33,7 @@ pub fn read_text(volume: BorrowedFd<'_>, path: &str, most: u64) -> Result<Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::os::unix::fs::symlink;
 

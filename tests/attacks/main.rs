@@ -9,6 +9,8 @@
 mod available;
 mod catalogue;
 mod config;
+mod exec;
+mod files;
 #[path = "../whole/harness.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod harness;
@@ -22,6 +24,8 @@ mod races;
 mod resources;
 mod rig;
 mod rootfs;
+mod shared;
 mod spec;
 mod state;
+mod users;
 mod volumes;

@@ -4,6 +4,7 @@ use crate::harness::{FACTS, facts, pod, shell, until, with};
 use crate::rig::{BUSYBOX, Bench, Entry, assert_plain, entry, facts_program, of, once, rounds};
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 /// What a container that looks at processes says at its end.
 fn report(bench: &Bench, name: &str) -> Value {
@@ -278,5 +279,50 @@ fn a22_set_user_id_programs_and_devices_mean_nothing() {
             seen["mounts"].as_array().unwrap().iter().find(|m| m["target"] == format!("/{volume}-volume")).unwrap();
         let options = mount["options"].to_string();
         assert!(options.contains("\"nosuid\"") && options.contains("\"nodev\""), "{mount}");
+    }
+}
+
+/// Keys belong to no namespace: whoever called podshim has a session keyring, which every process inherits.
+#[test]
+fn p6_the_callers_keys_stay_with_the_caller() {
+    let Some(bench) = Bench::bare() else { return };
+    let host = &bench.host;
+    host.import(FACTS, FACTS, &json!({}));
+    // The caller's own, with a key in it that is found by its name; what is not allowed at all by default is so here.
+    let key = format!("podshim-test-{}", host.cgroup_parent);
+    let program = facts_program(&bench);
+    let helper = host.path("facts");
+    std::fs::write(&helper, program).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let helper = helper.to_str().unwrap();
+    let podshim = PathBuf::from(host.command(&[] as &[&str]).get_program());
+    let with_key =
+        |args: &[&str]| host.finish(host.command_by(&[helper, "in-session", &key, podshim.to_str().unwrap()], args));
+    // The twin: a process that inherits the session finds it.
+    let twin = host.finish(host.command_by(&[helper, "in-session", &key, helper], &["keyring", &key])).expect(0);
+    assert!(twin.out.trim().ends_with(" found"), "{twin:?}");
+    let container = |name: &str, context: Value| with(facts(name, &["sleep"]), json!({ "securityContext": context }));
+    let open = json!({ "seccompProfile": { "type": "Unconfined" } });
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [
+        container("plain", json!({})), container("open", open.clone()), container("all", json!({ "privileged": true })),
+        container("user", with(open, json!({ "runAsUser": 1000 }))) ] });
+    for (name, users) in [("own", true), ("mapped", false)] {
+        let value = pod(name, with(spec.clone(), json!({ "hostUsers": users })));
+        with_key(&["run", "-d", &host.manifest(&value)]).expect(0);
+        let mut seen = std::collections::BTreeSet::new();
+        for container in ["open", "all", "user"] {
+            let asked = with_key(&["exec", "-c", container, name, "--", "/facts", "keyring", &key]);
+            let (number, found) = asked.out.trim().split_once(' ').unwrap_or_else(|| panic!("{asked:?}"));
+            assert_eq!(found, "none", "{name}/{container}: the caller's key is found: {asked:?}");
+            assert!(seen.insert(number.to_owned()), "{name}/{container}: the keyring is another's: {asked:?}");
+        }
+        // The default profile lets nobody ask.
+        with_key(&["exec", "-c", "plain", name, "--", "/facts", "keyring", &key]).expect(1).says(&["os error 1"]);
+        host.ok(&["rm", "-f", name]);
+        // Nor does a container's first process.
+        let first = with(facts("c", &["keyring", &key]), json!({ "securityContext": { "privileged": true } }));
+        let value = pod(name, json!({ "restartPolicy": "Never", "hostUsers": users, "containers": [first] }));
+        let first = with_key(&["run", &host.manifest(&value)]).expect(0);
+        assert!(first.out.trim().ends_with(" none"), "{name}: {first:?}");
     }
 }

@@ -116,6 +116,14 @@ pub(super) fn alloc_child(mib: usize, code: u8) -> Result<u8> {
     Ok(code)
 }
 
+/// A segment of shared memory outlives whoever made it: it goes with its ipc namespace.
+pub(super) fn shm(key: i32, mib: usize) -> Result<u8> {
+    let size = mib.checked_mul(1 << 20).context("MIB: too large")?;
+    sys::fill_segment(key, size).with_context(|| format!("a segment of {mib} MiB with key {key}"))?;
+    print(&format!("{mib} MiB\n"))?;
+    Ok(0)
+}
+
 pub(super) fn alloc(mib: usize) -> Result<u8> {
     let signals = Signals::termination()?;
     let mut held = Vec::with_capacity(mib);

@@ -32,6 +32,7 @@ facts ignore-term                     say \"ready\", ignore TERM, live until KIL
 facts trap-term N                     say \"ready\", on TERM say \"got TERM\" and end with code N
 facts trap CODE [--signal NAME] [--wait MS]   note \"ready\", signals, \"ends\"; the named one (TERM) is its end after MS
 facts alloc MIB                       touch so much memory, say \"allocated\", live until TERM
+facts shm KEY MIB                     make a System V segment of this size, touch all of it, leave it; say how large it is
 facts alloc-child MIB CODE            a child touches so much memory; say how it ended, then end with CODE
 facts fork N [--hold]                 start N children, say how many; with --hold live until TERM
 facts zombies N [--orphans]           leave N dead children (or grandchildren, for pid 1), live until TERM
@@ -49,6 +50,8 @@ facts flip A B                        say \"ready\", exchange two names again an
 facts poll-exe                        say \"ready\", try to open other processes' programs for writing; JSON on TERM
 facts immutable PATH...               make files immutable (chattr +i); 1 if one cannot be
 facts ahead                           try to get before others (nice, FIFO, OOM, files); JSON of errno by name
+facts in-session KEY PROGRAM ARG...   execute a program in a new session whose keyring has this key
+facts keyring KEY                     print the number of the session keyring, and whether this key is \"found\" in it or \"none\"
 facts peek NAME                       say \"ready\", try to look into processes of this name; JSON on TERM
 facts wait-file PATH [--for SECONDS]  end with 0 when PATH is there, 1 when the time is over
 
@@ -77,6 +80,7 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "alloc-child" => act::alloc_child(rest.number(0, "MIB")?, rest.number(1, "CODE")?),
         "http" => web::serve(rest.number(0, "PORT")?, rest.answers()?, rest.journal()?),
         "grpc" => health::serve(rest.number(0, "PORT")?, rest.answers()?, rest.journal()?),
+        "shm" => act::shm(rest.number(0, "KEY")?, rest.number(1, "MIB")?),
         "alloc" => act::alloc(rest.number(0, "MIB")?),
         "fork" => act::fork(rest.number(0, "N")?, rest.flag("--hold")),
         "zombies" => act::zombies(rest.number(0, "N")?, rest.flag("--orphans")),
@@ -100,6 +104,10 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "poll-exe" => spy::poll_exe(),
         "immutable" => spy::immutable(&rest.plain()),
         "ahead" => spy::ahead(),
+        "in-session" => {
+            spy::in_session(rest.need(0, "KEY")?, rest.need(1, "PROGRAM")?, args.get(3..).unwrap_or_default())
+        }
+        "keyring" => spy::keyring(rest.need(0, "KEY")?),
         "peek" => spy::peek(rest.need(0, "NAME")?),
         "wait-file" => act::wait_file(rest.need(0, "PATH")?, rest.seconds("--for")?),
         _ => print_report(&words),

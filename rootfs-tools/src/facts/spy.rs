@@ -1,9 +1,12 @@
 //! What `facts` does as an attacker: exchanges names in a loop, and looks into processes that appear.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -132,5 +135,19 @@ pub(super) fn ahead() -> Result<u8> {
         "realtime_io": raw(libc::SYS_ioprio_set, [1, 0, 1 << 13, 0, 0]),
     });
     print(&format!("{report}\n"))?;
+    Ok(0)
+}
+
+/// Executes a program in a new session (`session-keyring(7)`), as a login has one, with a key in it.
+pub(super) fn in_session(key: &str, program: &str, args: &[OsString]) -> Result<u8> {
+    sys::new_session_with_key(key).context("a new session keyring")?;
+    let error = Command::new(program).args(args).exec();
+    Err(error).with_context(|| format!("executing {program}"))
+}
+
+/// Looks for a key in the session that this process is in.
+pub(super) fn keyring(key: &str) -> Result<u8> {
+    let (number, found) = sys::session_key(key).context("the session keyring")?;
+    print(&format!("{number} {}\n", if found.is_ok() { "found" } else { "none" }))?;
     Ok(0)
 }

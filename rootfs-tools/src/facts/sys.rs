@@ -48,6 +48,23 @@ pub(super) fn relations() -> (pid_t, pid_t, pid_t) {
     unsafe { (libc::getppid(), libc::getsid(0), libc::getpgrp()) }
 }
 
+/// Makes a System V segment (`shmget(2)`), which must be new, and writes to every page of it.
+pub(super) fn fill_segment(key: c_int, size: usize) -> io::Result<()> {
+    // SAFETY: only integers are passed.
+    let id = check(unsafe { libc::shmget(key, size, libc::IPC_CREAT | libc::IPC_EXCL | 0o666) })?;
+    // SAFETY: the kernel chooses the address, where nothing is mapped yet.
+    let at = unsafe { libc::shmat(id, ptr::null(), 0) };
+    if at.addr() == usize::MAX {
+        return Err(io::Error::last_os_error());
+    }
+    for offset in (0..size).step_by(4096) {
+        // SAFETY: the segment is mapped for writing and `size` bytes long; nobody else has a reference into it.
+        unsafe { at.cast::<u8>().add(offset).write_volatile(1) };
+    }
+    // SAFETY: `at` is what shmat gave, and is not used any more.
+    check(unsafe { libc::shmdt(at) }).map(drop)
+}
+
 /// Whether a descriptor is a terminal.
 pub(super) fn is_terminal(fd: c_int) -> bool {
     // SAFETY: isatty takes any number.
@@ -197,6 +214,31 @@ pub(super) fn make_immutable(file: &std::fs::File) -> io::Result<()> {
     flags |= 0x10;
     // SAFETY: reads one int.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const flags) }).map(drop)
+}
+
+/// A new session keyring (`keyctl(2)`) with one key of type "user" in it.
+pub(super) fn new_session_with_key(name: &str) -> io::Result<()> {
+    let name = CString::new(name)?;
+    let none = ptr::null::<libc::c_char>();
+    // SAFETY: a null pointer stands for no name.
+    check_long(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, none) })?;
+    let (kind, content, ring) = (c"user".as_ptr(), b"secret", libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: type and name are NUL-terminated, the content has the length passed; all outlive the call.
+    check_long(unsafe { libc::syscall(libc::SYS_add_key, kind, name.as_ptr(), content.as_ptr(), content.len(), ring) })
+        .map(drop)
+}
+
+/// The number of the session keyring, which is not made if there is none, and the number of a key in it.
+pub(super) fn session_key(name: &str) -> io::Result<(c_long, io::Result<c_long>)> {
+    let name = CString::new(name)?;
+    let ring = libc::KEY_SPEC_SESSION_KEYRING;
+    // SAFETY: only integers are passed.
+    let number = check_long(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_GET_KEYRING_ID, ring, 0) })?;
+    // SAFETY: type and name are NUL-terminated and outlive the call; the key is linked nowhere.
+    let found = check_long(unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SEARCH, ring, c"user".as_ptr(), name.as_ptr(), 0)
+    });
+    Ok((number, found))
 }
 
 /// A raw system call: its result or the errno.
