@@ -5,7 +5,7 @@
 
 mod account;
 mod assemble;
-mod claim;
+pub(super) mod claim;
 mod data;
 mod header;
 mod objects;
@@ -15,6 +15,7 @@ mod used;
 mod workload;
 
 pub(super) use assemble::assemble;
+pub(crate) use claim::ephemeral_claim;
 pub use objects::{ConfigMapData, Objects, SecretData};
 pub(crate) use read::generated;
 
