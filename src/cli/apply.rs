@@ -64,6 +64,7 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
     let host = Host { dirs, facts: &facts };
+    args.bring_up.note_cgroup(host);
     let mut capacity = args.bring_up.capacity(host)?;
     let mut todo_one = |pod| todo(pod, &args.bring_up, host, &mut capacity);
     let todos = admitted.iter().map(&mut todo_one).collect::<Result<Vec<_>>>()?;

@@ -43,7 +43,7 @@ pub(super) struct BringUpArgs {
     /// The pods' network: `none` (loopback only) or `ns:PATH`, an existing namespace
     #[arg(long, value_name = "MODE", default_value = "none", value_parser = network_mode)]
     network: NetworkMode,
-    /// Parent of the pods' cgroups, in every hierarchy [default: the caller's delegated cgroup, else the root]
+    /// Parent of the pods' cgroups, in every hierarchy [default: the delegated cgroup of the caller's unit, else the root]
     #[arg(long, value_name = "CGROUP", env = "PODSHIM_CGROUP_PARENT")]
     cgroup_parent: Option<String>,
     /// Processes and threads that each container may have; -1 for no limit
@@ -184,6 +184,17 @@ pub(super) fn node(host: Host<'_>) -> Result<Node> {
 }
 
 impl BringUpArgs {
+    /// Says if a delegated cgroup is not used.
+    pub(super) fn note_cgroup(&self, host: Host<'_>) {
+        let shared = cgroups::shared(&host.facts.cgroups).filter(|_| self.cgroup_parent.is_none());
+        if let Some(unit) = shared {
+            anstream::eprintln!(
+                "podshim: note: cgroup {unit} is delegated, but holds other processes, so that pods cannot be in it: they are \
+                 below the root (DelegateSubgroup= of systemd, or --cgroup-parent, helps)"
+            );
+        }
+    }
+
     /// What the host has, if that is to be looked at.
     pub(super) fn capacity(&self, host: Host<'_>) -> Result<Capacity> {
         if self.no_capacity_check { Ok(Capacity::default()) } else { Capacity::of(host) }
@@ -286,6 +297,10 @@ pub(super) fn written(admitted: &AdmittedPod) -> Result<Written> {
 
 /// Reserves the pod's name and starts its supervisor.
 pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity) -> Result<Started> {
+    let parent = &record.plan.sandbox.cgroup.parent;
+    if !parent.is_empty() {
+        cgroups::make_room(&host::cgroup::detect()?, parent)?;
+    }
     let pod = store::reserve(record, &written(admitted)?, capacity.has())?;
     match supervisor::spawn(&pod) {
         Ok(supervising) => Ok(Started { pod, supervising }),
