@@ -11,6 +11,8 @@ use podshim::network::dns::message::{MAX_UDP, Read, Transport, read};
 use podshim::network::dns::{Next, at_once};
 use podshim::network::names::Names;
 use podshim::network::view::View;
+use podshim::plan::seccomp_profile::Profile;
+use podshim::runtime::seccomp;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -19,7 +21,7 @@ use std::sync::LazyLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("manifest", manifest),
     ("reference", reference),
     ("image_document", image_document),
@@ -28,6 +30,7 @@ pub const TARGETS: [Target; 8] = [
     ("control", control),
     ("probe", probe),
     ("dns", dns),
+    ("seccomp_profile", seccomp_profile),
 ];
 
 /// A manifest is admitted, or there is a fault to be shown.
@@ -159,7 +162,7 @@ pub fn dns(data: &[u8]) {
         0 => (Transport::Udp, usize::from(MAX_UDP)),
         _ => (Transport::Tcp, usize::from(u16::MAX)),
     };
-    if let Next::Send(answer) = at_once(&NAMES, usize::from(*first), packet, transport) {
+    if let Next::Send(answer) = at_once(&NAMES, (usize::from(*first), None), packet, transport) {
         assert!((12..=most).contains(&answer.len()), "{} bytes", answer.len());
         assert_eq!((&answer[..2], answer[2] & 0x80), (&packet[..2], 0x80));
     }
@@ -172,3 +175,44 @@ pub fn dns(data: &[u8]) {
 
 /// For the addresses of `e.n.svc.cluster.local`.
 const ALIAS: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01e\x01n\x03svc\x07cluster\x05local\0\0\x01\0\x01";
+/// A profile of the host's is refused, or comes to a program that the kernel takes, whatever the container may do and
+/// whichever kernel there is.
+pub fn seccomp_profile(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(profile) = Profile::parse(text) else { return };
+    let capabilities = [r#"[]"#, r#"["CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SYS_PTRACE"]"#];
+    for capabilities in capabilities.map(|list| serde_json::from_str(list).expect("capabilities")) {
+        for kernel in ["4.8", "6.18.44-generic"] {
+            let Ok(rules) = profile.rules(&capabilities, kernel) else { continue };
+            let Ok(filter) = seccomp::compile(&rules) else { continue };
+            assert!(filter.program.len() <= seccomp::MAX_INSTRUCTIONS);
+            for (at, op) in filter.program.iter().enumerate() {
+                check_instruction(op.code, op.k, ([op.jt, op.jf], filter.program.len() - at - 1));
+            }
+            assert_eq!(filter.program.last().map(|op| op.code), Some(RET), "what falls off the end");
+        }
+    }
+}
+
+/// BPF_RET | BPF_K
+const RET: u16 = 0x06;
+
+/// seccomp_check_filter() of kernel/seccomp.c, for the instructions that are used, and bpf_check_basics_ok() of net/core/filter.c:
+/// jumps lead forward, into the program. `rest` is how many instructions follow.
+fn check_instruction(code: u16, k: u32, (jumps, rest): ([u8; 2], usize)) {
+    match code {
+        // BPF_LD | BPF_W | BPF_ABS: a word of `struct seccomp_data`, which has 64 bytes.
+        0x20 => assert!(k % 4 == 0 && k < 64, "load at {k}"),
+        // BPF_ALU | BPF_AND | BPF_K
+        0x54 => {}
+        // BPF_JMP | BPF_JA
+        0x05 => assert!((k as usize) < rest, "a jump over {k} of {rest}"),
+        // BPF_JMP | BPF_JEQ, BPF_JGT, BPF_JGE | BPF_K
+        0x15 | 0x25 | 0x35 => {
+            jumps.iter().for_each(|over| assert!(usize::from(*over) < rest, "a jump over {over} of {rest}"))
+        }
+        // The value's action is one that needs no listener.
+        RET => assert!(k & 0x7fff_0000 != 0x7fc0_0000, "{k:#x}: SECCOMP_RET_USER_NOTIF"),
+        other => panic!("instruction {other:#x}"),
+    }
+}

@@ -1,5 +1,6 @@
 //! Making a cgroup: directories, controllers, limits, device filter; then proof that they hold.
 
+use super::delegated::is_delegated;
 use super::devices::DeviceList;
 use super::writes::{describe, reads_back};
 use super::{Cgroup, FileWrite, Need, device_program, read, write, writes};
@@ -110,7 +111,9 @@ impl Cgroup {
         let mut refused = Vec::new();
         match hierarchy.version {
             Version::V2 => {
-                for dir in &chain {
+                // Above what systemd delegated, controllers are systemd's to switch.
+                let own = chain.iter().rposition(|dir| is_delegated(dir)).unwrap_or(0);
+                for dir in &chain[own..] {
                     refused.extend(pass_down(dir)?);
                 }
             }

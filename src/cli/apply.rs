@@ -65,6 +65,7 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
     let host = Host { dirs, facts: &facts };
+    args.bring_up.note_cgroup(host);
     // As with kubectl, what is applied stays, whatever becomes of the rest. Pods learn of Services when they are planned.
     put(&documents.network, (&args.bring_up.network, Semantics::Apply), dirs)?.keep();
     let mut capacity = args.bring_up.capacity(host)?;

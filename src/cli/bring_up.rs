@@ -44,7 +44,7 @@ pub(super) struct BringUpArgs {
     pub(super) pull: Option<Pull>,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
-    /// Parent of the pods' cgroups, in every hierarchy [default: the caller's delegated cgroup, else the root]
+    /// Parent of the pods' cgroups, in every hierarchy [default: the delegated cgroup of the caller's unit, else the root]
     #[arg(long, value_name = "CGROUP", env = "PODSHIM_CGROUP_PARENT")]
     cgroup_parent: Option<String>,
     /// Processes and threads that each container may have; -1 for no limit
@@ -204,6 +204,17 @@ pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
 }
 
 impl BringUpArgs {
+    /// Says if a delegated cgroup is not used.
+    pub(super) fn note_cgroup(&self, host: Host<'_>) {
+        let shared = cgroups::shared(&host.facts.cgroups).filter(|_| self.cgroup_parent.is_none());
+        if let Some(unit) = shared {
+            anstream::eprintln!(
+                "podshim: note: cgroup {unit} is delegated, but holds other processes, so that pods cannot be in it: they are \
+                 below the root (DelegateSubgroup= of systemd, or --cgroup-parent, helps)"
+            );
+        }
+    }
+
     /// What the host has, if that is to be looked at.
     pub(super) fn capacity(&self, host: Host<'_>) -> Result<Capacity> {
         if self.no_capacity_check { Ok(Capacity::default()) } else { Capacity::of(host) }
@@ -223,7 +234,7 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
     let plan = plan(admitted, args, host, host::uuid()?)?;
     room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
     for volume in &plan.volumes {
-        volumes::check(volume)?;
+        volumes::check(volume, host.dirs, &plan.sandbox.namespace)?;
     }
     check_confinement(&plan.sandbox, &plan.containers, host.facts.lsms)?;
     let images = ensure_images(&plan, host.dirs)?;
@@ -306,6 +317,10 @@ pub(super) fn written(admitted: &AdmittedPod) -> Result<Written> {
 
 /// Reserves the pod's name and starts its supervisor.
 pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity) -> Result<Started> {
+    let parent = &record.plan.sandbox.cgroup.parent;
+    if !parent.is_empty() {
+        cgroups::make_room(&host::cgroup::detect()?, parent)?;
+    }
     let pod = store::reserve(record, &written(admitted)?, capacity.has())?;
     match supervisor::spawn(&pod) {
         Ok(supervising) => Ok(Started { pod, supervising }),

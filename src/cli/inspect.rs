@@ -3,8 +3,9 @@
 use super::output::{self, Structured};
 use crate::network;
 use crate::paths::Dirs;
-use crate::plan::config::{ContainerConfig, PullPolicy};
+use crate::plan::config::{Access, ContainerConfig, PullPolicy, Submounts, VolumeMount};
 use crate::store::{self, Pod, Report};
+use crate::supervisor;
 use anyhow::{Context, Result};
 use clap::Args;
 use oci_spec::runtime::Spec;
@@ -86,8 +87,8 @@ fn omit_pull_policies(object: &mut Value, pod: &Pod) {
     }
 }
 
-/// The status as observed, with what only the manifest and the containers' bundles know: resources, which are all allocated
-/// on one host, and users.
+/// The status as observed, with what only the manifest, the plan and the containers' bundles know: resources, which are all
+/// allocated on one host, mounts of volumes, stop signals and users.
 fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
     let mut status = serde_json::to_value(&report.status).context("writing the status")?;
     status["observedGeneration"] = json!(report.generation);
@@ -120,13 +121,49 @@ fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
     }
     for list in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
         for shown in status.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(name) = shown["name"].as_str() else { continue };
-            if let Some(user) = user(pod, name)? {
+            let is_it = |c: &ContainerConfig| shown["name"] == c.name.as_str();
+            let Some(index) = pod.record.plan.containers.iter().position(is_it) else { continue };
+            let container = &pod.record.plan.containers[index];
+            // What depends on an instance is there with the first one.
+            let instance = if shown["containerID"].is_string() { Instance::Made } else { Instance::Awaited };
+            let mounts: Vec<Value> = container.mounts.iter().map(|mount| volume_mount(mount, pod, instance)).collect();
+            if !mounts.is_empty() {
+                shown["volumeMounts"] = json!(mounts);
+            }
+            if instance == Instance::Made {
+                shown["stopSignal"] = json!(supervisor::stop_signal(container, &pod.record.images[index]));
+            }
+            if let Some(user) = user(pod, &container.name)? {
                 shown["user"] = json!({ "linux": user });
             }
         }
     }
     Ok(status)
+}
+
+/// Whether a container has had an instance yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instance {
+    Made,
+    Awaited,
+}
+
+/// `VolumeMountStatus`, as convertToAPIContainerStatuses in pkg/kubelet/kubelet_pods.go has it: what the manifest says, but with
+/// what `recursiveReadOnly` came to, which is told of read-only mounts alone, and with the id of a volume's image.
+fn volume_mount(mount: &VolumeMount, pod: &Pod, instance: Instance) -> Value {
+    let mut shown = json!({ "name": mount.volume, "mountPath": mount.container_path });
+    if mount.access == Access::ReadOnly {
+        shown["readOnly"] = json!(true);
+        shown["recursiveReadOnly"] = json!(match mount.submounts {
+            Submounts::ReadOnly => "Enabled",
+            Submounts::Unchanged => "Disabled",
+        });
+    }
+    let image = pod.record.volume_images.get(&mount.volume).filter(|_| instance == Instance::Made);
+    if let Some(image) = image {
+        shown["volumeStatus"] = json!({ "image": { "imageRef": image.id } });
+    }
+    shown
 }
 
 /// The ids that the first process of a container's latest instance begins with; none before it is made.

@@ -52,6 +52,7 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
         }
     }
     let host = Host { dirs, facts: &facts };
+    args.bring_up.note_cgroup(host);
     let mut capacity = args.bring_up.capacity(host)?;
     let mut prepare_one = |pod| prepare(pod, &args.bring_up, host, Room { capacity: &mut capacity, instead: None });
     let mut records = admitted.iter().map(&mut prepare_one).collect::<Result<Vec<_>>>()?;

@@ -160,6 +160,7 @@ fn volume(volume: &mut Volume) {
         || volume.downward_api.is_some()
         || volume.projected.is_some()
         || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
         || volume.image.is_some();
     if !has_source {
         // A volume without a source is an emptyDir; other sources were refused by the support table.

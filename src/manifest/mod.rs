@@ -38,10 +38,10 @@ pub(crate) const NETWORK_ANNOTATION: &str = "podshim.io/network";
 pub(crate) use apparmor::{APPARMOR_ANNOTATION, apparmor_annotation};
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
-pub(crate) use documents::generated;
 pub use documents::{
     ConfigMapData, CronJobs, Documents, Found, NetworkDocument, NetworkObject, Note, Objects, Owner, SecretData,
 };
+pub(crate) use documents::{ephemeral_claim, generated};
 pub use explain::{Explanation, FieldLine, explain};
 pub use sources::{Source, read_sources};
 pub(crate) use syntax::{dns_label, relative_path};

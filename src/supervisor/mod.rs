@@ -41,3 +41,4 @@ mod update;
 
 pub use create::Answer;
 pub use process::{Supervising, run, spawn};
+pub use signals::stop_signal;

@@ -49,6 +49,7 @@ facts syscalls                        try what a seccomp profile must deny; JSON
 facts flip A B                        say \"ready\", exchange two names again and again, until TERM
 facts poll-exe                        say \"ready\", try to open other processes' programs for writing; JSON on TERM
 facts immutable PATH...               make files immutable (chattr +i); 1 if one cannot be
+facts xattr PATH NAME VALUE           set an extended attribute, as systemd marks a cgroup
 facts ahead                           try to get before others (nice, FIFO, OOM, files); JSON of errno by name
 facts in-session KEY PROGRAM ARG...   execute a program in a new session whose keyring has this key
 facts keyring KEY                     print the number of the session keyring, and whether this key is \"found\" in it or \"none\"
@@ -88,6 +89,7 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "connect" => net::connect(rest.need(0, "HOST")?, rest.number(1, "PORT")?, rest.seconds("--for")?),
         "dns" => dns::serve(&rest.plain(), rest.option("--bind")?, rest.option("--records")?),
         "write" => act::write(rest.need(0, "PATH")?, rest.need(1, "TEXT")?, act::Place::Whole),
+        "xattr" => act::xattr(rest.need(0, "PATH")?, rest.need(1, "NAME")?, rest.need(2, "VALUE")?),
         "append" => act::write(rest.need(0, "PATH")?, rest.need(1, "TEXT")?, act::Place::End),
         "read" => {
             let path = rest.need(0, "PATH")?;

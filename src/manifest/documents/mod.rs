@@ -5,7 +5,7 @@
 
 mod account;
 mod assemble;
-mod claim;
+pub(super) mod claim;
 mod data;
 mod ephemeral;
 mod header;
@@ -19,6 +19,7 @@ mod used;
 mod workload;
 
 pub(super) use assemble::assemble;
+pub(crate) use claim::ephemeral_claim;
 pub(super) use ephemeral::join;
 pub use network::{NetworkDocument, NetworkObject};
 pub use objects::{ConfigMapData, Objects, SecretData};

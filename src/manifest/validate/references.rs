@@ -3,8 +3,9 @@
 
 use super::super::defaults::containers;
 use super::super::diagnostics::{Diagnostic, Report};
-use super::super::documents::{ConfigMapData, Objects, SecretData};
+use super::super::documents::{ConfigMapData, Objects, SecretData, ephemeral_claim};
 use super::super::path::Path;
+use super::super::syntax;
 use super::super::tree::Node;
 use super::{Checker, hints, quote};
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, KeyToPath, Pod, Volume};
@@ -29,6 +30,9 @@ pub(in super::super) fn references(
     }
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         lookup.volume(volume, &Path::of("spec.volumes").index(i));
+        if volume.ephemeral.is_some() {
+            lookup.ephemeral(volume, (pod, &Path::of("spec.volumes")), i);
+        }
     }
     for (i, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
         lookup.pull_secret(&secret.name, &Path::of("spec.imagePullSecrets").index(i).field("name"));
@@ -151,6 +155,29 @@ impl<'o> Lookup<'_, 'o> {
             let path = at.field("persistentVolumeClaim").field("claimName");
             let name = quote(&claim.claim_name);
             self.notes.push(format!("{path}: there is no PersistentVolumeClaim {name} among the documents: its directory is made, or used if it is there"));
+        }
+    }
+
+    /// The claim of a generic ephemeral volume is nobody else's (ValidateVolumes in pkg/apis/core/validation).
+    fn ephemeral(&mut self, volume: &Volume, (pod, list): (&Pod, &Path), index: usize) {
+        let claim = ephemeral_claim(pod.metadata.name.as_deref().unwrap_or_default(), &volume.name);
+        let path = list.index(index).field("name");
+        if let Err(rule) = syntax::dns_subdomain(&claim) {
+            self.c.fault(&path, format!("its claim's name, {}, {rule}", quote(&claim)));
+        } else if self.objects.has_claim(self.namespace, &claim) {
+            let message = format!(
+                "its claim would be {}, which is a PersistentVolumeClaim among the documents: rename one of them",
+                quote(&claim)
+            );
+            self.c.fault(&path, message);
+        }
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        for (i, other) in volumes.enumerate() {
+            if other.persistent_volume_claim.as_ref().is_some_and(|other| other.claim_name == claim) {
+                let path = list.index(i).field("persistentVolumeClaim").field("claimName");
+                let message = format!("is the claim of the ephemeral volume {}: mount that", quote(&volume.name));
+                self.c.fault(&path, message);
+            }
         }
     }
 

@@ -355,3 +355,17 @@ fn flags_are_the_kernels() {
         assert_eq!(compile(&profile).unwrap().flags, expected);
     }
 }
+
+#[test]
+fn a_profile_of_names_times_conditions_is_refused_before_it_fills_the_memory() {
+    let arg = r#"{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}"#;
+    let of = |names: usize, args: usize| {
+        let (names, args) = (vec![r#""read""#; names].join(","), vec![arg; args].join(","));
+        let rule = format!(r#"{{"names": [{names}], "action": "SCMP_ACT_ALLOW", "args": [{args}]}}"#);
+        serde_json::from_str(&format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{rule}]}}"#)).unwrap()
+    };
+    // As much as a file of 1 MiB holds.
+    let error = compile(&of(60_000, 8_000)).map(|filter| filter.program.len()).unwrap_err().to_string();
+    assert!(error.contains("8000 conditions"), "{error}");
+    assert!(compile(&of(1, 500)).is_ok());
+}
