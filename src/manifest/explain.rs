@@ -87,7 +87,6 @@ fn support(pattern: &str) -> String {
         Some(row) => {
             let what = match row.class {
                 Class::Enforce => enforced,
-                Class::NotYet => "not supported yet, refused",
                 Class::Accept => "accepted, without effect",
                 Class::Refuse | Class::Forbid => "refused",
             };

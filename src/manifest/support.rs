@@ -23,8 +23,6 @@ use std::sync::OnceLock;
 pub(super) enum Class {
     /// It has its effect.
     Enforce,
-    /// It will have its effect in a later version; until then it is refused by name.
-    NotYet,
     /// It has no effect on one host, which a note says.
     Accept,
     /// It needs what podshim does not have.
@@ -247,11 +245,7 @@ pub(super) struct Notes(pub(super) Vec<String>);
 
 /// Checks every field that a document sets against the table.
 pub(super) fn check(document: &Node, schema: &'static Schema, report: &mut Report) -> Notes {
-    let mut walk = Walk { schema, notes: Notes::default(), report, host_network: false };
-    let at = schema.kind.pod().unwrap_or("");
-    let pod = at.split('.').filter(|f| !f.is_empty()).try_fold(document, |node, field| node.get(field));
-    let spec = pod.and_then(|pod| pod.get("spec"));
-    walk.host_network = spec.and_then(|s| s.get("hostNetwork")).is_some_and(|n| n.value == Value::Bool(true));
+    let mut walk = Walk { schema, notes: Notes::default(), report };
     walk.node(document, &Path::root(), "");
     walk.notes
 }
@@ -260,7 +254,6 @@ struct Walk<'r> {
     schema: &'static Schema,
     notes: Notes,
     report: &'r mut Report,
-    host_network: bool,
 }
 
 impl Walk<'_> {
@@ -298,20 +291,12 @@ impl Walk<'_> {
             }
             return;
         };
-        let unset = says_nothing(value, row) || self.is_implied(pattern, value);
+        let unset = says_nothing(value, row);
         match row.class {
             Class::Enforce => self.node(value, path, pattern),
             _ if unset => {}
             Class::Accept if row.note.is_empty() => {}
             Class::Accept => self.notes.0.push(format!("{path} {}", row.note)),
-            Class::NotYet => {
-                let help = if row.note.is_empty() {
-                    format!("remove `{}`, or wait for a version that has it", path.last_field())
-                } else {
-                    row.note.to_owned()
-                };
-                self.report.add(not_yet(at, path).help(help));
-            }
             Class::Refuse => {
                 self.report.add(Diagnostic::new(at, "not supported on one host").path(path).label(row.note));
             }
@@ -324,15 +309,9 @@ impl Walk<'_> {
         let above = path.0.split_last().map_or(&[][..], |(_, above)| above);
         above.iter().any(is_free) || self.schema.is_free_map(&Path(above.to_vec()).pattern())
     }
-
-    /// With the host's network a port is its own host port, which exported pods spell out.
-    fn is_implied(&self, pattern: &str, value: &Node) -> bool {
-        let is_port = self.schema.in_pod(pattern).as_deref() == Some("spec.containers[].ports[].hostPort");
-        self.host_network && is_port && matches!(value.value, Value::Int(_))
-    }
 }
 
-/// A field, or a value of a field, that this version does not do.
+/// A value of a field that this version does not do.
 pub(super) fn not_yet(at: super::tree::Span, path: &Path) -> Diagnostic {
     Diagnostic::new(
         at,

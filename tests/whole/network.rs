@@ -376,6 +376,26 @@ fn policies_allow_and_deny() {
 }
 
 #[test]
+fn annotations_limit_the_bandwidth() {
+    let Some(host) = Host::new(&[NEEDS, &["tc"]].concat()) else { return };
+    let network = host.own_network();
+    let mut limited = server("limited", &json!({}));
+    limited["metadata"]["annotations"] =
+        json!({ "kubernetes.io/ingress-bandwidth": "8M", "kubernetes.io/egress-bandwidth": "4M" });
+    host.start(&limited);
+    let rates = host.finish(host.beside(&["tc", "qdisc", "show"])).expect(0).out;
+    let rate = |link: &str, rate: &str| rates.lines().any(|l| l.contains(&format!("dev {link}")) && l.contains(rate));
+    assert!(rate("veth", "rate 8Mbit") && rate("ifb", "rate 4Mbit"), "{rates}");
+    let path = host.manifest(&{
+        limited["metadata"]["name"] = json!("other");
+        limited
+    });
+    host.run(&["run", "-d", "--network", "none", &path]).expect(125).says(&["bandwidth", "--network"]);
+    host.ok(&["rm", "-f", "limited"]);
+    assert_eq!(leaks::on_network(&network), Vec::<String>::new());
+}
+
+#[test]
 fn both_families() {
     let Some(host) = Host::new(NEEDS) else { return };
     let network = host.own_network();

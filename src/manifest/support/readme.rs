@@ -36,8 +36,7 @@ fn fields() -> String {
         let group = if group.is_empty() { "the document".to_owned() } else { format!("`{group}`") };
         out.push_str(&format!("| {group} | {} |\n", fields.join(", ")));
     }
-    let titles: [(&str, &[Class]); 3] = [
-        ("Not supported yet, and refused by name", &[Class::NotYet]),
+    let titles: [(&str, &[Class]); 2] = [
         ("Without effect on one host, which a note says", &[Class::Accept]),
         ("Refused, with the reason", &[Class::Refuse, Class::Forbid]),
     ];

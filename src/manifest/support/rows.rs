@@ -3,7 +3,7 @@
 //! A row whose class is not `Enforce` stands for everything below it; so a later version turns a subtree on by turning
 //! its topmost row, and finds the rows for its parts already there.
 
-use super::Class::{Accept, Enforce, Forbid, NotYet, Refuse};
+use super::Class::{Accept, Enforce, Forbid, Refuse};
 use super::{Class, Row};
 
 pub(super) const fn row(path: &'static str, class: Class, default: &'static str, note: &'static str) -> Row {
