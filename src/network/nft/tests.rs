@@ -348,6 +348,11 @@ impl Crossing {
         let _listener = to.run(|| TcpListener::bind(address).unwrap());
         from.run(|| TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok())
     }
+
+    /// Likewise; links that were just made take up to a second until they work.
+    fn connects_soon(from: &Namespace, to: &Namespace, address: &str) -> bool {
+        (0..20).any(|_| Crossing::connects(from, to, address))
+    }
 }
 
 /// `table ip filter` with a FORWARD chain whose policy is to drop, and a chain for users.
@@ -393,7 +398,7 @@ fn forwarding_is_permitted_past_a_firewall_that_drops_it() {
     for chains in [&[("FORWARD", true)][..], &[("FORWARD", true), ("DOCKER-USER", false)]] {
         let Some(crossing) = Crossing::new() else { return };
         let Crossing { host, pod, outside } = &crossing;
-        assert!(Crossing::connects(pod, outside, "192.0.2.2:80"), "nothing is in the way yet");
+        assert!(Crossing::connects_soon(pod, outside, "192.0.2.2:80"), "nothing is in the way yet");
         let entrance = chains[chains.len() - 1].0;
         let published = table(
             "t",
@@ -431,7 +436,7 @@ fn forwarding_is_permitted_past_a_firewall_that_drops_it() {
                 assert_eq!(host.run(|| rules_in(family, entrance)), before + 4, "two for each bridge, and no more");
             }
         }
-        assert!(Crossing::connects(pod, outside, "192.0.2.2:80"));
+        assert!(Crossing::connects_soon(pod, outside, "192.0.2.2:80"));
         assert!(!Crossing::connects(outside, pod, "10.9.0.2:80"), "what is sent to a pod unasked is still dropped");
         let _listener = pod.run(|| TcpListener::bind("10.9.0.2:80").unwrap());
         let port: SocketAddr = "192.0.2.1:8080".parse().unwrap();
