@@ -17,6 +17,11 @@ const KEY: u32 = 8;
 /// `NFT_REG32_08`: where what a map has is put, behind the longest key that is looked up in one (32 bytes).
 const FOUND: u32 = KEY + 8;
 
+/// `NFT_DYNSET_OP_UPDATE`: adds an element, or lets it last for another while.
+const UPDATE: u32 = 1;
+/// `NFT_DYNSET_OP_DELETE` (since Linux 5.5).
+const DELETE: u32 = 2;
+
 /// The number of elements in one message: none is longer than 128 bytes, and an attribute has at most 65535.
 const ELEMENTS_PER_MESSAGE: usize = 256;
 
@@ -45,7 +50,7 @@ pub(super) fn set(w: &mut Writer, table: &str, set: &Set, id: u32) {
         Content::Keys(_) => 0,
         Content::Ranges(_) => INTERVAL,
         Content::Map(..) | Content::Verdicts(_) => MAP,
-        Content::Learned(_) => TIMEOUT | EVAL,
+        Content::Learned(..) => MAP | TIMEOUT | EVAL,
     };
     w.text(1, table);
     w.text(2, &set.name);
@@ -53,7 +58,7 @@ pub(super) fn set(w: &mut Writer, table: &str, set: &Set, id: u32) {
     w.number(4, type_number(&set.key));
     w.number(5, type_length(&set.key));
     match &set.content {
-        Content::Map(to, _) => {
+        Content::Map(to, _) | Content::Learned(to, _) => {
             w.number(6, type_number(to));
             w.number(7, type_length(to));
         }
@@ -62,7 +67,7 @@ pub(super) fn set(w: &mut Writer, table: &str, set: &Set, id: u32) {
         _ => {}
     }
     w.nested(9, |w| {
-        if let Content::Learned(_) = set.content {
+        if let Content::Learned(..) = set.content {
             w.number(1, LEARNED_SIZE);
         }
         if set.key.len() > 1 {
@@ -74,7 +79,7 @@ pub(super) fn set(w: &mut Writer, table: &str, set: &Set, id: u32) {
         // For whoever lists it: NFTNL_UDATA_SET_KEYBYTEORDER, its length, BYTEORDER_HOST_ENDIAN.
         w.bytes(13, &[&[0, 4][..], &1u32.to_ne_bytes()].concat());
     }
-    if let Content::Learned(timeout) = set.content {
+    if let Content::Learned(_, timeout) = set.content {
         w.long(11, u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     }
 }
@@ -105,7 +110,7 @@ pub(super) fn elements(set: &Set) -> Vec<Vec<Element<'_>>> {
         Content::Verdicts(elements) => {
             elements.iter().map(|(key, to)| Element { verdict: Some(to), ..Element::of(key_bytes(key)) }).collect()
         }
-        Content::Learned(_) => Vec::new(),
+        Content::Learned(..) => Vec::new(),
     };
     elements.chunks(ELEMENTS_PER_MESSAGE).map(<[_]>::to_vec).collect()
 }
@@ -247,14 +252,24 @@ impl Expressions<'_> {
             // NFT_LOOKUP_F_INV
             Statement::NotIn(fields, set) => self.look_up(fields, set, 1),
             Statement::Verdicts(key, map) => self.find(key, map, VERDICT),
-            Statement::Learn(field, set) => {
-                self.load(*field, KEY);
-                expression(self.w, "dynset", |w| {
+            Statement::Leads(field, map, set) => {
+                self.find(&Key::Fields(vec![*field]), map, FOUND);
+                expression(self.w, "lookup", |w| {
                     w.text(1, set);
-                    // NFT_DYNSET_OP_UPDATE
-                    w.number(3, 1);
-                    w.number(4, KEY);
+                    w.number(2, FOUND);
                 });
+            }
+            Statement::Learn(field, map, key, from) => {
+                self.find(key, from, FOUND);
+                self.load(*field, KEY);
+                self.change(map, UPDATE);
+            }
+            Statement::Relearn(field, map, key, from) => {
+                self.find(key, from, FOUND);
+                self.load(*field, KEY);
+                // An update alone leaves an element's data as it is.
+                self.change(map, DELETE);
+                self.change(map, UPDATE);
             }
             Statement::Mark(bits) => {
                 self.load(Field::Mark, KEY);
@@ -270,7 +285,6 @@ impl Expressions<'_> {
                 self.find(key, map, FOUND);
                 self.dnat(*family);
             }
-            Statement::DnatTo(address, port) => self.dnat_to(*address, *port),
             // NF_NAT_RANGE_PROTO_RANDOM_FULLY: many connections at once do not race for one source port.
             Statement::Masquerade => expression(self.w, "masq", |w| w.number(1, 1 << 4)),
             Statement::Reset => expression(self.w, "reject", |w| {
@@ -369,6 +383,16 @@ impl Expressions<'_> {
         });
     }
 
+    /// Has a map lead from the key to what is at `FOUND`, or not any more.
+    fn change(&mut self, map: &str, op: u32) {
+        expression(self.w, "dynset", |w| {
+            w.text(1, map);
+            w.number(3, op);
+            w.number(4, KEY);
+            w.number(5, FOUND);
+        });
+    }
+
     /// To the address at `FOUND` and the port behind it.
     fn dnat(&mut self, family: Family) {
         expression(self.w, "nat", |w| {
@@ -378,19 +402,6 @@ impl Expressions<'_> {
             w.number(3, FOUND);
             w.number(5, FOUND + u32::from(family.bits()) / 32);
         });
-    }
-
-    fn dnat_to(&mut self, address: IpAddr, port: u16) {
-        let family = Family::of(address);
-        self.depend(Field::Daddr(family));
-        let behind = FOUND + u32::from(family.bits()) / 32;
-        for (register, value) in [(FOUND, Value::Address(address)), (behind, Value::Port(port))] {
-            expression(self.w, "immediate", |w| {
-                w.number(1, register);
-                w.nested(2, |w| w.bytes(1, &value.bytes()));
-            });
-        }
-        self.dnat(family);
     }
 }
 

@@ -85,7 +85,7 @@ fn clear(socket: &Socket, batch: &mut Batch, table: &Table) -> SysResult<BTreeSe
     if !socket.tables(family)?.contains(name) {
         return Ok(BTreeSet::new());
     }
-    let learned = |set: &&Set| matches!(set.content, Content::Learned(_));
+    let learned = |set: &&Set| matches!(set.content, Content::Learned(..));
     let wanted: BTreeSet<&str> = table.sets.iter().filter(learned).map(|set| set.name.as_str()).collect();
     let (kept, gone): (BTreeSet<String>, BTreeSet<String>) =
         socket.sets(family, name)?.into_iter().partition(|set| wanted.contains(set.as_str()));

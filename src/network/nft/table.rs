@@ -158,14 +158,17 @@ pub enum Statement {
     NotIn(Vec<Field>, String),
     /// What the verdict map has for the key; nothing if it has nothing.
     Verdicts(Key, String),
-    /// Adds the field to a set of kind [`Content::Learned`], or has it there for another while.
-    Learn(Field, String),
+    /// What a map has for the field is in this set: map, set.
+    Leads(Field, String, String),
+    /// Has a map of kind [`Content::Learned`] lead from the field to what another map has for the key, for a while from now. If
+    /// it leads somewhere already, it goes on to lead there.
+    Learn(Field, String, Key, String),
+    /// Likewise, wherever it led before.
+    Relearn(Field, String, Key, String),
     /// Sets bits of the packet's mark.
     Mark(u32),
     /// Gives the connection another destination: the address and port that the map has for the key.
     Dnat(Family, Key, String),
-    /// Likewise: these.
-    DnatTo(IpAddr, u16),
     /// Gives the connection the address of the link it leaves by as its source.
     Masquerade,
     /// Refuses with a TCP reset.
@@ -220,9 +223,9 @@ pub enum Content {
     Map(Vec<Kind>, Vec<(Vec<Value>, Vec<Value>)>),
     /// Keys and verdicts.
     Verdicts(Vec<(Vec<Value>, Verdict)>),
-    /// Nothing at first: rules add to it, and what is not seen again for this long goes. Such a set is kept, with what is in
-    /// it, when its table is replaced by one that has a set of the same name; so the name must say the key and the timeout.
-    Learned(Duration),
+    /// A map with nothing at first: rules add to it, and what is not learned again for this long goes. It is kept, with what is
+    /// in it, when its table is replaced by one that has a set of the same name; so the name must say its types and the timeout.
+    Learned(Vec<Kind>, Duration),
 }
 
 impl fmt::Display for Ruleset {
@@ -302,12 +305,14 @@ impl fmt::Display for Statement {
             Statement::In(fields, set) => write!(f, "{} @{set}", joined(fields, " . ")),
             Statement::NotIn(fields, set) => write!(f, "{} != @{set}", joined(fields, " . ")),
             Statement::Verdicts(key, map) => write!(f, "{key} vmap @{map}"),
-            Statement::Learn(field, set) => write!(f, "update @{set} {{ {field} }}"),
+            Statement::Leads(field, map, set) => write!(f, "{field} map @{map} @{set}"),
+            Statement::Learn(field, map, key, from) => write!(f, "update @{map} {{ {field} : {key} map @{from} }}"),
+            Statement::Relearn(field, map, key, from) => {
+                write!(f, "delete @{map} {{ {field} }} update @{map} {{ {field} : {key} map @{from} }}")
+            }
             Statement::Mark(bits) => write!(f, "meta mark set meta mark | {bits:#x}"),
             Statement::Dnat(Family::V4, key, map) => write!(f, "dnat ip to {key} map @{map}"),
             Statement::Dnat(Family::V6, key, map) => write!(f, "dnat ip6 to {key} map @{map}"),
-            Statement::DnatTo(IpAddr::V4(address), port) => write!(f, "dnat ip to {address}:{port}"),
-            Statement::DnatTo(IpAddr::V6(address), port) => write!(f, "dnat ip6 to [{address}]:{port}"),
             Statement::Masquerade => f.write_str("masquerade fully-random"),
             Statement::Reset => f.write_str("reject with tcp reset"),
             Statement::Unreachable => f.write_str("reject"),
@@ -324,9 +329,10 @@ impl fmt::Display for Set {
             Content::Ranges(_) => ("set", key, "\t\tflags interval\n".to_owned()),
             Content::Map(to, _) => ("map", format!("{key} : {}", joined(to, " . ")), String::new()),
             Content::Verdicts(_) => ("map", format!("{key} : verdict"), String::new()),
-            Content::Learned(timeout) => {
+            Content::Learned(to, timeout) => {
+                let kind = format!("{key} : {}", joined(to, " . "));
                 let size = format!("\t\tsize {}\n\t\tflags dynamic,timeout\n", super::encode::LEARNED_SIZE);
-                ("set", key, format!("{size}\t\ttimeout {}s\n", timeout.as_secs()))
+                ("map", kind, format!("{size}\t\ttimeout {}s\n", timeout.as_secs()))
             }
         };
         writeln!(f, "\t{word} {} {{\n\t\ttype {kind}", self.name)?;
@@ -340,7 +346,7 @@ impl fmt::Display for Set {
             Content::Verdicts(elements) => {
                 elements.iter().map(|(key, to)| format!("{} : {to}", joined(key, " . "))).collect()
             }
-            Content::Learned(_) => Vec::new(),
+            Content::Learned(..) => Vec::new(),
         };
         if !elements.is_empty() {
             writeln!(f, "\t\telements = {{ {} }}", elements.join(", "))?;

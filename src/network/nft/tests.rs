@@ -43,7 +43,7 @@ fn everything() -> Ruleset {
     let target = |text: &str| vec![address(text), Value::Port(8080)];
     let range = |from: &str, to: &str| (from.parse::<IpAddr>().unwrap(), to.parse::<IpAddr>().unwrap());
     let mut sets = vec![
-        set("learned", vec![v4], Content::Learned(Duration::from_secs(10))),
+        set("learned", vec![v4], Content::Learned(vec![v4, Kind::Port], Duration::from_secs(10))),
         set(
             "turn4",
             vec![Kind::Number],
@@ -54,6 +54,7 @@ fn everything() -> Ruleset {
             vec![Kind::Number],
             Content::Map(vec![v6, Kind::Port], vec![(vec![Value::Number(0)], target("fd00::1"))]),
         ),
+        set("targets", vec![v4, Kind::Port], Content::Keys(vec![target("10.0.0.1")])),
         set("pods", vec![v4], Content::Keys(vec![vec![address("10.0.0.1")]])),
         set("pairs", vec![v6, v6], Content::Keys(vec![vec![address("fd00::1"), address("fd00::1")]])),
         set(
@@ -77,17 +78,18 @@ fn everything() -> Ruleset {
     let key = |fields: &[Field]| Key::Fields(fields.to_vec());
     let by = |family| vec![Field::Daddr(family), Field::L4Proto, Field::Dport];
     let service_rules: Vec<Rule> = vec![
-        vec![Statement::Learn(Field::Saddr(Family::V4), name("learned"))].into(),
+        vec![
+            Statement::Leads(Field::Saddr(Family::V4), name("learned"), name("targets")),
+            Statement::Learn(Field::Saddr(Family::V4), name("learned"), Key::Turn(1), name("turn4")),
+            Statement::Relearn(Field::Saddr(Family::V4), name("learned"), Key::Turn(1), name("turn4")),
+        ]
+        .into(),
         vec![Statement::Dnat(Family::V4, Key::Turn(1), name("turn4"))].into(),
         vec![
             Statement::Is(Field::L4Proto, Value::Protocol(17)),
             Statement::Dnat(Family::V6, Key::Turn(1), name("turn6")),
         ]
         .into(),
-        vec![Statement::Is(Field::L4Proto, Value::Protocol(6)), Statement::DnatTo("10.0.0.1".parse().unwrap(), 81)]
-            .into(),
-        vec![Statement::Is(Field::L4Proto, Value::Protocol(6)), Statement::DnatTo("fd00::1".parse().unwrap(), 81)]
-            .into(),
     ];
     let nat_rules = vec![
         vec![Statement::Verdicts(key(&by(Family::V4)), name("services4"))].into(),
@@ -255,17 +257,19 @@ fn what_was_learned_stays_when_the_table_is_replaced() {
         let learned = set(
             &format!("seen{timeout}"),
             vec![Kind::Address(Family::V4)],
-            Content::Learned(Duration::from_secs(timeout)),
+            Content::Learned(vec![Kind::Port], Duration::from_secs(timeout)),
         );
+        let one_port = Content::Map(vec![Kind::Port], vec![(vec![Value::Number(0)], vec![Value::Port(9)])]);
+        let ports = set("ports", vec![Kind::Number], one_port);
         let rules = vec![
             vec![
                 Statement::Is(Field::L4Proto, Value::Protocol(17)),
                 Statement::Is(Field::Dport, Value::Port(port)),
-                Statement::Learn(Field::Saddr(Family::V4), learned.name.clone()),
+                Statement::Learn(Field::Saddr(Family::V4), learned.name.clone(), Key::Turn(1), name("ports")),
             ]
             .into(),
         ];
-        one(table("t", vec![learned], vec![chain("input", base(ChainKind::Filter, Hook::Input, 0), rules)]))
+        one(table("t", vec![learned, ports], vec![chain("input", base(ChainKind::Filter, Hook::Input, 0), rules)]))
     };
     namespace.run(|| {
         let count = |set: &str| elements(set).len();
@@ -276,7 +280,10 @@ fn what_was_learned_stays_when_the_table_is_replaced() {
         apply(&learning(60, 8)).unwrap();
         assert_eq!(elements("seen60"), [vec![127, 0, 0, 1]], "it is kept");
         apply(&learning(61, 8)).unwrap();
-        assert_eq!((names_of(TableFamily::Inet).0, count("seen61")), (BTreeSet::from([name("seen61")]), 0));
+        assert_eq!(
+            (names_of(TableFamily::Inet).0, count("seen61")),
+            (BTreeSet::from([name("ports"), name("seen61")]), 0)
+        );
     });
 }
 
@@ -341,6 +348,11 @@ impl Crossing {
         let _listener = to.run(|| TcpListener::bind(address).unwrap());
         from.run(|| TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok())
     }
+
+    /// Likewise; links that were just made take up to a second until they work.
+    fn connects_soon(from: &Namespace, to: &Namespace, address: &str) -> bool {
+        (0..20).any(|_| Crossing::connects(from, to, address))
+    }
 }
 
 /// `table ip filter` with a FORWARD chain whose policy is to drop, and a chain for users.
@@ -386,11 +398,18 @@ fn forwarding_is_permitted_past_a_firewall_that_drops_it() {
     for chains in [&[("FORWARD", true)][..], &[("FORWARD", true), ("DOCKER-USER", false)]] {
         let Some(crossing) = Crossing::new() else { return };
         let Crossing { host, pod, outside } = &crossing;
-        assert!(Crossing::connects(pod, outside, "192.0.2.2:80"), "nothing is in the way yet");
+        assert!(Crossing::connects_soon(pod, outside, "192.0.2.2:80"), "nothing is in the way yet");
         let entrance = chains[chains.len() - 1].0;
         let published = table(
             "t",
-            Vec::new(),
+            vec![set(
+                "ports",
+                vec![Kind::Port],
+                Content::Map(
+                    vec![Kind::Address(Family::V4), Kind::Port],
+                    vec![(vec![Value::Port(8080)], vec![address("10.9.0.2"), Value::Port(80)])],
+                ),
+            )],
             vec![chain(
                 "prerouting",
                 base(ChainKind::Nat, Hook::Prerouting, -100),
@@ -398,8 +417,7 @@ fn forwarding_is_permitted_past_a_firewall_that_drops_it() {
                     vec![
                         Statement::Is(Field::Daddr(Family::V4), address("192.0.2.1")),
                         Statement::Is(Field::L4Proto, Value::Protocol(6)),
-                        Statement::Is(Field::Dport, Value::Port(8080)),
-                        Statement::DnatTo("10.9.0.2".parse().unwrap(), 80),
+                        Statement::Dnat(Family::V4, Key::Fields(vec![Field::Dport]), name("ports")),
                     ]
                     .into(),
                 ],
@@ -418,7 +436,7 @@ fn forwarding_is_permitted_past_a_firewall_that_drops_it() {
                 assert_eq!(host.run(|| rules_in(family, entrance)), before + 4, "two for each bridge, and no more");
             }
         }
-        assert!(Crossing::connects(pod, outside, "192.0.2.2:80"));
+        assert!(Crossing::connects_soon(pod, outside, "192.0.2.2:80"));
         assert!(!Crossing::connects(outside, pod, "10.9.0.2:80"), "what is sent to a pod unasked is still dropped");
         let _listener = pod.run(|| TcpListener::bind("10.9.0.2:80").unwrap());
         let port: SocketAddr = "192.0.2.1:8080".parse().unwrap();

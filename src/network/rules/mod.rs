@@ -60,7 +60,7 @@ impl Parts {
             Content::Ranges(elements) => elements.is_empty(),
             Content::Map(_, elements) => elements.is_empty(),
             Content::Verdicts(elements) => elements.is_empty(),
-            Content::Learned(_) => false,
+            Content::Learned(..) => false,
         };
         if !is_empty {
             self.sets.push(Set { name: name.to_owned(), key, content });

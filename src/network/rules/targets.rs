@@ -2,7 +2,7 @@
 
 use super::{Parts, chain, unique};
 use crate::network::endpoints;
-use crate::network::nft::{Content, Field, Key, Kind, Rule, Statement, Value, Verdict};
+use crate::network::nft::{Content, Field, Key, Kind, Rule, Statement, Value};
 use crate::network::view::{Member, View};
 use crate::plan::network::Family;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
@@ -20,10 +20,15 @@ pub(super) struct Front<'v> {
 }
 
 /// Where a connection may go.
-struct Target<'v> {
-    member: &'v Member,
+struct Target {
     address: IpAddr,
     port: u16,
+}
+
+impl Target {
+    fn values(&self) -> Vec<Value> {
+        vec![Value::Address(self.address), Value::Port(self.port)]
+    }
 }
 
 impl Front<'_> {
@@ -41,6 +46,11 @@ impl Front<'_> {
         [endpoints::protocol(self.port).as_str(), family]
     }
 
+    /// The types of an address and a port.
+    fn target_kinds(&self) -> Vec<Kind> {
+        vec![Kind::Address(self.family), Kind::Port]
+    }
+
     /// How long a client stays with a pod, with `sessionAffinity: ClientIP`.
     fn affinity(&self) -> Option<Duration> {
         // The API server's default.
@@ -53,13 +63,13 @@ impl Front<'_> {
 
     /// The pods that get new connections: those that are ready; if there are none, those that are being ended and still serve
     /// (KEP-1669). One without the port, or without an address of the family, is none.
-    fn targets<'v>(&self, view: &'v View) -> Vec<Target<'v>> {
+    fn targets(&self, view: &View) -> Vec<Target> {
         let all = endpoints::endpoints(self.service, &view.members);
-        let target = |member: &'v Member| {
+        let target = |member: &Member| {
             let port = endpoints::target_port(self.port, member)?;
-            Some(Target { member, address: endpoints::address(member, self.family)?, port })
+            Some(Target { address: endpoints::address(member, self.family)?, port })
         };
-        let ready: Vec<Target<'v>> = all.iter().filter(|e| e.ready).filter_map(|e| target(e.member)).collect();
+        let ready: Vec<Target> = all.iter().filter(|e| e.ready).filter_map(|e| target(e.member)).collect();
         if !ready.is_empty() {
             return ready;
         }
@@ -75,60 +85,45 @@ pub(super) fn add(parts: &mut Parts, view: &View, front: &Front<'_>) -> Option<S
     }
     let name = unique("svc", &front.name(), &front.identity());
     let turns = unique("turns", &front.name(), &front.identity());
-    let turn = || Key::Turn(targets.len() as u32);
     let index = |n: usize| vec![Value::Number(n as u32)];
-    let comment = Some(front.name());
-    let rules = match front.affinity() {
-        None => {
-            let to = |target: &Target<'_>| vec![Value::Address(target.address), Value::Port(target.port)];
-            let elements = targets.iter().enumerate().map(|(n, target)| (index(n), to(target))).collect();
-            let kinds = vec![Kind::Address(front.family), Kind::Port];
-            parts.add_set(&turns, vec![Kind::Number], Content::Map(kinds, elements));
-            vec![Rule { statements: vec![Statement::Dnat(front.family, turn(), turns)], comment }]
-        }
-        Some(timeout) => {
-            let chains: Vec<Staying> = targets.iter().map(|target| staying(parts, front, target, timeout)).collect();
-            let stays = |staying: &Staying| {
-                let known = Statement::In(vec![Field::Saddr(front.family)], staying.set.clone());
-                Rule::from(vec![known, Statement::Verdict(Verdict::Goto(staying.chain.clone()))])
-            };
-            let elements = chains
-                .iter()
-                .enumerate()
-                .map(|(n, staying)| (index(n), Verdict::Goto(staying.chain.clone())))
-                .collect();
-            parts.add_set(&turns, vec![Kind::Number], Content::Verdicts(elements));
-            let last = Rule { statements: vec![Statement::Verdicts(turn(), turns)], comment };
-            chains.iter().map(stays).chain([last]).collect()
-        }
+    let elements = targets.iter().enumerate().map(|(n, target)| (index(n), target.values())).collect();
+    parts.add_set(&turns, vec![Kind::Number], Content::Map(front.target_kinds(), elements));
+    let in_turn = Key::Turn(targets.len() as u32);
+    let mut rules = match front.affinity() {
+        Some(timeout) => staying(parts, front, (&targets, timeout), (&in_turn, &turns)),
+        None => Vec::new(),
     };
+    let comment = Some(front.name());
+    rules.push(Rule { statements: vec![Statement::Dnat(front.family, in_turn, turns)], comment });
     parts.chains.push(chain(&name, rules));
     Some(name)
 }
 
-/// The chain of a pod that clients stay with, and the set of those who do.
-struct Staying {
-    chain: String,
-    set: String,
-}
-
-fn staying(parts: &mut Parts, front: &Front<'_>, target: &Target<'_>, timeout: Duration) -> Staying {
-    let (address, port) = (target.address.to_string(), target.port.to_string());
-    // A set of this name is kept when the rules change, so everything that it depends on is in the name.
-    let seconds = timeout.as_secs().to_string();
+/// The rules by which clients stay with their pods. What follows them is for those whom there is no room to remember.
+fn staying(
+    parts: &mut Parts,
+    front: &Front<'_>,
+    (targets, timeout): (&[Target], Duration),
+    (in_turn, turns): (&Key, &String),
+) -> Vec<Rule> {
+    let present = unique("pods", &front.name(), &front.identity());
+    let mut keys: Vec<Vec<Value>> = targets.iter().map(Target::values).collect();
+    keys.sort();
+    keys.dedup();
+    parts.add_set(&present, front.target_kinds(), Content::Keys(keys));
+    // A map of this name is kept when the rules change, so everything that it depends on is in the name.
     let [protocol, family] = front.identity();
-    let identity = [protocol, family, &target.member.uid, &address, &port, &seconds];
-    let (chain_name, set) = (unique("pod", &front.name(), &identity), unique("stay", &front.name(), &identity));
-    parts.add_set(&set, vec![Kind::Address(front.family)], Content::Learned(timeout));
-    let rules = vec![
-        vec![Statement::Learn(Field::Saddr(front.family), set.clone())].into(),
-        // What the kernel needs to know for changing a port too.
-        vec![
-            Statement::Is(Field::L4Proto, Value::transport(endpoints::protocol(front.port))),
-            Statement::DnatTo(target.address, target.port),
-        ]
-        .into(),
+    let stays = unique("stay", &front.name(), &[protocol, family, &timeout.as_secs().to_string()]);
+    let client = Field::Saddr(front.family);
+    parts.add_set(&stays, vec![Kind::Address(front.family)], Content::Learned(front.target_kinds(), timeout));
+    let by_client = || Key::Fields(vec![client]);
+    let remembered = || Statement::Dnat(front.family, by_client(), stays.clone());
+    let known = vec![
+        // Its pod is still among those that get new connections.
+        Statement::Leads(client, stays.clone(), present),
+        Statement::Learn(client, stays.clone(), by_client(), stays.clone()),
+        remembered(),
     ];
-    parts.chains.push(chain(&chain_name, rules));
-    Staying { chain: chain_name, set }
+    let new = vec![Statement::Relearn(client, stays.clone(), in_turn.clone(), turns.clone()), remembered()];
+    vec![known.into(), new.into()]
 }
