@@ -90,7 +90,10 @@ pub fn attach(dirs: &Dirs, sandbox: &PodSandboxConfig, pod: &PodDirs) -> Result<
             // What a lost sandbox had goes first.
             cni::delete(&directory, &sandbox.uid)?;
             let sandbox = cni::Sandbox { config: sandbox, namespace: &namespace, directory: &directory };
-            Ok(Attached { addresses: cni::add(network, &sandbox)?.addresses, notes: Vec::new() })
+            let attached = cni::add(network, &sandbox)?;
+            // Who was killed left pods attached that are gone. That it cannot be made good now is no fault of this pod's.
+            let notes = cni::sweep(&directory, &dirs.pods()).unwrap_or_else(|error| vec![format!("{error:#}")]);
+            Ok(Attached { addresses: attached.addresses, notes })
         }
         _ => Ok(Attached::default()),
     }

@@ -273,8 +273,17 @@ impl<'p> Query<'p> {
         let name = self.written();
         // Any type: it is put right below.
         packet.questions.push(Question::new(name.clone(), TYPE::A.into(), CLASS::IN.into(), false));
-        packet.answers = answer.records.iter().map(|record| resource(record, &name)).collect();
-        packet.additional_records = answer.additional.iter().map(|record| resource(record, &name)).collect();
+        // What cannot have room is left out before it is written: writing is the long part.
+        let room = self.room(transport);
+        let fitting = how_many_fit(&answer.records, room.saturating_sub(self.end));
+        packet.answers = answer.records[..fitting].iter().map(|record| resource(record, &name)).collect();
+        if fitting < answer.records.len() {
+            packet.set_flags(PacketFlag::TRUNCATION);
+        } else if how_many_fit(answer.records.iter().chain(&answer.additional), room)
+            == fitting + answer.additional.len()
+        {
+            packet.additional_records = answer.additional.iter().map(|record| resource(record, &name)).collect();
+        }
         if let Some(zone) = &answer.zone {
             let start = ResourceRecord::new(Name::new_unchecked(zone), CLASS::IN, TTL, start_of_zone());
             packet.name_servers.push(start);
@@ -283,7 +292,7 @@ impl<'p> Query<'p> {
             packet.answers.extend(rest.answers);
             packet.name_servers.extend(rest.name_servers);
         }
-        self.fit(packet, self.room(transport))
+        self.fit(packet, room)
     }
 
     /// Writes an answer, as much of it as there is room for.
@@ -351,6 +360,24 @@ fn resource<'a>(record: &Record<'a>, question: &Name<'a>) -> ResourceRecord<'a> 
         Data::Start => start_of_zone(),
     };
     ResourceRecord::new(record.owner.map_or_else(|| question.clone(), name), CLASS::IN, TTL, data)
+}
+
+/// How many of these records have room in so many bytes, at the most.
+fn how_many_fit<'r>(records: impl IntoIterator<Item = &'r Record<'r>>, room: usize) -> usize {
+    let mut length = 0;
+    let takes = |record: &Record<'_>| match record.data {
+        Data::Address(IpAddr::V4(_)) => 4,
+        Data::Address(IpAddr::V6(_)) => 16,
+        // The only names that are always written out.
+        Data::Server { target, .. } => 8 + target.len(),
+        _ => 2,
+    };
+    let fits = |record: &&Record<'_>| {
+        // The owner as a reference, type, class, TTL, length.
+        length += 12 + takes(record);
+        length <= room
+    };
+    records.into_iter().take_while(fits).count()
 }
 
 /// Of all our zones. Nobody transfers them, so that only `minimum` counts: how long it holds that there is no such name.

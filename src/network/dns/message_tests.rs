@@ -313,7 +313,13 @@ proptest! {
         static NAMES: LazyLock<Names> = LazyLock::new(|| Names::new(&view(40)));
         let names = &*NAMES;
         if let Next::Send(answer) = at_once(names, (0, None), &packet, transport) {
-            prop_assert!(Packet::parse(&answer).is_ok(), "{packet:02x?}");
+            let mut known = answer.clone();
+            if number(&known, 4) == Some(1) {
+                // The library does not take all types and classes.
+                let (_, name_end) = read_name(&known, HEADER).unwrap();
+                known[name_end..name_end + 4].copy_from_slice(&[0, 1, 0, 1]);
+            }
+            prop_assert!(Packet::parse(&known).is_ok(), "{packet:02x?}");
             prop_assert_eq!(&answer[..2], &packet[..2]);
             prop_assert_eq!(answer[2] & 0x80, 0x80);
             prop_assert!(is_tcp || answer.len() <= usize::from(MAX_UDP));
