@@ -109,16 +109,7 @@ impl Socket {
             LinkAttribute::Mtu(bridge.mtu),
             // Without one of its own it has the least of its ports' addresses, which changes as they come and go.
             LinkAttribute::Address(Mac::of(bridge.name).0.to_vec()),
-            LinkAttribute::LinkInfo(vec![
-                LinkInfo::Kind(InfoKind::Bridge),
-                LinkInfo::Data(InfoData::Bridge(vec![
-                    InfoBridge::StpState(BridgeStpState::Disabled),
-                    // Ports forward at once.
-                    InfoBridge::ForwardDelay(0),
-                    // Else a pod that plays the querier decides who gets the host's neighbour solicitations.
-                    InfoBridge::MulticastSnooping(false),
-                ])),
-            ]),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
         self.request(Call::NEW_LINK, &message, bridge.name)
     }
@@ -150,14 +141,15 @@ impl Socket {
             ("accept_redirects", "0"),
         ];
         self.set(&sysctl::of(Family::V4, name.as_str(), &v4))?;
-        self.set_link(name, index, LinkChange::of(vec![LinkAttribute::Mtu(bridge.mtu)]))?;
+        self.set_link(name, index, bridge_settings(bridge.mtu))?;
         for &(address, prefix) in bridge.gateways {
             match self.add_address(index, address, prefix) {
                 Err(error) if error.errno() == Errno::EEXIST => {}
                 other => other?,
             }
         }
-        self.set_link(name, index, LinkChange::up())
+        self.set_link(name, index, LinkChange::up())?;
+        bridge.gateways.iter().try_for_each(|(address, _)| self.await_address(*address))
     }
 
     /// Makes a pod's link a port of the bridge again, after the bridge was removed and made anew.
@@ -166,7 +158,17 @@ impl Socket {
         let index = self.index(port.link).with_context(what)?;
         self.set_link(port.link, index, LinkChange::down()).with_context(what)?;
         self.join(port, index).with_context(what)?;
-        self.set_link(port.link, index, LinkChange::up()).with_context(what)
+        self.set_link(port.link, index, LinkChange::up()).with_context(what)?;
+        self.await_port(port)
+    }
+
+    /// Waits until the bridge takes frames from a port that is up: it forwards for one that is operational, and is operational
+    /// itself with the first that it forwards for.
+    pub(super) fn await_port(&mut self, port: &Port<'_>) -> Result<()> {
+        for link in [port.link, port.bridge] {
+            self.await_operational(link).with_context(|| format!("waiting for {link}"))?;
+        }
+        Ok(())
     }
 
     /// Makes a link that is down a port: it may not be up before it has its settings.
@@ -184,6 +186,19 @@ impl Socket {
         let target = format_args!("{} on {}", port.mac, port.link);
         self.request(Call::PUT_NEIGHBOUR, &entry, target)
     }
+}
+
+/// IFLA_BR_* of linux/if_link.h.
+fn bridge_settings(mtu: u32) -> LinkChange {
+    let settings = InfoData::Bridge(vec![
+        InfoBridge::StpState(BridgeStpState::Disabled),
+        // Ports forward at once.
+        InfoBridge::ForwardDelay(0),
+        // Else a pod that plays the querier decides who gets the host's neighbour solicitations.
+        InfoBridge::MulticastSnooping(false),
+    ]);
+    let info = vec![LinkInfo::Kind(InfoKind::Bridge), LinkInfo::Data(settings)];
+    LinkChange::of(vec![LinkAttribute::Mtu(mtu), LinkAttribute::LinkInfo(info)])
 }
 
 /// IFLA_BRPORT_* of linux/if_link.h.

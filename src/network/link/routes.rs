@@ -6,7 +6,7 @@ use crate::plan::network::{Family, Subnet};
 use crate::sys::SysResult;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use nix::errno::Errno;
 use std::fmt;
 use std::net::IpAddr;
@@ -118,6 +118,20 @@ impl Socket {
             Err(error) if error.errno() == Errno::EEXIST => Ok(()),
             other => other,
         }
+    }
+
+    /// Waits until an address of the namespace's own is taken for that. Of IPv6 it is not at once, even if no other is looked for
+    /// that has it: the kernel adds the route to itself in a work queue (addrconf_dad_work), and refuses packets until then.
+    pub(super) fn await_address(&mut self, address: IpAddr) -> SysResult<()> {
+        let IpAddr::V6(v6) = address else { return Ok(()) };
+        let mut message = RouteMessage::default();
+        message.header.address_family = AddressFamily::Inet6;
+        message.header.destination_prefix_length = Family::V6.bits();
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet6(v6)));
+        self.look_until(|socket| match socket.ask(Call::GET_ROUTE, &message, address) {
+            Err(error) if matches!(error.errno(), Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(false),
+            other => Ok(other?.first().is_some_and(|reply| reply.payload.get(7) == Some(&libc::RTN_LOCAL))),
+        })
     }
 
     /// The unicast routes of all tables but `local`, which says of each address what the list of addresses says.

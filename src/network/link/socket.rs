@@ -16,6 +16,7 @@ use nix::errno::Errno;
 use std::convert::Infallible;
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// How often a dump is asked for which changed while it was made (`NLM_F_DUMP_INTR`).
 const DUMP_ATTEMPTS: u32 = 16;
@@ -23,6 +24,13 @@ const DUMP_ATTEMPTS: u32 = 16;
 /// What one datagram of an answer may have: the kernel's own limit for dumps (`NLMSG_GOODSIZE` grows to 32 KiB with the reader's
 /// buffer, af_netlink.c).
 const DATAGRAM: usize = 32 << 10;
+
+/// linux/if.h
+const IF_OPER_UP: u8 = 6;
+
+/// How often and how long apart it is looked whether something is so: a second in all.
+const LOOKS: u32 = 500;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// A socket of rtnetlink, and with it the network namespace that it is of.
 #[derive(Debug)]
@@ -46,6 +54,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether it is administratively up (`IFF_UP`).
     pub up: bool,
+    /// Whether it sends what it is given (`IF_OPER_UP`): up, with the other end up too, and the kernel has taken note of that.
+    pub operational: bool,
     /// Maximum transmission unit in bytes.
     pub mtu: u32,
     /// The hardware address, if it has one of Ethernet's form.
@@ -70,9 +80,9 @@ impl Call {
     pub(super) const ADDRESSES: Call = Call { name: "RTM_GETADDR", number: libc::RTM_GETADDR, flags: NLM_F_DUMP };
     pub(super) const NEW_ROUTE: Call = Call::new("RTM_NEWROUTE", libc::RTM_NEWROUTE);
     pub(super) const ROUTES: Call = Call { name: "RTM_GETROUTE", number: libc::RTM_GETROUTE, flags: NLM_F_DUMP };
+    pub(super) const GET_ROUTE: Call = Call { flags: NLM_F_ACK, ..Call::ROUTES };
     pub(super) const PUT_NEIGHBOUR: Call =
         Call { name: "RTM_NEWNEIGH", number: libc::RTM_NEWNEIGH, flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE };
-    pub(super) const DEL_NEIGHBOUR: Call = Call { name: "RTM_DELNEIGH", number: libc::RTM_DELNEIGH, flags: NLM_F_ACK };
     pub(super) const NEW_QUEUE: Call = Call::new("RTM_NEWQDISC", libc::RTM_NEWQDISC);
     pub(super) const NEW_FILTER: Call = Call::new("RTM_NEWTFILTER", libc::RTM_NEWTFILTER);
 
@@ -154,7 +164,12 @@ impl Socket {
     }
 
     /// Sends a request and reads its answer to the end, which is `NLMSG_DONE` of a dump and else the acknowledgement.
-    fn ask(&mut self, call: Call, message: &impl Emitable, target: impl fmt::Display) -> SysResult<Vec<Reply>> {
+    pub(super) fn ask(
+        &mut self,
+        call: Call,
+        message: &impl Emitable,
+        target: impl fmt::Display,
+    ) -> SysResult<Vec<Reply>> {
         let failed = |errno| SysError::new(call.name, &target, errno);
         self.sequence = self.sequence.wrapping_add(1);
         send(&self.socket, call, message, self.sequence).map_err(failed)?;
@@ -220,6 +235,24 @@ impl Socket {
         }
     }
 
+    /// Waits until a link whose other end is up is operational too: until then the kernel drops what is to be sent there, and a
+    /// neighbour that is asked for in vain is asked for again a second later. It takes note in a work queue (link_watch.c), or,
+    /// since Linux 6.8, when the link is looked at.
+    pub(super) fn await_operational(&mut self, name: &LinkName) -> SysResult<()> {
+        self.look_until(|socket| Ok(socket.link(name)?.is_none_or(|link| link.operational)))
+    }
+
+    /// Looks until something is so that the kernel does in a work queue; after a second it is left to itself.
+    pub(super) fn look_until(&mut self, is_so: impl Fn(&mut Socket) -> SysResult<bool>) -> SysResult<()> {
+        for _ in 0..LOOKS {
+            if is_so(self)? {
+                break;
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        Ok(())
+    }
+
     /// Changes a link.
     pub(super) fn set_link(&mut self, name: &LinkName, index: u32, change: LinkChange) -> SysResult<()> {
         let mut message = change.0;
@@ -277,12 +310,13 @@ impl Link {
     fn of(reply: &Reply) -> Option<Link> {
         let (head, rest) = LinkHead::split(&reply.payload)?;
         let up = head.flags & libc::IFF_UP as u32 != 0;
-        let mut link =
-            Link { index: head.index, name: String::new(), kind: String::new(), master: None, up, mtu: 0, mac: None };
+        let (name, kind) = (String::new(), String::new());
+        let mut link = Link { index: head.index, name, kind, master: None, up, operational: false, mtu: 0, mac: None };
         for (kind, value) in attributes(rest) {
             match kind {
                 libc::IFLA_IFNAME => link.name = text(value),
                 libc::IFLA_MTU => link.mtu = number(value)?,
+                libc::IFLA_OPERSTATE => link.operational = value == [IF_OPER_UP],
                 libc::IFLA_MASTER => link.master = number(value),
                 libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(super::Mac),
                 libc::IFLA_LINKINFO => {

@@ -9,11 +9,10 @@ use anyhow::{Context, Result};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use nix::errno::Errno;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -78,10 +77,22 @@ impl Socket {
         pod.set_up_inside(attachment).with_context(|| format!("setting up {POD_INTERFACE} in the pod"))?;
         // Nothing comes from the pod before its port has its settings.
         self.set_link(link, index, LinkChange::up()).with_context(|| format!("setting up {link}"))?;
-        // Last: until now nobody had these addresses, and whoever asked for one waits a second before asking again.
-        let on = self.index(bridge)?;
-        for &(address, _) in attachment.addresses {
-            self.forget(on, address).context("forgetting who had the pod's address before")?;
+        pod.await_operational(&LinkName::pod_interface()).context("waiting for the pod's link")?;
+        self.await_port(&attachment.port)?;
+        self.introduce(&mut pod, attachment).context("telling the host and the pod of each other's hardware address")
+    }
+
+    /// Tells the host and the pod of each other's hardware address, as if they had just asked: the first packet goes out at once,
+    /// even if another pod had the address until now, or the host has asked for it in vain, or the kernel has yet to join the
+    /// multicast group in which IPv6 asks (it does so in a work queue). Later they ask as usual.
+    fn introduce(&mut self, pod: &mut Socket, attachment: &Attachment<'_>) -> SysResult<()> {
+        let Some(bridge) = self.link(attachment.port.bridge)? else { return Ok(()) };
+        let eth0 = pod.index(&LinkName::pod_interface())?;
+        for &(address, gateway) in attachment.addresses {
+            self.put_neighbour(bridge.index, address, attachment.port.mac)?;
+            if let Some(mac) = bridge.mac {
+                pod.put_neighbour(eth0, gateway, mac)?;
+            }
         }
         Ok(())
     }
@@ -109,6 +120,7 @@ impl Socket {
         for &(address, gateway) in attachment.addresses {
             self.add_route(index, address, Route::ToGateway(gateway))?;
             self.add_route(index, address, Route::Default(gateway))?;
+            self.await_address(address)?;
         }
         Ok(())
     }
@@ -155,19 +167,18 @@ impl Socket {
         self.request(Call::NEW_ROUTE, &message, target)
     }
 
-    /// Drops what the host remembers of the hardware address that an address had.
-    fn forget(&mut self, index: u32, address: IpAddr) -> SysResult<()> {
+    fn put_neighbour(&mut self, index: u32, address: IpAddr, mac: Mac) -> SysResult<()> {
         let mut message = NeighbourMessage::default();
         message.header.family = family(address);
         message.header.ifindex = index;
-        message.attributes = vec![NeighbourAttribute::Destination(match address {
+        message.header.state = NeighbourState::Reachable;
+        let destination = match address {
             IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
             IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
-        })];
-        match self.request(Call::DEL_NEIGHBOUR, &message, address) {
-            Err(error) if error.errno() == Errno::ENOENT => Ok(()),
-            other => other,
-        }
+        };
+        message.attributes =
+            vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())];
+        self.request(Call::PUT_NEIGHBOUR, &message, format_args!("{address} at {mac}"))
     }
 }
 

@@ -164,8 +164,9 @@ fn settings_of_both_ends() {
         let link = host.link(&pod.link).unwrap().unwrap();
         let on = host.link(&bridge).unwrap().unwrap();
         assert_eq!((link.master, link.up, link.mtu, link.kind.as_str()), (Some(on.index), true, 1500, "veth"));
+        assert!(link.operational && on.operational);
         let eth0 = pod.socket().link(&name("eth0")).unwrap().unwrap();
-        assert_eq!((eth0.mac, eth0.mtu, eth0.up), (Some(pod.mac), 1500, true));
+        assert_eq!((eth0.mac, eth0.mtu, eth0.up, eth0.operational), (Some(pod.mac), 1500, true, true));
         // The port has no address, so nothing of the host listens there.
         let on_port = nix::ifaddrs::getifaddrs().unwrap().filter(|i| i.interface_name == pod.link.as_str());
         let families: Vec<_> = on_port.filter_map(|i| i.address?.as_sockaddr_in6().copied()).collect();
