@@ -216,7 +216,7 @@ impl PodDirs {
 
     /// What is mounted at the terminationMessagePath of one instance of a container.
     pub fn termination_message(&self, container: &str, restart_count: u32) -> PathBuf {
-        self.termination_messages().join(format!("{container}-{restart_count}"))
+        self.termination_messages(container).join(restart_count.to_string())
     }
 
     /// A symlink in the pod's data to its run state: data whose pod is gone is told from that of another state directory.
@@ -234,9 +234,9 @@ impl PodDirs {
         self.data.join("etc")
     }
 
-    /// The directory of the termination messages of a pod's containers.
-    pub fn termination_messages(&self) -> PathBuf {
-        self.data.join("termination")
+    /// The directory of a container's termination messages.
+    pub fn termination_messages(&self, container: &str) -> PathBuf {
+        self.data.join("termination").join(container)
     }
 
     /// A volume that lives with the pod.

@@ -4,8 +4,14 @@ use super::resolv::{MAX_NAMESERVERS, Parsed, host_resolv_conf};
 use crate::paths::PodDirs;
 use crate::plan::config::{Dns, DnsBase, HostAlias, NetworkMode, PodSandboxConfig};
 use crate::plan::network::CLUSTER_DOMAIN;
+use crate::sys::fs::allow_removal;
 use crate::sys::{Called, SysResult};
+use nix::errno::Errno;
+use std::io::Write;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 const MAX_SEARCHES: usize = 32;
 
@@ -41,9 +47,7 @@ pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAdd
     for (name, text) in
         [("hosts", hosts), ("resolv.conf", resolv_conf(&base, &config.dns)), ("hostname", format!("{hostname}\n"))]
     {
-        let path = dirs.etc(name);
-        // In place: containers that run have this very file mounted.
-        std::fs::write(&path, text).called("write", path.display())?;
+        put(&dirs.etc(name), &text)?;
     }
     Ok(())
 }
@@ -55,6 +59,32 @@ fn cluster(servers: &[IpAddr], namespace: &str, host: &str) -> String {
     append(&mut searches, &Parsed::new(host).searches);
     let servers: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     format!("{servers}search {}\noptions ndots:5\n", searches.join(" "))
+}
+
+/// Writes a file in place, as containers that run have this very file mounted. What they did to it holds nobody up: one that
+/// is immutable is not so any more, and in the place of one that has a lease on it (fcntl(2), F_SETLEASE: whoever opens it
+/// for writing waits for 45 seconds) there is another one, for the containers that start.
+fn put(path: &Path, text: &str) -> SysResult<()> {
+    let open = || {
+        let options = || std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).to_owned();
+        options().custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path).called("open", path.display())
+    };
+    let opened = match open() {
+        Err(error) if error.errno() == Errno::EPERM => {
+            let to_read = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+            allow_removal(to_read.called("open", path.display())?.as_fd())?;
+            open()
+        }
+        other => other,
+    };
+    let mut file = match opened {
+        Err(error) if error.errno() == Errno::EAGAIN => {
+            std::fs::remove_file(path).called("unlink", path.display())?;
+            open()?
+        }
+        other => other?,
+    };
+    file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).called("write", path.display())
 }
 
 fn pod_hosts(names: &[String], host_aliases: &[HostAlias], addresses: &[IpAddr]) -> String {

@@ -319,7 +319,6 @@ impl Supervisor {
         let log = logs::Writer::open(place, logs::Limits::default(), jiff::tz::TimeZone::system())?;
         if let Some(old) = restart_count.checked_sub(2) {
             logs::remove_instance(pod_logs, &config.name, old)?;
-            remove::file(&self.pod.dirs.termination_message(&config.name, old))?;
         }
         Ok(log)
     }
@@ -378,6 +377,11 @@ impl Supervisor {
         let host_ipc = self.pod.record.plan.sandbox.namespaces.ipc == NamespaceMode::Node;
         let shm = if host_ipc { PathBuf::from("/dev/shm") } else { pod.shm() };
         let message = pod.termination_message(&config.name, restart_count);
+        volumes::materialize_termination_messages(pod, &config.name)?;
+        if let Some(last) = restart_count.checked_sub(1) {
+            // It was read when its container ended, and may take all the room there is.
+            snapshot::remove_tree(&pod.termination_message(&config.name, last))?;
+        }
         make_termination_file(&message)?;
         let mut binds: Vec<Bind> =
             ["hosts", "resolv.conf", "hostname"].map(|file| Bind::file(pod.etc(file), &format!("/etc/{file}"))).into();
@@ -491,9 +495,6 @@ fn create_cgroup(cgroup: &crate::cgroups::Cgroup, spec: &Spec) -> Result<()> {
 
 /// Mode 0666: the container's user, whoever that is, writes it (pod-api.md §11).
 fn make_termination_file(path: &Path) -> SysResult<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).called("mkdir", directory.display())?;
-    }
     std::fs::write(path, "").called("write", path.display())?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).called("chmod", path.display())
 }

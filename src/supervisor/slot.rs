@@ -14,7 +14,7 @@ use crate::sys::process::{self, Child, Ended};
 use anyhow::Result;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 /// A container's place: empty between two instances.
@@ -255,7 +255,9 @@ impl Supervisor {
         let config = &self.pod.record.plan.containers[index];
         let path = self.pod.dirs.termination_message(&config.name, instance.restart_count);
         let mut bytes = Vec::new();
-        if let Ok(file) = std::fs::File::open(&path)
+        // Whoever has a lease on it (fcntl(2)) is not waited for.
+        let open = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path);
+        if let Ok(file) = open
             && let Ok(metadata) = file.metadata()
         {
             bytes.resize(metadata.len().min(MAX_FILE) as usize, 0);

@@ -55,8 +55,10 @@ pub fn reopen_regular(place: BorrowedFd, path: &Path, flags: OFlag) -> SysResult
     if SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
         return Ok(None);
     }
-    // The link of /proc leads to this very inode, whatever its name is by now.
-    let opened = nix::fcntl::open(&proc_fd_path(place), flags | OFlag::O_CLOEXEC, Mode::empty());
+    // The link of /proc leads to this very inode, whatever its name is by now. Somebody's lease on it (fcntl(2)) would hold
+    // the caller up: then it is EAGAIN.
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let opened = nix::fcntl::open(&proc_fd_path(place), flags, Mode::empty());
     opened.called("open", path.display()).map(|fd| Some(File::from(fd)))
 }
 

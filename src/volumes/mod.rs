@@ -152,15 +152,19 @@ pub fn materialize_shm(dirs: &PodDirs) -> SysResult<()> {
     empty_dir::shm(&dirs.shm())
 }
 
-/// The places of podshim's own files that containers write (`hosts`, `resolv.conf`, `hostname`, termination messages): each
-/// a small tmpfs, so that a container cannot fill the host's disk through them (CVE-2020-8557). What it writes counts as
-/// its own memory.
+/// The place of podshim's own files that containers write (`hosts`, `resolv.conf`, `hostname`): a small tmpfs, so that a
+/// container cannot fill the host's disk through them (CVE-2020-8557). What it writes counts as its own memory.
 pub fn materialize_own_files(dirs: &PodDirs) -> SysResult<()> {
-    empty_dir::small(&dirs.etc_files(), ETC_SIZE)?;
-    empty_dir::small(&dirs.termination_messages(), TERMINATION_SIZE)
+    empty_dir::small(&dirs.etc_files(), ETC_SIZE)
+}
+
+/// The place of a container's termination messages: a small tmpfs too, and one of its own, so that a container that fills it
+/// leaves the messages of the others alone.
+pub fn materialize_termination_messages(dirs: &PodDirs, container: &str) -> SysResult<()> {
+    empty_dir::small(&dirs.termination_messages(container), TERMINATION_SIZE)
 }
 
 /// A host's own /etc/hosts, which a pod on its network starts with, may be long.
 const ETC_SIZE: u64 = 16 << 20;
 /// A message is 4096 bytes at most; a container may write more, and the last bytes count.
-const TERMINATION_SIZE: u64 = 4 << 20;
+const TERMINATION_SIZE: u64 = 1 << 20;

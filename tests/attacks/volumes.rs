@@ -1,10 +1,11 @@
 //! Classes D and E: volumes, logs and small files that containers write.
 
 use crate::harness::{FACTS, facts, pod, shell, until, with};
-use crate::rig::{BUSYBOX, Bench, assert_plain, of, once};
+use crate::rig::{BUSYBOX, Bench, SOON, assert_plain, of, once};
 use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
+use std::time::Instant;
 
 fn mounted(container: Value, mounts: Value) -> Value {
     with(container, json!({ "volumeMounts": mounts }))
@@ -190,8 +191,8 @@ fn e9_podshims_own_files_have_an_end() {
     let size = |name: &str| -> u64 {
         std::fs::read_dir(data.join(name)).unwrap().flatten().map(|f| f.metadata().unwrap().blocks() * 512).sum()
     };
-    assert!(size("etc") <= 16 << 20 && size("termination") <= 4 << 20, "{} {}", size("etc"), size("termination"));
-    for folder in ["etc", "termination"] {
+    assert!(size("etc") <= 16 << 20 && size("termination/c") <= 1 << 20, "{} {}", size("etc"), size("termination/c"));
+    for folder in ["etc", "termination/c", "termination/other"] {
         let device = |path: &Path| nix::sys::stat::stat(path).unwrap().st_dev;
         assert_ne!(device(&data.join(folder)), device(&data), "{folder} is on the host's disk");
     }
@@ -202,6 +203,82 @@ fn e9_podshims_own_files_have_an_end() {
         .host
         .until_status(("filler", "other"), "again", |s| s["restartCount"] == 1 && s["state"]["running"].is_object());
     bench.host.ok(&["rm", "-f", "filler"]);
+}
+
+/// What one container of a pod does to podshim's own files keeps no other one from starting, and nobody waiting.
+#[test]
+fn p7_podshims_own_files_hold_up_no_other_container() {
+    let Some(bench) = Bench::new() else { return };
+    let host = &bench.host;
+    let files = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
+    let capable = json!({ "securityContext": { "capabilities": { "add": ["LINUX_IMMUTABLE"] } } });
+    let immutable = with(facts("bad", &[&["immutable", "/dev/termination-log"], &files[..]].concat()), capable);
+    // Who owns a file may have a lease on it: by default a container's root owns these.
+    for (name, bad, ready) in [
+        ("immutable", immutable, ""),
+        ("hosts", facts("bad", &["lease", "/etc/hosts"]), "ready"),
+        ("resolver", facts("bad", &["lease", "/etc/resolv.conf"]), "ready"),
+    ] {
+        let other = with(facts("other", &["sleep"]), json!({ "env": [{ "name": "A", "value": "b" }] }));
+        // The files are others than what will be written: by a sibling that begins before.
+        let spoil = shell("spoil", "for f in /etc/hosts /etc/resolv.conf; do echo evil > $f; done");
+        let spec = json!({ "terminationGracePeriodSeconds": 1, "initContainers": [spoil], "containers": [bad, other] });
+        host.start(&pod(name, spec));
+        if ready.is_empty() {
+            host.until_status((name, "bad"), "again", |s| s["restartCount"].as_u64() >= Some(1));
+        } else {
+            host.live(&["logs", "-f", name, "-c", "bad"]).until_has(ready);
+            // It changes them again, now that it has them.
+            let spoil = ["exec", "-c", "bad", name, "--", "/facts", "append", "/etc/hostname", "evil"];
+            host.ok(&spoil);
+        }
+        let pid = nix::unistd::Pid::from_raw(host.pid(name, "other"));
+        let before = Instant::now();
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        host.until_status((name, "other"), "again", |s| s["restartCount"] == 1 && s["state"]["running"].is_object());
+        let seen = host.report(name, "other", &files.map(|f| format!("--file={f}")).each_ref().map(String::as_str));
+        assert!(before.elapsed() < SOON, "{name}: {:?}", before.elapsed());
+        let text = seen["files"].to_string();
+        assert!(text.contains("Kubernetes-managed") && !text.contains("evil"), "{name}: {text}");
+        let before = Instant::now();
+        host.ok(&["rm", "-f", name]);
+        assert!(before.elapsed() < SOON, "{name}: {:?}", before.elapsed());
+        host.assert_clean();
+    }
+}
+
+/// One container's message is not another's to suppress, nor an earlier instance's.
+#[test]
+fn p8_a_termination_message_of_any_size_is_only_its_containers() {
+    let Some(bench) = Bench::new() else { return };
+    let host = &bench.host;
+    let fill = "dd if=/dev/zero of=/dev/termination-log bs=1M count=100 2>/dev/null; exit 2";
+    let sparse = "dd if=/dev/zero of=/dev/termination-log bs=1M seek=8000000 count=0 2>/dev/null; exit 4";
+    let bytes = "sleep 2; printf 'begin\\033[2J\\377\\000end' > /dev/termination-log; exit 3";
+    let again = "[ -e /v/was ] || { touch /v/was; dd if=/dev/zero of=/dev/termination-log bs=1M count=100 2>/dev/null; exit 5; }; \
+        echo second > /dev/termination-log; exit 6";
+    let again = mounted(shell("again", again), json!([{ "name": "v", "mountPath": "/v" }]));
+    let containers = json!([shell("fill", fill), shell("sparse", sparse), shell("bytes", bytes)]);
+    let spec = json!({ "restartPolicy": "Never", "containers": containers });
+    let output = host.run(&["run", "--keep", &host.manifest(&pod("said", spec))]);
+    assert_plain("run", &output);
+    let message = |pod: &str, container: &str| {
+        let ended = host.status(pod, container)["state"]["terminated"].clone();
+        ended["message"].as_str().unwrap_or_else(|| panic!("{container}: {ended}")).to_owned()
+    };
+    for container in ["fill", "sparse"] {
+        let text = message("said", container);
+        assert!(text.len() <= 4096 && text.trim_end_matches('\0').is_empty(), "{container}: {} bytes", text.len());
+    }
+    assert!(message("said", "bytes").starts_with("begin") && message("said", "bytes").ends_with("end"));
+    assert_plain("inspect", &host.run(&["inspect", "said"]));
+    host.ok(&["rm", "-f", "said"]);
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [again], "volumes": [{ "name": "v", "emptyDir": {} }] });
+    host.run(&["run", "-d", &host.manifest(&pod("again", spec))]);
+    host.until_status(("again", "again"), "the second message", |s| {
+        s["lastState"]["terminated"]["message"] == "second\n"
+    });
+    host.ok(&["rm", "-f", "again"]);
 }
 
 #[test]

@@ -118,6 +118,16 @@ pub(super) fn immutable(paths: &[&str]) -> Result<u8> {
     Ok(0)
 }
 
+/// Takes a lease on a file (`fcntl(2)`, F_SETLEASE): whoever opens it for writing is kept waiting until the kernel takes it away.
+pub(super) fn lease(path: &str) -> Result<u8> {
+    let signals = Signals::termination()?;
+    let file = File::open(path).with_context(|| format!("opening {path}"))?;
+    sys::take_lease(&file).with_context(|| format!("a lease on {path}"))?;
+    print("ready\n")?;
+    signals.wait()?;
+    Ok(0)
+}
+
 /// What a process does to be served before all others: the errno of each, 0 if it may.
 pub(super) fn ahead() -> Result<u8> {
     let errno = |result: std::io::Result<()>| result.err().and_then(|e| e.raw_os_error()).unwrap_or(0);

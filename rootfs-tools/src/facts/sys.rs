@@ -224,6 +224,14 @@ pub(super) fn make_immutable(file: &std::fs::File) -> io::Result<()> {
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const flags) }).map(drop)
 }
 
+/// A lease for reading; the signal that asks for it back is ignored.
+pub(super) fn take_lease(file: &std::fs::File) -> io::Result<()> {
+    // SAFETY: SIG_IGN is no function, and the call changes only this process.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
+    // SAFETY: only integers are passed; the descriptor is open.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) }).map(drop)
+}
+
 /// A new session keyring (`keyctl(2)`) with one key of type "user" in it.
 pub(super) fn new_session_with_key(name: &str) -> io::Result<()> {
     let name = CString::new(name)?;
