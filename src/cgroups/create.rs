@@ -246,6 +246,12 @@ fn missing(hierarchy: &Hierarchy, wanted: &FileWrite, dir: &Path, refused: &[Sys
     } else {
         ""
     };
+    let given_by = super::delegated::nearest(dir)
+        .map(|unit| format!("; {} is delegated: Delegate= of systemd says what it has", unit.display()));
     let why = why.map_or_else(String::new, |e| format!(": {e}{hint}"));
-    anyhow::anyhow!("{file}: the controller {controller} of {hierarchy_text} is not on in {}{why}", dir.display())
+    let given_by = given_by.unwrap_or_default();
+    anyhow::anyhow!(
+        "{file}: the controller {controller} of {hierarchy_text} is not on in {}{why}{given_by}",
+        dir.display()
+    )
 }

@@ -3,7 +3,7 @@
 //! systemd marks them by an extended attribute, `trusted.delegate` or `user.delegate`, that is `1` (systemd's "Control Group
 //! APIs and Delegation"). What has no such mark is systemd's: podshim makes nothing there unless it is told to.
 
-use super::write;
+use super::{read, write};
 use crate::host::cgroup::{CgroupSetup, Hierarchy, Mode, Version};
 use crate::sys::Called;
 use crate::sys::getxattr::short_xattr;
@@ -91,6 +91,28 @@ pub(super) fn is_delegated(dir: &Path) -> bool {
     ["trusted.delegate", "user.delegate"]
         .iter()
         .any(|name| short_xattr(dir, name).is_ok_and(|value| value.as_deref() == Some(b"1")))
+}
+
+/// The nearest delegated cgroup at or above a directory.
+pub(super) fn nearest(dir: &Path) -> Option<&Path> {
+    dir.ancestors().find(|dir| is_delegated(dir))
+}
+
+/// Whether pods below `parent` can have a controller: of a delegated cgroup on v2, only what systemd gave to it. (It knows
+/// cpu, cpuset, io, memory and pids; hugetlb it gives to nobody.)
+///
+/// # Errors
+/// If what a delegated cgroup has cannot be read.
+pub fn has_controller(setup: &CgroupSetup, parent: &str, controller: &str) -> Result<bool> {
+    let Some(hierarchy) = setup.with_controller(controller) else { return Ok(false) };
+    let dir = hierarchy.mount.join(parent);
+    match nearest(&dir).filter(|_| hierarchy.version == Version::V2) {
+        Some(delegated) => {
+            let has = read(&delegated.join("cgroup.controllers"))?;
+            Ok(has.split_whitespace().any(|c| c == controller))
+        }
+        None => Ok(true),
+    }
 }
 
 fn choices(setup: &CgroupSetup) -> impl Iterator<Item = Choice> {
