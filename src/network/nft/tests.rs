@@ -1,6 +1,7 @@
 //! As root, in network namespaces of their own: what the kernel takes, and what it says of what it does not take.
 
 use super::message::Attributes;
+use super::transport::Question;
 use super::*;
 use crate::network::ground::Namespace;
 use crate::plan::network::Family;
@@ -299,7 +300,7 @@ fn elements(set: &str) -> Vec<Vec<u8>> {
         let list: Option<Attributes<'_>> = message.attributes().nested(3);
         keys.extend(list.into_iter().flat_map(|list| list.all(1)).filter_map(|e| Some(e.nested(1)?.get(1)?.to_vec())));
     };
-    socket.list_with("NFT_MSG_GETSETELEM", TableFamily::Inet, request, answer).unwrap();
+    socket.ask(Question::list("NFT_MSG_GETSETELEM", TableFamily::Inet), request, answer).unwrap();
     keys
 }
 

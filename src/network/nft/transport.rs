@@ -150,6 +150,21 @@ pub(super) struct Found {
     pub policy: Option<u32>,
 }
 
+/// A request for answers.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    call: &'a str,
+    family: u8,
+    flags: i32,
+}
+
+impl Question<'_> {
+    /// For everything of a kind that a family has.
+    pub(super) fn list(call: &str, family: TableFamily) -> Question<'_> {
+        Question { call, family: family.number(), flags: libc::NLM_F_DUMP }
+    }
+}
+
 /// A connection to nf_tables of one network namespace.
 pub(super) struct Socket(OwnedFd);
 
@@ -192,7 +207,9 @@ impl Socket {
     /// The number of the rules' present generation.
     pub(super) fn generation(&self) -> SysResult<u32> {
         let mut found = None;
-        self.ask("NFT_MSG_GETGEN", (0, 0), |_| (), |message| found = found.or(message.attributes().number(1)))?;
+        // Only a list ends by itself.
+        let question = Question { call: "NFT_MSG_GETGEN", family: 0, flags: libc::NLM_F_ACK };
+        self.ask(question, |_| (), |message| found = found.or(message.attributes().number(1)))?;
         found.ok_or_else(|| SysError::new("NFT_MSG_GETGEN", "nftables", Errno::EBADMSG))
     }
 
@@ -234,33 +251,19 @@ impl Socket {
 
     /// Everything of a kind that a family has.
     pub(super) fn list(&self, call: &str, family: TableFamily, each: impl FnMut(Message<'_>)) -> SysResult<()> {
-        self.ask(call, (family.number(), libc::NLM_F_DUMP), |_| (), each)
-    }
-
-    /// Likewise, of what the request says.
-    #[cfg(test)]
-    pub(super) fn list_with(
-        &self,
-        call: &str,
-        family: TableFamily,
-        request: impl FnOnce(&mut Writer),
-        each: impl FnMut(Message<'_>),
-    ) -> SysResult<()> {
-        self.ask(call, (family.number(), libc::NLM_F_DUMP), request, each)
+        self.ask(Question::list(call, family), |_| (), each)
     }
 
     /// Asks, and hands over each answer. `EINTR`: what was being listed has changed meanwhile.
-    fn ask(
+    pub(super) fn ask(
         &self,
-        call: &str,
-        (family, flags): (u8, i32),
+        question: Question<'_>,
         request: impl FnOnce(&mut Writer),
         mut each: impl FnMut(Message<'_>),
     ) -> SysResult<()> {
         const SEQUENCE: u32 = 1;
         let mut writer = Writer::default();
-        // Only a list ends by itself.
-        let flags = flags | if flags & libc::NLM_F_DUMP == 0 { libc::NLM_F_ACK } else { 0 };
+        let Question { call, family, flags } = question;
         let flags = (libc::NLM_F_REQUEST | flags) as u16;
         let head = Head { kind: message_type(call), flags, sequence: SEQUENCE, family, resource: 0 };
         writer.message(head, request);
