@@ -224,7 +224,7 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
     let plan = pod_plan(admitted, choices).with_context(of_pod)?;
     room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
     for volume in &plan.volumes {
-        volumes::check(volume)?;
+        volumes::check(volume, host.dirs)?;
     }
     check_confinement(&plan, host.facts.lsms)?;
     let images = ensure_images(&plan, host.dirs)?;

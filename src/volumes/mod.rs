@@ -58,11 +58,11 @@ impl Place<'_> {
 
 /// Checks, without making anything, that a volume can be set up: a missing or wrong host path is found before the pod
 /// begins.
-pub fn check(volume: &VolumePlan) -> Result<()> {
+pub fn check(volume: &VolumePlan, dirs: &Dirs) -> Result<()> {
     match &volume.source {
-        VolumeSource::HostPath { path, kind } => {
-            host_path::check(path, *kind).with_context(|| format!("volume {}", volume.name))
-        }
+        VolumeSource::HostPath { path, kind } => host_path::check_not_own(path, [&dirs.state, &dirs.root])
+            .and_then(|()| host_path::check(path, *kind))
+            .with_context(|| format!("volume {}", volume.name)),
         _ => Ok(()),
     }
 }
