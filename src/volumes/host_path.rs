@@ -40,6 +40,24 @@ fn file_type(path: &Path) -> Result<Option<FileType>> {
     }
 }
 
+/// Checks that a path, wherever its links lead, is in none of podshim's own directories: in one are the sockets by which pods
+/// are ruled, in the other the images and volumes of all. Logs are for everybody who collects them.
+pub(super) fn check_not_own(path: &Path, own: [&Path; 2]) -> Result<()> {
+    // What does not exist yet is where its nearest directory is.
+    let real = path.ancestors().find_map(|existing| existing.canonicalize().ok());
+    let is_own = |own: &&Path| {
+        let own = own.canonicalize().unwrap_or_else(|_| own.to_path_buf());
+        real.as_ref().is_some_and(|real| real.starts_with(&own))
+    };
+    match own.iter().find(|own| is_own(own)) {
+        Some(own) => Err(failure(
+            Kind::Invalid,
+            format!("{} is in {}, which is podshim's own and no pod's", path.display(), own.display()),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Checks the type; a path that `materialize` will make may be missing.
 pub(super) fn check(path: &Path, kind: HostPathType) -> Result<()> {
     let invalid = |message: String| Err(failure(Kind::Invalid, message));

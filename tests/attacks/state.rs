@@ -1,6 +1,6 @@
 //! Classes D and F: podshim's own directories, sockets and secrets.
 
-use crate::harness::{Host, facts, pod};
+use crate::harness::{Host, facts, pod, with};
 use crate::rig::{Bench, SOON, assert_plain};
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
@@ -193,4 +193,62 @@ fn c15_two_pods_cannot_have_one_anothers_state() {
     assert!(uid.len() == 36 && uid.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-'), "{uid}");
     host.start(&sleeper("labels"));
     assert_ne!(host.uid("labels"), uid);
+}
+
+/// podshim's own state and data are no volume, by whatever name; and where a directory above them is one, whoever is not the
+/// host's root is not listened to.
+#[test]
+fn d23_p9_a_pod_has_no_part_in_podshims_own_state() {
+    let Some(bench) = Bench::bare() else { return };
+    let host = &bench.host;
+    host.import(crate::harness::FACTS, crate::harness::FACTS, &json!({}));
+    host.start(&sleeper("ruled"));
+    let at = |name: &str| host.path(name).to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink(at("state"), at("alias")).unwrap();
+    let of = |path: &str, kind: &str| {
+        let volumes = json!([{ "name": "v", "hostPath": { "path": path, "type": kind } }]);
+        let container = with(facts("c", &["sleep"]), json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
+        json!({ "terminationGracePeriodSeconds": 1, "containers": [container], "volumes": volumes })
+    };
+    let socket = format!("{}/pods/{}/control.sock", at("state"), host.uid("ruled"));
+    for (path, kind) in [
+        (at("state"), ""),
+        (format!("{}/", at("state")), "Directory"),
+        (at("alias"), "Directory"),
+        (format!("{}/pods", at("alias")), ""),
+        (socket.clone(), "Socket"),
+        (at("root"), ""),
+        (format!("{}/layers", at("root")), "Directory"),
+        (format!("{}/new/deep", at("root")), "DirectoryOrCreate"),
+        (format!("{}/new", at("alias")), "FileOrCreate"),
+        (at("root/claims"), "DirectoryOrCreate"),
+    ] {
+        let output = bench.run(&["run", "-d", &host.manifest(&pod("in", of(&path, kind)))]);
+        assert_eq!(output.code, 125, "{path}: {output:?}");
+        output.says(&["volume v", "podshim's own"]);
+    }
+    assert!(!host.path("root/new").exists() && !host.path("state/new").exists());
+    // With a user namespace of its own a pod's root owns these files, and is somebody else all the same.
+    let mut above = of(&at(""), "Directory");
+    above["hostUsers"] = json!(false);
+    host.start(&pod("above", above));
+    let inside = socket.replace(&at(""), "/v/");
+    let ask = |text: &str| host.ok(&["exec", "above", "--", "/facts", "ask", &inside, text]);
+    for request in [
+        "{\"Stop\":{\"grace_seconds\":0}}",
+        "{\"Exec\":{\"container\":\"c\",\"command\":[\"/facts\"],\"terminal\":{\"rows\":1,\"columns\":1}}}",
+        "\"Watch\"",
+        "{\"Root\":{\"container\":\"c\"}}",
+    ] {
+        let said = ask(request);
+        assert!(said.starts_with("closed") || said.starts_with("error"), "{request}: {said}");
+    }
+    assert_eq!(host.ps("ruled")[1], "Running");
+    host.ok(&["rm", "-f", "above"]);
+    // The twin: the host's root is listened to, by the very same words.
+    let mut above = of(&at(""), "Directory");
+    above["hostUsers"] = json!(true);
+    host.start(&pod("above", above));
+    assert!(ask("\"Watch\"").starts_with("answer "), "{}", ask("\"Watch\""));
+    host.ok(&["rm", "-f", "--all"]);
 }

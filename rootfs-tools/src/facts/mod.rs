@@ -51,6 +51,7 @@ facts poll-exe                        say \"ready\", try to open other processes
 facts immutable PATH...               make files immutable (chattr +i); 1 if one cannot be
 facts xattr PATH NAME VALUE           set an extended attribute, as systemd marks a cgroup
 facts lease PATH                      take a lease on a file, say \"ready\", keep it whoever wants to open it, until TERM
+facts ask SOCKET TEXT                 send a message to a unix socket (SOCK_SEQPACKET); print the answer, or what went wrong
 facts ahead                           try to get before others (nice, FIFO, OOM, files); JSON of errno by name
 facts in-session KEY PROGRAM ARG...   execute a program in a new session whose keyring has this key
 facts keyring KEY                     print the number of the session keyring, and whether this key is \"found\" in it or \"none\"
@@ -107,6 +108,7 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "poll-exe" => spy::poll_exe(),
         "immutable" => spy::immutable(&rest.plain()),
         "lease" => spy::lease(rest.need(0, "PATH")?),
+        "ask" => spy::ask(rest.need(0, "SOCKET")?, rest.need(1, "TEXT")?),
         "ahead" => spy::ahead(),
         "in-session" => {
             spy::in_session(rest.need(0, "KEY")?, rest.need(1, "PROGRAM")?, args.get(3..).unwrap_or_default())

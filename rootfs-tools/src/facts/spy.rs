@@ -118,6 +118,17 @@ pub(super) fn immutable(paths: &[&str]) -> Result<u8> {
     Ok(0)
 }
 
+/// Speaks to somebody's socket: prints `answer TEXT`, `closed`, or `error` with the errno's text.
+pub(super) fn ask(socket: &str, text: &str) -> Result<u8> {
+    let said = match sys::ask(socket, text.as_bytes()) {
+        Ok(answer) if answer.is_empty() => "closed".to_owned(),
+        Ok(answer) => format!("answer {}", String::from_utf8_lossy(&answer)),
+        Err(error) => format!("error {error}"),
+    };
+    print(&format!("{said}\n"))?;
+    Ok(0)
+}
+
 /// Takes a lease on a file (`fcntl(2)`, F_SETLEASE): whoever opens it for writing is kept waiting until the kernel takes it away.
 pub(super) fn lease(path: &str) -> Result<u8> {
     let signals = Signals::termination()?;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 use libc::{c_int, c_long, pid_t};
@@ -222,6 +222,37 @@ pub(super) fn make_immutable(file: &std::fs::File) -> io::Result<()> {
     flags |= 0x10;
     // SAFETY: reads one int.
     check(unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const flags) }).map(drop)
+}
+
+/// Sends one message over a new `SOCK_SEQPACKET` socket: the answer, of no bytes if there is none.
+pub(super) fn ask(path: &str, message: &[u8]) -> io::Result<Vec<u8>> {
+    // SAFETY: only integers are passed.
+    let fd = check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the structure is plain data.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).unwrap_or(1);
+    if path.len() >= address.sun_path.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(path.bytes()) {
+        *to = from.cast_signed();
+    }
+    let size = libc::socklen_t::try_from(size_of::<libc::sockaddr_un>()).unwrap_or(0);
+    // SAFETY: the address is a valid sockaddr_un of the size passed.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), size) })?;
+    // SAFETY: the message has the length passed; MSG_NOSIGNAL makes an error of a peer that is gone.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL) };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut answer = vec![0; 1 << 16];
+    // SAFETY: the buffer is writable and of the length passed.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0) };
+    let got = usize::try_from(got).map_err(|_| io::Error::last_os_error())?;
+    answer.truncate(got);
+    Ok(answer)
 }
 
 /// A lease for reading; the signal that asks for it back is ignored.
