@@ -202,7 +202,7 @@ const RET: u16 = 0x06;
 fn check_instruction(code: u16, k: u32, (jumps, rest): ([u8; 2], usize)) {
     match code {
         // BPF_LD | BPF_W | BPF_ABS: a word of `struct seccomp_data`, which has 64 bytes.
-        0x20 => assert!(k % 4 == 0 && k < 64, "load at {k}"),
+        0x20 => assert!(k.is_multiple_of(4) && k < 64, "load at {k}"),
         // BPF_ALU | BPF_AND | BPF_K
         0x54 => {}
         // BPF_JMP | BPF_JA
