@@ -62,8 +62,9 @@ impl Place<'_> {
 /// a claim of somebody else's, is found before the pod begins.
 pub fn check(volume: &VolumePlan, dirs: &Dirs, namespace: &str) -> Result<()> {
     let checked = match &volume.source {
-        VolumeSource::HostPath { path, kind } => host_path::check_not_own(path, [&dirs.state, &dirs.root])
-            .and_then(|()| host_path::check(path, *kind)),
+        VolumeSource::HostPath { path, kind } => {
+            host_path::check_not_own(path, [&dirs.state, &dirs.root]).and_then(|()| host_path::check(path, *kind))
+        }
         // As the kubelet has it: a claim of that name which was not made for the pod is not taken for its own.
         VolumeSource::Ephemeral { claim } if dirs.claim(namespace, claim).exists() => Err(failure(
             Kind::AlreadyExists,

@@ -82,11 +82,5 @@ fn it_ends_when_it_is_not_needed() {
         let mut server = Running::start(2, &[]);
         std::fs::remove_file(server.files.path().join("network.json")).unwrap();
         assert_eq!(server.ended(), Ended::NoNetwork);
-        // A pod with the host's network has no link and does not count.
-        let mut server = Running::start(1, &[]);
-        let (path, mut member) = server.member(0);
-        member.link = None;
-        put(&path, &member);
-        assert_eq!(server.ended(), Ended::NoPods);
     });
 }
