@@ -50,6 +50,8 @@ has_restarts() { [ "$(restarts "$1")" -ge "$2" ]; }
 note "kernel $(uname -r); $(grep cgroup /proc/mounts)"
 same "only version 2 is mounted" "cgroup2" "$(awk '$3 ~ /^cgroup/ { print $3 }' /proc/mounts | sort -u)"
 same "nothing is there before" "" "$(find $cgroups -name '*podshim*')"
+# This guest's kernel has no modules of bridges and packet filters.
+export PODSHIM_NETWORK=none
 if ! podshim image import /images; then
     note "FAILED: image import"
     exit 1

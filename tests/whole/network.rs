@@ -240,12 +240,8 @@ fn the_third_pod_waits_for_its_services() {
     let mut run = host.live(&["run", "-d", path.to_str().unwrap()]);
     host_waits(&host, "myapp-pod", "Init:0/2");
     let backend = |name: &str| {
-        let documents = [
-            server(name, &json!({ "app": name })),
-            service(name, json!({ "selector": { "app": name }, "ports": [{ "port": 80 }] })),
-        ];
-        let path = crate::harness::documents(&host, &format!("{name}.json"), &documents);
-        host.ok(&["run", "-d", &path]);
+        let path = crate::harness::repository(&format!("pods/{name}.yaml"));
+        assert!(host.ok(&["run", "-d", path.to_str().unwrap()]).contains(&format!("service/{name} created")));
     };
     backend("myservice");
     host_waits(&host, "myapp-pod", "Init:1/2");
@@ -256,7 +252,8 @@ fn the_third_pod_waits_for_its_services() {
     let table = host.ok(&["get", "services"]);
     assert!(table.contains("myservice   ClusterIP   10.87.0."), "{table}");
     assert_eq!(resolve(&host, "client", "myservice"), [cluster_ip(&host, "myservice")]);
-    assert_eq!(connect(&host, "client", ("mydb", "80")), (0, "mydb".into()));
+    let page = host.ok(&["exec", "-c", "box", "client", "--", "wget", "-qO-", "http://mydb/"]);
+    assert_eq!(page, "mydb\n");
     // A name goes with its Service, and at once.
     host.ok(&["delete", "service", "myservice"]);
     host.ok(&["rm", "-f", "myservice"]);
