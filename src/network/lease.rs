@@ -144,7 +144,7 @@ mod tests {
         members.clear();
         let next = lease(&directory, &network, &members).unwrap();
         assert_eq!(next[0].to_string(), "10.0.0.5", "behind the last, though the first is free");
-        assert_eq!(next[1].to_string(), "fd00::5");
+        assert_eq!(next[1].to_string(), "fd00::3", "behind the last there is none: from the beginning again");
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn judge(profile: &LinuxSeccomp, call: Call) -> u32 {
     let default = return_value(profile.default_action(), profile.default_errno_ret()).unwrap();
     let rules = profile.syscalls().clone().unwrap_or_default();
     let mut conditional = None;
+    let mut is_known = false;
     for rule in &rules {
         let then = return_value(rule.action(), rule.errno_ret()).unwrap();
         if then == default {
@@ -66,11 +67,11 @@ fn judge(profile: &LinuxSeccomp, call: Call) -> u32 {
             let twice = args.iter().enumerate().any(|(i, a)| args[..i].iter().any(|b| b.index() == a.index()));
             let matches = |arg: &LinuxSeccompArg| holds(arg, call.args[arg.index()], abi.width);
             let met = direct && if twice { args.iter().any(matches) } else { args.iter().all(matches) };
-            let muxed = abi.arch == Arch::ScmpArchX86
-                && !allows(then)
-                && multiplexed(name).is_some_and(|(by, mask, value)| {
-                    (abi.number)(by) == Some(number) && call.args[0] & mask & 0xffff_ffff == value
-                });
+            let by = multiplexed(name)
+                .filter(|(by, ..)| abi.arch == Arch::ScmpArchX86 && !allows(then) && (abi.number)(by) == Some(number));
+            // The call that another one goes through is no unknown one then, however new.
+            is_known |= by.is_some();
+            let muxed = by.is_some_and(|(_, mask, value)| call.args[0] & mask & 0xffff_ffff == value);
             if met || muxed {
                 conditional = conditional.or(Some(then));
             }
@@ -80,7 +81,7 @@ fn judge(profile: &LinuxSeccomp, call: Call) -> u32 {
     let beyond = call.number == u32::MAX || newest.max().is_some_and(|newest| number > newest);
     match conditional {
         Some(then) => then,
-        None if beyond && !allows(default) => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+        None if beyond && !is_known && !allows(default) => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
         None => default,
     }
 }
