@@ -25,6 +25,7 @@ mod leaks;
 mod limits;
 mod names;
 mod network;
+mod networks;
 mod notes;
 mod objects;
 mod owner;

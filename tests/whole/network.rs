@@ -13,10 +13,10 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const NEEDS: &[&str] = &["ip", "nft"];
+pub(crate) const NEEDS: &[&str] = &["ip", "nft"];
 
 /// Does something in a network namespace.
-fn inside<T: Send + 'static>(network: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn inside<T: Send + 'static>(network: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let path = format!("/run/netns/{network}");
     let thread = std::thread::spawn(move || {
         setns(std::fs::File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
@@ -26,7 +26,7 @@ fn inside<T: Send + 'static>(network: &str, work: impl FnOnce() -> T + Send + 's
 }
 
 /// What a TCP server says to who connects from a network namespace; `None` without a connection.
-fn fetch(network: &str, address: &str) -> Option<String> {
+pub(crate) fn fetch(network: &str, address: &str) -> Option<String> {
     let address: SocketAddr = address.parse().unwrap();
     inside(network, move || {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(3)).ok()?;
@@ -38,7 +38,7 @@ fn fetch(network: &str, address: &str) -> Option<String> {
 }
 
 /// A pod that says its name to whoever connects to port 80.
-fn server(name: &str, labels: &Value) -> Value {
+pub(crate) fn server(name: &str, labels: &Value) -> Value {
     let container =
         with(facts("server", &["listen", "80", name]), json!({ "ports": [{ "name": "web", "containerPort": 80 }] }));
     let beside = shell("box", "while :; do sleep 1; done");
@@ -48,7 +48,7 @@ fn server(name: &str, labels: &Value) -> Value {
 }
 
 /// A pod to look around from.
-fn client(host: &Host, name: &str) {
+pub(crate) fn client(host: &Host, name: &str) {
     let mut pod = pod(
         name,
         json!({ "terminationGracePeriodSeconds": 0, "containers": [
@@ -60,7 +60,7 @@ fn client(host: &Host, name: &str) {
 }
 
 /// What a pod's client gets from a server: the exit code and what it printed. Who is not answered gives up after seconds.
-fn connect(host: &Host, from: &str, to: (&str, &str)) -> (i32, String) {
+pub(crate) fn connect(host: &Host, from: &str, to: (&str, &str)) -> (i32, String) {
     connect_from(host, (from, "box"), to)
 }
 
@@ -70,7 +70,7 @@ fn connect_from(host: &Host, (from, container): (&str, &str), (address, port): (
 }
 
 /// The addresses of a name, as a pod's own resolver finds them.
-fn resolve(host: &Host, from: &str, name: &str) -> Vec<String> {
+pub(crate) fn resolve(host: &Host, from: &str, name: &str) -> Vec<String> {
     let output = host.run(&["exec", "-c", "box", from, "--", "nslookup", name]);
     if output.code != 0 {
         return Vec::new();
@@ -86,7 +86,7 @@ fn cluster_ip(host: &Host, name: &str) -> String {
     service["spec"]["clusterIP"].as_str().unwrap().to_owned()
 }
 
-fn address(host: &Host, pod: &str) -> String {
+pub(crate) fn address(host: &Host, pod: &str) -> String {
     host.inspect(pod)["status"]["podIP"].as_str().unwrap().to_owned()
 }
 
@@ -102,11 +102,11 @@ fn outside(host: &Host, network: &str) -> (String, String, String) {
     (outside, "192.0.2.1".into(), "192.0.2.2".into())
 }
 
-fn service(name: &str, spec: Value) -> Value {
+pub(crate) fn service(name: &str, spec: Value) -> Value {
     object("Service", name, json!({ "spec": spec }))
 }
 
-fn apply(host: &Host, file: &str, documents: &[Value]) -> String {
+pub(crate) fn apply(host: &Host, file: &str, documents: &[Value]) -> String {
     let path = crate::harness::documents(host, file, documents);
     host.ok(&["apply", &path])
 }
