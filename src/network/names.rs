@@ -164,8 +164,9 @@ pub struct Names {
     nodes: HashMap<Box<str>, Vec<Data>>,
     /// Address → PTR.
     reverse: HashMap<IpAddr, Vec<Data>>,
-    /// Address of a pod → its namespace.
-    askers: HashMap<IpAddr, Box<str>>,
+    /// Address of who may ask → the namespaces of the pods that may be it: its own; for the bridge's, as which the host asks, those
+    /// of all pods with the host's network.
+    askers: HashMap<IpAddr, HashSet<Box<str>>>,
     /// Whose addresses are ours.
     subnets: Vec<Subnet>,
 }
@@ -246,10 +247,12 @@ impl Names {
     /// is no such name as one of them; those who stop at the first never ask. So to this pod, and to no other, they are there
     /// and have no addresses.
     fn was_found_before(&self, question: Question<'_>) -> bool {
-        let Some(namespace) = question.asker.and_then(|asker| self.askers.get(&asker)) else { return false };
+        let Some(namespaces) = question.asker.and_then(|asker| self.askers.get(&asker)) else { return false };
         let Some((label, rest)) = question.name.split_once('.') else { return false };
         let is_searched = rest == CLUSTER_DOMAIN || rest.strip_suffix(CLUSTER_DOMAIN) == Some("svc.");
-        is_searched && self.nodes.contains_key(&*format!("{label}.{namespace}.svc.{CLUSTER_DOMAIN}"))
+        let is_there =
+            |namespace: &Box<str>| self.nodes.contains_key(&*format!("{label}.{namespace}.svc.{CLUSTER_DOMAIN}"));
+        is_searched && namespaces.iter().any(is_there)
     }
 
     /// Adds a node's records of a type, and the addresses of the names in them.
@@ -385,7 +388,10 @@ impl Names {
         let hostnames: HashSet<(&str, String)> =
             view.members.iter().filter_map(|member| Some((member.namespace.as_str(), own_hostname(member)?))).collect();
         for member in view.members.iter().filter(|member| is_label(&member.namespace)) {
-            self.askers.extend(member.addresses.iter().map(|address| (*address, member.namespace.as_str().into())));
+            let gateways = view.network.gateways().map(|(gateway, _)| gateway).filter(|_| member.link.is_none());
+            for address in member.addresses.iter().copied().chain(gateways) {
+                self.askers.entry(address).or_default().insert(member.namespace.as_str().into());
+            }
             let namespace = member.namespace.as_str();
             let is_free = |label: &str| !services.contains(&(namespace, label));
             let hostname = own_hostname(member).filter(|label| is_free(label));

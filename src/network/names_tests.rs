@@ -340,6 +340,11 @@ fn names_further_on_in_the_search_list_are_there_once_the_first_was_found() {
         assert_eq!(ask(Some("10.86.7.7"), name), Outcome::NoName, "{name}: nobody's address");
         assert_eq!(ask(None, name), Outcome::NoName, "{name}");
     }
+    // The host, which a pod with the host's network asks as.
+    assert_eq!(
+        (ask(Some("10.86.0.1"), "front.svc"), ask(Some("10.86.0.1"), "nobody.svc")),
+        (Outcome::Found, Outcome::NoName)
+    );
     for name in ["nobody.svc", "nobody", "front.other.svc", "front.ns", "x.front.svc", "starting"] {
         assert_eq!(ask(pod, name), Outcome::NoName, "{name}");
     }
