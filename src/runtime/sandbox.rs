@@ -171,7 +171,7 @@ fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
         set_sysctls(config, given.procfs.as_ref())?;
         let addresses = network::addresses()?;
         if config.namespaces.pid == NamespaceMode::Pod {
-            last_to_be_killed()?;
+            last_to_be_killed(SCORE)?;
             confine()?;
         }
         Ok(addresses)
@@ -207,9 +207,12 @@ fn set_sysctls(config: &PodSandboxConfig, procfs: Option<&OwnedFd>) -> SysResult
     Ok(())
 }
 
-/// A pod short of memory loses a container rather than all of them: what a kubelet gives its pause containers.
-fn last_to_be_killed() -> SysResult<()> {
-    match std::fs::write("/proc/self/oom_score_adj", "-998").called("write", "/proc/self/oom_score_adj") {
+/// What a kubelet gives its pause containers: a pod short of memory loses a container rather than all of them.
+const SCORE: i32 = -998;
+
+/// Sets what the calling process loses by when memory is short (`/proc/self/oom_score_adj`), as far as it may.
+pub fn last_to_be_killed(score: i32) -> SysResult<()> {
+    match std::fs::write("/proc/self/oom_score_adj", score.to_string()).called("write", "/proc/self/oom_score_adj") {
         // Lowering takes CAP_SYS_RESOURCE; containerd goes on as well (restrict_oom_score_adj).
         Err(error) if matches!(error.errno(), Errno::EACCES | Errno::EPERM) => Ok(()),
         other => other,

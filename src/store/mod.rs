@@ -348,7 +348,8 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
     let Some(version) = read_json::<serde_json::Value>(&path)? else { return Ok(None) };
     match version.get("version").and_then(serde_json::Value::as_u64) {
         Some(v) if v == u64::from(RECORD_VERSION) => {}
-        other => bail!("{} is of version {other:?}, this podshim reads version {RECORD_VERSION}", path.display()),
+        Some(other) => bail!("{} is of version {other}, this podshim reads version {RECORD_VERSION}", path.display()),
+        None => bail!("{} is damaged: it has no version", path.display()),
     }
     Ok(Some(serde_json::from_value(version).with_context(|| format!("reading {}", path.display()))?))
 }

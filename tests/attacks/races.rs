@@ -102,7 +102,9 @@ fn a3_a_terminal_whose_devpts_is_exchanged_for_a_link() {
     let flipping = flipper(&bench, "pts", "link");
     let mounts = json!([{ "name": "v", "mountPath": "/dev" }]);
     let container = with(facts("c", &["exit", "0"]), json!({ "tty": true, "volumeMounts": mounts }));
-    race(&bench, &container, &["/dev", "dev/pts"]);
+    let worked = race(&bench, &container, &["/dev", "dev/pts"]);
+    // Now one, now the other: otherwise nothing was raced for.
+    assert!(rounds() < 20 || (1..rounds()).contains(&worked), "{worked} of {} starts worked", rounds());
     end(&bench, flipping);
 }
 

@@ -222,6 +222,17 @@ fn e13_e14_nobody_survives_a_container() {
 #[test]
 fn e18_nobody_gets_before_the_others() {
     let Some(bench) = Bench::new() else { return };
+    // With the capability the supervisor is the last to go; without, it is as the caller is.
+    let host = &bench.host;
+    bystander(host);
+    let score = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().to_owned();
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap().trim();
+    let may = u64::from_str_radix(effective, 16).unwrap() & 1 << 24 != 0;
+    let expected = if may { "-999".to_owned() } else { score("self") };
+    assert_eq!(score(&host.supervisor("bystander").to_string()), expected, "may it: {may}");
+    assert_eq!(score(&host.pid("bystander", "c").to_string()), "1000");
+    host.ok(&["rm", "-f", "bystander"]);
     let ahead = bench.host.seen("first", facts("c", &["ahead"]), json!({}));
     let (eperm, eacces) = (json!(1), json!(13));
     for way in ["nice", "fifo", "nofile", "oom_score_adj", "realtime_io"] {

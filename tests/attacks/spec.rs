@@ -60,14 +60,68 @@ fn d3_d6_paths_of_mounts() {
     }
     let twice = json!([{ "name": "v", "mountPath": "/v" }, { "name": "v", "mountPath": "/v/" }]);
     refused(&bench, "twice", &changed(&[(&format!("{C}/volumeMounts"), twice)]), &["mountPath", "/v"]);
-    // One that goes up is either refused or stays inside.
-    let up = changed(&[(&format!("{mount}/mountPath"), json!("/a/../../../x"))]);
-    let path = bench.host.path("up.yaml");
-    std::fs::write(&path, up).unwrap();
-    let output = bench.host.run(&["run", "-d", path.to_str().unwrap()]);
-    assert!(output.code == 0 || output.err.contains("mountPath"), "{output:?}");
+    let up = bench.up();
+    for path in ["/a/../../../x", "..", "../x", "/..", &format!("/{up}"), &up] {
+        refused(&bench, path, &changed(&[(&format!("{mount}/mountPath"), json!(path))]), &["mountPath", "`..`"]);
+    }
     assert!(!std::path::Path::new("/x").exists());
-    bench.host.ok(&["rm", "-f", "--all"]);
+    // A relative one is below the container's root, and blanks and commas are part of a name.
+    for path in ["m", "a b,ro", "/a\\b"] {
+        let spec = json!({ "restartPolicy": "Never", "volumes": [{ "name": "v", "emptyDir": {} }],
+            "containers": [with(facts("c", &[]), json!({ "volumeMounts": [{ "name": "v", "mountPath": path }] }))] });
+        let out = bench.host.foreground(&pod("fine", spec)).expect(0).out;
+        let seen: Value = serde_json::from_str(out.split_once("| ").unwrap().1).unwrap();
+        let target = format!("/{}", path.trim_start_matches('/'));
+        let mount = seen["mounts"].as_array().unwrap().iter().find(|m| m["target"] == target);
+        assert!(mount.is_some_and(|m| m["options"][0] == "rw"), "{path}: {mount:?} of {}", seen["mounts"]);
+    }
+}
+
+/// Every type against every kind of file, links among them, as whole pods: what it is, or nothing of the pod.
+#[test]
+fn d7_a_host_path_is_of_its_type_or_no_volume() {
+    let Some(bench) = Bench::new() else { return };
+    let base = bench.host.folder("typed");
+    let at = |name: &str| format!("{base}/{name}");
+    std::fs::create_dir(at("directory")).unwrap();
+    std::fs::write(at("file"), "").unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    nix::unistd::mkfifo(at("fifo").as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (name, target) in
+        [("to-file", "file"), ("to-directory", "directory"), ("dangling", "nowhere"), ("loop", "loop")]
+    {
+        std::os::unix::fs::symlink(target, at(name)).unwrap();
+    }
+    std::os::unix::fs::symlink("/dev/null", at("to-device")).unwrap();
+    let names =
+        ["directory", "file", "socket", "fifo", "to-file", "to-directory", "to-device", "dangling", "loop", "missing"];
+    for (kind, fine) in [
+        ("", &["directory", "file", "socket", "fifo", "to-file", "to-directory", "to-device"][..]),
+        ("Directory", &["directory", "to-directory"]),
+        ("DirectoryOrCreate", &["directory", "to-directory", "missing"]),
+        ("File", &["file", "to-file"]),
+        ("FileOrCreate", &["file", "to-file", "missing"]),
+        ("Socket", &["socket"]),
+        ("CharDevice", &["to-device"]),
+        ("BlockDevice", &[]),
+    ] {
+        for name in names {
+            let volumes = json!([{ "name": "v", "hostPath": { "path": at(name), "type": kind } }]);
+            let container =
+                with(facts("c", &["exit", "0"]), json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
+            let spec = json!({ "restartPolicy": "Never", "containers": [container], "volumes": volumes });
+            let output = bench.run(&["run", &bench.host.manifest(&pod("typed", spec))]);
+            let what = format!("{kind:?} of {name}");
+            assert_eq!(output.code, if fine.contains(&name) { 0 } else { 125 }, "{what}: {output:?}");
+            assert!(output.code == 0 || output.err.contains(&at(name)), "{what}: {output:?}");
+            let made = std::path::Path::new(&at("missing")).exists();
+            assert_eq!(made, name == "missing" && kind.ends_with("OrCreate"), "{what}");
+            if made {
+                let _ = std::fs::remove_dir(at("missing")).or_else(|_| std::fs::remove_file(at("missing")));
+            }
+            assert!(!std::path::Path::new(&at("nowhere")).exists(), "{what}: a dangling link was followed");
+        }
+    }
 }
 
 #[test]

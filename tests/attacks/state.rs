@@ -146,14 +146,16 @@ fn f6_state_that_is_torn_is_told_and_can_be_removed() {
     let Some(bench) = Bench::new() else { return };
     let host = &bench.host;
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    for (file, text) in [
-        ("record.json", ""),
-        ("record.json", "{\"version\":"),
-        ("record.json", "{\"version\": 4000000000}"),
-        ("record.json", &deep),
-        ("status.json", "{\"pha"),
-        ("events.jsonl", "{\"torn\n\u{0}\u{1b}[2J\n{}\n"),
-        ("pod.json", "[1, 2"),
+    // What is told of it: by every verb that names the pod, and by a list of all.
+    for (file, text, words) in [
+        ("record.json", "", "is damaged"),
+        ("record.json", "{\"version\":", "is damaged"),
+        ("record.json", "{\"version\": 4000000000}", "version 4000000000"),
+        ("record.json", &deep, "is damaged"),
+        ("record.json", "\u{0}\u{1b}[2J", "is damaged"),
+        ("status.json", "{\"pha", ""),
+        ("events.jsonl", "{\"torn\n\u{0}\u{1b}[2J\n{}\n", ""),
+        ("pod.json", "[1, 2", ""),
     ] {
         host.start(&sleeper("torn"));
         host.start(&sleeper("whole"));
@@ -168,7 +170,15 @@ fn f6_state_that_is_torn_is_told_and_can_be_removed() {
             &["logs", "torn"],
             &["exec", "whole", "--", "/facts"],
         ] {
-            assert_plain(&format!("{file} {args:?}"), &host.run(args));
+            let output = host.run(args);
+            assert_plain(&format!("{file} {args:?}"), &output);
+            if !words.is_empty() && args[0] != "exec" {
+                assert!(
+                    output.err.contains(words) && output.err.contains("podshim rm -f default/torn"),
+                    "{args:?}: {output:?}"
+                );
+                assert_eq!(output.code, if args == ["ps"] { 0 } else { 125 }, "{args:?}: {output:?}");
+            }
         }
         assert_eq!(host.ps("whole")[1], "Running", "{file}: another pod is not touched");
         host.run(&["rm", "-f", "torn"]).expect(0);

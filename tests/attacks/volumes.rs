@@ -319,6 +319,27 @@ fn e17_mounts_made_inside_stay_inside() {
         assert_eq!(std::fs::read_dir(format!("{base}/sub")).unwrap().count(), 0, "{propagation}");
         bench.host.assert_clean();
     }
+    // One that asks for the other direction gives the host its mounts, of a volume that goes with the pod: they go, too.
+    let count = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+    let before = count();
+    let mounts = json!([{ "name": "e", "mountPath": "/e", "mountPropagation": "Bidirectional" }]);
+    let script = "mkdir -p /e/a /e/b && mount -t tmpfs none /e/a && mkdir /e/a/c && mount -t tmpfs none /e/a/c && mount --bind / /e/b && echo mounted; exec sleep 1000";
+    let both = with(mounted(shell("c", script), mounts), json!({ "securityContext": { "privileged": true } }));
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [both], "volumes": [{ "name": "e", "emptyDir": {} }] });
+    for _ in 0..3 {
+        bench.host.start(&pod("both", spec.clone()));
+        bench.host.live(&["logs", "-f", "both"]).until_has("mounted");
+        assert!(count() >= before + 3, "the host has its mounts: {} and {before}", count());
+        bench.host.ok(&["rm", "-f", "both"]);
+        assert_eq!(count(), before);
+        bench.host.assert_clean();
+    }
+    // Nor is anything left of many pods with every kind of mount.
+    for _ in 0..crate::rig::rounds() {
+        let mounts = json!([{ "name": "v", "mountPath": "/v" }, { "name": "e", "mountPath": "/mnt" }]);
+        bench.host.foreground(&once("many", json!([mounted(shell("c", "true"), mounts)]), volumes.clone())).expect(0);
+    }
+    assert_eq!(count(), before);
     // Who is not privileged cannot ask for the other direction.
     let mounts = json!([{ "name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional" }]);
     let spec = json!({ "containers": [mounted(facts("c", &["sleep"]), mounts)], "volumes": volumes });
