@@ -6,6 +6,7 @@ how much goes from pod to pod, beside a pair of veth links without a bridge in t
 
 Prints lines of `what|figure`. All traffic is in network namespaces of the pods and of this program's own.
 """
+import ctypes
 import glob
 import json
 import os
@@ -23,8 +24,11 @@ CLONE_NEWNET = 0x40000000
 
 
 def enter(path):
+    # os.setns came with Python 3.12; Debian bookworm has 3.11.
+    libc = ctypes.CDLL(None, use_errno=True)
     with open(path) as namespace:
-        os.setns(namespace.fileno(), CLONE_NEWNET)
+        if libc.setns(namespace.fileno(), CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {path}")
 
 
 def in_child(path, work):
