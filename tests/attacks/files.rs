@@ -135,7 +135,9 @@ fn d4_files_are_written_anew_where_somebody_plants() {
     };
     host.ok(&["run", "-d", &manifest(0)]);
     let until_both = |word: &str| {
-        ["hostile", "fast"].map(|name| host.live(&["logs", "-f", "files", "-c", name]).until_has(word));
+        for name in ["hostile", "fast"] {
+            host.live(&["logs", "-f", "files", "-c", name]).until_has(word);
+        }
     };
     until_both("ready");
     let supervisor = host.supervisor("files");
