@@ -9,12 +9,11 @@ use super::manifest::{
     is_index_type, is_manifest_type, parse_config, parse_document, strict,
 };
 use super::reference::{Digest, Reference};
-use super::session::Session;
+use super::session::{Session, open_readable};
 use super::{Progress, parse_reference};
 use crate::sys::Called;
-use crate::sys::fs::open_in_root;
+use crate::sys::fs::{IN_ROOT, open_regular, syncfs};
 use anyhow::{Context, Result, bail, ensure};
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +25,12 @@ use std::path::{Path, PathBuf};
 /// The annotation by which containerd and buildx give the whole name (the OCI one may hold only the tag).
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const OCI_NAME: &str = "org.opencontainers.image.ref.name";
+/// The most entries of a tar: an image of 500 layers has some 1500 in docker's old format, and each is a file for a while.
+const MAX_ENTRIES: usize = 16_384;
+/// The longest name of one that is kept, in bytes: PATH_MAX.
+const MAX_NAME: usize = 4096;
+/// The most bytes of a tar's files, together: a few packed ones may be very many.
+const MAX_BYTES: u64 = 128 << 30;
 /// How many links lead from a layer's name to its file in old docker-archives.
 const MAX_LINKS: u32 = 10;
 
@@ -102,6 +107,8 @@ pub(super) fn read(session: &Session, source: Source) -> Result<Vec<Found>> {
     };
     let found = content.images().with_context(|| format!("reading {name}"))?;
     content.drop_unneeded(&found)?;
+    // Once for all of them, before any is renamed to where it counts.
+    syncfs(open_readable(session.dir())?.as_fd())?;
     Ok(found)
 }
 
@@ -142,12 +149,21 @@ fn stage(session: &Session, stream: Box<dyn Read + '_>) -> Result<BTreeMap<Strin
     let kind = Compression::of_magic(first);
     let mut entries = Entries::new(decompress(packed, kind)?);
     let (mut files, mut links) = (BTreeMap::new(), Vec::new());
+    let (mut count, mut bytes) = (0, 0u64);
     while let Some(entry) = entries.advance()? {
         session.check_interrupt()?;
+        count += 1;
+        ensure!(count <= MAX_ENTRIES, "it has more than {MAX_ENTRIES} entries");
+        for name in [&entry.name, &entry.link] {
+            ensure!(name.len() <= MAX_NAME, "the name of entry {count} has {} bytes", name.len());
+        }
         let name = clean(&entry.name.to_string_lossy());
         match entry.kind {
             EntryKind::File => {
-                let staged = absorb(session, &mut entries.body()).with_context(|| format!("file {name:?}"))?;
+                let mut body = entries.body().take(MAX_BYTES - bytes + 1);
+                let staged = absorb(session, &mut body).with_context(|| format!("file {name:?}"))?;
+                bytes += staged.size;
+                ensure!(bytes <= MAX_BYTES, "its files have more than {MAX_BYTES} bytes");
                 if let Some(hex) = name.strip_prefix("blobs/sha256/") {
                     ensure!(staged.digest.hex() == hex, "blob {hex:?} has digest {}", staged.digest);
                 }
@@ -188,7 +204,6 @@ fn absorb(session: &Session, body: &mut dyn Read) -> Result<Descriptor> {
         hash.update(&buffer[..n]);
         size += n as u64;
     }
-    file.sync_all().called("fsync", part.display())?;
     let digest = Digest::from_hash(&hash.finalize());
     let done = session.staged_blobs().join(digest.hex());
     fs::rename(&part, &done).called("rename", done.display())?;
@@ -379,12 +394,9 @@ impl<'a> Content<'a> {
 
 /// Opens a regular file below a folder, wherever its links would lead; never a FIFO that blocks or a device.
 fn open_file(folder: &OwnedFd, name: &str) -> Result<Option<File>> {
-    match open_in_root(folder.as_fd(), Path::new(name), OFlag::O_RDONLY | OFlag::O_NONBLOCK, 0) {
-        Ok(fd) => {
-            let file = File::from(fd);
-            ensure!(file.metadata().called("fstat", name)?.is_file(), "{name} is not a regular file");
-            Ok(Some(file))
-        }
+    match open_regular(folder.as_fd(), Path::new(name), IN_ROOT) {
+        Ok(Some(file)) => Ok(Some(file)),
+        Ok(None) => bail!("{name} is not a regular file"),
         Err(e) if e.errno() == nix::errno::Errno::ENOENT => Ok(None),
         Err(e) => Err(e.into()),
     }

@@ -96,6 +96,14 @@ const HOSTILE: &str = "for v in map secret down all; do mount -o remount,rw,bind
         rm -f a; mkfifo a; rm -f a; mknod a c 240 77; \
     done; [ -e /stop/now ] && { echo stopped; exec sleep 1000; }; done 2>/dev/null";
 
+/// Another one, which does one thing as fast as it can: where a directory of files has just been made, there is a link.
+const FAST: &str = "mount -o remount,rw,bind /f/map || exit 9; cd /f/map; echo ready; \
+    while [ ! -e /stop/now ]; do for t in ..2*; do rm -rf $t/d && ln -s $VICTIM/sub $t/d; done; done 2>/dev/null; \
+    echo stopped; exec sleep 1000";
+
+/// How many files there are in `d`: to write them takes a while.
+const MANY: usize = 300;
+
 /// CVE-2017-1002102: while `podshim apply` writes the files anew and gives them to the pod's group, and while the pod goes.
 #[test]
 fn d4_files_are_written_anew_where_somebody_plants() {
@@ -104,23 +112,34 @@ fn d4_files_are_written_anew_where_somebody_plants() {
     let stop = host.folder("stop");
     let mut mounts = at_each("/f");
     mounts.as_array_mut().unwrap().push(json!({ "name": "stop", "mountPath": "/stop" }));
-    let hostile = with(
-        mounted(shell("hostile", HOSTILE), mounts),
-        json!({ "securityContext": { "privileged": true }, "env": [{ "name": "VICTIM", "value": bench.victim() }] }),
-    );
+    let hostile = |name: &str, script: &str| {
+        with(
+            mounted(shell(name, script), mounts.clone()),
+            json!({ "securityContext": { "privileged": true }, "env": [{ "name": "VICTIM", "value": bench.victim() }] }),
+        )
+    };
     let reader = mounted(facts("c", &["sleep"]), at_each("/f"));
     let mut volumes = of_every_kind();
     volumes.as_array_mut().unwrap().push(json!({ "name": "stop", "hostPath": { "path": stop } }));
+    let more = (0..MANY).map(|n| json!({ "key": format!("k{n}"), "path": format!("d/f{n}") }));
+    volumes[0]["configMap"]["items"].as_array_mut().unwrap().extend(more);
     let spec = json!({ "terminationGracePeriodSeconds": 1, "securityContext": { "fsGroup": 3000 },
-        "containers": [hostile, reader], "volumes": volumes });
+        "containers": [hostile("hostile", HOSTILE), hostile("fast", FAST), reader], "volumes": volumes });
     let manifest = |round: u32| {
         let mut value = pod("files", spec.clone());
         value["metadata"]["labels"] = json!({ "tier": format!("t{round}") });
         let both = json!({ "a": format!("a{round}"), "b": format!("b{round}") });
-        documents(host, "files.json", &[map(both.clone()), secret(both), value])
+        let mut data = both.clone();
+        (0..MANY).for_each(|n| data[format!("k{n}")] = json!(format!("{n} of {round}")));
+        documents(host, "files.json", &[map(data), secret(both), value])
     };
     host.ok(&["run", "-d", &manifest(0)]);
-    host.live(&["logs", "-f", "files", "-c", "hostile"]).until_has("ready");
+    let until_both = |word: &str| {
+        for name in ["hostile", "fast"] {
+            host.live(&["logs", "-f", "files", "-c", name]).until_has(word);
+        }
+    };
+    until_both("ready");
     let supervisor = host.supervisor("files");
     let mut refused = 0;
     for round in 1..=rounds() {
@@ -135,7 +154,7 @@ fn d4_files_are_written_anew_where_somebody_plants() {
         assert_eq!(host.supervisor("files"), supervisor, "the supervisor lives");
     }
     std::fs::write(format!("{stop}/now"), "").unwrap();
-    host.live(&["logs", "-f", "files", "-c", "hostile"]).until_has("stopped");
+    until_both("stopped");
     // Without him it is all as it should be again.
     bench.run(&["apply", &manifest(1000)]).expect(0);
     let read = |path: &str| host.ok(&["exec", "-c", "c", "files", "--", "/facts", "read", path]);
@@ -149,6 +168,7 @@ fn d4_files_are_written_anew_where_somebody_plants() {
     ] {
         assert_eq!(read(&format!("/f/{path}")), text, "{path}, after {refused} refusals");
     }
+    assert_eq!(read(&format!("/f/map/d/f{}", MANY - 1)), format!("{} of 1000", MANY - 1));
     bench.assert_unharmed("the files are right again");
     host.ok(&["rm", "-f", "files"]);
     bench.assert_unharmed("the pod is gone");

@@ -2,7 +2,7 @@
 //! the command as a user runs it.
 
 use crate::harness::FACTS;
-use crate::rig::{Bench, Entry, SOON, assert_plain, entry, file, of, pax, tar_of};
+use crate::rig::{Bench, Entry, SOON, assert_plain, entry, file, link, of, pax, tar_of};
 use serde_json::json;
 use std::time::Instant;
 
@@ -119,4 +119,65 @@ fn b22_b26_many_links_and_deep_trees_take_linear_time() {
     assert!(before.elapsed() < SOON * 4, "{:?}", before.elapsed());
     assert_plain("links", &output);
     assert_eq!(std::fs::read_dir(bench.host.path("root/tmp")).map_or(0, Iterator::count), 0);
+}
+
+/// What an archive holds besides layers is kept for a while, and so is what it is called.
+#[test]
+fn p10_an_archive_of_many_names_or_of_devices_is_refused_soon() {
+    let Some(bench) = Bench::bare() else { return };
+    let path = bench.host.path("archive.tar");
+    let long = vec![b'x'; 900 << 10];
+    let many: Vec<Vec<u8>> = (0..40_000).map(|n| file(&format!("f{n}"), b"")).collect();
+    let links: Vec<Vec<u8>> = (0..40_000).map(|n| link(&format!("l{n}"), "x")).collect();
+    let directories: Vec<Vec<u8>> = (0..40_000).map(|n| entry(b'5', &format!("d{n}")).bytes()).collect();
+    // Packed they would be a few KiB each; 200 of them are more than the memory that podshim may have here.
+    let named: Vec<Vec<u8>> = (0..200).map(|_| Entry { pax: &[("path", &long)], ..entry(b'0', "f") }.bytes()).collect();
+    let linked: Vec<Vec<u8>> =
+        (0..200).map(|_| Entry { pax: &[("linkpath", &long)], ..entry(b'2', "l") }.bytes()).collect();
+    for (name, entries, words) in [
+        ("many files", many, "more than 16384 entries"),
+        ("many links", links, "more than 16384 entries"),
+        ("many directories", directories, "more than 16384 entries"),
+        ("long names", named, "the name of entry 1 has"),
+        ("long links", linked, "the name of entry 1 has"),
+    ] {
+        std::fs::write(&path, tar_of(&entries)).unwrap();
+        let output = bench.run(&["image", "import", path.to_str().unwrap()]);
+        assert_eq!(output.code, 125, "{name}: {output:?}");
+        assert!(output.err.len() < 4096, "{name}: an error of {} bytes", output.err.len());
+        output.says(&[words]);
+        assert_eq!(std::fs::read_dir(bench.host.path("root/tmp")).map_or(0, Iterator::count), 0, "{name}");
+    }
+    // A folder may hold anything in the place of a blob: nothing but a file is opened.
+    type Plant = fn(&std::path::Path);
+    let plants: [(&str, Plant); 4] = [
+        ("character device", |at| {
+            let (kind, mode) = (nix::sys::stat::SFlag::S_IFCHR, nix::sys::stat::Mode::S_IRWXU);
+            nix::sys::stat::mknod(at, kind, mode, nix::sys::stat::makedev(240, 77)).unwrap();
+        }),
+        ("block device", |at| {
+            let (kind, mode) = (nix::sys::stat::SFlag::S_IFBLK, nix::sys::stat::Mode::S_IRWXU);
+            nix::sys::stat::mknod(at, kind, mode, nix::sys::stat::makedev(240, 77)).unwrap();
+        }),
+        ("fifo", |at| nix::unistd::mkfifo(at, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+        ("directory", |at| std::fs::create_dir(at).unwrap()),
+    ];
+    for (name, plant) in plants {
+        for at in ["index.json", "blob"] {
+            let layout = bench.host.changed_image((FACTS, "localhost/planted"), &json!({}), &[]);
+            let layout = std::path::Path::new(&layout);
+            let largest = || {
+                let all = std::fs::read_dir(layout.join("blobs/sha256")).unwrap().flatten();
+                all.max_by_key(|e| e.metadata().unwrap().len()).unwrap().path()
+            };
+            let at = if at == "blob" { largest() } else { layout.join(at) };
+            std::fs::remove_file(&at).unwrap();
+            plant(&at);
+            let output = bench.run(&["image", "import", layout.to_str().unwrap()]);
+            assert_eq!(output.code, 125, "{name}: {output:?}");
+            output.says(&["is not a regular file"]);
+            std::fs::remove_dir_all(layout).unwrap();
+        }
+    }
+    bench.assert_unharmed("archives");
 }

@@ -223,7 +223,10 @@ fn p7_podshims_own_files_hold_up_no_other_container() {
         // The files are others than what will be written: by a sibling that begins before.
         let spoil = shell("spoil", "for f in /etc/hosts /etc/resolv.conf; do echo evil > $f; done");
         let spec = json!({ "terminationGracePeriodSeconds": 1, "initContainers": [spoil], "containers": [bad, other] });
+        // Already the second container may have to wait for what the first one does.
+        let before = Instant::now();
         host.start(&pod(name, spec));
+        assert!(before.elapsed() < SOON, "{name}: {:?}", before.elapsed());
         if ready.is_empty() {
             host.until_status((name, "bad"), "again", |s| s["restartCount"].as_u64() >= Some(1));
         } else {
