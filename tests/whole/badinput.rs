@@ -111,10 +111,10 @@ fn files_and_flags_that_are_wrong_are_named() {
     let manifest = pod("piped", json!({ "restartPolicy": "Never", "containers": [facts("c", &["exit", "3"])] }));
     live.stdin().write_all(manifest.to_string().as_bytes()).unwrap();
     assert_eq!(live.wait(), 3, "{}", live.err());
-    // A field this version does not do is refused by name.
+    // A field that cannot have its effect on this network is refused by name.
     let port = with(facts("c", &["sleep"]), json!({ "ports": [{ "containerPort": 80, "hostPort": 80 }] }));
     let manifest = host.manifest(&pod("port", json!({ "containers": [port] })));
-    host.run(&["run", "-d", &manifest]).expect(125).says(&["containers[0].ports[0].hostPort: not supported yet"]);
+    host.run(&["run", "-d", &manifest]).expect(125).says(&["hostPort 80", "--network bridge"]);
 }
 
 #[test]
