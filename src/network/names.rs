@@ -250,9 +250,8 @@ impl Names {
         let Some(namespaces) = question.asker.and_then(|asker| self.askers.get(&asker)) else { return false };
         let Some((label, rest)) = question.name.split_once('.') else { return false };
         let is_searched = rest == CLUSTER_DOMAIN || rest.strip_suffix(CLUSTER_DOMAIN) == Some("svc.");
-        let is_there =
-            |namespace: &Box<str>| self.nodes.contains_key(&*format!("{label}.{namespace}.svc.{CLUSTER_DOMAIN}"));
-        is_searched && namespaces.iter().any(is_there)
+        let is_there = |namespace: &str| self.nodes.contains_key(&*format!("{label}.{namespace}.svc.{CLUSTER_DOMAIN}"));
+        is_searched && namespaces.iter().any(|namespace| is_there(namespace))
     }
 
     /// Adds a node's records of a type, and the addresses of the names in them.
