@@ -7,7 +7,7 @@
 # Builds podshim (scripts/build.sh) and the images (scripts/images.sh), imports the images into podshim's own store
 # (/var/lib/podshim) and runs the manifest. Puts nothing on PATH; the pod is removed when it has ended, the images stay.
 # Environment: PODSHIM_DEMO_SECONDS=N presses Ctrl-C after N seconds; PODSHIM_ROOT, PODSHIM_STATE and PODSHIM_LOG_DIR
-# (as podshim's) put everything elsewhere; CARGO_TARGET_DIR (as cargo's).
+# (as podshim's) put everything elsewhere; PODSHIM_NETWORK=none makes no bridge; CARGO_TARGET_DIR (as cargo's).
 # Exit code: podshim's own, 130 after Ctrl-C; 0 if PODSHIM_DEMO_SECONDS ended it.
 set -euo pipefail
 # A login shell finds cargo here; a CI job or `sudo` often does not.

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Measures podshim and prints the figures as a Markdown table: start of a pod, memory of its supervisor, memory and CPU time
-# of one that probes, size of the binary.
+# of one that probes, its network, size of the binary.
 #
 #   sudo scripts/figures.sh [RUNS] [SECONDS]       default: 20 pods; probing is watched for 60 seconds
 #
@@ -25,8 +25,14 @@ fail() {
 [ -x "$podshim" ] || fail "$podshim is missing: scripts/build.sh makes it"
 [ -d "$target_dir/images/oci" ] || fail "$target_dir/images/oci is missing: scripts/images.sh makes it"
 
+# In a network of its own: the machine's is not for bridges of ours.
+if [ -z "${FIGURES_NETWORK:-}" ]; then
+    FIGURES_NETWORK=own exec unshare --net "$0" "$@"
+fi
+ip link set lo up
+
 work=$(mktemp -d /tmp/podshim-figures.XXXXXX)
-export PODSHIM_ROOT=$work/root PODSHIM_STATE=$work/run PODSHIM_LOG_DIR=$work/log
+export PODSHIM_NETWORK=none PODSHIM_ROOT=$work/root PODSHIM_STATE=$work/run PODSHIM_LOG_DIR=$work/log
 cleanup() {
     "$podshim" rm --force --all >/dev/null 2>&1 || true
     rm -rf "$work"
@@ -77,6 +83,7 @@ POD
 pod adjtimex >"$work/clock.yaml"
 probing_pod >"$work/probing.yaml"
 pod 'sleep, "100000"' >"$work/idle.yaml"
+for name in server client; do sed "s/name: figures/name: $name/" "$work/idle.yaml" >"$work/$name.yaml"; done
 
 now() { date +%s%N; }
 median() { sort -n | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
@@ -165,6 +172,17 @@ echo "|---|---|"
 row "\`podshim run -d\` to both app processes executed (1 init + 2 app containers, images local)" \
     "$(cut -d ' ' -f 1 "$work/starts" | median | milliseconds)"
 row "the same to the return of \`podshim run -d\`" "$(cut -d ' ' -f 2 "$work/starts" | median | milliseconds)"
+PODSHIM_NETWORK=bridge measure_starts "$podshim" >"$work/bridged"
+# With a pod that stays, the bridge and the name server are there already.
+PODSHIM_NETWORK=bridge "$podshim" run -d "$work/server.yaml" >/dev/null 2>&1
+PODSHIM_NETWORK=bridge measure_starts "$podshim" >"$work/attached"
+row "the first, on the bridge: the first pod, which has the bridge and the name server made" \
+    "$(cut -d ' ' -f 1 "$work/bridged" | median | milliseconds)"
+row "the first, on the bridge: a further pod" "$(cut -d ' ' -f 1 "$work/attached" | median | milliseconds)"
+PODSHIM_NETWORK=bridge "$podshim" run -d "$work/client.yaml" >/dev/null 2>&1
+scripts/figures-network.py "$PODSHIM_STATE" >"$work/network" || fail "figures-network.py failed"
+while IFS='|' read -r what figure; do row "$what" "$figure"; done <"$work/network"
+"$podshim" rm --force --all >/dev/null
 row "floor: starting one process (\`busybox true\`)" "$(measure_command /bin/busybox true)"
 row "\`podshim version\`" "$(measure_command "$podshim" version)"
 for other in crun podman; do

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Counts the rows of the table of fields (tests/rows.tsv): what is enforced, refused, accepted and reported with the tests
-# that show it, what waits for the network (issue 5), and what is missing.
+# that show it, and what is missing.
 #
 #   scripts/rows.sh [--paths|--strict]
 #
@@ -13,9 +13,8 @@ exec awk -F '\t' -v show="${1:-}" '
     NR == 1 { next }
     {
         kind = $2
-        if ($4 == "-") kind = $5 == "waits for issue 5" ? "waiting" : "missing"
+        if ($4 == "-") kind = "missing"
         count[$3, kind]++
-        if (kind == "waiting") waiting = waiting sprintf("  %-3s %s\n", $3, $1)
         if (kind == "missing") {
             missing = missing sprintf("  %-3s %s%s\n", $3, $1, $5 == "" ? "" : " (" $5 ")")
             if ($3 == "P1" || $3 == "P2") failed = 1
@@ -28,7 +27,7 @@ exec awk -F '\t' -v show="${1:-}" '
     }
     END {
         if (NR < 200) { print "tests/rows.tsv is not whole" > "/dev/stderr"; exit 2 }
-        number = split("enforced refused accepted reported waiting missing", kinds, " ")
+        number = split("enforced refused accepted reported missing", kinds, " ")
         split("P1 P2 P3 -", priorities, " ")
         printf "%-8s", "rows"
         for (k = 1; k <= number; k++) printf " %9s", kinds[k]
@@ -44,7 +43,6 @@ exec awk -F '\t' -v show="${1:-}" '
         printf "%-8s", "all"
         for (k = 1; k <= number; k++) printf " %9d", sum[kinds[k]]
         printf "\n"
-        if (waiting != "") printf "\nwait for issue 5 (network):\n%s", waiting
         if (missing != "") printf "\nmissing:\n%s", missing
         exit show == "--strict" ? failed : 0
     }

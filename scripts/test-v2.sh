@@ -27,8 +27,9 @@ echo second >"$layers/second/which"
 echo second >"$layers/second/gone"
 echo third >"$layers/third/which"
 find "$target_dir" -maxdepth 3 -path '*release/rootfs-tools' -type f -print -quit >"$layers/tools"
+facts=$(dirname "$(cat "$layers/tools")")/facts
 "$(cat "$layers/tools")" busybox /bin/busybox --layer "$layers/second" --layer "$layers/third" --delete gone \
     --tag localhost/layered -o "$images/oci" >/dev/null
 
 PODSHIM_GUEST_CACHE=${PODSHIM_GUEST_CACHE:-$target_dir/v2-guest} scripts/v2-guest.sh -t "${PODSHIM_V2_SECONDS:-600}" \
-    -a "$images/oci:/images" -a tests/v2/guest.sh:/tests/guest.sh -s 'sh /tests/guest.sh' "$podshim"
+    -a "$images/oci:/images" -a "$facts:/bin/facts" -a tests/v2/guest.sh:/tests/guest.sh -s 'sh /tests/guest.sh' "$podshim"

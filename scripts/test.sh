@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 # The tests choose their own directories, and golden files are compared, not rewritten.
-unset PODSHIM_ROOT PODSHIM_STATE PODSHIM_LOG_DIR PODSHIM_CGROUP_PARENT PODSHIM_REGISTRIES PODSHIM_BLESS
+unset PODSHIM_NETWORK PODSHIM_BRIDGE PODSHIM_POD_CIDR PODSHIM_SERVICE_CIDR PODSHIM_ROOT PODSHIM_STATE PODSHIM_LOG_DIR PODSHIM_CGROUP_PARENT PODSHIM_REGISTRIES PODSHIM_BLESS
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
 if [ "$(id -u)" != 0 ]; then
@@ -48,7 +48,7 @@ install_packages() {
     local package missing=()
     # For podshim and its images; for the tests; for the guest with cgroup v2.
     for package in build-essential busybox-static mmdebstrap \
-        ca-certificates git iproute2 openssl procps python3 util-linux \
+        ca-certificates containernetworking-plugins git iproute2 iptables nftables openssl procps python3 util-linux \
         qemu-system-x86 xz-utils; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
@@ -103,6 +103,7 @@ else
     step "cgroup v2" scripts/test-v2.sh || true
 fi
 step "figures" scripts/figures.sh 2 10 || true
-step "demo" env PODSHIM_DEMO_SECONDS=5 PODSHIM_ROOT="$target_dir/demo/root" PODSHIM_STATE="$target_dir/demo/run" \
+# The machine's own network is not for tests: no bridge there.
+step "demo" env PODSHIM_DEMO_SECONDS=5 PODSHIM_NETWORK=none PODSHIM_ROOT="$target_dir/demo/root" PODSHIM_STATE="$target_dir/demo/run" \
     PODSHIM_LOG_DIR="$target_dir/demo/log" scripts/demo.sh || true
 finish

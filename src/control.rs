@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -98,6 +99,8 @@ pub struct Joining {
     pub config: ContainerConfig,
     /// Its image.
     pub image: ImageSpec,
+    /// What was asked for, as an entry of `spec.ephemeralContainers`.
+    pub written: Value,
 }
 
 /// A pod that runs, as it is to be. Images, requests and limits, labels, annotations and the deadline may differ from what it

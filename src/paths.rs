@@ -3,6 +3,7 @@
 //! | what | where |
 //! |---|---|
 //! | run state, sockets, namespace pins (gone after a reboot) | `<state>/pods/<uid>/` |
+//! | the network: who is on it, Services, policies | `<state>/network/` |
 //! | names in use: one symlink per pod | `<state>/names/<namespace>_<name>` |
 //! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
 //! | what persistentVolumeClaims hold, one directory per claim; stays when pods go | `<root>/claims/<namespace>_<claim>/` |
@@ -80,6 +81,11 @@ impl Dirs {
         self.names().join(format!("{namespace}_{name}"))
     }
 
+    /// What is kept of the network: who is on it, Services, policies.
+    pub fn network(&self) -> NetworkDir {
+        NetworkDir(self.state.join("network"))
+    }
+
     /// One pod's directories.
     pub fn pod(&self, uid: &str) -> PodDirs {
         PodDirs { state: self.pods().join(uid), data: self.root.join("pods").join(uid) }
@@ -88,6 +94,48 @@ impl Dirs {
     /// One pod's log directory, named as a kubelet names it.
     pub fn pod_logs(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.log_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+}
+
+/// The files of the network, which its name server reads as nobody: they are 0644 in directories 0755, below a state
+/// directory that is 0700.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkDir(pub PathBuf);
+
+impl NetworkDir {
+    /// The lock which orders everything that is done about the network.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// What the network is like, as long as it is there.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("network.json")
+    }
+
+    /// The pods on the network: `<uid>.json`.
+    pub fn members(&self) -> PathBuf {
+        self.0.join("members")
+    }
+
+    /// One pod's file. Its addresses are its own as long as the file is there.
+    pub fn member(&self, uid: &str) -> PathBuf {
+        self.members().join(format!("{uid}.json"))
+    }
+
+    /// The Services, the NetworkPolicies, the Namespaces: `<namespace>_<name>.json`, of a Namespace `<name>.json`.
+    pub fn objects(&self, plural: &str) -> PathBuf {
+        self.0.join(plural)
+    }
+
+    /// Which process the name server is.
+    pub fn name_server(&self) -> PathBuf {
+        self.0.join("name-server.json")
+    }
+
+    /// What CNI plugins answered: `<uid>.json`.
+    pub fn cni(&self) -> PathBuf {
+        self.0.join("cni")
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod mapped;
 
+pub use mapped::id_map;
+
 use crate::image;
 use crate::sys::mount::{self, Depth, FsContext, SetAttr, attr};
 use crate::sys::{Called, SysError, SysResult};

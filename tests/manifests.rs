@@ -3,7 +3,8 @@
 //! `tests/manifests/**/<case>.yaml` with `<case>.stderr` beside it; `PODSHIM_BLESS=1` rewrites the latter, and the diff is
 //! reviewed. `tests/pods/*.yaml` must be admitted.
 
-use podshim::manifest::{Color, Source, admit, read_sources};
+use k8s_openapi::api::core::v1::Container;
+use podshim::manifest::{Color, Diagnostics, Source, admit, join, read_sources};
 use std::path::{Path, PathBuf};
 
 fn manifests(directory: &str) -> Vec<PathBuf> {
@@ -18,16 +19,20 @@ fn manifests(directory: &str) -> Vec<PathBuf> {
     files
 }
 
+fn manifest(source: Source) -> Result<(), Diagnostics> {
+    admit(&[source]).map(drop)
+}
+
 fn source(path: &Path) -> Source {
     let name = path.file_name().unwrap().to_str().unwrap().to_owned();
     Source { name, text: std::fs::read_to_string(path).unwrap() }
 }
 
-fn hold_against_golden(directory: &str) {
+fn hold_against_golden(directory: &str, read: impl Fn(Source) -> Result<(), Diagnostics>) {
     let bless = std::env::var_os("PODSHIM_BLESS").is_some();
     let mut wrong = vec![];
     for path in manifests(directory) {
-        let rendered = match admit(&[source(&path)]) {
+        let rendered = match read(source(&path)) {
             Ok(_) => panic!("{} was admitted", path.display()),
             Err(diagnostics) => diagnostics.render(Color::Plain),
         };
@@ -47,17 +52,42 @@ fn hold_against_golden(directory: &str) {
 
 #[test]
 fn each_mistake_is_explained() {
-    hold_against_golden("manifests");
+    hold_against_golden("manifests", manifest);
 }
 
 #[test]
 fn pods_as_people_paste_them_are_explained() {
-    hold_against_golden("manifests/broken");
+    hold_against_golden("manifests/broken", manifest);
 }
 
 #[test]
 fn mistakes_in_other_documents_are_explained() {
-    hold_against_golden("manifests/documents");
+    hold_against_golden("manifests/documents", manifest);
+}
+
+/// The pod that ephemeral containers are to join.
+const POD: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {a: b}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: app}
+spec:
+  containers:
+  - {name: web, image: busybox, envFrom: [{configMapRef: {name: settings}}]}
+  volumes: [{name: data}]
+";
+
+#[test]
+fn mistakes_in_files_for_debug_are_explained() {
+    hold_against_golden("manifests/ephemeral", |custom| {
+        let pod = admit(&[Source { name: "pod.yaml".into(), text: POD.into() }])?.remove(0);
+        let flags = Container { name: "debugger".into(), image: Some("busybox".into()), ..Container::default() };
+        join(pod, flags, Some(&custom)).map(drop)
+    });
 }
 
 #[test]

@@ -101,6 +101,7 @@ fn planned(pod: &AdmittedPod) -> Value {
     let choices = Choices {
         uid: "00000000-0000-4000-8000-000000000001".into(),
         network: NetworkMode::None,
+        bridge: None,
         cgroup_parent: String::new(),
         resolv_conf: None,
         log_directory: "/var/log/podshim/pods/x".into(),
@@ -110,6 +111,7 @@ fn planned(pod: &AdmittedPod) -> Value {
         swap: SwapBehavior::NoSwap,
         pull: None,
         security: SecurityChoices::default(),
+        services: Vec::new(),
     };
     let mut plan = pod_plan(pod, choices).expect("a plan");
     if plan.sandbox.namespaces.user == NamespaceMode::Pod {

@@ -7,14 +7,21 @@ use podshim::image::unpack::{self, Limits};
 use podshim::image::{Reference, parse_reference};
 use podshim::logs;
 use podshim::manifest::{self, Color, Source};
+use podshim::network::dns::message::{MAX_UDP, Read, Transport, read};
+use podshim::network::dns::{Next, at_once};
+use podshim::network::names::Names;
+use podshim::network::view::View;
+use podshim::plan::seccomp_profile::Profile;
+use podshim::runtime::seccomp;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// A target: the name of its corpus, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     ("manifest", manifest),
     ("reference", reference),
     ("image_document", image_document),
@@ -22,6 +29,8 @@ pub const TARGETS: [Target; 7] = [
     ("log", log),
     ("control", control),
     ("probe", probe),
+    ("dns", dns),
+    ("seccomp_profile", seccomp_profile),
 ];
 
 /// A manifest is admitted, or there is a fault to be shown.
@@ -119,4 +128,91 @@ pub fn control(data: &[u8]) {
 pub fn probe(data: &[u8]) {
     let _ = podshim::probes::Said::last(data);
     assert!(podshim::probes::text(data).len() <= podshim::probes::MAX_OUTPUT);
+}
+
+/// A few pods, a headless Service, a Service, an alias.
+static NAMES: LazyLock<Names> = LazyLock::new(|| {
+    let json = |value| serde_json::from_value(value).expect("a document");
+    let member = |number: u8| {
+        serde_json::from_value(serde_json::json!({ "uid": number.to_string(), "namespace": "n", "name": format!("p-{number}"),
+            "labels": { "a": "b" }, "hostname": format!("h-{number}"), "subdomain": "s", "ports": [], "link": "v",
+            "addresses": [format!("10.86.0.{number}"), format!("fd86::{number}")], "ready": true, "terminating": false }))
+        .expect("a member")
+    };
+    let service = |name: &str, spec: serde_json::Value| {
+        json(serde_json::json!({ "metadata": { "name": name, "namespace": "n" }, "spec": spec }))
+    };
+    let ports = serde_json::json!([{ "name": "x", "port": 80 }]);
+    let services = vec![
+        service("e", serde_json::json!({ "type": "ExternalName", "externalName": "example.com" })),
+        service("s", serde_json::json!({ "clusterIP": "None", "selector": { "a": "b" }, "ports": ports })),
+        service("c", serde_json::json!({ "clusterIP": "10.87.0.1", "ports": ports })),
+    ];
+    let network =
+        serde_json::json!({ "bridge": "b", "pods": ["10.86.0.0/16", "fd86::/64"], "services": ["10.87.0.0/16"] });
+    let network = serde_json::from_value(network).expect("a network");
+    let (policies, namespaces) = (Vec::new(), Default::default());
+    Names::new(&View { network, members: (3..40).map(member).collect(), services, policies, namespaces })
+});
+
+/// Whatever a pod sends to the name server, what comes back is an answer to it, and fits. The first byte says which way it came.
+pub fn dns(data: &[u8]) {
+    let Some((first, packet)) = data.split_first() else { return };
+    let (transport, most) = match first & 1 {
+        0 => (Transport::Udp, usize::from(MAX_UDP)),
+        _ => (Transport::Tcp, usize::from(u16::MAX)),
+    };
+    if let Next::Send(answer) = at_once(&NAMES, (usize::from(*first), None), packet, transport) {
+        assert!((12..=most).contains(&answer.len()), "{} bytes", answer.len());
+        assert_eq!((&answer[..2], answer[2] & 0x80), (&packet[..2], 0x80));
+    }
+    // The same bytes as what another server says about an alias' target.
+    let Read::Query(query) = read(ALIAS) else { panic!("it is a query") };
+    let answer = NAMES.answer(query.asked(), 0).expect("it is ours");
+    assert!(answer.elsewhere.is_some());
+    assert!(query.answer(&answer, Some(packet), transport).len() <= most);
+}
+
+/// For the addresses of `e.n.svc.cluster.local`.
+const ALIAS: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01e\x01n\x03svc\x07cluster\x05local\0\0\x01\0\x01";
+/// A profile of the host's is refused, or comes to a program that the kernel takes, whatever the container may do and
+/// whichever kernel there is.
+pub fn seccomp_profile(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(profile) = Profile::parse(text) else { return };
+    let capabilities = [r#"[]"#, r#"["CAP_SYS_ADMIN", "CAP_NET_BIND_SERVICE", "CAP_SYS_PTRACE"]"#];
+    for capabilities in capabilities.map(|list| serde_json::from_str(list).expect("capabilities")) {
+        for kernel in ["4.8", "6.18.44-generic"] {
+            let Ok(rules) = profile.rules(&capabilities, kernel) else { continue };
+            let Ok(filter) = seccomp::compile(&rules) else { continue };
+            assert!(filter.program.len() <= seccomp::MAX_INSTRUCTIONS);
+            for (at, op) in filter.program.iter().enumerate() {
+                check_instruction(op.code, op.k, ([op.jt, op.jf], filter.program.len() - at - 1));
+            }
+            assert_eq!(filter.program.last().map(|op| op.code), Some(RET), "what falls off the end");
+        }
+    }
+}
+
+/// BPF_RET | BPF_K
+const RET: u16 = 0x06;
+
+/// seccomp_check_filter() of kernel/seccomp.c, for the instructions that are used, and bpf_check_basics_ok() of net/core/filter.c:
+/// jumps lead forward, into the program. `rest` is how many instructions follow.
+fn check_instruction(code: u16, k: u32, (jumps, rest): ([u8; 2], usize)) {
+    match code {
+        // BPF_LD | BPF_W | BPF_ABS: a word of `struct seccomp_data`, which has 64 bytes.
+        0x20 => assert!(k.is_multiple_of(4) && k < 64, "load at {k}"),
+        // BPF_ALU | BPF_AND | BPF_K
+        0x54 => {}
+        // BPF_JMP | BPF_JA
+        0x05 => assert!((k as usize) < rest, "a jump over {k} of {rest}"),
+        // BPF_JMP | BPF_JEQ, BPF_JGT, BPF_JGE | BPF_K
+        0x15 | 0x25 | 0x35 => {
+            jumps.iter().for_each(|over| assert!(usize::from(*over) < rest, "a jump over {over} of {rest}"))
+        }
+        // The value's action is one that needs no listener.
+        RET => assert!(k & 0x7fff_0000 != 0x7fc0_0000, "{k:#x}: SECCOMP_RET_USER_NOTIF"),
+        other => panic!("instruction {other:#x}"),
+    }
 }

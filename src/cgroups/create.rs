@@ -1,5 +1,6 @@
 //! Making a cgroup: directories, controllers, limits, device filter; then proof that they hold.
 
+use super::delegated::is_delegated;
 use super::devices::DeviceList;
 use super::writes::{describe, reads_back};
 use super::{Cgroup, FileWrite, Need, device_program, read, write, writes};
@@ -110,7 +111,9 @@ impl Cgroup {
         let mut refused = Vec::new();
         match hierarchy.version {
             Version::V2 => {
-                for dir in &chain {
+                // Above what systemd delegated, controllers are systemd's to switch.
+                let own = chain.iter().rposition(|dir| is_delegated(dir)).unwrap_or(0);
+                for dir in &chain[own..] {
                     refused.extend(pass_down(dir)?);
                 }
             }
@@ -243,6 +246,12 @@ fn missing(hierarchy: &Hierarchy, wanted: &FileWrite, dir: &Path, refused: &[Sys
     } else {
         ""
     };
+    let given_by = super::delegated::nearest(dir)
+        .map(|unit| format!("; {} is delegated: Delegate= of systemd says what it has", unit.display()));
     let why = why.map_or_else(String::new, |e| format!(": {e}{hint}"));
-    anyhow::anyhow!("{file}: the controller {controller} of {hierarchy_text} is not on in {}{why}", dir.display())
+    let given_by = given_by.unwrap_or_default();
+    anyhow::anyhow!(
+        "{file}: the controller {controller} of {hierarchy_text} is not on in {}{why}{given_by}",
+        dir.display()
+    )
 }

@@ -4,12 +4,14 @@
 //! `<mount>/<parent>/podshim/<name>`, limits in them, processes put in, counted, frozen, killed, and directories gone again.
 //! [`writes`] and [`device_program`] decide (pure); [`Cgroup`] performs. A [`Cgroup`] is only names: the same ones are derived
 //! from the pod's uid at any time, so what a crash left behind is found without a record. It must not touch a directory
-//! outside of `podshim`, except that v2 controllers are switched on (never off) in the directories above it.
+//! outside of `podshim`, except that v2 controllers are switched on (never off) in the directories above it, up to what systemd
+//! delegated: above that they are systemd's.
 //!
 //! On v2 only leaves hold processes ("no internal process constraint", `cgroup-v2.rst`): a pod's own cgroup `pod<uid>`
 //! never does; a pod's reaping init goes to a leaf like a container's.
 
 mod create;
+mod delegated;
 mod devices;
 mod place;
 mod processes;
@@ -19,6 +21,7 @@ mod stats;
 mod tests;
 mod writes;
 
+pub use delegated::{has_controller, make_room, shared};
 pub use devices::device_program;
 pub use place::{Cgroup, parent};
 pub use stats::Stats;

@@ -1,11 +1,10 @@
 //! Where a cgroup is: names, and nothing but names.
 
-use super::SUBTREE;
+use super::{SUBTREE, delegated};
 use crate::host::cgroup::{CgroupSetup, Hierarchy, Mode, V1_CONTROLLERS, Version};
-use crate::sys::getxattr::short_xattr;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// One cgroup, in all hierarchies: a pod's (`pod<uid>`) or a container's (`pod<uid>/<container>`).
 ///
@@ -96,6 +95,11 @@ impl Cgroup {
         ancestors
     }
 
+    /// The leaf that podshim's own processes were moved to, if any were, in the unified hierarchy.
+    pub(super) fn leaf_of_supervisors(&self, hierarchy: &Hierarchy) -> PathBuf {
+        hierarchy.mount.join(&self.parent).join(delegated::LEAF)
+    }
+
     /// Its directory in the hierarchy that has a controller; `cgroup` is the core of v2, `devices` is only v1's.
     pub(super) fn home(&self, controller: &str) -> Option<(&Hierarchy, PathBuf)> {
         let hierarchy = match controller {
@@ -125,50 +129,21 @@ fn check_path(path: &str) -> anyhow::Result<()> {
 
 /// The parent of podshim's subtree, relative to each hierarchy's mount, without slashes around it; empty is the root.
 ///
-/// It is `wanted` if given. Else the caller's own cgroup where systemd delegated it (`Delegate=yes`: the mark
-/// `trusted.delegate=1` or `user.delegate=1` on its directory). On v2, where a cgroup that holds processes cannot have
-/// controllers below it, that needs `DelegateSubgroup=`, which puts the caller into a child: then it is the cgroup above.
-/// Else it is the root, as for a kubelet with the cgroupfs driver: systemd leaves alone what it does not know there, and
-/// cannot switch off controllers that a child has passed on.
+/// It is `wanted` if given. Else the cgroup of the caller's unit where systemd delegated it (`Delegate=yes`) and nobody else is
+/// in it, or, with `DelegateSubgroup=`, the one above the caller's. Else it is the root, as for a kubelet with the cgroupfs
+/// driver: systemd leaves alone what it does not know there, and cannot switch off controllers that a child has passed on.
 ///
-/// Call it once for a pod and keep the answer: another caller's may differ.
+/// Call it once for a pod and keep the answer: another caller's may differ. Before the pod is made, [`super::make_room`].
 ///
 /// # Errors
 /// If `wanted` is no relative path below the mount.
 pub fn parent(setup: &CgroupSetup, wanted: Option<&str>) -> anyhow::Result<String> {
-    if let Some(wanted) = wanted {
-        let trimmed = wanted.trim_matches('/');
-        if !trimmed.is_empty() {
-            check_path(trimmed).with_context(|| format!("cgroup parent {wanted:?}"))?;
-        }
-        return Ok(trimmed.to_owned());
+    let Some(wanted) = wanted else { return Ok(delegated::of_caller(setup).unwrap_or_default()) };
+    let trimmed = wanted.trim_matches('/');
+    if !trimmed.is_empty() {
+        check_path(trimmed).with_context(|| format!("cgroup parent {wanted:?}"))?;
     }
-    let kept_by_systemd = |h: &&Hierarchy| h.version == Version::V2 || h.has("name=systemd");
-    let delegated = setup.hierarchies.iter().filter(kept_by_systemd).find_map(|h| delegated_to_us(setup.mode, h));
-    Ok(delegated.unwrap_or_default())
-}
-
-fn delegated_to_us(mode: Mode, hierarchy: &Hierarchy) -> Option<String> {
-    let own = hierarchy.own.trim_matches('/');
-    if own.is_empty() {
-        return None;
-    }
-    if mode != Mode::V2 {
-        return is_delegated(&hierarchy.mount.join(own)).then(|| own.to_owned());
-    }
-    let above = Path::new(own).parent()?;
-    let dir = hierarchy.mount.join(above);
-    // What lies directly in user@<uid>.service is delegated to the user's own systemd, not to the program that runs there.
-    let users = above.file_name().is_some_and(|n| n.to_string_lossy().starts_with("user@"));
-    let empty = std::fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|procs| procs.is_empty());
-    (!users && empty && is_delegated(&dir)).then(|| above.to_string_lossy().into_owned())
-}
-
-fn is_delegated(dir: &Path) -> bool {
-    // Without the right to read it there is no delegation to use.
-    ["trusted.delegate", "user.delegate"]
-        .iter()
-        .any(|name| short_xattr(dir, name).is_ok_and(|v| v.as_deref() == Some(b"1")))
+    Ok(trimmed.to_owned())
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ impl Cgroup {
             for hierarchy in &self.setup.hierarchies {
                 // Busy as long as another pod is there; whoever makes one at this moment tries again.
                 let _ = fs::remove_dir(self.subtree(hierarchy));
+                // Busy as long as a supervisor is in it.
+                let _ = fs::remove_dir(self.leaf_of_supervisors(hierarchy));
             }
         }
         Ok(())

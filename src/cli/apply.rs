@@ -1,10 +1,11 @@
 //! `podshim apply`: pods become as their manifests say. Everything is read, planned and pulled before anything is touched.
 
 use super::bring_up::{
-    BringUpArgs, Host, Room, Started, admit, ensure_images, node, prepare, pull_policy, start, undo, written,
+    BringUpArgs, Host, Room, Started, admit, choices_of, ensure_images, prepare, pull_policy, start, undo, written,
 };
 use super::capacity::Capacity;
 use super::follow::Watch;
+use super::network_objects::{Semantics, put};
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
 use super::until::{self, Goal, Since, UntilArgs, WaitFor};
@@ -14,7 +15,7 @@ use crate::host;
 use crate::manifest::{AdmittedPod, Documents, Name};
 use crate::paths::Dirs;
 use crate::plan::change::{self, Change, Data};
-use crate::plan::config::{DnsBase, PodPlan, SecurityChoices};
+use crate::plan::config::PodPlan;
 use crate::plan::pod::{Choices, pod_plan};
 use crate::store::{self, Pod, Record, Written};
 use crate::supervisor;
@@ -64,6 +65,9 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
     let host = Host { dirs, facts: &facts };
+    args.bring_up.note_cgroup(host);
+    // As with kubectl, what is applied stays, whatever becomes of the rest. Pods learn of Services when they are planned.
+    put(&documents.network, (&args.bring_up.network, Semantics::Apply), dirs)?.keep();
     let mut capacity = args.bring_up.capacity(host)?;
     let mut todo_one = |pod| todo(pod, &args.bring_up, host, &mut capacity);
     let todos = admitted.iter().map(&mut todo_one).collect::<Result<Vec<_>>>()?;
@@ -151,29 +155,9 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
     }
 }
 
-/// The new plan of a pod that runs: what was chosen for it once stays.
+/// The new plan of a pod that runs.
 fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host<'_>)) -> Result<PodPlan> {
-    let before = &pod.record.plan;
-    let choices = Choices {
-        uid: before.sandbox.uid.clone(),
-        network: before.sandbox.namespaces.network.clone(),
-        cgroup_parent: before.sandbox.cgroup.parent.clone(),
-        resolv_conf: match &before.sandbox.dns.base {
-            DnsBase::File(file) => Some(file.clone()),
-            DnsBase::HostFile | DnsBase::Empty => None,
-        },
-        log_directory: before.sandbox.log_directory.clone(),
-        host_memory: host.facts.memory,
-        pids_limit: before.containers.first().and_then(|c| c.resources.pids_limit),
-        swap: before.swap,
-        pull: args.pull.map(pull_policy),
-        security: SecurityChoices {
-            seccomp_root: before.sandbox.seccomp_root.clone(),
-            // Those that it has were allowed once; others cannot come to a pod that runs.
-            unsafe_sysctls: before.sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
-        },
-        node: node(host)?,
-    };
+    let choices = Choices { pull: args.pull.map(pull_policy), ..choices_of(pod, host)? };
     pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))
 }
 

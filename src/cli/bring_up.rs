@@ -3,17 +3,19 @@
 
 use super::capacity::Capacity;
 use super::ensure;
+use super::network_args::NetworkArgs;
 use super::output;
 use super::remove::{remove_pod, stop_pod};
 use crate::cgroups;
 use crate::error::{Kind, failure};
 use crate::host::lsm::Lsms;
 use crate::host::{self, HostFacts};
-use crate::manifest::{self, AdmittedPod, CronJobs, Documents, sysctl};
+use crate::manifest::{self, AdmittedPod, CronJobs, Diagnostics, Documents, sysctl};
+use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::config::{
-    ContainerConfig, NetworkMode, PodPlan, PullPolicy, SECCOMP_ROOT, SecurityChoices, SwapBehavior, VolumePlan,
-    VolumeSource,
+    ContainerConfig, DnsBase, NetworkMode, PodPlan, PodSandboxConfig, PullPolicy, SECCOMP_ROOT, SecurityChoices,
+    SwapBehavior, VolumePlan, VolumeSource,
 };
 use crate::plan::pod::{Choices, Node, pod_plan};
 use crate::plan::spec;
@@ -40,10 +42,9 @@ pub(super) struct BringUpArgs {
     /// When to ask a registry for images [default: what each container's imagePullPolicy says]
     #[arg(long, value_name = "POLICY")]
     pub(super) pull: Option<Pull>,
-    /// The pods' network: `none` (loopback only) or `ns:PATH`, an existing namespace
-    #[arg(long, value_name = "MODE", default_value = "none", value_parser = network_mode)]
-    network: NetworkMode,
-    /// Parent of the pods' cgroups, in every hierarchy [default: the caller's delegated cgroup, else the root]
+    #[command(flatten)]
+    pub(super) network: NetworkArgs,
+    /// Parent of the pods' cgroups, in every hierarchy [default: the delegated cgroup of the caller's unit, else the root]
     #[arg(long, value_name = "CGROUP", env = "PODSHIM_CGROUP_PARENT")]
     cgroup_parent: Option<String>,
     /// Processes and threads that each container may have; -1 for no limit
@@ -115,19 +116,6 @@ fn set_image(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn network_mode(text: &str) -> Result<NetworkMode, String> {
-    match text.split_once(':') {
-        None if text == "none" => Ok(NetworkMode::None),
-        None if text == "host" => Ok(NetworkMode::Host),
-        Some(("ns", path)) if path.starts_with('/') => Ok(NetworkMode::Path(path.into())),
-        Some(("ns", _)) => Err("ns: takes an absolute path, like ns:/run/netns/NAME".into()),
-        _ if text == "bridge" || text == "cni" => {
-            Err(format!("{text} is not supported yet by podshim {}", env!("CARGO_PKG_VERSION")))
-        }
-        _ => Err("known are none, host and ns:PATH".into()),
-    }
-}
-
 /// A pod that has its supervisor.
 pub(super) struct Started {
     pub(super) pod: Pod,
@@ -138,15 +126,8 @@ pub(super) struct Started {
 pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
     let sources = manifest::read_sources(&args.files)?;
     let files = args.files.join(", ");
-    let mut documents = match manifest::documents(&sources, cron_jobs(args.now)) {
-        Ok(documents) => documents,
-        Err(diagnostics) => {
-            let count = diagnostics.count();
-            super::check::print(&diagnostics)?;
-            let s = if count == 1 { "" } else { "s" };
-            return Err(failure(Kind::Invalid, format!("{count} error{s} in {files}; nothing was started")));
-        }
-    };
+    let mut documents = manifest::documents(&sources, cron_jobs(args.now))
+        .map_err(|diagnostics| faults(&diagnostics, &args.files, "nothing was started"))?;
     for (container, image) in &args.set_image {
         let set: Vec<bool> = documents.pods.iter_mut().map(|pod| pod.set_image(container, image)).collect();
         if !set.contains(&true) {
@@ -159,10 +140,21 @@ pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
     for pod in &documents.pods {
         pod.notes().iter().for_each(|text| note(pod.source(), text));
     }
-    if documents.pods.is_empty() && documents.owners.is_empty() {
-        return Err(failure(Kind::Invalid, format!("there is nothing to run in {files}: no document makes a pod")));
+    if documents.pods.is_empty() && documents.owners.is_empty() && documents.network.is_empty() {
+        let message = format!("there is nothing to run in {files}: no document makes a pod, or is about the network");
+        return Err(failure(Kind::Invalid, message));
     }
     Ok(documents)
+}
+
+/// Prints what is wrong with manifests; the error that sums it up.
+pub(super) fn faults(diagnostics: &Diagnostics, files: &[String], outcome: &str) -> anyhow::Error {
+    let count = diagnostics.count();
+    if let Err(error) = super::check::print(diagnostics) {
+        return error;
+    }
+    let s = if count == 1 { "" } else { "s" };
+    failure(Kind::Invalid, format!("{count} error{s} in {}; {outcome}", files.join(", ")))
 }
 
 /// `--now`
@@ -183,7 +175,46 @@ pub(super) fn node(host: Host<'_>) -> Result<Node> {
     Ok(Node { name: facts.name.clone(), cpus: facts.cpus, storage: host::storage(&host.dirs.root)? })
 }
 
+/// What was chosen once for a pod that runs: that stays, whatever is planned for it.
+pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
+    let PodPlan { sandbox, containers, swap, .. } = &pod.record.plan;
+    Ok(Choices {
+        uid: sandbox.uid.clone(),
+        network: sandbox.namespaces.network.clone(),
+        bridge: sandbox.network.clone(),
+        cgroup_parent: sandbox.cgroup.parent.clone(),
+        resolv_conf: match &sandbox.dns.base {
+            DnsBase::File(file) => Some(file.clone()),
+            DnsBase::Cluster { host_file, .. } => host_file.clone(),
+            DnsBase::HostFile | DnsBase::Empty => None,
+        },
+        log_directory: sandbox.log_directory.clone(),
+        host_memory: host.facts.memory,
+        pids_limit: containers.first().and_then(|c| c.resources.pids_limit),
+        swap: *swap,
+        pull: None,
+        security: SecurityChoices {
+            seccomp_root: sandbox.seccomp_root.clone(),
+            // Those that it has were allowed once; others cannot come to a pod that runs.
+            unsafe_sysctls: sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
+        },
+        services: objects::services(&host.dirs.network())?,
+        node: node(host)?,
+    })
+}
+
 impl BringUpArgs {
+    /// Says if a delegated cgroup is not used.
+    pub(super) fn note_cgroup(&self, host: Host<'_>) {
+        let shared = cgroups::shared(&host.facts.cgroups).filter(|_| self.cgroup_parent.is_none());
+        if let Some(unit) = shared {
+            anstream::eprintln!(
+                "podshim: note: cgroup {unit} is delegated, but holds other processes, so that pods cannot be in it: they are \
+                 below the root (DelegateSubgroup= of systemd, or --cgroup-parent, helps)"
+            );
+        }
+    }
+
     /// What the host has, if that is to be looked at.
     pub(super) fn capacity(&self, host: Host<'_>) -> Result<Capacity> {
         if self.no_capacity_check { Ok(Capacity::default()) } else { Capacity::of(host) }
@@ -199,10 +230,24 @@ pub(super) struct Room<'a> {
 
 /// Plans a new pod, finds room for it, has its images here, and checks its host paths. Nothing of the pod is made yet.
 pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, room: Room<'_>) -> Result<Record> {
-    let uid = uuid()?;
+    let of_pod = || format!("pod {}/{}", admitted.namespace(), admitted.name());
+    let plan = plan(admitted, args, host, host::uuid()?)?;
+    room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
+    for volume in &plan.volumes {
+        volumes::check(volume, host.dirs, &plan.sandbox.namespace)?;
+    }
+    check_confinement(&plan.sandbox, &plan.containers, host.facts.lsms)?;
+    let images = ensure_images(&plan, host.dirs)?;
+    store::record(host.dirs, plan, images)
+}
+
+/// Plans a new pod, with variables of the Services that there are now.
+pub(super) fn plan(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, uid: String) -> Result<PodPlan> {
     let (name, namespace) = (admitted.name(), admitted.namespace());
+    let network = args.network.mode_of(admitted)?;
     let choices = Choices {
-        network: args.network.clone(),
+        bridge: (network == NetworkMode::Bridge).then(|| args.network.bridge(host.dirs)).transpose()?,
+        network,
         cgroup_parent: cgroups::parent(&host.facts.cgroups, args.cgroup_parent.as_deref())?,
         resolv_conf: args.resolv_conf.clone(),
         log_directory: host.dirs.pod_logs(namespace, name, &uid),
@@ -219,31 +264,24 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
             unsafe_sysctls: args.allowed_unsafe_sysctls.clone(),
         },
         uid,
+        services: objects::services(&host.dirs.network())?,
     };
-    let of_pod = || format!("pod {namespace}/{name}");
-    let plan = pod_plan(admitted, choices).with_context(of_pod)?;
-    room.capacity.check(&plan, host, room.instead).with_context(of_pod)?;
-    for volume in &plan.volumes {
-        volumes::check(volume, host.dirs)?;
-    }
-    check_confinement(&plan, host.facts.lsms)?;
-    let images = ensure_images(&plan, host.dirs)?;
-    store::record(host.dirs, plan, images)
+    pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))
 }
 
 /// Checks that every container can be confined as its manifest says, and says what has no effect on this host.
-fn check_confinement(plan: &PodPlan, lsms: Lsms) -> Result<()> {
+pub(super) fn check_confinement(sandbox: &PodSandboxConfig, containers: &[ContainerConfig], lsms: Lsms) -> Result<()> {
     let mut needs_default = false;
-    for container in &plan.containers {
+    for container in containers {
         let context = || format!("container {}", container.name);
-        runtime::seccomp::of_host(&plan.sandbox, &container.security).with_context(context)?;
+        runtime::seccomp::of_host(sandbox, &container.security).with_context(context)?;
         let profile = spec::apparmor(&container.security, lsms).with_context(context)?;
         needs_default |= profile.as_deref() == Some(spec::APPARMOR_DEFAULT);
     }
     if needs_default {
         runtime::apparmor::ensure_default()?;
     }
-    if !lsms.selinux && plan.containers.iter().any(|c| c.security.selinux.is_some()) {
+    if !lsms.selinux && containers.iter().any(|c| c.security.selinux.is_some()) {
         // As every CRI runtime does.
         anstream::eprintln!("podshim: note: seLinuxOptions has no effect: SELinux is not enabled on this host");
     }
@@ -268,13 +306,6 @@ pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Images> {
     })
 }
 
-/// A random (version 4) UUID, RFC 9562.
-fn uuid() -> Result<String> {
-    let text =
-        std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("reading /proc/sys/kernel/random/uuid")?;
-    Ok(text.trim().to_owned())
-}
-
 /// What is kept of a pod's documents.
 pub(super) fn written(admitted: &AdmittedPod) -> Result<Written> {
     let pod = admitted.pod();
@@ -286,6 +317,10 @@ pub(super) fn written(admitted: &AdmittedPod) -> Result<Written> {
 
 /// Reserves the pod's name and starts its supervisor.
 pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity) -> Result<Started> {
+    let parent = &record.plan.sandbox.cgroup.parent;
+    if !parent.is_empty() {
+        cgroups::make_room(&host::cgroup::detect()?, parent)?;
+    }
     let pod = store::reserve(record, &written(admitted)?, capacity.has())?;
     match supervisor::spawn(&pod) {
         Ok(supervising) => Ok(Started { pod, supervising }),

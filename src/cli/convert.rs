@@ -2,6 +2,7 @@
 
 use super::inspect;
 use super::output::{self, Structured};
+use crate::manifest::NETWORK_ANNOTATION;
 use crate::paths::Dirs;
 use crate::plan::config::{ContainerKind, DnsBase, NetworkMode, SwapBehavior};
 use crate::store::{self, Pod};
@@ -51,7 +52,8 @@ pub(super) fn run(args: ConvertArgs, dirs: &Dirs) -> Result<()> {
     }
 }
 
-fn of_pod(pod: &Pod) -> Result<Vec<Value>> {
+/// The documents that make the same pod: the objects that it refers to, and itself at last.
+pub(super) fn of_pod(pod: &Pod) -> Result<Vec<Value>> {
     let path = pod.dirs.objects();
     let mut documents: Vec<Value> =
         store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
@@ -63,10 +65,17 @@ fn of_pod(pod: &Pod) -> Result<Vec<Value>> {
 fn notes(pod: &Pod) -> Vec<String> {
     let plan = &pod.record.plan;
     let mut notes = Vec::new();
-    if let NetworkMode::Path(path) = &plan.sandbox.namespaces.network {
-        notes.push(format!("it was run with --network ns:{}", path.display()));
+    match &plan.sandbox.namespaces.network {
+        NetworkMode::Path(path) => notes.push(format!("it was run with --network ns:{}", path.display())),
+        NetworkMode::None if !plan.sandbox.annotations.contains_key(NETWORK_ANNOTATION) => {
+            notes.push("it was run with --network none".to_owned());
+        }
+        NetworkMode::Cni(_) if !plan.sandbox.annotations.contains_key(NETWORK_ANNOTATION) => {
+            notes.push("it was run with --network cni".to_owned());
+        }
+        _ => {}
     }
-    if let DnsBase::File(path) = &plan.sandbox.dns.base {
+    if let DnsBase::File(path) | DnsBase::Cluster { host_file: Some(path), .. } = &plan.sandbox.dns.base {
         notes.push(format!("it was run with --resolv-conf {}", path.display()));
     }
     if matches!(plan.swap, SwapBehavior::LimitedSwap { .. }) {

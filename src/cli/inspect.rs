@@ -3,8 +3,9 @@
 use super::output::{self, Structured};
 use crate::network;
 use crate::paths::Dirs;
-use crate::plan::config::{ContainerConfig, ContainerKind, EnvValue, PullPolicy, Stdio};
+use crate::plan::config::{Access, ContainerConfig, PullPolicy, Submounts, VolumeMount};
 use crate::store::{self, Pod, Report};
+use crate::supervisor;
 use anyhow::{Context, Result};
 use clap::Args;
 use oci_spec::runtime::Spec;
@@ -41,11 +42,7 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
 pub(super) fn manifest(pod: &Pod) -> Result<Value> {
     let mut object: Value = store::read_json(&pod.dirs.manifest())?
         .with_context(|| format!("{} is missing", pod.dirs.manifest().display()))?;
-    for container in &pod.record.plan.containers {
-        if container.pull_policy == PullPolicy::AlwaysByDefault {
-            omit_pull_policy(&mut object, &container.name);
-        }
-    }
+    omit_pull_policies(&mut object, pod);
     Ok(object)
 }
 
@@ -53,10 +50,9 @@ pub(super) fn manifest(pod: &Pod) -> Result<Value> {
 pub(super) fn object(pod: &Pod) -> Result<Value> {
     let mut object = manifest(pod)?;
     let plan = &pod.record.plan;
-    let ephemeral = plan.containers.iter().filter(|c| c.kind == ContainerKind::Ephemeral);
-    let ephemeral: Vec<Value> = ephemeral.map(ephemeral_container).collect();
-    if !ephemeral.is_empty() {
-        object["spec"]["ephemeralContainers"] = json!(ephemeral);
+    if !pod.record.ephemeral.is_empty() {
+        object["spec"]["ephemeralContainers"] = json!(pod.record.ephemeral);
+        omit_pull_policies(&mut object, pod);
     }
     let report = pod.report()?;
     let metadata = &mut object["metadata"];
@@ -76,46 +72,23 @@ pub(super) fn object(pod: &Pod) -> Result<Value> {
     Ok(object)
 }
 
-/// What `podshim debug` made, as far as the API has fields for it.
-fn ephemeral_container(config: &ContainerConfig) -> Value {
-    // All of them were given as text on a command line.
-    let text = |value: &EnvValue| match value {
-        EnvValue::Template(text) => Some(text.clone()),
-        _ => None,
-    };
-    let env: Vec<Value> = config.envs.iter().map(|v| json!({ "name": v.name, "value": text(&v.value) })).collect();
-    let all = json!({
-        "name": config.name,
-        "image": config.image,
-        "command": config.command,
-        "args": config.args,
-        "env": env,
-        "workingDir": config.working_dir,
-        "stdin": config.stdio != Stdio::Null,
-        "stdinOnce": config.stdio == Stdio::StdinOnce,
-        "tty": config.stdio == Stdio::Terminal,
-        "targetContainerName": config.target,
-        "terminationMessagePath": config.termination_message_path,
-    });
-    let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false)) && *value != json!([]);
-    let fields = all.as_object().into_iter().flatten().filter(|(_, value)| is_set(value));
-    Value::Object(fields.map(|(name, value)| (name.clone(), value.clone())).collect())
-}
-
 /// `Always` that nobody wrote is not shown: written, it would mean that a registry is asked (README, "Decisions"), and what
 /// is shown is to run the same again.
-fn omit_pull_policy(object: &mut Value, container: &str) {
-    for list in ["initContainers", "containers"] {
-        for found in object["spec"][list].as_array_mut().into_iter().flatten().filter(|c| c["name"] == container) {
-            if let Some(fields) = found.as_object_mut() {
+fn omit_pull_policies(object: &mut Value, pod: &Pod) {
+    let by_default = |c: &&ContainerConfig| c.pull_policy == PullPolicy::AlwaysByDefault;
+    let names: Vec<&str> = pod.record.plan.containers.iter().filter(by_default).map(|c| c.name.as_str()).collect();
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        let all = object["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for container in all.filter(|c| c["name"].as_str().is_some_and(|name| names.contains(&name))) {
+            if let Some(fields) = container.as_object_mut() {
                 fields.shift_remove("imagePullPolicy");
             }
         }
     }
 }
 
-/// The status as observed, with what only the manifest and the containers' bundles know: resources, which are all allocated
-/// on one host, and users.
+/// The status as observed, with what only the manifest, the plan and the containers' bundles know: resources, which are all
+/// allocated on one host, mounts of volumes, stop signals and users.
 fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
     let mut status = serde_json::to_value(&report.status).context("writing the status")?;
     status["observedGeneration"] = json!(report.generation);
@@ -148,13 +121,49 @@ fn status(spec: &Value, pod: &Pod, report: &Report) -> Result<Value> {
     }
     for list in ["initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses"] {
         for shown in status.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(name) = shown["name"].as_str() else { continue };
-            if let Some(user) = user(pod, name)? {
+            let is_it = |c: &ContainerConfig| shown["name"] == c.name.as_str();
+            let Some(index) = pod.record.plan.containers.iter().position(is_it) else { continue };
+            let container = &pod.record.plan.containers[index];
+            // What depends on an instance is there with the first one.
+            let instance = if shown["containerID"].is_string() { Instance::Made } else { Instance::Awaited };
+            let mounts: Vec<Value> = container.mounts.iter().map(|mount| volume_mount(mount, pod, instance)).collect();
+            if !mounts.is_empty() {
+                shown["volumeMounts"] = json!(mounts);
+            }
+            if instance == Instance::Made {
+                shown["stopSignal"] = json!(supervisor::stop_signal(container, &pod.record.images[index]));
+            }
+            if let Some(user) = user(pod, &container.name)? {
                 shown["user"] = json!({ "linux": user });
             }
         }
     }
     Ok(status)
+}
+
+/// Whether a container has had an instance yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instance {
+    Made,
+    Awaited,
+}
+
+/// `VolumeMountStatus`, as convertToAPIContainerStatuses in pkg/kubelet/kubelet_pods.go has it: what the manifest says, but with
+/// what `recursiveReadOnly` came to, which is told of read-only mounts alone, and with the id of a volume's image.
+fn volume_mount(mount: &VolumeMount, pod: &Pod, instance: Instance) -> Value {
+    let mut shown = json!({ "name": mount.volume, "mountPath": mount.container_path });
+    if mount.access == Access::ReadOnly {
+        shown["readOnly"] = json!(true);
+        shown["recursiveReadOnly"] = json!(match mount.submounts {
+            Submounts::ReadOnly => "Enabled",
+            Submounts::Unchanged => "Disabled",
+        });
+    }
+    let image = pod.record.volume_images.get(&mount.volume).filter(|_| instance == Instance::Made);
+    if let Some(image) = image {
+        shown["volumeStatus"] = json!({ "image": { "imageRef": image.id } });
+    }
+    shown
 }
 
 /// The ids that the first process of a container's latest instance begins with; none before it is made.

@@ -7,20 +7,31 @@ mod attach;
 mod bring_up;
 mod capacity;
 mod check;
+mod cni;
+mod columns;
+mod confine;
 mod convert;
 mod debug;
+mod delete;
 mod disk_usage;
 mod ensure;
 mod events;
 mod exec;
 mod explain;
 mod follow;
+mod get;
 mod image;
 mod info;
 mod inspect;
+mod kinds;
+mod labels;
 mod logs;
+mod name_server;
+mod network_args;
+mod network_objects;
 mod notify;
 mod output;
+mod port_forward;
 pub mod prefix;
 mod probe;
 mod ps;
@@ -72,8 +83,9 @@ enum Verb {
     /// Make pods be as their manifests say: create them, change them in place, or replace them
     Apply(apply::ApplyArgs),
     /// List pods
-    #[command(visible_alias = "get")]
     Ps(ps::PsArgs),
+    /// List pods, Services, endpoints, NetworkPolicies, Namespaces
+    Get(get::GetArgs),
     /// Show what containers use: CPU, memory, processes; again and again, or once with --no-stream
     Stats(stats::StatsArgs),
     /// Show what pods use, once: CPU and memory
@@ -86,6 +98,8 @@ enum Verb {
     Debug(debug::DebugArgs),
     /// Connect to a running container's output and input
     Attach(attach::AttachArgs),
+    /// Forward local ports to ports of a pod
+    PortForward(port_forward::PortForwardArgs),
     /// Show a pod: its manifest with defaults, and its status
     Inspect(inspect::InspectArgs),
     /// Print the manifest that runs a pod again, with the ConfigMaps and Secrets that it refers to
@@ -97,8 +111,9 @@ enum Verb {
     /// Stop pods gracefully
     Stop(remove::StopArgs),
     /// Remove pods and everything they had on this host
-    #[command(visible_alias = "delete")]
     Rm(remove::RmArgs),
+    /// Remove pods, Services, NetworkPolicies, Namespaces: by type and name, or what manifests name
+    Delete(delete::DeleteArgs),
     /// Show what happened to pods
     Events(events::EventsArgs),
     /// Check manifests without running anything; needs no root
@@ -109,6 +124,8 @@ enum Verb {
     Image(image::ImageArgs),
     /// List and remove what persistentVolumeClaims hold
     Volume(volume::VolumeArgs),
+    /// Ask the CNI plugins of --network cni how they and their pods are
+    Cni(cni::CniArgs),
     /// Show what this host offers
     Info(info::InfoArgs),
     /// Show podshim's version
@@ -122,6 +139,8 @@ enum Verb {
     EnsureImage(ensure::EnsureArgs),
     #[command(hide = true)]
     Probe(probe::ProbeArgs),
+    #[command(hide = true)]
+    NameServer(name_server::NameServerArgs),
     #[command(hide = true)]
     DiskUsage,
 }
@@ -177,26 +196,31 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Debug(args) => debug::run(args, &dirs),
         Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
         Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
+        Verb::Get(args) => get::run(args, &dirs).map(|()| 0),
         Verb::Stats(args) => stats::stats(args, &dirs).map(|()| 0),
         Verb::Top(args) => stats::top(args, &dirs).map(|()| 0),
         Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
         Verb::Exec(args) => exec::run(args, &dirs),
         Verb::Attach(args) => attach::run(args, &dirs),
+        Verb::PortForward(args) => port_forward::run(args, &dirs).map(|()| 0),
         Verb::Inspect(args) => inspect::run(args, &dirs).map(|()| 0),
         Verb::Convert(args) => convert::run(args, &dirs).map(|()| 0),
         Verb::Wait(args) => wait::run(args, &dirs),
         Verb::Stop(args) => remove::stop(args, &dirs).map(|()| 0),
         Verb::Rm(args) => remove::rm(args, &dirs).map(|()| 0),
+        Verb::Delete(args) => delete::run(args, &dirs).map(|()| 0),
         Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
         Verb::Image(args) => {
             let in_use = crate::store::images_in_use(&dirs)?;
             image::run(args, &dirs, &in_use).map(|()| 0)
         }
         Verb::Volume(args) => volume::run(args, &dirs).map(|()| 0),
+        Verb::Cni(args) => cni::run(args, &dirs).map(|()| 0),
         Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
         Verb::Probe(args) => probe::run(args).map(|()| 0),
+        Verb::NameServer(args) => name_server::run(args),
         Verb::DiskUsage => disk_usage::run().map(|()| 0),
         // Handled above; the compiler wants them named.
         Verb::Check(_) | Verb::Explain(_) | Verb::Version(_) => Ok(0),

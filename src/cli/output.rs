@@ -70,10 +70,25 @@ pub(super) enum Structured {
     Json,
 }
 
+/// A value as JSON that is YAML, too: there are characters which JSON allows in a text as they are, and YAML only escaped.
+pub(super) fn json(value: &impl Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value).context("writing JSON")?;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                out.push_str(&format!("\\u{:04x}", c as u32));
+            }
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
 /// Prints a value.
 pub(super) fn structured(value: &impl Serialize, how: Structured) -> Result<()> {
     let mut text = match how {
-        Structured::Json => serde_json::to_string_pretty(value).context("writing JSON")?,
+        Structured::Json => json(value)?,
         Structured::Yaml => serde_saphyr::to_string(value).context("writing YAML")?,
     };
     if !text.ends_with('\n') {
@@ -84,6 +99,14 @@ pub(super) fn structured(value: &impl Serialize, how: Structured) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn every_text_is_the_same_as_json_and_as_yaml() {
+        let all: String = ('\0'..='\u{ffff}').chain(['\u{1f600}', '\u{1ffff}', '\u{10ffff}']).collect();
+        let text = super::json(&[&all]).unwrap();
+        assert_eq!(serde_json::from_str::<[String; 1]>(&text).unwrap()[0], all);
+        assert_eq!(serde_saphyr::from_str::<[String; 1]>(&text).unwrap()[0], all);
+    }
+
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(super::one_line("a\tb\nNormal   Started\x1b\n\n"), "a\\tb\\nNormal   Started\\u{1b}");

@@ -4,19 +4,17 @@
 //! What it speaks with is hostile, and TLS and HTTP/2 are much code. So it first gives up all that it does not need for its one
 //! request: root, capabilities, most system calls, memory. If that fails there is no request.
 
+use super::confine;
 use crate::lifecycle::Outcome;
 use crate::probes::{self, Request, Said};
-use crate::runtime::{self, seccomp};
-use crate::sys::process::{self, CapabilityMasks};
-use crate::sys::{Called, SysResult};
+use crate::runtime;
+use crate::sys::{Called, process};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::Resource;
 use nix::unistd::getppid;
-use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
-};
+use oci_spec::runtime::LinuxSyscall;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -30,11 +28,8 @@ pub(super) struct ProbeArgs {
     parent: i32,
 }
 
-/// The kernel's overflow uid and gid: `nobody`.
-const NOBODY: u32 = 65534;
-
 /// What one request may take, in the units of getrlimit(2). An answer takes a few hundred kilobytes.
-const LIMITS: [(Resource, u64, &str); 6] = [
+const LIMITS: [confine::Limit; 6] = [
     (Resource::RLIMIT_CORE, 0, "RLIMIT_CORE"),
     // No process and no thread besides this one.
     (Resource::RLIMIT_NPROC, 0, "RLIMIT_NPROC"),
@@ -67,26 +62,10 @@ fn prepare(args: &ProbeArgs) -> Result<Request> {
         setns(runtime::open_namespace(path)?, CloneFlags::CLONE_NEWNET).called("setns", path.display())?;
     }
     let request: Request = serde_json::from_reader(std::io::stdin()).context("reading a request")?;
-    give_up_privileges().context("giving up privileges")?;
+    confine::give_up_privileges(&LIMITS)?;
     die_with(args.parent)?;
-    let filter = seccomp::compile(&profile(&request))?;
-    crate::sys::seccomp::load(&filter.program, filter.flags).context("giving up system calls")?;
+    confine::give_up_calls(rules(&request))?;
     Ok(request)
-}
-
-/// Nothing of root stays, and nothing can come back.
-fn give_up_privileges() -> SysResult<()> {
-    for (resource, limit, name) in LIMITS {
-        setrlimit(resource, limit, limit).called("setrlimit", name)?;
-    }
-    // While CAP_SETPCAP is there: the change of user ends it.
-    (0..=process::last_capability()).try_for_each(process::drop_bounding_capability)?;
-    process::become_user(NOBODY, NOBODY, &[])?;
-    process::clear_ambient_capabilities()?;
-    process::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
-    process::set_no_new_privs()?;
-    // Other processes of this user, who is nobody's own, do not look into this one.
-    process::set_not_dumpable()
 }
 
 /// Without the supervisor nobody waits for the answer, and nobody ends what takes too long. After the change of user, which the
@@ -98,52 +77,20 @@ fn die_with(parent: i32) -> Result<()> {
     Ok(())
 }
 
-/// To speak TCP, wait, and take memory.
-const CALLS: &str = "
-    read readv write writev close fcntl connect getsockname getpeername getsockopt setsockopt sendto recvfrom sendmsg recvmsg
-    shutdown socketpair pipe2 eventfd2 epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll
-    brk munmap mremap madvise futex getrandom sched_yield clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday
-    rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall getpid gettid exit exit_group";
-
 /// Besides, to look a name up, with whatever the C library has for that: it reads the host's files, asks name servers and
 /// local daemons, and may load modules.
 const CALLS_TO_LOOK_UP: &str = "
     open openat stat lstat fstat newfstatat statx access faccessat faccessat2 readlink readlinkat lseek pread64 getdents64
     mmap mprotect socket bind sendmmsg recvmmsg ioctl uname getuid geteuid getgid getegid";
 
-/// Which system calls are allowed; others give EPERM, those of other architectures the end.
-fn profile(request: &Request) -> LinuxSeccomp {
-    const PROT_EXEC: u64 = 4;
-    let rules = match request.looks_up() {
-        true => vec![allow(CALLS, None), allow(CALLS_TO_LOOK_UP, None)],
-        false => vec![
-            allow(CALLS, None),
-            allow("socket", Some(masked(0, u64::from(u32::MAX), libc::AF_INET as u64))),
-            allow("socket", Some(masked(0, u64::from(u32::MAX), libc::AF_INET6 as u64))),
-            // No new code.
-            allow("mmap mprotect", Some(masked(2, PROT_EXEC, 0))),
-        ],
-    };
-    let mut profile = LinuxSeccomp::default();
-    profile.set_default_action(LinuxSeccompAction::ScmpActErrno);
-    profile.set_default_errno_ret(Some(libc::EPERM as u32));
-    profile.set_architectures(Some(Vec::new()));
-    // Present, so that the mitigations of a filtered process stay on.
-    profile.set_flags(Some(Vec::new()));
-    profile.set_syscalls(Some(rules));
-    profile
-}
-
-fn allow(names: &str, arg: Option<LinuxSeccompArg>) -> LinuxSyscall {
-    let mut rule = LinuxSyscall::default();
-    rule.set_names(names.split_ascii_whitespace().map(str::to_owned).collect());
-    rule.set_action(LinuxSeccompAction::ScmpActAllow);
-    rule.set_args(arg.map(|arg| vec![arg]));
-    rule
-}
-
-/// An argument, ANDed with `mask`, equals `value`. (In OCI's words the mask is `value`, the value `valueTwo`.)
-fn masked(index: usize, mask: u64, value: u64) -> LinuxSeccompArg {
-    let arg = LinuxSeccompArgBuilder::default().index(index).value(mask).value_two(value);
-    arg.op(LinuxSeccompOperator::ScmpCmpMaskedEq).build().expect("every field has a default")
+/// Which system calls are allowed.
+fn rules(request: &Request) -> Vec<LinuxSyscall> {
+    let mut rules = vec![confine::allow(confine::CALLS)];
+    if request.looks_up() {
+        rules.push(confine::allow(CALLS_TO_LOOK_UP));
+    } else {
+        rules.extend(confine::internet_sockets());
+        rules.push(confine::memory_without_code());
+    }
+    rules
 }

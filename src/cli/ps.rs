@@ -1,6 +1,7 @@
 //! `podshim ps`: kubectl's `get pods`.
 
 use super::inspect;
+use super::labels::Selector;
 use super::output::{self, Structured};
 use crate::lifecycle::display::{self, PodView};
 use crate::lifecycle::status::Time;
@@ -9,62 +10,109 @@ use crate::plan::config::ContainerKind;
 use crate::store::{self, Pod};
 use anyhow::Result;
 use clap::Args;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {
-    /// Only pods of this namespace
+    /// Only of this namespace
     #[arg(short, long)]
-    namespace: Option<String>,
-    /// Pods of all namespaces (the default)
+    pub(super) namespace: Option<String>,
+    /// Of all namespaces (the default)
     #[arg(short = 'A', long, conflicts_with = "namespace")]
-    all_namespaces: bool,
+    pub(super) all_namespaces: bool,
+    /// Only those with such labels, like app=web,tier!=back
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub(super) selector: Option<Selector>,
     /// Output format: wide, yaml, json or name
     #[arg(short, long, value_name = "FORMAT")]
-    output: Option<Format>,
-    /// Only print the pods' names
+    pub(super) output: Option<Format>,
+    /// Only print the names
     #[arg(short, long, conflicts_with = "output")]
-    quiet: bool,
+    pub(super) quiet: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     Wide,
     Yaml,
     Json,
     Name,
 }
 
-/// `kubectl get pods` takes the word too.
-pub(super) fn run(args: PsArgs, dirs: &Dirs) -> Result<()> {
-    let (mut pods, broken) = store::list(dirs)?;
-    for one in broken {
-        warn(&one.explain());
-    }
-    if let Some(namespace) = &args.namespace {
-        pods.retain(|pod| pod.record.plan.sandbox.namespace == *namespace);
-    }
-    let structured = match args.output {
-        Some(Format::Yaml) => Some(Structured::Yaml),
-        Some(Format::Json) => Some(Structured::Json),
-        _ => None,
-    };
-    if let Some(how) = structured {
-        let shown = |pod: &Pod| inspect::object(pod).inspect_err(warn).ok();
-        let items: Vec<_> = pods.iter().filter_map(shown).collect();
-        let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items });
-        return output::structured(&list, how);
-    }
-    if args.quiet || args.output == Some(Format::Name) {
-        for pod in &pods {
-            println!("{}", pod.full_name());
+impl PsArgs {
+    pub(super) fn structured(&self) -> Option<Structured> {
+        match self.output {
+            Some(Format::Yaml) => Some(Structured::Yaml),
+            Some(Format::Json) => Some(Structured::Json),
+            _ => None,
         }
-        return Ok(());
     }
+
+    pub(super) fn only_names(&self) -> bool {
+        self.quiet || self.output == Some(Format::Name)
+    }
+
+    pub(super) fn is_wide(&self) -> bool {
+        self.output == Some(Format::Wide)
+    }
+
+    /// Whether something of this namespace with these labels is asked for.
+    pub(super) fn asks_for(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.namespace.as_ref().is_none_or(|wanted| wanted == namespace)
+            && self.selector.as_ref().is_none_or(|selector| selector.matches(labels))
+    }
+}
+
+pub(super) fn run(args: PsArgs, dirs: &Dirs) -> Result<()> {
+    let pods = chosen(&args, &[], dirs)?;
+    if let Some(how) = args.structured() {
+        return output::structured(&list(objects(&pods)), how);
+    }
+    if args.only_names() {
+        return names(&pods);
+    }
+    table(&pods, args.is_wide())
+}
+
+/// The pods of these names, or all, as far as they are asked for.
+pub(super) fn chosen(args: &PsArgs, names: &[String], dirs: &Dirs) -> Result<Vec<Pod>> {
+    let mut pods = if names.is_empty() {
+        let (pods, broken) = store::list(dirs)?;
+        for one in broken {
+            warn(&one.explain());
+        }
+        pods
+    } else {
+        let full = |name: &String| match &args.namespace {
+            Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
+            _ => name.clone(),
+        };
+        names.iter().map(|name| store::find(dirs, &full(name))).collect::<Result<Vec<_>>>()?
+    };
+    pods.retain(|pod| args.asks_for(&pod.record.plan.sandbox.namespace, &pod.record.plan.sandbox.labels));
+    Ok(pods)
+}
+
+/// The pods as objects; one that is damaged is warned of.
+pub(super) fn objects(pods: &[Pod]) -> Vec<Value> {
+    pods.iter().filter_map(|pod| inspect::object(pod).inspect_err(warn).ok()).collect()
+}
+
+/// Objects in a List.
+pub(super) fn list(items: Vec<Value>) -> Value {
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+pub(super) fn names(pods: &[Pod]) -> Result<()> {
+    pods.iter().try_for_each(|pod| output::line(pod.full_name()))
+}
+
+pub(super) fn table(pods: &[Pod], wide: bool) -> Result<()> {
     if pods.is_empty() {
         anstream::eprintln!("No pods found.");
         return Ok(());
     }
-    let wide = args.output == Some(Format::Wide);
     let mut head = vec!["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE"];
     if wide {
         head.extend(["IP", "UID"]);

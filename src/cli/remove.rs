@@ -59,6 +59,11 @@ fn each(pods: Vec<Result<Pod>>, mut act: impl FnMut(&Pod) -> Result<()>) -> Resu
             Err(error) => errors.push(error),
         }
     }
+    all_errors(errors)
+}
+
+/// All errors as one, of the last one's kind; fine if there are none.
+pub(super) fn all_errors(mut errors: Vec<anyhow::Error>) -> Result<()> {
     match (errors.pop(), errors.is_empty()) {
         (None, _) => Ok(()),
         (Some(only), true) => Err(only),
@@ -159,7 +164,8 @@ const FORCED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Ends the containers of a pod that nobody supervises (any more).
 fn end_orphans(pod: &Pod) -> Result<()> {
-    let errors = supervisor::remove::sandbox(&cgroup::detect()?, &pod.record.plan.sandbox.cgroup, &pod.dirs);
+    let errors =
+        supervisor::remove::sandbox(&cgroup::detect()?, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 

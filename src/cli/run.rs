@@ -1,6 +1,7 @@
 //! `podshim run`: pods in the foreground, or started and left running.
 
-use super::bring_up::{BringUpArgs, Host, Room, Started, admit, end, prepare, start, undo};
+use super::bring_up::{BringUpArgs, Host, Room, Started, admit, end, plan, prepare, start, undo};
+use super::network_objects::{Semantics, put};
 use super::remove::stop_pod;
 use super::terminal::Interrupts;
 use super::until::{UntilArgs, detached};
@@ -36,25 +37,34 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
             "--wait and --timeout go with -d: in the foreground the pods' end is waited for",
         ));
     }
-    let admitted = admit(&args.bring_up)?.pods;
-    if admitted.is_empty() {
+    let documents = admit(&args.bring_up)?;
+    let admitted = &documents.pods;
+    if admitted.is_empty() && documents.network.is_empty() {
         return Ok(0);
     }
     let facts = host::probe()?;
     store::make_directories(dirs)?;
     supervisor::remove::sweep(dirs)?;
-    for pod in &admitted {
+    for pod in admitted {
         if dirs.name_link(pod.namespace(), pod.name()).exists() {
             // Told now rather than after a pull; `store::reserve` decides.
             return Err(store::already_exists(pod.namespace(), pod.name()));
         }
     }
     let host = Host { dirs, facts: &facts };
+    args.bring_up.note_cgroup(host);
     let mut capacity = args.bring_up.capacity(host)?;
     let mut prepare_one = |pod| prepare(pod, &args.bring_up, host, Room { capacity: &mut capacity, instead: None });
-    let records = admitted.iter().map(&mut prepare_one).collect::<Result<Vec<_>>>()?;
+    let mut records = admitted.iter().map(&mut prepare_one).collect::<Result<Vec<_>>>()?;
     // From here on things are made: an interrupt must find us where we can undo them.
     let interrupts = Interrupts::catch()?;
+    let put = put(&documents.network, (&args.bring_up.network, Semantics::Create), dirs)?;
+    if !put.is_empty() {
+        // With variables of the Services that have just come.
+        for (pod, record) in admitted.iter().zip(&mut records) {
+            record.plan = plan(pod, &args.bring_up, host, record.plan.sandbox.uid.clone())?;
+        }
+    }
     let mut started = Vec::new();
     for (pod, record) in admitted.iter().zip(&records) {
         match start(pod, record, &capacity) {
@@ -65,12 +75,18 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
             }
         }
     }
-    if args.detach {
-        return detached(started, &args.until, &interrupts);
+    if args.detach || started.is_empty() {
+        let code = detached(started, &args.until, &interrupts)?;
+        put.keep();
+        return Ok(code);
     }
     let timestamps = if args.timestamps { crate::logs::Timestamps::Shown } else { crate::logs::Timestamps::Hidden };
     let ended = super::attach::foreground(&started, &interrupts, timestamps);
-    finish(started, ended, args.keep)
+    let finished = finish(started, ended, args.keep);
+    if args.keep {
+        put.keep();
+    }
+    finished
 }
 
 /// How a pod in the foreground came to its end.

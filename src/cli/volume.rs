@@ -1,4 +1,5 @@
-//! `podshim volume`: what persistentVolumeClaims hold. It outlives the pods, so it is listed and removed by itself.
+//! `podshim volume`: what persistentVolumeClaims hold. It outlives the pods, so it is listed and removed by itself; what
+//! generic ephemeral volumes hold is listed too, and goes with its pod.
 
 use super::output::{self, Structured};
 use super::ps::now;
@@ -49,7 +50,8 @@ pub(super) fn run(args: VolumeArgs, dirs: &Dirs) -> Result<()> {
 fn list(dirs: &Dirs, output: Option<Structured>) -> Result<()> {
     let claims = store::claims(dirs)?;
     if let Some(how) = output {
-        let item = |c: &store::Claim| json!({ "namespace": c.namespace, "name": c.name, "path": dirs.claim(&c.namespace, &c.name), "usedBy": c.used_by });
+        let item =
+            |c: &store::Claim| json!({ "namespace": c.namespace, "name": c.name, "path": c.path, "usedBy": c.used_by });
         return output::structured(&claims.iter().map(item).collect::<Vec<_>>(), how);
     }
     if claims.is_empty() {

@@ -81,3 +81,9 @@ pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     Ok(std::fs::read_to_string(path).called("read", path)?.trim().to_owned())
 }
+
+/// A random (version 4) UUID, RFC 9562.
+pub fn uuid() -> Result<String> {
+    let path = "/proc/sys/kernel/random/uuid";
+    Ok(std::fs::read_to_string(path).called("read", path)?.trim().to_owned())
+}

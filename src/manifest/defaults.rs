@@ -29,30 +29,35 @@ pub(super) fn apply(pod: &mut Pod) {
     }
     spec.volumes.iter_mut().flatten().for_each(volume);
     let host_network = spec.host_network == Some(true);
-    for container in containers_mut(spec) {
-        text(&mut container.termination_message_path, "/dev/termination-log");
-        text(&mut container.termination_message_policy, "File");
-        let policy = policy_by_tag(container.image.as_deref().unwrap_or(""));
-        text(&mut container.image_pull_policy, policy);
-        ports(container, host_network.then_some(HostNetwork));
-        handlers(container);
-        let sources = container.env.iter_mut().flatten().filter_map(|v| v.value_from.as_mut());
-        sources.filter_map(|source| source.field_ref.as_mut()).for_each(field_ref);
-        if let Some(resources) = &mut container.resources
-            && let Some(limits) = &resources.limits
-        {
-            let requests = resources.requests.get_or_insert_default();
-            for (name, limit) in limits {
-                requests.entry(name.clone()).or_insert_with(|| limit.clone());
-            }
-        }
-        for mount in container.volume_mounts.iter_mut().flatten() {
-            if !mount.mount_path.starts_with('/') && !mount.mount_path.is_empty() {
-                mount.mount_path.insert(0, '/');
-            }
-        }
+    for one in containers_mut(spec) {
+        container(one);
+        ports(one, host_network.then_some(HostNetwork));
     }
     pod_requests(spec);
+}
+
+/// Fills in a container's defaults, but for those of its ports.
+pub(super) fn container(container: &mut Container) {
+    text(&mut container.termination_message_path, "/dev/termination-log");
+    text(&mut container.termination_message_policy, "File");
+    let policy = policy_by_tag(container.image.as_deref().unwrap_or(""));
+    text(&mut container.image_pull_policy, policy);
+    handlers(container);
+    let sources = container.env.iter_mut().flatten().filter_map(|v| v.value_from.as_mut());
+    sources.filter_map(|source| source.field_ref.as_mut()).for_each(field_ref);
+    if let Some(resources) = &mut container.resources
+        && let Some(limits) = &resources.limits
+    {
+        let requests = resources.requests.get_or_insert_default();
+        for (name, limit) in limits {
+            requests.entry(name.clone()).or_insert_with(|| limit.clone());
+        }
+    }
+    for mount in container.volume_mounts.iter_mut().flatten() {
+        if !mount.mount_path.starts_with('/') && !mount.mount_path.is_empty() {
+            mount.mount_path.insert(0, '/');
+        }
+    }
 }
 
 /// A pod with amounts of its own requests at least what its containers do; of what nobody requests, its limit.
@@ -155,6 +160,7 @@ fn volume(volume: &mut Volume) {
         || volume.downward_api.is_some()
         || volume.projected.is_some()
         || volume.persistent_volume_claim.is_some()
+        || volume.ephemeral.is_some()
         || volume.image.is_some();
     if !has_source {
         // A volume without a source is an emptyDir; other sources were refused by the support table.

@@ -80,18 +80,19 @@ pub fn explain(path: &str) -> Result<Explanation, String> {
 
 /// The table's word for a path.
 fn support(pattern: &str) -> String {
-    let row = support::row(pattern).or_else(|| support::row(&format!("{pattern}[]")));
+    let (schema, within) = support::place(pattern);
+    let enforced = if within == pattern { "enforced" } else { "enforced, by `podshim debug`" };
+    let row = schema.row(within).or_else(|| schema.row(&format!("{within}[]")));
     match row {
         Some(row) => {
             let what = match row.class {
-                Class::Enforce => "enforced",
-                Class::NotYet => "not supported yet, refused",
+                Class::Enforce => enforced,
                 Class::Accept => "accepted, without effect",
                 Class::Refuse | Class::Forbid => "refused",
             };
             if row.note.is_empty() { what.to_owned() } else { format!("{what}: {}", row.note) }
         }
-        None if support::knows(pattern) => "see its fields".to_owned(),
+        None if schema.knows(within) => "see its fields".to_owned(),
         None => "no row".to_owned(),
     }
 }
@@ -201,6 +202,17 @@ mod tests {
         }
         let csi = explain("pod.spec.volumes.csi").unwrap();
         assert!(csi.support.starts_with("refused: needs a storage driver"), "{}", csi.support);
+        for (path, word) in [
+            ("pod.spec.ephemeralContainers", "refused: Kubernetes forbids it in a new pod"),
+            ("pod.spec.ephemeralContainers.workingDir", "enforced, by `podshim debug`"),
+            ("pod.spec.ephemeralContainers.envFrom.configMapRef.name", "enforced, by `podshim debug`"),
+            ("pod.spec.ephemeralContainers.securityContext", "see its fields"),
+            ("pod.spec.ephemeralContainers.resources.limits", "refused: an ephemeral container has no requests"),
+            ("pod.spec.ephemeralContainers.volumeMounts.subPath", "refused: an ephemeral container mounts whole"),
+        ] {
+            let said = explain(path).unwrap().support;
+            assert!(said.starts_with(word), "{path}: {said}");
+        }
         assert!(explain("pod.spec.affinity").unwrap().support.starts_with("accepted, without effect"));
         assert_eq!(
             explain("pod.spec.contaners").unwrap_err(),

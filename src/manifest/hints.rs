@@ -1,11 +1,10 @@
 //! What was probably meant: the nearest name, the shortest correct form.
 
 /// Kinds that people hand to podshim and that it does not do.
-pub(super) const OTHER_KINDS: [&str; 8] = [
+pub(super) const OTHER_KINDS: [&str; 7] = [
     "ClusterRole",
     "HorizontalPodAutoscaler",
     "Ingress",
-    "NetworkPolicy",
     "PersistentVolume",
     "PodDisruptionBudget",
     "PodTemplate",

@@ -10,6 +10,7 @@ pub(super) enum Kind {
     Namespace,
     ServiceAccount,
     Service,
+    NetworkPolicy,
     Deployment,
     ReplicaSet,
     StatefulSet,
@@ -17,10 +18,13 @@ pub(super) enum Kind {
     Job,
     CronJob,
     List,
+    /// The file of `podshim debug --custom`: a part of a container, and no document with a kind.
+    EphemeralContainer,
 }
 
 impl Kind {
-    pub(super) const ALL: [Kind; 14] = [
+    /// Those that a document can name.
+    pub(super) const ALL: [Kind; 15] = [
         Kind::Pod,
         Kind::ConfigMap,
         Kind::Secret,
@@ -28,6 +32,7 @@ impl Kind {
         Kind::Namespace,
         Kind::ServiceAccount,
         Kind::Service,
+        Kind::NetworkPolicy,
         Kind::Deployment,
         Kind::ReplicaSet,
         Kind::StatefulSet,
@@ -52,6 +57,7 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::ServiceAccount => "ServiceAccount",
             Kind::Service => "Service",
+            Kind::NetworkPolicy => "NetworkPolicy",
             Kind::Deployment => "Deployment",
             Kind::ReplicaSet => "ReplicaSet",
             Kind::StatefulSet => "StatefulSet",
@@ -59,6 +65,7 @@ impl Kind {
             Kind::Job => "Job",
             Kind::CronJob => "CronJob",
             Kind::List => "List",
+            Kind::EphemeralContainer => "EphemeralContainer",
         }
     }
 
@@ -67,6 +74,7 @@ impl Kind {
         match self {
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => "apps/v1",
             Kind::Job | Kind::CronJob => "batch/v1",
+            Kind::NetworkPolicy => "networking.k8s.io/v1",
             _ => "v1",
         }
     }
@@ -86,5 +94,9 @@ impl Kind {
 
 /// What a message calls a whole document of this kind: `pod`, `Deployment`.
 pub(super) fn noun(kind: Kind) -> &'static str {
-    if kind == Kind::Pod { "pod" } else { kind.name() }
+    match kind {
+        Kind::Pod => "pod",
+        Kind::EphemeralContainer => "container",
+        _ => kind.name(),
+    }
 }

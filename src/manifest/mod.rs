@@ -10,6 +10,7 @@
 
 pub mod amounts;
 mod apparmor;
+mod cidr;
 mod defaults;
 mod diagnostics;
 mod documents;
@@ -31,16 +32,21 @@ mod tree;
 mod typed;
 mod validate;
 
+/// Which network a pod is given: `bridge`, `none` or `cni`.
+pub(crate) const NETWORK_ANNOTATION: &str = "podshim.io/network";
+
 pub(crate) use apparmor::{APPARMOR_ANNOTATION, apparmor_annotation};
 pub(crate) use defaults::policy_by_tag;
 pub use diagnostics::{Color, Diagnostics};
-pub(crate) use documents::generated;
-pub use documents::{ConfigMapData, CronJobs, Documents, Found, Note, Objects, Owner, SecretData};
+pub use documents::{
+    ConfigMapData, CronJobs, Documents, Found, NetworkDocument, NetworkObject, Note, Objects, Owner, SecretData,
+};
+pub(crate) use documents::{ephemeral_claim, generated};
 pub use explain::{Explanation, FieldLine, explain};
 pub use sources::{Source, read_sources};
 pub(crate) use syntax::{dns_label, relative_path};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -54,6 +60,7 @@ pub struct AdmittedPod {
     objects: Arc<Objects>,
     name: Name,
     owner: Option<Owner>,
+    ephemeral: Option<Container>,
 }
 
 /// Where a pod's name comes from.
@@ -113,6 +120,11 @@ impl AdmittedPod {
         self.owner.as_ref()
     }
 
+    /// The ephemeral container that is to join the pod, with its defaults.
+    pub fn ephemeral(&self) -> Option<&Container> {
+        self.ephemeral.as_ref()
+    }
+
     /// Whether the name is the manifest's own.
     pub fn name_comes_from(&self) -> Name {
         self.name
@@ -140,6 +152,15 @@ fn of_volume(name: &str) -> String {
 /// All faults of all texts at once. Nothing is admitted if any text has a fault.
 pub fn documents(sources: &[Source], cron_jobs: CronJobs) -> Result<Documents, Diagnostics> {
     documents::assemble(sources, cron_jobs)
+}
+
+/// The pod with an ephemeral container that is to join it: what `flags` say, and over that what a file says, which is checked
+/// as a manifest is. The pod's notes are the file's then.
+///
+/// # Errors
+/// All faults of the file at once.
+pub fn join(pod: AdmittedPod, flags: Container, custom: Option<&Source>) -> Result<AdmittedPod, Diagnostics> {
+    documents::join(pod, flags, custom)
 }
 
 /// The pods of [`documents`], without running a CronJob.

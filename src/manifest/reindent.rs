@@ -5,7 +5,7 @@
 
 use super::diagnostics::{Diagnostic, Report};
 use super::kind::Kind;
-use super::support::{Schema, is_free_map};
+use super::support::Schema;
 use super::tree::{Span, Value};
 use super::{paste, shape, tree};
 
@@ -167,7 +167,7 @@ impl Stack {
         if !is_open {
             return false;
         }
-        if is_free_map(&below) {
+        if self.schema.is_free_map(&below) {
             self.open.push(Open::Free { column: column + 2 });
             return true;
         }

@@ -7,7 +7,7 @@
 use super::diagnostics::{Diagnostic, Report, quote};
 use super::kind::noun;
 use super::path::Path;
-use super::support::{Schema, is_free_map};
+use super::support::Schema;
 use super::tree::{Key, Node, Span, Value};
 
 /// A stray field's home is sought among so many entries before it: no mapping of a Pod has more fields.
@@ -95,7 +95,7 @@ impl Shaper<'_> {
         let mut risen = vec![];
         for (key, value) in entries.iter_mut() {
             let below = place.field(&key.name);
-            if is_free_map(&below.pattern) {
+            if self.schema.is_free_map(&below.pattern) {
                 continue;
             }
             // Subtrees that the table has as a whole only (`spec.affinity`) cannot be judged by it.
@@ -293,7 +293,7 @@ impl Shaper<'_> {
         }
         let (free, value) = innermost(map, pattern);
         let parent = free.rsplit_once('.').map_or("", |(p, _)| p).to_owned();
-        if is_free_map(&free) && value.value == Value::Null {
+        if self.schema.is_free_map(&free) && value.value == Value::Null {
             opened.push(free.clone());
             return Some(free);
         }
@@ -301,7 +301,7 @@ impl Shaper<'_> {
     }
 
     fn open_place(&self, node: &Node, pattern: &str, name: &str) -> Option<String> {
-        if is_free_map(pattern) && !self.schema.knows(&join(pattern, name)) {
+        if self.schema.is_free_map(pattern) && !self.schema.knows(&join(pattern, name)) {
             return None;
         }
         match &node.value {
@@ -374,7 +374,7 @@ impl Shaper<'_> {
     /// The field of this mapping under which such a field would stand, where that field is missing altogether.
     fn missing_parent(&self, pattern: &str, name: &str) -> Option<String> {
         // Only where one cannot be mistaken: the two blocks of a document, or of a pod within it.
-        let is_root = pattern.is_empty() || self.schema.in_pod(pattern) == Some("");
+        let is_root = pattern.is_empty() || self.schema.in_pod(pattern).as_deref() == Some("");
         let candidates = if is_root { ["metadata", "spec"].as_slice() } else { &[] };
         let fits = |block: &&&str| self.schema.knows(&join(&join(pattern, block), name));
         candidates.iter().find(fits).map(|c| (*c).to_owned())

@@ -14,6 +14,7 @@ use super::kind::Kind;
 use super::path::{Path, Seg};
 use super::tree::{Node, Value};
 use rows::ROWS;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 
@@ -22,8 +23,6 @@ use std::sync::OnceLock;
 pub(super) enum Class {
     /// It has its effect.
     Enforce,
-    /// It will have its effect in a later version; until then it is refused by name.
-    NotYet,
     /// It has no effect on one host, which a note says.
     Accept,
     /// It needs what podshim does not have.
@@ -59,7 +58,8 @@ impl Schema {
     /// The schema of a kind, made once.
     pub(super) fn of(kind: Kind) -> &'static Schema {
         static SCHEMAS: OnceLock<BTreeMap<Kind, Schema>> = OnceLock::new();
-        let all = SCHEMAS.get_or_init(|| Kind::ALL.into_iter().map(|kind| (kind, Schema::new(kind))).collect());
+        let kinds = || Kind::ALL.into_iter().chain([Kind::EphemeralContainer]);
+        let all = SCHEMAS.get_or_init(|| kinds().map(|kind| (kind, Schema::new(kind))).collect());
         &all[&kind]
     }
 
@@ -72,25 +72,32 @@ impl Schema {
         };
         let of_pod = |row: &&'static Row| row.path.starts_with("metadata") || row.path.starts_with("spec");
         match kind.pod() {
-            Some("") => ROWS.iter().for_each(|row| schema.add(row, "")),
+            Some("") => ROWS.iter().for_each(|row| schema.add(row, ("", row.path))),
             pod => {
-                kinds::rows(kind).for_each(|row| schema.add(row, ""));
+                if kind == Kind::EphemeralContainer {
+                    let shared = |row: &'static Row| Some((row, row.path.strip_prefix(CONTAINERS)?));
+                    let differs = |path: &str| kinds::EPHEMERAL.iter().any(|own| is_at_or_below(path, own.path));
+                    let shared = ROWS.iter().filter_map(shared).filter(|(_, path)| !differs(path));
+                    shared.for_each(|(row, path)| schema.add(row, ("", path)));
+                }
+                kinds::rows(kind).for_each(|row| schema.add(row, ("", row.path)));
                 if let Some(at) = pod {
                     // A template's name is not the pods' name.
                     let own = |row: &&'static Row| {
                         of_pod(row)
                             && !matches!(row.path, "metadata.name" | "metadata.namespace" | "metadata.generateName")
                     };
-                    ROWS.iter().filter(own).for_each(|row| schema.add(row, at));
-                    kinds::TEMPLATE.iter().for_each(|row| schema.add(row, at));
+                    let template = ROWS.iter().filter(own).chain(kinds::TEMPLATE);
+                    template.for_each(|row| schema.add(row, (at, row.path)));
                 }
             }
         }
         schema
     }
 
-    fn add(&mut self, row: &'static Row, at: &'static str) {
-        let path = if at.is_empty() { row.path.to_owned() } else { format!("{at}.{}", row.path) };
+    /// Adds a row as that of the path `below` in what stands at `at`.
+    fn add(&mut self, row: &'static Row, (at, below): (&'static str, &'static str)) {
+        let path = if at.is_empty() { below.to_owned() } else { format!("{at}.{below}") };
         let ends = path.match_indices(['.', '[']).map(|(i, _)| i).chain([path.len()]);
         for end in ends {
             self.known.insert(path[..end].to_owned());
@@ -101,7 +108,7 @@ impl Schema {
         // Keys of free maps are no fields.
         if !path.contains('<') && !path.contains(".annotations.") {
             let mut above = String::new();
-            for part in at.split('.').filter(|part| !part.is_empty()).chain(row.path.split('.')) {
+            for part in at.split('.').filter(|part| !part.is_empty()).chain(below.split('.')) {
                 let fields = self.fields.entry(above.clone()).or_default();
                 let name = part.trim_end_matches("[]");
                 if !fields.contains(&name) {
@@ -142,29 +149,52 @@ impl Schema {
         let ends = pattern.match_indices(['.', '[']).map(|(i, _)| i).collect::<Vec<_>>();
         ends.into_iter().rev().find_map(|end| {
             let whole = self.exact(&pattern[..end]);
-            whole.filter(|row| row.class != Class::Enforce || is_free_map(row.path))
+            whole.filter(|row| row.class != Class::Enforce || self.is_free_map(row.path))
         })
     }
 
-    /// A path within the pod that a document holds; none if it lies outside, or there is no pod.
-    pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<&'p str> {
-        match self.kind.pod()? {
-            "" => Some(pattern),
-            at => match pattern.strip_prefix(at)? {
-                "" => Some(""),
-                rest => rest.strip_prefix('.'),
-            },
+    /// The rows below a path.
+    #[cfg(test)]
+    fn below(&self, pattern: &str) -> impl Iterator<Item = &'static Row> {
+        self.rows.iter().filter(move |(path, _)| *path != pattern && is_at_or_below(path, pattern)).map(|(_, row)| *row)
+    }
+
+    /// Whether a path (without indexes) is a mapping with keys of the user's own choice.
+    pub(super) fn is_free_map(&self, pattern: &str) -> bool {
+        // In other documents a selector has fields.
+        is_free_map(pattern) || self.kind == Kind::Service && pattern == "spec.selector"
+    }
+
+    /// A path within the pod that a document holds, or is a part of; none if it lies outside, or there is no pod.
+    pub(super) fn in_pod<'p>(&self, pattern: &'p str) -> Option<Cow<'p, str>> {
+        if self.kind == Kind::EphemeralContainer {
+            return (!pattern.is_empty()).then(|| Cow::Owned(format!("{CONTAINERS}{pattern}")));
         }
+        let within = match self.kind.pod()? {
+            "" => pattern,
+            at => match pattern.strip_prefix(at)? {
+                "" => "",
+                rest => rest.strip_prefix('.')?,
+            },
+        };
+        Some(Cow::Borrowed(within))
     }
 }
+
+fn is_at_or_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
+/// What the paths of a container's fields begin with.
+const CONTAINERS: &str = "spec.containers[].";
 
 /// Init containers have the rows of containers.
 fn canonical(pattern: &str) -> String {
     pattern.replacen("spec.initContainers", "spec.containers", 1)
 }
 
-/// Whether a path is a mapping with keys of the user's own choice.
-pub(super) fn is_free_map(pattern: &str) -> bool {
+/// Whether a path of any kind of document is a mapping with keys of the user's own choice.
+fn is_free_map(pattern: &str) -> bool {
     let last = pattern.rsplit('.').next().unwrap_or("");
     matches!(last, "labels" | "annotations" | "nodeSelector" | "limits" | "requests" | "matchLabels")
         || matches!(pattern, "data" | "binaryData" | "stringData")
@@ -196,9 +226,12 @@ fn keyed(parent: &str, key: &str) -> String {
     if parent.is_empty() { key.to_owned() } else { format!("{parent}.{key}") }
 }
 
-/// The row of a path of a Pod (without indexes), or of the nearest path above that stands for all below it.
-pub(super) fn row(pattern: &str) -> Option<&'static Row> {
-    Schema::of(Kind::Pod).row(pattern)
+/// Where a path of a Pod (without indexes) has its row, and by which path: an ephemeral container is none of a manifest's.
+pub(super) fn place(pattern: &str) -> (&'static Schema, &str) {
+    match pattern.strip_prefix("spec.ephemeralContainers[].") {
+        Some(within) => (Schema::of(Kind::EphemeralContainer), within),
+        None => (Schema::of(Kind::Pod), pattern),
+    }
 }
 
 /// Whether a Pod has this path (without indexes), as a field or above one. The root is `""`.
@@ -212,11 +245,7 @@ pub(super) struct Notes(pub(super) Vec<String>);
 
 /// Checks every field that a document sets against the table.
 pub(super) fn check(document: &Node, schema: &'static Schema, report: &mut Report) -> Notes {
-    let mut walk = Walk { schema, notes: Notes::default(), report, host_network: false };
-    let at = schema.kind.pod().unwrap_or("");
-    let pod = at.split('.').filter(|f| !f.is_empty()).try_fold(document, |node, field| node.get(field));
-    let spec = pod.and_then(|pod| pod.get("spec"));
-    walk.host_network = spec.and_then(|s| s.get("hostNetwork")).is_some_and(|n| n.value == Value::Bool(true));
+    let mut walk = Walk { schema, notes: Notes::default(), report };
     walk.node(document, &Path::root(), "");
     walk.notes
 }
@@ -225,7 +254,6 @@ struct Walk<'r> {
     schema: &'static Schema,
     notes: Notes,
     report: &'r mut Report,
-    host_network: bool,
 }
 
 impl Walk<'_> {
@@ -253,7 +281,7 @@ impl Walk<'_> {
         let Some(row) = self.schema.exact(pattern) else {
             if self.schema.knows(pattern) {
                 self.node(value, path, pattern);
-            } else if !self.report.touches(path) && !path.0.iter().rev().skip(1).any(is_free_key) && !value.is_empty() {
+            } else if !self.report.touches(path) && !self.is_below_free_map(path) && !value.is_empty() {
                 // Nothing may pass unseen: a field of the API types that the table lacks is a fault of podshim.
                 self.report.add(
                     Diagnostic::new(at, "unknown to podshim's support table")
@@ -263,20 +291,12 @@ impl Walk<'_> {
             }
             return;
         };
-        let unset = says_nothing(value, row) || self.is_implied(pattern, value);
+        let unset = says_nothing(value, row);
         match row.class {
             Class::Enforce => self.node(value, path, pattern),
             _ if unset => {}
             Class::Accept if row.note.is_empty() => {}
             Class::Accept => self.notes.0.push(format!("{path} {}", row.note)),
-            Class::NotYet => {
-                let help = if row.note.is_empty() {
-                    format!("remove `{}`, or wait for a version that has it", path.last_field())
-                } else {
-                    row.note.to_owned()
-                };
-                self.report.add(not_yet(at, path).help(help));
-            }
             Class::Refuse => {
                 self.report.add(Diagnostic::new(at, "not supported on one host").path(path).label(row.note));
             }
@@ -284,24 +304,20 @@ impl Walk<'_> {
         }
     }
 
-    /// With the host's network a port is its own host port, which exported pods spell out.
-    fn is_implied(&self, pattern: &str, value: &Node) -> bool {
-        let is_port = self.schema.in_pod(pattern) == Some("spec.containers[].ports[].hostPort");
-        self.host_network && is_port && matches!(value.value, Value::Int(_))
+    fn is_below_free_map(&self, path: &Path) -> bool {
+        let is_free = |seg: &Seg| matches!(seg, Seg::Field(name) if is_free_map(name));
+        let above = path.0.split_last().map_or(&[][..], |(_, above)| above);
+        above.iter().any(is_free) || self.schema.is_free_map(&Path(above.to_vec()).pattern())
     }
 }
 
-/// A field, or a value of a field, that this version does not do.
+/// A value of a field that this version does not do.
 pub(super) fn not_yet(at: super::tree::Span, path: &Path) -> Diagnostic {
     Diagnostic::new(
         at,
         concat!("not supported yet by podshim ", env!("CARGO_PKG_VERSION_MAJOR"), ".", env!("CARGO_PKG_VERSION_MINOR")),
     )
     .path(path)
-}
-
-fn is_free_key(seg: &Seg) -> bool {
-    matches!(seg, Seg::Field(name) if is_free_map(name))
 }
 
 /// Whether setting a field to this is the same as not setting it.
@@ -341,9 +357,11 @@ mod tests {
         assert!(leaves.len() > 900);
         for leaf in leaves {
             let path = leaf[0];
-            let found = row(path).is_some() || row(&format!("{path}[]")).is_some() || knows(path);
+            let (schema, path) = place(path);
+            let row = |path: &str| schema.row(path);
+            let found = row(path).is_some() || row(&format!("{path}[]")).is_some() || schema.knows(path);
             assert!(found, "{path}");
-            if leaf[2] == "REFUSE" && !path.contains("ephemeralContainers") {
+            if leaf[2] == "REFUSE" {
                 assert_ne!(row(path).map(|r| r.class), Some(Class::Enforce), "{path}");
             }
         }
@@ -360,12 +378,16 @@ mod tests {
 
     #[test]
     fn a_subtree_has_the_class_of_its_top() {
-        let class = |p| row(p).map(|r| r.class);
+        let class = |p| Schema::of(Kind::Pod).row(p).map(|r| r.class);
+        let of_ephemeral = |p| Schema::of(Kind::EphemeralContainer).row(p).map(|r| r.class);
         assert_eq!(class("spec.affinity.nodeAffinity"), Some(Class::Accept));
         assert_eq!(class("spec.initContainers[].image"), Some(Class::Enforce));
         assert_eq!(class("spec.volumes[].csi.driver.name"), Some(Class::Refuse));
         assert_eq!(class("spec.initContainers[].livenessProbe.exec.command[]"), Some(Class::Enforce));
         assert_eq!(class("spec.ephemeralContainers[].name"), Some(Class::Forbid));
+        assert_eq!(of_ephemeral("securityContext.capabilities.add[]"), Some(Class::Enforce));
+        assert_eq!(of_ephemeral("resources.limits.cpu"), Some(Class::Forbid));
+        assert_eq!(of_ephemeral("volumeMounts[].subPath"), Some(Class::Forbid));
         assert_eq!(class("spec.volumes[].csi.driver"), Some(Class::Refuse));
         assert_eq!(class("metadata.labels.app"), Some(Class::Enforce));
         assert_eq!(class("spec.bogus"), None);

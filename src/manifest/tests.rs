@@ -79,11 +79,6 @@ fn a_field_that_says_nothing_needs_no_support() {
     ] {
         one(&format!("{POD}{field}"));
     }
-    for field in
-        ["    ports: [{containerPort: 80, hostPort: 80}]\n", "    ports: [{containerPort: 80, hostIP: 10.0.0.1}]\n"]
-    {
-        assert!(refused(&format!("{POD}{field}")).contains("not supported yet by podshim"), "{field}");
-    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The files that podshim writes for a pod's containers (pod-api.md §14).
 
+use super::resolv::{MAX_NAMESERVERS, Parsed, host_resolv_conf};
 use crate::paths::PodDirs;
 use crate::plan::config::{Dns, DnsBase, HostAlias, NetworkMode, PodSandboxConfig};
+use crate::plan::network::CLUSTER_DOMAIN;
 use crate::sys::fs::allow_removal;
 use crate::sys::{Called, SysResult};
 use nix::errno::Errno;
@@ -11,10 +13,6 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Where systemd-resolved keeps the servers behind its stub, which a pod cannot reach at 127.0.0.53.
-const SYSTEMD_RESOLV_CONF: &str = "/run/systemd/resolve/resolv.conf";
-const MAX_NAMESERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
 
 /// Writes `hosts`, `resolv.conf` and `hostname`. They are written anew at each start of a container, as a kubelet does.
@@ -38,6 +36,13 @@ pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAdd
         DnsBase::Empty => String::new(),
         DnsBase::File(path) => std::fs::read_to_string(path).called("read", path.display())?,
         DnsBase::HostFile => host_resolv_conf()?,
+        DnsBase::Cluster { servers, host_file } => {
+            let host = match host_file {
+                Some(path) => std::fs::read_to_string(path).called("read", path.display())?,
+                None => host_resolv_conf()?,
+            };
+            cluster(servers, &config.namespace, &host)
+        }
     };
     for (name, text) in
         [("hosts", hosts), ("resolv.conf", resolv_conf(&base, &config.dns)), ("hostname", format!("{hostname}\n"))]
@@ -45,6 +50,15 @@ pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAdd
         put(&dirs.etc(name), &text)?;
     }
     Ok(())
+}
+
+/// What ClusterFirst starts from: the network's own name server, and of the host's file only the search list.
+fn cluster(servers: &[IpAddr], namespace: &str, host: &str) -> String {
+    let own = [format!("{namespace}.svc.{CLUSTER_DOMAIN}"), format!("svc.{CLUSTER_DOMAIN}"), CLUSTER_DOMAIN.into()];
+    let mut searches = own.to_vec();
+    append(&mut searches, &Parsed::new(host).searches);
+    let servers: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
+    format!("{servers}search {}\noptions ndots:5\n", searches.join(" "))
 }
 
 /// Writes a file in place, as containers that run have this very file mounted. What they did to it holds nobody up: one that
@@ -71,17 +85,6 @@ fn put(path: &Path, text: &str) -> SysResult<()> {
         other => other?,
     };
     file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).called("write", path.display())
-}
-
-fn host_resolv_conf() -> SysResult<String> {
-    let read = |path: &str| match std::fs::read_to_string(path) {
-        // A host without the file resolves by 127.0.0.1, and so does the pod; see resolv.conf(5).
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-        other => other.called("read", path),
-    };
-    let text = read(HOST_RESOLV_CONF)?;
-    let stub_only = Parsed::new(&text).servers == ["127.0.0.53"];
-    if stub_only && Path::new(SYSTEMD_RESOLV_CONF).exists() { read(SYSTEMD_RESOLV_CONF) } else { Ok(text) }
 }
 
 fn pod_hosts(names: &[String], host_aliases: &[HostAlias], addresses: &[IpAddr]) -> String {
@@ -111,33 +114,6 @@ fn aliases(list: &[HostAlias]) -> String {
     }
     let lines: String = list.iter().map(|alias| format!("{}\t{}\n", alias.ip, alias.hostnames.join("\t"))).collect();
     format!("\n# Entries added by HostAliases.\n{lines}")
-}
-
-#[derive(Default)]
-struct Parsed {
-    servers: Vec<String>,
-    searches: Vec<String>,
-    options: Vec<String>,
-}
-
-impl Parsed {
-    /// resolv.conf(5): the last `search` (or `domain`) line counts.
-    fn new(text: &str) -> Parsed {
-        let mut parsed = Parsed::default();
-        for line in text.lines() {
-            let mut words = line.split_whitespace().map(str::to_owned);
-            match words.next().as_deref() {
-                Some("nameserver") => parsed.servers.extend(words.next()),
-                Some("search" | "domain") => {
-                    parsed.searches =
-                        words.map(|d| d.trim_end_matches('.').to_owned()).filter(|d| !d.is_empty()).collect();
-                }
-                Some("options") => parsed.options = words.collect(),
-                _ => {}
-            }
-        }
-        parsed
-    }
 }
 
 fn append(list: &mut Vec<String>, more: &[String]) {
@@ -185,6 +161,16 @@ mod tests {
         assert!(pod_hosts(&web[1..], &[], &[]).ends_with("127.0.0.1\tweb\n"));
         let text = pod_hosts(&web, &[], &["10.1.2.3".parse().unwrap()]);
         assert!(text.ends_with("10.1.2.3\tweb.sub.ns.svc.cluster.local\tweb\n"), "{text}");
+    }
+
+    #[test]
+    fn s14_cluster_first() {
+        let host = "search a.example cluster.local\nnameserver 10.0.0.1\noptions edns0\n";
+        let expected = "nameserver 10.86.0.2\nsearch ns.svc.cluster.local svc.cluster.local cluster.local a.example\n\
+                        options ndots:5\n";
+        let base = cluster(&["10.86.0.2".parse().unwrap()], "ns", host);
+        assert_eq!(base, expected, "the host's servers and options are not the pod's");
+        assert_eq!(resolv_conf(&base, &Dns::default()), expected);
     }
 
     #[test]

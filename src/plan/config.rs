@@ -4,6 +4,7 @@
 mod limits;
 mod volumes;
 
+pub use super::network::{Bandwidth, BridgeNetwork, CniNetwork, ContainerPort};
 pub use super::security::*;
 pub use crate::lifecycle::{
     ContainerKind, ContainerRestart, ExitCodeOperator, ProbeTiming, Resize, RestartAction, RestartPolicy, RestartRule,
@@ -13,6 +14,7 @@ pub use crate::manifest::amounts::Amounts;
 pub use limits::{LinuxContainerResources, ResizePolicy, StorageLimit, StorageOf, SwapBehavior};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 pub use volumes::{FilesMedium, FilesVolume, HostPathType, VolumeFile, VolumePlan, VolumeSource};
 
@@ -70,6 +72,10 @@ pub enum NamespaceMode {
 pub enum NetworkMode {
     /// A new one, with loopback only.
     None,
+    /// A new one, on podshim's own network.
+    Bridge,
+    /// A new one, on the networks that CNI plugins make.
+    Cni(CniNetwork),
     /// The host's.
     Host,
     /// An existing one, as `ip netns` pins it.
@@ -127,6 +133,18 @@ pub struct PodSandboxConfig {
     pub host_aliases: Vec<HostAlias>,
     /// Namespaces.
     pub namespaces: NamespaceOptions,
+    /// The network whose Services and names are the pod's; `None` if that is none of podshim's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<BridgeNetwork>,
+    /// `spec.subdomain`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subdomain: Option<String>,
+    /// The ports of all its containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<ContainerPort>,
+    /// How much traffic it may have.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
     /// The pod's cgroup below the hierarchy's root: `[<parent>/]podshim/pod<uid>`.
     pub cgroup: CgroupPath,
     /// The limits of that cgroup, which hold for all containers together.
@@ -174,6 +192,13 @@ pub enum DnsBase {
     HostFile,
     /// This file instead of the host's /etc/resolv.conf.
     File(PathBuf),
+    /// The network's own name server, with the search list of the pod's namespace before the host's: ClusterFirst.
+    Cluster {
+        /// One per family.
+        servers: Vec<IpAddr>,
+        /// The host's file, if not /etc/resolv.conf.
+        host_file: Option<PathBuf>,
+    },
     /// Nothing.
     Empty,
 }

@@ -1,11 +1,10 @@
 //! The names of a pod: the kernel's host name and those in /etc/hosts (pod-api.md §14). Pure.
 
+use super::network::CLUSTER_DOMAIN;
 use crate::error::{Kind, failure};
 use anyhow::Result;
 use k8s_openapi::api::core::v1 as k8s;
 
-/// There is no cluster, but programs know its domain.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The longest host name that Linux has (`__NEW_UTS_LEN`), in bytes.
 const MAX_KERNEL_NAME: usize = 64;
 

@@ -2,7 +2,9 @@
 
 use super::config::*;
 use super::downward::Subject;
-use super::{env, lifecycle, mounts, names, registry, resources, security, storage, variables, volume};
+use super::{
+    env, lifecycle, mounts, names, network, registry, resources, security, service_links, storage, variables, volume,
+};
 use crate::error::{Kind, failure};
 use crate::manifest::{self, APPARMOR_ANNOTATION, AdmittedPod, amounts, references, sysctl};
 use anyhow::{Context, Result};
@@ -18,6 +20,8 @@ pub struct Choices {
     pub uid: String,
     /// Where its network namespace comes from, unless the manifest says hostNetwork.
     pub network: NetworkMode,
+    /// podshim's own network, if the pod is on it or, with the host's network, takes part in its Services and names.
+    pub bridge: Option<BridgeNetwork>,
     /// Where its cgroups go.
     pub cgroup_parent: String,
     /// `--resolv-conf`
@@ -36,6 +40,8 @@ pub struct Choices {
     pub pull: Option<PullPolicy>,
     /// What is decided about confinement.
     pub security: SecurityChoices,
+    /// The Services that there are, with their cluster IPs.
+    pub services: Vec<k8s::Service>,
 }
 
 /// The host as a node of Kubernetes.
@@ -94,15 +100,17 @@ pub fn pod_plan(admitted: &AdmittedPod, choices: Choices) -> Result<PodPlan> {
 
 fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Result<PodSandboxConfig> {
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network };
+    let network = if spec.host_network == Some(true) { NetworkMode::Host } else { choices.network.clone() };
     let node_or = |host: Option<bool>, otherwise| if host == Some(true) { NamespaceMode::Node } else { otherwise };
     let pid = if spec.share_process_namespace == Some(true) { NamespaceMode::Pod } else { NamespaceMode::Container };
     let user = if spec.host_users == Some(false) { NamespaceMode::Pod } else { NamespaceMode::Node };
-    if user == NamespaceMode::Pod && network != NetworkMode::None {
+    if user == NamespaceMode::Pod && matches!(network, NetworkMode::Host | NetworkMode::Path(_)) {
         // It belongs to another user namespace: the pod's root could not even mount a sysfs that shows it.
         let message = "spec.hostUsers: false needs a network namespace of the pod's own, not one given by --network";
         return Err(failure(Kind::Invalid, message));
     }
+    let ports = network::ports(spec)?;
+    network::check_host_ports(&ports, &network)?;
     let namespace = pod.metadata.namespace.clone().unwrap_or_else(|| "default".into());
     // The host's network comes with the host's UTS namespace, whose name is not the pod's to set.
     let own = if network == NetworkMode::Host { None } else { Some(names::names(spec, (&namespace, &name))?) };
@@ -115,7 +123,11 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Resu
         hosts_names,
         name,
         log_directory: choices.log_directory,
-        dns: dns(spec, choices.resolv_conf),
+        dns: dns(spec, Resolver { host_file: choices.resolv_conf, network: &network, bridge: choices.bridge.as_ref() }),
+        network: choices.bridge,
+        subdomain: spec.subdomain.clone().filter(|text| !text.is_empty()),
+        ports,
+        bandwidth: network::bandwidth(pod, &network)?,
         host_aliases: spec
             .host_aliases
             .iter()
@@ -153,17 +165,33 @@ fn sysctls(spec: &k8s::PodSpec, network: &NetworkMode, unsafe_ones: &[String]) -
     written.enumerate().map(one).collect()
 }
 
-fn dns(spec: &k8s::PodSpec, resolv_conf: Option<PathBuf>) -> Dns {
+/// What there is to resolve names with.
+struct Resolver<'a> {
+    host_file: Option<PathBuf>,
+    network: &'a NetworkMode,
+    bridge: Option<&'a BridgeNetwork>,
+}
+
+fn dns(spec: &k8s::PodSpec, resolver: Resolver<'_>) -> Dns {
     let config = spec.dns_config.as_ref();
     let option = |o: &k8s::PodDNSConfigOption| match (&o.name, &o.value) {
         (Some(name), Some(value)) if !value.is_empty() => format!("{name}:{value}"),
         (name, _) => name.clone().unwrap_or_default(),
     };
+    let policy = match spec.dns_policy.as_deref() {
+        // With the host's network ClusterFirst is Default (pod-api.md §14).
+        Some("ClusterFirst") | None if *resolver.network == NetworkMode::Host => "Default",
+        Some("ClusterFirst" | "ClusterFirstWithHostNet") | None => "ClusterFirst",
+        Some(other) => other,
+    };
     Dns {
-        // Without a cluster's name service ClusterFirst and ClusterFirstWithHostNet are Default (pod-api.md §14).
-        base: match (spec.dns_policy.as_deref(), resolv_conf) {
-            (Some("None"), _) => DnsBase::Empty,
-            (_, Some(file)) => DnsBase::File(file),
+        base: match (policy, resolver.bridge, resolver.host_file) {
+            ("None", ..) => DnsBase::Empty,
+            ("ClusterFirst", Some(bridge), host_file) => {
+                DnsBase::Cluster { servers: bridge.name_servers().collect(), host_file }
+            }
+            // Without a name service ClusterFirst and ClusterFirstWithHostNet are Default.
+            (_, _, Some(file)) => DnsBase::File(file),
             _ => DnsBase::HostFile,
         },
         servers: config.and_then(|c| c.nameservers.clone()).unwrap_or_default(),
@@ -228,7 +256,9 @@ struct Container<'a> {
 impl Container<'_> {
     fn config(&self, kind: ContainerKind) -> Result<ContainerConfig> {
         let container = self.container;
-        let envs = variables::variables(container, self.subject, self.admitted.objects())?;
+        // Before the container's own, which may refer to them, and go before them.
+        let mut envs = service_variables(self.spec, &self.choices.services, self.admitted.namespace());
+        envs.extend(variables::variables(container, self.subject, self.admitted.objects())?);
         // An empty list is the same as none: Go's nil and [] are one (pod-api.md §13).
         let words = |list: &Option<Vec<String>>| list.clone().filter(|l| !l.is_empty());
         let (command, args) = (words(&container.command), words(&container.args));
@@ -295,6 +325,12 @@ impl Container<'_> {
     }
 }
 
+/// What containers know of Services, if the pod has `enableServiceLinks`.
+fn service_variables(spec: &k8s::PodSpec, services: &[k8s::Service], namespace: &str) -> Vec<EnvVar> {
+    let is_enabled = spec.enable_service_links != Some(false);
+    if is_enabled { service_links::variables(services, namespace) } else { Vec::new() }
+}
+
 /// Expands a container's words with what is known by now, for the errors: nothing is made of a pod that cannot start.
 fn try_expansion(
     envs: &[EnvVar],
@@ -309,96 +345,48 @@ fn try_expansion(
     Ok(())
 }
 
-/// An ephemeral container as `podshim debug` asks for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ephemeral {
-    /// `name`
-    pub name: String,
-    /// `image`
-    pub image: String,
-    /// When to pull it.
-    pub pull: PullPolicy,
-    /// `command`; `None` for the image's ENTRYPOINT.
-    pub command: Option<Vec<String>>,
-    /// `args`; `None` for the image's CMD.
-    pub args: Option<Vec<String>>,
-    /// `workingDir`; `None` for the image's.
-    pub working_dir: Option<String>,
-    /// `env`: names and literal values.
-    pub env: Vec<(String, String)>,
-    /// `stdin` and `tty`
-    pub stdio: Stdio,
-    /// `targetContainerName`
-    pub target: Option<String>,
-    /// `securityContext`, over the pod's.
-    pub security: k8s::SecurityContext,
-}
-
-/// Plans an ephemeral container for a pod that runs: `manifest` is the pod as it was admitted, `plan` what became of it
-/// (with the ephemeral containers that it has already).
-///
-/// It is confined as the pod's own containers are, and has neither volumes nor resources (pod-api.md, ephemeralContainers).
+/// Plans the ephemeral container that is to join a pod which runs: `admitted` is the pod as it was recorded, with that
+/// container; `plan` what became of it (with the ephemeral containers that it has already); `choices` are those of then.
 ///
 /// # Errors
-/// Of kind `Invalid`: the name is none, or taken; the target is no init or app container; a variable or an argument is too
+/// Of kind `Invalid`: its name is none, or taken; the target is no init or app container; a variable or an argument is too
 /// long.
-pub fn ephemeral(manifest: &k8s::Pod, plan: &PodPlan, wanted: Ephemeral) -> Result<ContainerConfig> {
-    let spec = manifest.spec.as_ref().context("an admitted pod has a spec")?;
-    check_ephemeral(plan, &wanted)?;
-    let template =
-        |(name, text): &(String, String)| EnvVar { name: name.clone(), value: EnvValue::Template(text.clone()) };
-    let envs: Vec<EnvVar> = wanted.env.iter().map(template).collect();
-    let command = wanted.command.filter(|words| !words.is_empty());
-    let args = wanted.args.filter(|words| !words.is_empty());
-    try_expansion(&envs, &[("command", &command), ("args", &args)], &[])?;
-    // It requests nothing, so it is what the kernel kills first, however large the host.
+pub fn ephemeral(
+    admitted: &AdmittedPod,
+    plan: &PodPlan,
+    (target, choices): (Option<String>, &Choices),
+) -> Result<ContainerConfig> {
+    let container = admitted.ephemeral().context("no container is to join the pod")?;
+    check_ephemeral(plan, container, target.as_deref())?;
+    let pod = admitted.pod();
+    let spec = pod.spec.as_ref().context("an admitted pod has a spec")?;
     let qos = resources::qos_class(spec)?;
-    let of_pod = resources::OfPod { spec, qos, host_memory: u64::MAX, swap: SwapBehavior::NoSwap };
-    let mut resources = resources::container(&k8s::Container::default(), of_pod)?;
-    resources.pids_limit = plan.containers.first().and_then(|c| c.resources.pids_limit);
-    Ok(ContainerConfig {
-        name: wanted.name,
-        kind: ContainerKind::Ephemeral,
-        image: wanted.image,
-        pull_policy: wanted.pull,
-        command,
-        args,
-        working_dir: wanted.working_dir.filter(|dir| !dir.is_empty()),
-        mounts: Vec::new(),
-        resources,
-        resize: ResizePolicy::default(),
-        security: security::merged(spec, wanted.security, None),
-        stdio: wanted.stdio,
-        termination_message_path: "/dev/termination-log".into(),
-        termination_message_policy: TerminationMessagePolicy::File,
-        restart: ContainerRestart::default(),
-        lifecycle: Lifecycle::default(),
-        target: wanted.target,
-        envs,
-    })
+    let of_pod = resources::OfPod { spec, qos, host_memory: choices.host_memory, swap: choices.swap };
+    let subject = Subject { pod, spec, choices };
+    let config = Container { admitted, spec, container, of_pod, choices, subject }.config(ContainerKind::Ephemeral)?;
+    Ok(ContainerConfig { target, ..config })
 }
 
-fn check_ephemeral(plan: &PodPlan, wanted: &Ephemeral) -> Result<()> {
-    let name = &wanted.name;
+/// What the command line says of it.
+fn check_ephemeral(plan: &PodPlan, container: &k8s::Container, target: Option<&str>) -> Result<()> {
+    let name = &container.name;
     if let Err(rule) = manifest::dns_label(name) {
         return Err(failure(Kind::Invalid, format!("the name of an ephemeral container {rule}: {name:?}")));
     }
     if plan.containers.iter().any(|c| c.name == *name) {
         return Err(failure(Kind::Invalid, format!("the pod has a container named {name} already")));
     }
-    for (key, value) in &wanted.env {
-        let is_name = !key.is_empty() && !key.contains(['=', '\0']);
-        if !is_name || value.contains('\0') {
-            return Err(failure(
-                Kind::Invalid,
-                format!("{key:?} is not the name of a variable, or its value holds a NUL"),
-            ));
+    for k8s::EnvVar { name, value, .. } in container.env.iter().flatten() {
+        let is_name = !name.is_empty() && !name.contains(['=', '\0']);
+        if !is_name || value.as_ref().is_some_and(|value| value.contains('\0')) {
+            let message = format!("{name:?} is not the name of a variable, or its value holds a NUL");
+            return Err(failure(Kind::Invalid, message));
         }
     }
-    let Some(target) = &wanted.target else { return Ok(()) };
+    let Some(target) = target else { return Ok(()) };
     let possible: Vec<&str> =
         plan.containers.iter().filter(|c| c.kind != ContainerKind::Ephemeral).map(|c| c.name.as_str()).collect();
-    if possible.contains(&target.as_str()) {
+    if possible.contains(&target) {
         return Ok(());
     }
     let message = format!("the target {target:?} is no container of the pod; it has {}", possible.join(", "));

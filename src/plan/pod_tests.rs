@@ -20,6 +20,7 @@ fn choices() -> Choices {
     Choices {
         uid: "u".into(),
         network: NetworkMode::None,
+        bridge: None,
         cgroup_parent: String::new(),
         resolv_conf: None,
         log_directory: "/l".into(),
@@ -29,6 +30,7 @@ fn choices() -> Choices {
         swap: SwapBehavior::NoSwap,
         pull: None,
         security: SecurityChoices::default(),
+        services: Vec::new(),
     }
 }
 
@@ -37,69 +39,97 @@ fn planned(text: &str) -> (k8s::Pod, PodPlan) {
     (pods[0].pod().clone(), pod_plan(&pods[0], choices()).unwrap())
 }
 
-fn wanted() -> Ephemeral {
-    Ephemeral {
+fn wanted() -> k8s::Container {
+    k8s::Container {
         name: "debug".into(),
-        image: "busybox".into(),
-        pull: PullPolicy::IfNotPresent,
+        image: Some("busybox:1".into()),
         command: Some(vec!["sh".into(), "-c".into(), "echo $(A) $(B)".into()]),
         args: Some(vec![]),
-        working_dir: None,
-        env: vec![("A".into(), "1".into())],
-        stdio: Stdio::Terminal,
-        target: Some("app".into()),
-        security: k8s::SecurityContext::default(),
+        env: Some(vec![k8s::EnvVar { name: "A".into(), value: Some("1".into()), value_from: None }]),
+        tty: Some(true),
+        ..Default::default()
     }
+}
+
+/// The plan of a container that joins the pod of a text.
+fn joined(text: &str, (wanted, custom, target): (k8s::Container, &str, Option<&str>)) -> Result<ContainerConfig> {
+    let pod = admit(&[Source { name: "pod.yaml".into(), text: text.into() }]).unwrap().remove(0);
+    let mut plan = pod_plan(&pod, choices()).unwrap();
+    let first = ContainerConfig { name: "first".into(), kind: ContainerKind::Ephemeral, ..plan.containers[1].clone() };
+    plan.containers.push(first);
+    let custom = Source { name: "custom.yaml".into(), text: custom.into() };
+    let joined = manifest::join(pod, wanted, Some(&custom).filter(|custom| !custom.text.is_empty())).unwrap();
+    ephemeral(&joined, &plan, (target.map(str::to_owned), &choices()))
 }
 
 #[test]
 fn an_ephemeral_container_is_confined_as_its_pod_is() {
-    let (manifest, plan) = planned(POD);
-    let config = ephemeral(&manifest, &plan, wanted()).unwrap();
+    let config = joined(POD, (wanted(), "", Some("app"))).unwrap();
     assert_eq!((config.kind, config.target.as_deref()), (ContainerKind::Ephemeral, Some("app")));
     assert_eq!(config.command.unwrap()[2], "echo $(A) $(B)");
-    assert_eq!(config.args, None);
+    assert_eq!((config.args, config.pull_policy), (None, PullPolicy::IfNotPresent));
     let SecurityContext { run_as_user, root, supplemental_groups, rootfs, seccomp, .. } = config.security;
     assert_eq!((run_as_user, root, rootfs), (Some(1000), RootUser::Forbidden, Access::ReadWrite));
     assert_eq!((supplemental_groups, seccomp), (vec![7], SeccompProfile::RuntimeDefault));
     let resources = config.resources;
     assert_eq!((resources.pids_limit, resources.oom_score_adj, resources.memory_limit), (Some(99), 999, None));
     assert_eq!((config.restart, config.lifecycle, config.mounts), Default::default());
+    assert_eq!((config.termination_message_path.as_str(), config.stdio), ("/dev/termination-log", Stdio::Terminal));
 }
 
 #[test]
-fn an_ephemeral_containers_own_security_context_wins() {
-    let (manifest, plan) = planned(POD);
-    let security = k8s::SecurityContext { run_as_user: Some(0), run_as_non_root: Some(false), ..Default::default() };
-    let config = ephemeral(&manifest, &plan, Ephemeral { security, ..wanted() }).unwrap();
+fn an_ephemeral_containers_own_fields_win() {
+    let custom = "
+imagePullPolicy: Always
+workingDir: /data
+terminationMessagePath: /tmp/end
+terminationMessagePolicy: FallbackToLogsOnError
+securityContext: {runAsUser: 0, runAsNonRoot: false, readOnlyRootFilesystem: true}
+volumeMounts: [{name: data, mountPath: data, readOnly: true}]
+env: [{name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+";
+    let pod = format!("{POD}  volumes: [{{name: data}}]\n");
+    let config = joined(&pod, (wanted(), custom, None)).unwrap();
     assert_eq!((config.security.run_as_user, config.security.root), (Some(0), RootUser::Allowed));
+    assert_eq!((config.security.rootfs, config.pull_policy), (Access::ReadOnly, PullPolicy::Always));
+    assert_eq!(config.working_dir.as_deref(), Some("/data"));
+    let policy = config.termination_message_policy;
+    assert_eq!(
+        (&*config.termination_message_path, policy),
+        ("/tmp/end", TerminationMessagePolicy::FallbackToLogsOnError)
+    );
+    let mount = &config.mounts[0];
+    assert_eq!((&*mount.volume, &*mount.container_path, mount.access), ("data", "/data", Access::ReadOnly));
+    let values: Vec<&EnvValue> = config.envs.iter().map(|env| &env.value).collect();
+    assert_eq!(values, [&EnvValue::Template("1".into()), &EnvValue::Text("p".into())]);
 }
 
 #[test]
 fn an_ephemeral_container_that_cannot_be_is_refused() {
-    let (manifest, mut plan) = planned(POD);
-    plan.containers.push(ephemeral(&manifest, &plan, Ephemeral { name: "first".into(), ..wanted() }).unwrap());
-    let target = |name: &str| Ephemeral { target: Some(name.into()), ..wanted() };
-    let named = |name: &str| Ephemeral { name: name.into(), ..wanted() };
-    let with_env = |name: &str, value: &str| Ephemeral { env: vec![(name.into(), value.into())], ..wanted() };
+    let named = |name: &str| k8s::Container { name: name.into(), ..wanted() };
+    let with_env = |name: &str, value: &str| {
+        let variable = k8s::EnvVar { name: name.into(), value: Some(value.into()), value_from: None };
+        k8s::Container { env: Some(vec![variable]), ..wanted() }
+    };
     let rows = [
-        ("an init container as target", target("init"), None),
-        ("no target", Ephemeral { target: None, ..wanted() }, None),
+        ("an init container as target", wanted(), Some("init"), None),
+        ("no target", wanted(), None, None),
         (
             "an unknown target",
-            target("other"),
+            wanted(),
+            Some("other"),
             Some("the target \"other\" is no container of the pod; it has init, app"),
         ),
-        ("an ephemeral target", target("first"), Some("it has init, app")),
-        ("no name", named(""), Some("must consist of lower case letters")),
-        ("a path for a name", named("../x"), Some("must consist of lower case letters")),
-        ("an app container's name", named("app"), Some("has a container named app already")),
-        ("an ephemeral container's name", named("first"), Some("has a container named first already")),
-        ("a bad variable", with_env("A=B", ""), Some("is not the name of a variable")),
-        ("a NUL in a variable", with_env("A", "\0"), Some("is not the name of a variable")),
+        ("an ephemeral target", wanted(), Some("first"), Some("it has init, app")),
+        ("no name", named(""), None, Some("must consist of lower case letters")),
+        ("a path for a name", named("../x"), None, Some("must consist of lower case letters")),
+        ("an app container's name", named("app"), None, Some("has a container named app already")),
+        ("an ephemeral container's name", named("first"), None, Some("has a container named first already")),
+        ("a bad variable", with_env("A=B", ""), None, Some("is not the name of a variable")),
+        ("a NUL in a variable", with_env("A", "\0"), None, Some("is not the name of a variable")),
     ];
-    for (name, wanted, expected) in rows {
-        match (ephemeral(&manifest, &plan, wanted), expected) {
+    for (name, wanted, target, expected) in rows {
+        match (joined(POD, (wanted, "", target)), expected) {
             (Ok(_), None) => {}
             (Err(error), Some(expected)) => {
                 assert!(format!("{error:#}").contains(expected), "{name}: {error:#}");
@@ -177,4 +207,36 @@ fn a_pod_is_tried_before_it_is_made() {
     let pods = admit(&[Source { name: "pod.yaml".into(), text }]).unwrap();
     let error = format!("{:#}", pod_plan(&pods[0], choices()).unwrap_err());
     assert!(error.starts_with("container app: args: it has 1"), "{error}");
+}
+
+#[test]
+fn service_variables_come_before_the_containers_own() {
+    let service: k8s::Service = serde_json::from_value(serde_json::json!({
+        "metadata": { "namespace": "default", "name": "db" },
+        "spec": { "clusterIP": "10.87.0.1", "ports": [{ "port": 5432, "protocol": "TCP" }] },
+    }))
+    .unwrap();
+    let text = |links: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec:\n  {links}\n  containers:\n  - name: app\n    image: i\n    env:\n    - {{name: URL, value: 'pg://$(DB_SERVICE_HOST):$(DB_SERVICE_PORT)'}}\n    - {{name: DB_PORT, value: mine}}\n"
+        )
+    };
+    let resolved = |links: &str| {
+        let pods = admit(&[Source { name: "pod.yaml".into(), text: text(links) }]).unwrap();
+        let choices = Choices { services: vec![service.clone()], ..choices() };
+        let plan = pod_plan(&pods[0], choices.clone()).unwrap();
+        let looking = manifest::join(pods[0].clone(), k8s::Container { env: None, ..wanted() }, None).unwrap();
+        let debug = ephemeral(&looking, &plan, (None, &choices));
+        let has_link = |envs: &[EnvVar]| envs.iter().any(|v| v.name == "DB_PORT_5432_TCP_ADDR");
+        let envs = &plan.containers[0].envs;
+        assert_eq!(has_link(envs), has_link(&debug.unwrap().envs), "as in the container that looks around");
+        let known = env::resolve(envs, env::UNKNOWN).unwrap();
+        let last = |name: &str| known.iter().rfind(|pair| pair.key == name).map(|pair| pair.value.clone());
+        (has_link(envs), last("URL").unwrap(), last("DB_PORT").unwrap())
+    };
+    let with = (true, "pg://10.87.0.1:5432".to_owned(), "mine".to_owned());
+    assert_eq!(resolved("restartPolicy: Always"), with);
+    assert_eq!(resolved("enableServiceLinks: true"), with);
+    let without = (false, "pg://$(DB_SERVICE_HOST):$(DB_SERVICE_PORT)".to_owned(), "mine".to_owned());
+    assert_eq!(resolved("enableServiceLinks: false"), without);
 }

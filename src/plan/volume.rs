@@ -3,7 +3,7 @@
 use super::config::*;
 use super::downward::Subject;
 use super::resources;
-use crate::manifest::{AdmittedPod, ConfigMapData, SecretData, amounts};
+use crate::manifest::{self, AdmittedPod, ConfigMapData, SecretData, amounts};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1 as k8s;
 use std::collections::BTreeMap;
@@ -25,6 +25,10 @@ fn source(volume: &k8s::Volume, admitted: &AdmittedPod, subject: Subject<'_>) ->
     if let Some(claim) = &volume.persistent_volume_claim {
         let access = if claim.read_only == Some(true) { Access::ReadOnly } else { Access::ReadWrite };
         return Ok(VolumeSource::Claim { name: claim.claim_name.clone(), access });
+    }
+    if volume.ephemeral.is_some() {
+        let pod = subject.pod.metadata.name.as_deref().unwrap_or_default();
+        return Ok(VolumeSource::Ephemeral { claim: manifest::ephemeral_claim(pod, &volume.name) });
     }
     if let Some(image) = &volume.image {
         let pull_policy = match (subject.choices.pull, image.pull_policy.as_deref()) {

@@ -359,17 +359,25 @@ fn abi_ranges(profile: &LinuxSeccomp, abi: &Abi, default: u32, ranges: &mut Rang
 fn decisions(profile: &LinuxSeccomp, abi: &Abi, default: u32) -> Result<(BTreeMap<u32, Decision>, Option<u32>)> {
     let mut decisions = BTreeMap::new();
     let mut newest = None;
+    let mut conditions = 0;
     for syscall in profile.syscalls().iter().flatten() {
         let then = return_value(syscall.action(), syscall.errno_ret())
             .and_then(|then| checked(syscall).map(|()| then))
             .with_context(|| format!("seccomp: rule for {}", syscall.names().join(", ")))?;
+        let lists = alternatives(syscall);
         for name in syscall.names() {
             if let Some(number) = (abi.number)(name) {
                 newest = newest.max(Some(number).filter(|n| *n < PRIVATE_NUMBERS));
-                if then != default {
-                    for all_of in alternatives(syscall) {
-                        decide(&mut decisions, number, Rule { width: abi.width, all_of, then });
+                if then != default && !matches!(decisions.get(&number), Some(Decision::Return(_))) {
+                    for all_of in &lists {
+                        conditions += all_of.len();
+                        decide(&mut decisions, number, Rule { width: abi.width, all_of: all_of.clone(), then });
                     }
+                    // Names times conditions: a file of 1 MiB could ask for more memory than there is.
+                    ensure!(
+                        conditions <= MAX_INSTRUCTIONS,
+                        "seccomp: {conditions} conditions on arguments or more, a program has at most {MAX_INSTRUCTIONS} instructions"
+                    );
                 }
             }
             if then != default && abi.arch == Arch::ScmpArchX86 && !allows(then) {
@@ -388,11 +396,10 @@ fn checked(syscall: &LinuxSyscall) -> Result<()> {
 }
 
 /// The rule's conditions as lists of which one must hold whole: one list, or one per condition if two are on one argument.
-fn alternatives(syscall: &LinuxSyscall) -> impl Iterator<Item = Vec<LinuxSeccompArg>> {
+fn alternatives(syscall: &LinuxSyscall) -> Vec<Vec<LinuxSeccompArg>> {
     let args = syscall.args().clone().unwrap_or_default();
     let twice = (0..6).any(|index| args.iter().filter(|arg| arg.index() == index).count() > 1);
-    let lists = if twice { args.into_iter().map(|arg| vec![arg]).collect() } else { vec![args] };
-    lists.into_iter()
+    if twice { args.into_iter().map(|arg| vec![arg]).collect() } else { vec![args] }
 }
 
 fn decide(decisions: &mut BTreeMap<u32, Decision>, number: u32, rule: Rule) {

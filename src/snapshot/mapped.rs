@@ -6,11 +6,11 @@
 
 use super::{Owner, Upper, explain, mount_overlay};
 use crate::sys::mount::{self, Depth, Propagation, SetAttr};
-use crate::sys::{Called, SysResult, process, socket};
+use crate::sys::{Called, SysError, SysResult, process, socket};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::wait::waitpid;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Mounts the overlay: detached, as without a user namespace.
@@ -42,13 +42,23 @@ pub(super) fn mount(layers: &[PathBuf], owner: Owner<'_>, upper: &Path, work: &P
 /// A detached, id-mapped mount of a layer.
 fn map(layer: &Path, owner: Owner<'_>) -> Result<OwnedFd> {
     let tree = mount::clone_tree(super::directory(layer)?.as_fd(), Depth::Top)?;
-    match mount::id_map(tree.as_fd(), owner.users) {
+    id_map(tree.as_fd(), owner, layer).map(|()| tree)
+}
+
+/// Maps the ids of a detached mount: in the container its files belong to the ids that they belong to on disk.
+pub fn id_map(tree: BorrowedFd<'_>, owner: Owner<'_>, source: &Path) -> Result<()> {
+    match mount::id_map(tree, owner.users) {
         Err(error) if error.errno() == Errno::EINVAL => {
-            let hint =
-                "the file system of podshim's data directory has no id-mapped mounts, which hostUsers: false needs";
+            let error = SysError::new(&error.call, source.display(), Errno::EINVAL);
+            let kind = mount::file_system_name(tree).unwrap_or_else(|| "its file system".to_owned());
+            let since = if kind == "tmpfs" { " before Linux 6.3" } else { "" };
+            let hint = format!(
+                "{} is on {kind}, which has no id-mapped mounts{since}: hostUsers: false needs them",
+                source.display()
+            );
             Err(anyhow::Error::new(error).context(hint))
         }
-        other => Ok(other.map(|()| tree)?),
+        other => Ok(other?),
     }
 }
 

@@ -1,15 +1,17 @@
-//! What persistentVolumeClaims hold: one directory per claim, which stays when pods go.
+//! What persistentVolumeClaims hold: one directory per claim, which stays when pods go. (Those of generic ephemeral volumes are in
+//! their pods' directories, and go with them.)
 
-use super::{Wait, list, lock, make_directories};
+use super::{Pod, Wait, list, lock, make_directories};
 use crate::error::{Kind, failure};
 use crate::lifecycle::status::Time;
 use crate::paths::Dirs;
-use crate::plan::config::VolumeSource;
+use crate::plan::config::{VolumePlan, VolumeSource};
 use crate::snapshot;
 use crate::sys::Called;
 use anyhow::Result;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 /// A claim that has a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +20,9 @@ pub struct Claim {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// When its directory was made.
+    /// Where it is.
+    pub path: PathBuf,
+    /// When its directory was made, or the pod that it goes with.
     pub created: Time,
     /// The pods that use it.
     pub used_by: Vec<String>,
@@ -26,11 +30,35 @@ pub struct Claim {
 
 /// All claims, by namespace and name.
 pub fn claims(dirs: &Dirs) -> Result<Vec<Claim>> {
+    let (pods, _) = list(dirs)?;
+    let mut claims = kept(dirs, &users(&pods))?;
+    claims.extend(pods.iter().flat_map(of_ephemeral_volumes));
+    // One that is kept comes first: what is removed by name is that.
+    claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    Ok(claims)
+}
+
+fn of_ephemeral_volumes(pod: &Pod) -> Vec<Claim> {
+    let plan = &pod.record.plan;
+    let claim = |volume: &VolumePlan| match &volume.source {
+        VolumeSource::Ephemeral { claim } => Some(Claim {
+            namespace: plan.sandbox.namespace.clone(),
+            name: claim.clone(),
+            path: pod.dirs.volume(&volume.name),
+            created: pod.record.created,
+            used_by: vec![pod.full_name()],
+        }),
+        _ => None,
+    };
+    plan.volumes.iter().filter_map(claim).collect()
+}
+
+/// Those that stay, whether or not a pod uses them.
+fn kept(dirs: &Dirs, users: &[(String, String)]) -> Result<Vec<Claim>> {
     let entries = match std::fs::read_dir(dirs.claims()) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.called("opendir", dirs.claims().display())?,
     };
-    let users = users(dirs)?;
     let mut claims = Vec::new();
     for entry in entries {
         let entry = entry.called("readdir", dirs.claims().display())?;
@@ -43,24 +71,23 @@ pub fn claims(dirs: &Dirs) -> Result<Vec<Claim>> {
         let made = metadata.created().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
         let created = Time(made.map_or(metadata.ctime(), |since| since.as_secs() as i64));
         let used_by = users.iter().filter(|(claim, _)| *claim == file).map(|(_, pod)| pod.clone()).collect();
-        claims.push(Claim { namespace: namespace.to_owned(), name: name.to_owned(), created, used_by });
+        let path = entry.path();
+        claims.push(Claim { namespace: namespace.to_owned(), name: name.to_owned(), path, created, used_by });
     }
-    claims.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     Ok(claims)
 }
 
 /// Claims' directory names, each with a pod that uses it.
-fn users(dirs: &Dirs) -> Result<Vec<(String, String)>> {
-    let (pods, _) = list(dirs)?;
+fn users(pods: &[Pod]) -> Vec<(String, String)> {
     let mut users = Vec::new();
-    for pod in &pods {
+    for pod in pods {
         for volume in &pod.record.plan.volumes {
             if let VolumeSource::Claim { name, .. } = &volume.source {
                 users.push((format!("{}_{name}", pod.record.plan.sandbox.namespace), pod.full_name()));
             }
         }
     }
-    Ok(users)
+    users
 }
 
 /// Removes a claim with everything in it. One that a pod uses, running or ended, is refused.

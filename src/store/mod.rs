@@ -23,10 +23,11 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The format of `record.json`; a record of another version is refused by name, never guessed at.
@@ -50,6 +51,9 @@ pub struct Record {
     /// The images of volumes, by the volume's name.
     #[serde(default)]
     pub volume_images: BTreeMap<String, ImageSpec>,
+    /// `spec.ephemeralContainers`, as they were asked for, with their defaults.
+    #[serde(default)]
+    pub ephemeral: Vec<Value>,
     /// `metadata.generation`: how often the spec was changed in place, from 1 on.
     #[serde(default = "first_generation")]
     pub generation: i64,
@@ -425,6 +429,7 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
         plan,
         images: images.containers,
         volume_images: images.volumes,
+        ephemeral: Vec::new(),
         generation: first_generation(),
     })
 }
@@ -448,6 +453,15 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 
 /// Writes a file so that readers see the old text or the new one. State is on a tmpfs: nothing is gained by fsync(2).
 pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
+    write_as(path, text, 0o600)
+}
+
+/// The same for a file that every process may read which can reach its directory, whatever this process's umask is.
+pub fn write_readable(path: &Path, text: &[u8]) -> Result<()> {
+    write_as(path, text, 0o644)
+}
+
+fn write_as(path: &Path, text: &[u8], mode: u32) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
@@ -459,5 +473,6 @@ pub fn write_atomically(path: &Path, text: &[u8]) -> Result<()> {
         .open(&temporary)
         .called("open", temporary.display())?;
     file.write_all(text).called("write", temporary.display())?;
+    file.set_permissions(std::fs::Permissions::from_mode(mode)).called("fchmod", temporary.display())?;
     Ok(std::fs::rename(&temporary, path).called("rename", path.display())?)
 }

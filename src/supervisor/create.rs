@@ -20,7 +20,7 @@ use crate::probes;
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
 use crate::snapshot::{self, Owner};
 use crate::sys::mount::{self, Depth};
-use crate::sys::{Called, SysError, SysResult, process};
+use crate::sys::{Called, SysResult, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -31,7 +31,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -429,7 +429,7 @@ impl Supervisor {
                 let context = || format!("mounting {}", bind.destination);
                 let tree = mount::clone_tree(source.as_fd(), depth).with_context(context)?;
                 if let Some(owner) = owner {
-                    id_map(tree.as_fd(), owner, &bind.source).with_context(context)?;
+                    snapshot::id_map(tree.as_fd(), owner, &bind.source).with_context(context)?;
                 }
                 Ok(tree)
             })
@@ -459,22 +459,6 @@ impl Supervisor {
         }
         volumes::open_sub_path(root.as_fd(), &mount.sub_path)
             .with_context(|| format!("volume {} at {}", mount.volume, mount.container_path))
-    }
-}
-
-/// Maps the ids of a detached mount: in the container its files belong to the ids that they belong to on disk.
-fn id_map(tree: BorrowedFd<'_>, owner: Owner<'_>, source: &Path) -> Result<()> {
-    match mount::id_map(tree, owner.users) {
-        Err(error) if error.errno() == Errno::EINVAL => {
-            let error = SysError::new(&error.call, source.display(), Errno::EINVAL);
-            let kind = mount::file_system_name(tree).unwrap_or_else(|| "its file system".to_owned());
-            let hint = format!(
-                "{} is on {kind}, which has no id-mapped mounts: hostUsers: false needs them",
-                source.display()
-            );
-            Err(anyhow::Error::new(error).context(hint))
-        }
-        other => Ok(other?),
     }
 }
 

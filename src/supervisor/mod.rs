@@ -11,6 +11,7 @@
 //! | `pod` | the loop, events and actions |
 //! | `create` | one container: from its config to a starting child |
 //! | `sandbox` | the pod's sandbox: lost, made again, taken away |
+//! | `network` | the pod's network: joined, told how the pod stands, left |
 //! | `signals` | signals by their names |
 //! | `slot` | one container's process, output and end |
 //! | `tasks` | probes and hooks |
@@ -26,6 +27,7 @@ mod clients;
 mod create;
 pub mod events;
 mod exec;
+mod network;
 mod pod;
 mod poll;
 mod process;
@@ -39,3 +41,4 @@ mod update;
 
 pub use create::Answer;
 pub use process::{Supervising, run, spawn};
+pub use signals::stop_signal;

@@ -3,6 +3,7 @@
 use super::clients::Client;
 use super::events;
 use super::exec::Exec;
+use super::network::Networking;
 use super::poll::{Poll, Source};
 use super::remove;
 use super::sandbox::AfterReaper;
@@ -55,6 +56,7 @@ pub(super) struct Supervisor {
     pub(super) execs: BTreeMap<u64, Exec>,
     /// Probes and hooks that are under way: of a container at most one of a kind.
     pub(super) tasks: BTreeMap<(usize, Task), Running>,
+    pub(super) networking: Networking,
     /// If there are limits of disk space.
     pub(super) storage: Option<Storage>,
     pub(super) next_id: u64,
@@ -104,7 +106,7 @@ impl Supervisor {
         let made = Self::set_up(pod.clone(), facts.clone());
         if made.is_err() {
             // The error that made us give up is the one to be told.
-            drop(remove::sandbox(&facts.cgroups, &pod.record.plan.sandbox.cgroup, &pod.dirs));
+            drop(remove::sandbox(&facts.cgroups, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs)));
         }
         made
     }
@@ -127,13 +129,15 @@ impl Supervisor {
         let plan = &pod.record.plan;
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
         volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")?;
-        let cgroups = spec_cgroups(&facts);
+        let cgroups = spec_cgroups(&facts, &plan.sandbox.cgroup.parent)?;
         // Before anything runs in it.
         remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?
             .create(&spec::pod_resources(&plan.sandbox.resources, &cgroups)?)?;
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, remove::REAPER)?;
         let made = sandbox::create(&plan.sandbox, &pod.dirs, &reaper)?;
-        let addresses = made.addresses.clone();
+        let (attached, networking) = super::network::attach(&pod)?;
+        let is_attached = crate::network::is_used(&plan.sandbox);
+        let addresses = if is_attached { attached.addresses } else { made.addresses.clone() };
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
         let listener = socket::listen_at(&pod.dirs.socket())?;
         let mut poll = Poll::new()?;
@@ -148,7 +152,8 @@ impl Supervisor {
             poll.watch(&reaper.pidfd, Source::Reaper)?;
         }
         let launcher = Launcher::new(facts.cgroups.clone())?;
-        Ok(Supervisor {
+        let mut supervisor = Supervisor {
+            networking,
             after_reaper: AfterReaper::Tell,
             discarded: Vec::new(),
             pod_limits: plan.sandbox.resources.clone(),
@@ -175,7 +180,10 @@ impl Supervisor {
             deletion_grace_seconds: None,
             over: false,
             pod,
-        })
+        };
+        supervisor.network_notes(attached.notes);
+        supervisor.watch_name_server();
+        Ok(supervisor)
     }
 
     /// Runs the pod to its end.
@@ -210,6 +218,7 @@ impl Supervisor {
                 Ok(())
             }
             Source::Signals | Source::Timer | Source::Listener | Source::Reaper => Ok(()),
+            Source::Network | Source::NameServer => Ok(()),
             Source::Storage | Source::StorageAnswer => Ok(()),
         }
     }
@@ -277,6 +286,8 @@ impl Supervisor {
             Source::ExecExit(id) => self.exec_exited(id),
             Source::Task(container, task) => self.task_ready(container, task),
             Source::Reaper => self.reaper_ended(),
+            Source::Network => self.network_ready(),
+            Source::NameServer => self.name_server_ended(),
             Source::Storage => self.storage_due(),
             Source::StorageAnswer => self.storage_answer(),
         }
@@ -331,6 +342,7 @@ impl Supervisor {
             }
             Action::Finished => {
                 // It could not be replaced, and the machine knows of none.
+                self.end_networking();
                 if self.after_reaper == AfterReaper::Replace {
                     self.remove_sandbox();
                 }
@@ -385,6 +397,7 @@ impl Supervisor {
     fn report(&mut self) -> Result<()> {
         let mut status = self.state.status();
         status.qos_class = Some(self.pod.record.plan.qos_class.clone());
+        self.tell_network(&status);
         let report = Report {
             status,
             deletion: self.state.deletion_timestamp(),
@@ -426,15 +439,15 @@ impl Supervisor {
     }
 }
 
-fn spec_cgroups(facts: &HostFacts) -> spec::Cgroups {
+fn spec_cgroups(facts: &HostFacts, parent: &str) -> Result<spec::Cgroups> {
     let cgroups = &facts.cgroups;
     let is_unified = |controller| cgroups.with_controller(controller).is_some_and(|h| h.version == Version::V2);
-    let limits_pages = cgroups.with_controller("hugetlb").is_some();
-    spec::Cgroups {
+    let limits_pages = crate::cgroups::has_controller(cgroups, parent, "hugetlb")?;
+    Ok(spec::Cgroups {
         cpu_is_unified: is_unified("cpu"),
         memory_is_unified: is_unified("memory"),
         page_sizes: facts.huge_pages.iter().filter(|_| limits_pages).map(|pages| pages.page_size).collect(),
-    }
+    })
 }
 
 fn machine_spec(pod: &Pod) -> PodSpec {

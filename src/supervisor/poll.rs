@@ -41,6 +41,10 @@ pub(super) enum Source {
     Task(usize, Task),
     /// The pidfd of the pod's pid 1.
     Reaper,
+    /// The answer of the child that does something about the network.
+    Network,
+    /// The name server's pidfd.
+    NameServer,
     /// The timer of what measures disk space.
     Storage,
     /// The answer of what measures it.

@@ -4,6 +4,7 @@
 use crate::cgroups::Cgroup;
 use crate::error::{Kind, failure};
 use crate::host::cgroup::CgroupSetup;
+use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
 use crate::runtime::sandbox;
@@ -26,8 +27,9 @@ pub(super) fn cgroup(setup: &CgroupSetup, path: &CgroupPath, container: &str) ->
     Cgroup::at(setup, &path.parent, &name)
 }
 
-/// Ends every process of a pod and takes its sandbox away: cgroups, namespace pins, mounts of its volumes.
-pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &PodDirs) -> Vec<anyhow::Error> {
+/// Ends every process of a pod and takes its sandbox away: cgroups, its place on the network, namespace pins, mounts of its
+/// volumes.
+pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, (dirs, pod): (&Dirs, &PodDirs)) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     let mut attempt = |result: Result<()>| errors.extend(result.err());
     attempt(cgroup(setup, cgroup_path, "").and_then(|group| {
@@ -37,6 +39,10 @@ pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &PodDirs) -> 
         }
         group.remove(PATIENCE)
     }));
+    // While its namespace is there, for CNI plugins.
+    if let Some(uid) = pod.state.file_name().and_then(|name| name.to_str()) {
+        attempt(network::detach(dirs, uid).map(drop));
+    }
     attempt(sandbox::remove(pod).map_err(Into::into));
     match mounts_below(&pod.data) {
         Ok(paths) => paths.iter().for_each(|path| attempt(mount::detach(path).map_err(Into::into))),
@@ -183,7 +189,7 @@ fn all(remains: &Remains, setup: &CgroupSetup) -> Result<()> {
             format!("pod {} is running: `podshim stop` it first, or `rm -f`", remains.full_name),
         ));
     };
-    let mut errors = sandbox(setup, &remains.cgroup, pod);
+    let mut errors = sandbox(setup, &remains.cgroup, (&remains.dirs, pod));
     if errors.is_empty() {
         let mut attempt = |result: SysResult<()>| errors.extend(result.err().map(Into::into));
         attempt(tree(&pod.data));

@@ -78,13 +78,18 @@ impl Supervisor {
     }
 
     fn sandbox_gone(&mut self) {
-        self.remove_sandbox();
-        self.queue.push_back(Event::SandboxGone);
+        if network::is_used(&self.pod.record.plan.sandbox) {
+            self.detach();
+        } else {
+            self.remove_sandbox();
+            self.queue.push_back(Event::SandboxGone);
+        }
     }
 
     pub(super) fn remove_sandbox(&mut self) {
         self.sandbox.namespaces.clear();
-        for error in remove::sandbox(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &self.pod.dirs) {
+        let config = self.pod.record.plan.sandbox.clone();
+        for error in remove::sandbox(&self.facts.cgroups, &config.cgroup, (&self.pod.record.dirs, &self.pod.dirs)) {
             self.warn("KillPodSandboxError", format!("{error:#}"));
         }
     }
@@ -92,14 +97,14 @@ impl Supervisor {
     /// Another sandbox in the place of one that was lost, with the same volumes.
     fn replace_sandbox(&mut self) {
         self.sandbox.namespaces.clear();
-        let made = self.make_another();
-        self.queue.push_back(match made {
-            Ok(ips) => Event::SandboxReady { ips },
-            Err(error) => Event::SandboxFailed { message: format!("{error:#}") },
-        });
+        match self.make_another() {
+            Ok(()) if network::is_used(&self.pod.record.plan.sandbox) => self.attach_again(),
+            Ok(()) => self.queue.push_back(Event::SandboxReady { ips: self.ips() }),
+            Err(error) => self.queue.push_back(Event::SandboxFailed { message: format!("{error:#}") }),
+        }
     }
 
-    fn make_another(&mut self) -> Result<Vec<String>> {
+    fn make_another(&mut self) -> Result<()> {
         let config = &self.pod.record.plan.sandbox;
         remove::namespaces(&self.facts.cgroups, &config.cgroup, &self.pod.dirs)?;
         volumes::materialize_shm(&self.pod.dirs).context("setting up /dev/shm")?;
@@ -111,7 +116,7 @@ impl Supervisor {
         network::write_files(config, &self.pod.dirs, &self.sandbox.addresses)?;
         self.addresses = self.sandbox.addresses.clone();
         self.after_reaper = AfterReaper::Tell;
-        Ok(self.ips())
+        Ok(())
     }
 
     pub(super) fn ips(&self) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! Signals by their names, as manifests (`stopSignal`) and images (`STOPSIGNAL`) write them.
 
+use crate::plan::config::{ContainerConfig, ImageSpec};
+
 /// What a name without `SIG` stands for: those of Kubernetes' `core.Signal`, which are docker's (moby/sys/signal).
 const NAMES: [(&str, i32); 34] = [
     ("ABRT", libc::SIGABRT),
@@ -42,6 +44,35 @@ const NAMES: [(&str, i32); 34] = [
 /// itself, so that it has 35 there, and what systemd takes for `SIGRTMIN+3` is 37 whatever podshim is linked with.
 const RTMIN: i32 = 34;
 const RTMAX: i32 = 64;
+
+/// What a container is asked to end by: `lifecycle.stopSignal`, else what its image says, as it is written (pod-api.md §8).
+pub(super) fn wanted<'a>(container: &'a ContainerConfig, image: &'a ImageSpec) -> Option<&'a str> {
+    container.lifecycle.stop_signal.as_deref().or(image.config.stop_signal.as_deref())
+}
+
+/// The number of the signal that a container gets: SIGTERM if none is wanted, or what is wanted is no signal.
+pub(super) fn effective(container: &ContainerConfig, image: &ImageSpec) -> i32 {
+    wanted(container, image).and_then(number).unwrap_or(libc::SIGTERM)
+}
+
+/// The signal by which a container is asked to end, by the name that Kubernetes has for it: `SIGTERM`, `SIGRTMIN+3`.
+pub fn stop_signal(container: &ContainerConfig, image: &ImageSpec) -> String {
+    name(effective(container, image))
+}
+
+/// As `core.Signal` has it; a number without a name there (32 and 33 are the C library's own) is written as one.
+fn name(number: i32) -> String {
+    match number {
+        RTMIN => "SIGRTMIN".to_owned(),
+        RTMAX => "SIGRTMAX".to_owned(),
+        35..=49 => format!("SIGRTMIN+{}", number - RTMIN),
+        50..=63 => format!("SIGRTMAX-{}", RTMAX - number),
+        _ => match NAMES.iter().find(|(_, known)| *known == number) {
+            Some((name, _)) => format!("SIG{name}"),
+            None => number.to_string(),
+        },
+    }
+}
 
 /// The number of `SIGTERM`, `term`, `15`, `SIGRTMIN+3`, `RTMAX-3`; `None` if it is no signal.
 pub(super) fn number(text: &str) -> Option<i32> {
@@ -94,6 +125,18 @@ mod tests {
         for n in 0..=14 {
             assert_eq!(number(&format!("RTMAX-{n}")), Some(64 - n));
         }
+    }
+
+    #[test]
+    fn s8_a_number_has_one_name_of_kubernetes() {
+        for n in (1..=31).chain(34..=64) {
+            let name = name(n);
+            assert!(name.starts_with("SIG"), "{n}: {name}");
+            assert_eq!(number(&name), Some(n), "{name}");
+        }
+        let some = [6, 17, 29, 49, 50].map(name);
+        assert_eq!(some, ["SIGABRT", "SIGCHLD", "SIGIO", "SIGRTMIN+15", "SIGRTMAX-14"]);
+        assert_eq!(name(33), "33");
     }
 
     #[test]

@@ -302,17 +302,14 @@ impl Supervisor {
 
     /// `lifecycle.stopSignal`, else the image's stop signal, else SIGTERM, to the container's first process (pod-api.md §8).
     pub(super) fn signal_container(&mut self, index: usize) -> Result<()> {
-        let own = self.pod.record.plan.containers[index].lifecycle.stop_signal.clone();
-        let wanted = own.or_else(|| self.pod.record.images[index].config.stop_signal.clone());
-        let known = wanted.as_deref().map(signals::number);
-        if let (Some(text), Some(None)) = (&wanted, known) {
-            self.note(index, format!("its stop signal {text:?} is no signal: it gets SIGTERM"));
+        let (container, image) = (&self.pod.record.plan.containers[index], &self.pod.record.images[index]);
+        let signal = signals::effective(container, image);
+        if let Some(text) = signals::wanted(container, image).filter(|text| signals::number(text).is_none()) {
+            let text = format!("its stop signal {text:?} is no signal: it gets SIGTERM");
+            self.note(index, text);
         }
         match &self.slots[index].instance {
-            Some(instance) => {
-                let signal = known.flatten().unwrap_or(libc::SIGTERM);
-                Ok(process::send_signal(instance.child.pidfd.as_fd(), signal)?)
-            }
+            Some(instance) => Ok(process::send_signal(instance.child.pidfd.as_fd(), signal)?),
             None => Ok(()),
         }
     }

@@ -25,7 +25,7 @@ impl Supervisor {
     /// An ephemeral container becomes part of the pod; its index.
     pub(super) fn join(&mut self, joining: Joining) -> Result<usize> {
         self.require_going_on()?;
-        let Joining { config, image } = joining;
+        let Joining { config, image, written } = joining;
         ensure!(config.kind == ContainerKind::Ephemeral, "only ephemeral containers join a pod that runs");
         let containers = &self.pod.record.plan.containers;
         if containers.iter().any(|c| c.name == config.name) {
@@ -39,6 +39,7 @@ impl Supervisor {
         let mut record = self.record()?;
         record.plan.containers.push(config);
         record.images.push(image);
+        record.ephemeral.push(written);
         store::write_json(&self.pod.dirs.record(), &record)?;
         record.plan.forget_contents();
         self.pod.record = record;

@@ -9,6 +9,8 @@ pub mod fs;
 pub mod getxattr;
 pub mod mount;
 pub mod net;
+pub mod netfilter;
+pub mod poll;
 pub mod process;
 pub mod seccomp;
 pub mod socket;

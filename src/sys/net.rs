@@ -1,4 +1,4 @@
-//! Network interfaces: the ioctls of netdevice(7). TCP sockets in another network namespace.
+//! Network interfaces: the ioctls of netdevice(7). Doing something in another network namespace. TCP sockets.
 
 use super::{Called, SysResult, check};
 use nix::errno::Errno;
@@ -30,22 +30,39 @@ pub fn loopback_up() -> SysResult<()> {
     .map(drop)
 }
 
-/// A non-blocking TCP socket for connecting to `address`. A socket belongs for good to the network namespace that it was made
-/// in: with `namespace` the calling thread enters that one, makes the socket and goes back. If it cannot go back the process is
-/// aborted, as whatever it did next would be done in a network that is not its own.
+/// Does something in another network namespace: the calling thread enters it, works and goes back (setns(2) is about one
+/// thread). If it cannot go back the process is aborted, as whatever it did next would be done in a network that is not its own.
+///
+/// A socket belongs for good to the namespace it was made in, and `/proc/sys/net` shows the namespace of whoever looks. A
+/// namespace of another user namespace below the caller's may be entered too (`CAP_SYS_ADMIN` reaches down).
+pub fn in_namespace<T>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T) -> SysResult<T> {
+    /// Goes back when it is dropped, so also if the work panics.
+    struct Way(OwnedFd);
+    impl Drop for Way {
+        fn drop(&mut self) {
+            if setns(&self.0, CloneFlags::CLONE_NEWNET).is_err() {
+                std::process::abort();
+            }
+        }
+    }
+    let path = "/proc/thread-self/ns/net";
+    let own = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).called("open", path)?;
+    setns(namespace, CloneFlags::CLONE_NEWNET).called("setns", "the pod's network")?;
+    let back = Way(own);
+    let done = work();
+    drop(back);
+    Ok(done)
+}
+
+/// A non-blocking TCP socket for connecting to `address`, made in `namespace` (see [`in_namespace`]) or in the caller's own.
 pub fn tcp_socket(address: SocketAddr, namespace: Option<BorrowedFd<'_>>) -> SysResult<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let make = || socket(family, SockType::Stream, flags, None).called("socket", address);
-    let Some(namespace) = namespace else { return make() };
-    let path = "/proc/thread-self/ns/net";
-    let own = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).called("open", path)?;
-    setns(namespace, CloneFlags::CLONE_NEWNET).called("setns", "the pod's network")?;
-    let made = make();
-    if setns(&own, CloneFlags::CLONE_NEWNET).is_err() {
-        std::process::abort();
+    match namespace {
+        None => make(),
+        Some(namespace) => in_namespace(namespace, make)?,
     }
-    made
 }
 
 /// connect(2) of a non-blocking socket: `EINPROGRESS` while the connection is being made.

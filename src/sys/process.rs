@@ -166,10 +166,15 @@ pub fn is_exiting(child: &Child) -> SysResult<bool> {
 
 /// pidfd_open(2) of a child of the caller. As long as it is not waited for, its pid is its own.
 pub fn open_child(pid: u32) -> SysResult<Child> {
+    child_of(open_pid(pid)?)
+}
+
+/// pidfd_open(2) of any process: the caller makes sure that it is the one that is meant.
+pub fn open_pid(pid: u32) -> SysResult<OwnedFd> {
     // SAFETY: only integers are passed; the result is a new descriptor or -1.
     let raw = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }, "pidfd_open", pid)?;
     // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-    child_of(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as RawFd) })
 }
 
 /// pidfd_send_signal(2); a process that has ended (`ESRCH`) counts as done. `signal` may be a real-time signal.

@@ -16,6 +16,7 @@ pub use ownership::set_group;
 pub use read::read_text;
 pub use sub_path::open_sub_path;
 
+use crate::error::{Kind, failure};
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{
     Access, BindOption, FsGroup, FsGroupChangePolicy, ImageSpec, Privilege, VolumeMount, VolumePlan, VolumeSource,
@@ -48,6 +49,7 @@ impl Place<'_> {
             VolumeSource::HostPath { path, .. } => path.clone(),
             VolumeSource::Claim { name, .. } => self.dirs.claim(self.namespace, name),
             VolumeSource::EmptyDir { .. }
+            | VolumeSource::Ephemeral { .. }
             | VolumeSource::Memory { .. }
             | VolumeSource::HugePages { .. }
             | VolumeSource::Files(_)
@@ -56,15 +58,23 @@ impl Place<'_> {
     }
 }
 
-/// Checks, without making anything, that a volume can be set up: a missing or wrong host path is found before the pod
-/// begins.
-pub fn check(volume: &VolumePlan, dirs: &Dirs) -> Result<()> {
-    match &volume.source {
-        VolumeSource::HostPath { path, kind } => host_path::check_not_own(path, [&dirs.state, &dirs.root])
-            .and_then(|()| host_path::check(path, *kind))
-            .with_context(|| format!("volume {}", volume.name)),
+/// Checks, without making anything, that a volume of a pod in this namespace can be set up: a missing or wrong host path, or
+/// a claim of somebody else's, is found before the pod begins.
+pub fn check(volume: &VolumePlan, dirs: &Dirs, namespace: &str) -> Result<()> {
+    let checked = match &volume.source {
+        VolumeSource::HostPath { path, kind } => {
+            host_path::check_not_own(path, [&dirs.state, &dirs.root]).and_then(|()| host_path::check(path, *kind))
+        }
+        // As the kubelet has it: a claim of that name which was not made for the pod is not taken for its own.
+        VolumeSource::Ephemeral { claim } if dirs.claim(namespace, claim).exists() => Err(failure(
+            Kind::AlreadyExists,
+            format!(
+                "persistentVolumeClaim {namespace}/{claim} exists and was not made for this pod: see `podshim volume ls`"
+            ),
+        )),
         _ => Ok(()),
-    }
+    };
+    checked.with_context(|| format!("volume {}", volume.name))
 }
 
 /// Sets a volume up, for the pod's `fsGroup` if it has one. Doing it again changes nothing but the files of a
@@ -83,7 +93,7 @@ fn make(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
             Ok(empty_dir::huge_pages(&path, *page_size, (*size, *mode))?)
         }
         VolumeSource::Files(wanted) => files::materialize(&path, wanted),
-        VolumeSource::Claim { .. } => Ok(empty_dir::persistent(&path)?),
+        VolumeSource::Claim { .. } | VolumeSource::Ephemeral { .. } => Ok(empty_dir::persistent(&path)?),
         VolumeSource::Image { reference, .. } => {
             let image = place.images.get(&volume.name).with_context(|| format!("image {reference} is not there"))?;
             image::materialize(&path, image)
@@ -99,6 +109,7 @@ fn give(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
     let (group, access) = match &volume.source {
         VolumeSource::HostPath { .. } | VolumeSource::Image { .. } => return Ok(()),
         VolumeSource::Claim { access, .. } => (group, *access),
+        VolumeSource::Ephemeral { .. } => (group, Access::ReadWrite),
         VolumeSource::Files(_) => (always, Access::ReadOnly),
         VolumeSource::EmptyDir { .. } | VolumeSource::Memory { .. } | VolumeSource::HugePages { .. } => {
             (always, Access::ReadWrite)
@@ -119,6 +130,7 @@ pub fn access(volume: &VolumePlan) -> Access {
         VolumeSource::Claim { access, .. } => *access,
         VolumeSource::HostPath { .. }
         | VolumeSource::EmptyDir { .. }
+        | VolumeSource::Ephemeral { .. }
         | VolumeSource::Memory { .. }
         | VolumeSource::HugePages { .. } => Access::ReadWrite,
     }

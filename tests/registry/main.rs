@@ -163,7 +163,11 @@ fn spec_image_pull_secrets_are_tried_in_their_order() {
     let podshim = |case: &str, args: &[&str], stdin: Stdio| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_podshim"));
         let dirs = support::dirs_in(&setup.path(case));
-        command.env("PODSHIM_ROOT", dirs.root).env("PODSHIM_STATE", dirs.state).env("PODSHIM_LOG_DIR", dirs.log_dir);
+        command
+            .env("PODSHIM_NETWORK", "none")
+            .env("PODSHIM_ROOT", dirs.root)
+            .env("PODSHIM_STATE", dirs.state)
+            .env("PODSHIM_LOG_DIR", dirs.log_dir);
         command.env("SSL_CERT_FILE", &certificate.0).env("REGISTRY_AUTH_FILE", setup.path("none.json"));
         let output = command.args(args).stdin(stdin).output().unwrap();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -50,6 +50,8 @@ has_restarts() { [ "$(restarts "$1")" -ge "$2" ]; }
 note "kernel $(uname -r); $(grep cgroup /proc/mounts)"
 same "only version 2 is mounted" "cgroup2" "$(awk '$3 ~ /^cgroup/ { print $3 }' /proc/mounts | sort -u)"
 same "nothing is there before" "" "$(find $cgroups -name '*podshim*')"
+# This guest's kernel has no modules of bridges and packet filters.
+export PODSHIM_NETWORK=none
 if ! podshim image import /images; then
     note "FAILED: image import"
     exit 1
@@ -262,8 +264,7 @@ evicted() { podshim inspect -o json full | grep -q '"reason": "Evicted"'; }
 eventually 60 "it is evicted" evicted
 succeeds "rm of it" podshim rm full
 
-### Below a slice of systemd's that is named, from within a unit of it. (That a delegated unit is found by its mark is a test of
-### src/cgroups: setting the mark takes more than busybox.)
+### Below a slice of systemd's that is named, from within a unit of it.
 unit=$cgroups/some.slice/some.service
 mkdir -p $unit
 cat >/tmp/unit.yaml <<'POD'
@@ -279,6 +280,7 @@ spec:
     command: [sleep, "100000"]
     resources: {limits: {memory: 16Mi}}
 POD
+in_leaf() { sh -c 'echo $$ >"$0" && exec podshim "$@"' $unit/podshim-supervisor/cgroup.procs "$@"; }
 in_unit() { sh -c 'echo $$ >"$0" && exec podshim "$@"' $unit/cgroup.procs "$@"; }
 succeeds "run -d in a slice that is named" in_unit run -d --cgroup-parent some.slice /tmp/unit.yaml
 same "the pod is in the slice" 16777216 "$(cat "$cgroups/some.slice/podshim/pod$(uid unit)/a/memory.max")"
@@ -289,6 +291,43 @@ same "no cgroup of podshim's is left in the slice" some.service "$(find $cgroups
 refused=$(in_unit run -d --cgroup-parent some.slice/some.service /tmp/unit.yaml 2>&1)
 same "a unit that holds processes cannot be the parent, which is said" 1 "$(echo "$refused" | grep -c 'holds processes')"
 same "and nothing is left of the attempt" "" "$(podshim ps -q)"
+rmdir $unit $cgroups/some.slice
+
+### Below a unit with Delegate=yes, as systemd makes one: a mark, and the controllers that the unit has.
+control() { cat "$cgroups/$1/cgroup.subtree_control"; }
+mkdir -p $unit
+echo "+cpu +memory +pids" >$cgroups/cgroup.subtree_control
+echo "+cpu +memory +pids" >$cgroups/some.slice/cgroup.subtree_control
+succeeds "systemd's mark" /bin/facts xattr $unit trusted.delegate 1
+before=$(control .)/$(control some.slice)
+succeeds "run -d in a delegated unit" in_unit run -d /tmp/unit.yaml
+same "the pod is below the unit" 16777216 "$(cat "$unit/podshim/pod$(uid unit)/a/memory.max")"
+same "and nowhere else" "" "$(find $cgroups -maxdepth 2 -name '*podshim*')"
+same "podshim itself has left the unit's own cgroup" "" "$(cat $unit/cgroup.procs)"
+same "its supervisor is in a leaf" podshim "$(cat "/proc/$(head -n 1 $unit/podshim-supervisor/cgroup.procs)/comm")"
+same "the unit passes its controllers on" "cpu memory pids" "$(control some.slice/some.service)"
+same "what is systemd's is as it was" "$before" "$(control .)/$(control some.slice)"
+sed 's/name: unit/name: paged/; s/memory: 16Mi/hugepages-2Mi: 2Mi, memory: 16Mi/' /tmp/unit.yaml >/tmp/paged.yaml
+refused=$(in_leaf run -d --no-capacity-check /tmp/paged.yaml 2>&1)
+same "what it was not given is refused by name" 1 "$(echo "$refused" | grep -c 'hugetlb.2MB.max.*some.service is delegated')"
+sed 's/name: unit/name: unit2/' /tmp/unit.yaml >/tmp/unit2.yaml
+succeeds "another one from the leaf" in_leaf run -d /tmp/unit2.yaml
+same "is beside it" 2 "$(find $unit/podshim -mindepth 1 -maxdepth 1 -name 'pod*' | wc -l)"
+succeeds "rm -f of both" podshim rm -f unit unit2
+gone() { rmdir $unit/podshim-supervisor 2>/dev/null || [ ! -e $unit/podshim-supervisor ]; }
+eventually 10 "nothing of them is left but the leaf, which is empty" gone
+same "the unit is as it was" "" "$(find $unit -mindepth 1 -type d)"
+# Somebody else's process cannot be moved: it may be the unit's shell.
+echo "-cpu -memory -pids" >$unit/cgroup.subtree_control
+sleep 77777 &
+other=$!
+echo $other >$unit/cgroup.procs
+said=$(in_unit run -d /tmp/unit.yaml 2>&1)
+same "a delegated unit with other processes is passed over, which is said" 1 "$(echo "$said" | grep -c 'some.slice/some.service is delegated, but holds other processes')"
+same "and the pod is below the root" 16777216 "$(cat "$cgroups/podshim/pod$(uid unit)/a/memory.max")"
+succeeds "rm -f of it" podshim rm -f unit
+kill $other
+wait $other
 rmdir $unit $cgroups/some.slice
 
 ### Restart after a kill from outside; a process that leaves children behind is killed with them.
@@ -315,6 +354,47 @@ eventually 20 "and its processes are three again" three
 succeeds "rm -f with processes" podshim rm -f again
 same "no cgroup is left of it" "" "$(find $cgroups -name '*podshim*')"
 same "no process is left of it" "" "$(pidof sleep)"
+
+### A user namespace of the pod's own. tmpfs, which all is on here, has id-mapped mounts since Linux 6.3.
+cat >/tmp/users.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: users}
+spec:
+  hostUsers: false
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: a
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "echo x >/v/file && chown 5:6 /v/file && exec sleep 100000"]
+    volumeMounts: [{name: v, mountPath: /v}]
+    resources: {limits: {memory: 16Mi}}
+  volumes:
+  - {name: v, emptyDir: {}}
+POD
+release=$(uname -r | awk -F '[.-]' '{ print $1 * 1000 + $2 }')
+if [ "$release" -ge 6003 ]; then
+    succeeds "run -d with hostUsers: false" podshim run -d /tmp/users.yaml
+    pod=$(uid users)
+    pid=$(cat "$cgroups/podshim/pod$pod/a/cgroup.procs")
+    map=$(awk '{ print $1, ($2 >= 65536), $3 }' "/proc/$pid/uid_map")
+    same "65536 ids from 0 on are others' on the host" "0 1 65536" "$map"
+    same "its gids are the same" "$(cat "/proc/$pid/uid_map")" "$(cat "/proc/$pid/gid_map")"
+    first=$(awk '{ print $2 }' "/proc/$pid/uid_map")
+    same "its root is nobody here" "$first" "$(awk '$1 == "Uid:" { print $2 }' "/proc/$pid/status")"
+    eventually 20 "it writes into its volume" podshim exec users -- grep x /v/file
+    same "the volume is id-mapped: inside" 5:6 "$(podshim exec users -- stat -c %u:%g /v/file)"
+    same "and on disk" 5:6 "$(stat -c %u:%g "/var/lib/podshim/pods/$pod/volumes/v/file")"
+    same "a file of the image is its root's" 0:0 "$(podshim exec users -- stat -c %u:%g /bin/busybox)"
+    same "the limit holds" 16777216 "$(cat "$cgroups/podshim/pod$pod/a/memory.max")"
+    succeeds "rm -f of it" podshim rm -f users
+else
+    said=$(podshim run -d /tmp/users.yaml 2>&1)
+    same "run -d with hostUsers: false fails on Linux $(uname -r)" 125 $?
+    same "and says why" 1 "$(echo "$said" | tail -n 1 | grep -c 'tmpfs, which has no id-mapped mounts before Linux 6.3.*hostUsers: false needs them')"
+fi
+same "nothing is left of it" "" "$(podshim ps -q; find $cgroups -name '*podshim*'; grep podshim /proc/mounts)"
 
 ### Several layers below one another.
 cat >/tmp/layered.yaml <<'POD'

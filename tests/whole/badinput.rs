@@ -100,7 +100,7 @@ fn files_and_flags_that_are_wrong_are_named() {
     let output = host.run(&["run", &empty]);
     assert!(output.code == 125 && output.err.contains("empty"), "{output:?}");
     host.run(&["run"]).expect(2);
-    host.run(&["run", "--network", "bridge", "x"]).expect(2).says(&["not supported yet"]);
+    host.run(&["run", "--network", "bridged", "x"]).expect(2).says(&["bridge, none, host, cni and ns:PATH"]);
     host.run(&["run", "--keep", "-d", "x"]).expect(2);
     host.run(&["frobnicate"]).expect(2);
     host.run(&["image", "import", "/not/there"]).expect(125).says(&["/not/there"]);

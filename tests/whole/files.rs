@@ -267,3 +267,38 @@ fn another_image_can_be_set_on_the_command_line() {
     host.run(&["run", "--set-image", "c=", &manifest]).expect(2).says(&["CONTAINER=IMAGE"]);
     host.run(&["run", "--set-image", "c=UPPER:1", &manifest]).expect(2).says(&["UPPER:1"]);
 }
+
+#[test]
+fn an_ephemeral_claim_goes_with_its_pod() {
+    let Some(host) = Host::new(&[]) else { return };
+    let template = json!({ "metadata": { "labels": { "of": "app" } }, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
+    let spec = json!({ "terminationGracePeriodSeconds": 0,
+        "volumes": [{ "name": "v", "ephemeral": { "volumeClaimTemplate": template } }],
+        "initContainers": [mounted(shell("before", "chmod 0750 /v && echo from-init >/v/file"), json!([{ "name": "v", "mountPath": "/v" }]))],
+        "containers": [mounted(facts("c", &["sleep"]), json!([{ "name": "v", "mountPath": "/v" }]))] });
+    host.start(&pod("app", spec.clone()));
+    assert_eq!(read(&host, "app", "/v/file"), "from-init\n");
+    let seen = host.report("app", "c", &["--stat=/v"]);
+    assert_eq!(seen["stats"]["/v"]["mode"], "0750", "what its users make of it stays");
+    let mount = seen["mounts"].as_array().unwrap().iter().find(|m| m["target"] == "/v").unwrap().clone();
+    for option in ["nosuid", "nodev"] {
+        assert!(mount["options"].as_array().unwrap().contains(&json!(option)), "{option}: {mount}");
+    }
+    // It is a claim as long as the pod is there, and nobody else's.
+    let listed: Value = serde_json::from_str(&host.ok(&["volume", "ls", "-o", "json"])).unwrap();
+    assert_eq!((&listed[0]["name"], &listed[0]["usedBy"]), (&json!("app-v"), &json!(["default/app"])));
+    let path = std::path::PathBuf::from(listed[0]["path"].as_str().unwrap());
+    assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "from-init\n");
+    host.run(&["volume", "rm", "app-v"]).expect(125).says(&["used by pod default/app"]);
+    let inspected = host.inspect("app");
+    assert_eq!(inspected["spec"]["volumes"][0]["ephemeral"]["volumeClaimTemplate"], template);
+    host.ok(&["rm", "-f", "app"]);
+    assert!(!path.exists() && host.ok(&["volume", "ls", "-o", "json"]).trim() == "[]");
+    // One of that name which is kept was not made for the pod.
+    std::fs::create_dir_all(host.path("root/claims/default_app-v")).unwrap();
+    let refused = host.run(&["run", "-d", &host.manifest(&pod("app", spec))]).expect(125);
+    refused.says(&["volume v", "default/app-v exists and was not made for this pod"]);
+    assert_eq!(host.ok(&["ps", "-q"]), "");
+    host.ok(&["volume", "rm", "app-v"]);
+}

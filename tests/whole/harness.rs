@@ -144,6 +144,9 @@ pub(crate) struct Host {
     dir: Option<tempfile::TempDir>,
     pub(crate) cgroup_parent: String,
     namespaces: RefCell<Vec<String>>,
+    /// The network namespace that podshim runs in, which is this host's own network; the machine's if there is none, where no
+    /// pod is put on a bridge.
+    network: RefCell<Option<String>>,
 }
 
 impl Host {
@@ -166,7 +169,7 @@ impl Host {
         let dir = tempfile::Builder::new().prefix("podshim-whole-").tempdir().unwrap();
         std::fs::create_dir(dir.path().join("root")).unwrap();
         let token = dir.path().file_name().unwrap().to_str().unwrap().to_owned();
-        Some(Host { dir: Some(dir), cgroup_parent: token, namespaces: RefCell::default() })
+        Some(Host { dir: Some(dir), cgroup_parent: token, namespaces: RefCell::default(), network: RefCell::default() })
     }
 
     /// A path of the test's own.
@@ -192,8 +195,19 @@ impl Host {
         before: &[B],
         args: &[S],
     ) -> Command {
-        let mut command = Command::new(&before[0]);
-        command.args(&before[1..]).args(args).stdin(Stdio::null());
+        let mut words: Vec<&std::ffi::OsStr> = before.iter().map(AsRef::as_ref).collect();
+        let network = self.network.borrow();
+        let entry = network.as_ref().map(|name| format!("--net=/run/netns/{name}"));
+        if let Some(entry) = &entry {
+            // Not by `ip netns exec`, which would give each command a mount namespace of its own too.
+            words.splice(0..0, ["nsenter".as_ref(), entry.as_ref()]);
+        }
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(args).stdin(Stdio::null());
+        match entry {
+            Some(_) => command.env_remove("PODSHIM_NETWORK"),
+            None => command.env("PODSHIM_NETWORK", "none"),
+        };
         command.env("PODSHIM_ROOT", self.path("root")).env("PODSHIM_STATE", self.path("state"));
         command.env("PODSHIM_LOG_DIR", self.path("log")).env("PODSHIM_CGROUP_PARENT", &self.cgroup_parent);
         command.env("NO_COLOR", "1");
@@ -410,6 +424,18 @@ impl Host {
         full
     }
 
+    /// From now on podshim runs in a network namespace of the test's own, so that pods can be put on a bridge: its name.
+    pub(crate) fn own_network(&self) -> String {
+        let name = self.network("host");
+        *self.network.borrow_mut() = Some(name.clone());
+        name
+    }
+
+    /// A program that runs where podshim does, on this host's own network.
+    pub(crate) fn beside(&self, words: &[&str]) -> Command {
+        self.command_by(words, &[] as &[&str])
+    }
+
     /// What is left of this test on the host.
     pub(crate) fn leaks(&self) -> Vec<String> {
         leaks::find(&leaks::Own { dir: &self.path(""), token: &self.cgroup_parent })
@@ -430,10 +456,14 @@ impl Drop for Host {
         if std::thread::panicking() {
             eprintln!("pods at the end: {}", pods.replace('\n', " "));
         }
+        let mut left = Vec::new();
+        if let Some(name) = self.network.take() {
+            left = leaks::on_network(&name);
+        }
         for name in self.namespaces.take() {
             ip(&["netns", "del", &name]);
         }
-        let left = self.leaks();
+        left.extend(self.leaks());
         leaks::remove_cgroups(&self.cgroup_parent);
         if let (Some(dir), true) = (self.dir.take(), !left.is_empty()) {
             // What is left mounted must not be walked through.

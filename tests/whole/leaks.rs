@@ -114,11 +114,32 @@ pub(crate) fn find(own: &Own<'_>) -> Vec<String> {
             left.push(format!("network namespace {}", entry.path().display()));
         }
     }
-    for folder in ["state/pods", "state/names", "root/pods", "root/tmp", "log"] {
+    for folder in
+        ["state/pods", "state/names", "state/network/members", "state/network/cni", "root/pods", "root/tmp", "log"]
+    {
         let mut below = Vec::new();
         tree(&own.dir.join(folder), &mut below);
         left.extend(below.iter().map(|p| format!("file {}", p.display())));
     }
+    left
+}
+
+/// What podshim has left in a network namespace: links by its names, and tables of the packet filter.
+pub(crate) fn on_network(name: &str) -> Vec<String> {
+    let output = |command: &str, args: &[&str]| {
+        let entry = format!("--net=/run/netns/{name}");
+        let done = std::process::Command::new("nsenter").arg(entry).arg(command).args(args).output().unwrap();
+        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let links = output("ip", &["-o", "link", "show"]);
+    let links = links
+        .lines()
+        .filter_map(|line| line.split(": ").nth(1))
+        .filter(|l| ["veth", "ifb", "podshim"].iter().any(|p| l.starts_with(p)));
+    let mut left: Vec<String> = links.map(|link| format!("link {link}")).collect();
+    let tables = output("nft", &["list", "tables"]);
+    left.extend(tables.lines().filter(|line| line.contains("podshim")).map(|line| format!("packet filter {line}")));
     left
 }
 

@@ -113,3 +113,53 @@ fn a_pod_that_ends_says_since_when_and_how_long_it_may_take() {
     host.ok(&["stop", "-t", "1", "ends"]);
     assert_eq!(stop.wait(), 0, "{}", stop.err());
 }
+
+#[test]
+fn the_status_says_what_became_of_mounts_and_stop_signals() {
+    let Some(host) = Host::new(&[]) else { return };
+    let labels = json!({ "of": host.cgroup_parent });
+    host.import("localhost/facts", "localhost/stops", &json!({ "StopSignal": "2", "Labels": labels }));
+    let volumes = json!([{ "name": "v", "emptyDir": {} },
+        { "name": "tools", "image": { "reference": "localhost/stops", "pullPolicy": "Never" } }]);
+    let mounts = json!([
+        { "name": "v", "mountPath": "/rw" },
+        { "name": "v", "mountPath": "/ro", "readOnly": true },
+        { "name": "v", "mountPath": "/rro", "readOnly": true, "recursiveReadOnly": "IfPossible" },
+        { "name": "v", "mountPath": "/off", "readOnly": true, "recursiveReadOnly": "Disabled" },
+        { "name": "tools", "mountPath": "/tools" },
+    ]);
+    let shown = |image: serde_json::Value| {
+        json!([
+            { "name": "v", "mountPath": "/rw" },
+            { "name": "v", "mountPath": "/ro", "readOnly": true, "recursiveReadOnly": "Disabled" },
+            { "name": "v", "mountPath": "/rro", "readOnly": true, "recursiveReadOnly": "Enabled" },
+            { "name": "v", "mountPath": "/off", "readOnly": true, "recursiveReadOnly": "Disabled" },
+            with(json!({ "name": "tools", "mountPath": "/tools" }), image),
+        ])
+    };
+    let mounted = |container: Value| with(container, json!({ "volumeMounts": mounts }));
+    let own = with(facts("own", &["sleep"]), json!({ "lifecycle": { "stopSignal": "SIGUSR1" } }));
+    let of_image = with(facts("image", &["sleep"]), json!({ "image": "localhost/stops", "imagePullPolicy": "Never" }));
+    let spec = json!({ "os": { "name": "linux" }, "volumes": volumes,
+        "initContainers": [mounted(shell("before", "until [ -e /rw/go ]; do sleep 0.1; done"))],
+        "containers": [mounted(own), of_image, facts("none", &["sleep"])] });
+    let mut run = host.live(&["run", "-d", &host.manifest(&pod("mounts", spec))]);
+    until("the pod", || host.run(&["ps", "-q"]).out.contains("mounts").then_some(()));
+    until("the init container", || host.find_status("mounts", "before").filter(|s| s["state"]["running"].is_object()));
+    // Before there is a container, what the manifest says.
+    let waiting = host.status("mounts", "own");
+    assert_eq!((&waiting["volumeMounts"], &waiting["stopSignal"]), (&shown(json!({})), &Value::Null), "{waiting}");
+    host.ok(&["exec", "-c", "before", "mounts", "--", "touch", "/rw/go"]);
+    assert_eq!(run.wait(), 0, "{}", run.err());
+    host.ok(&["debug", "mounts", "-c", "look", "--image", "localhost/facts", "--", "/facts", "sleep"]);
+    let with_id = json!({ "volumeStatus": { "image": { "imageRef": host.status("mounts", "image")["imageID"] } } });
+    for name in ["before", "own"] {
+        assert_eq!(host.status("mounts", name)["volumeMounts"], shown(with_id.clone()), "{name}");
+    }
+    assert_eq!(host.status("mounts", "none")["volumeMounts"], Value::Null);
+    let signals =
+        [("before", "SIGTERM"), ("own", "SIGUSR1"), ("image", "SIGINT"), ("none", "SIGTERM"), ("look", "SIGTERM")];
+    for (name, signal) in signals {
+        assert_eq!(host.status("mounts", name)["stopSignal"], signal, "{name}");
+    }
+}

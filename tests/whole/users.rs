@@ -1,6 +1,6 @@
 //! `hostUsers: false`: pods whose root is not the host's.
 
-use crate::harness::{Host, facts, pod, with};
+use crate::harness::{Host, facts, pod, until, with};
 use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
 
@@ -170,8 +170,12 @@ fn the_rest_of_a_pod_works_in_its_user_namespace() {
     host.start(&pod("full", mapped(spec)));
     host.until_condition("full", "Ready", "True");
     host.until_status(("full", "again"), "a restart", |status| status["restartCount"] == 1);
-    let ps = host.ok(&["exec", "-c", "probed", "full", "--", "ps", "-o", "user,args"]);
-    assert!(ps.contains("podshim-pause") && ps.matches("sleep 1000").count() == 2, "{ps}");
+    // The new instance's shell becomes the sleep a moment later.
+    let ps = until("both processes", || {
+        let ps = host.ok(&["exec", "-c", "probed", "full", "--", "ps", "-o", "args"]);
+        (ps.lines().filter(|line| line.trim() == "sleep 1000").count() == 2).then_some(ps)
+    });
+    assert!(ps.contains("podshim-pause"), "{ps}");
     let debug = host.run(&["debug", "full", "--image", "busybox", "-i", "--target", "probed", "--", "id", "-u"]);
     assert_eq!(debug.clone().expect(0).out.trim(), "0", "{debug:?}");
     let terminal = host.ok(&["exec", "-c", "probed", "full", "--", "ls", "-l", "/dev/console"]);

@@ -199,6 +199,12 @@ pub(super) fn write(path: &str, text: &str, place: Place) -> Result<u8> {
     Ok(0)
 }
 
+/// Sets an extended attribute.
+pub(super) fn xattr(path: &str, name: &str, value: &str) -> Result<u8> {
+    sys::set_xattr(path, name, value).with_context(|| format!("setxattr {path} {name}"))?;
+    Ok(0)
+}
+
 /// Lines `00000001 xxxx…`, `len` bytes each without the newline.
 pub(super) fn spam(lines: u64, len: usize) -> Result<u8> {
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());

@@ -49,6 +49,7 @@ facts syscalls                        try what a seccomp profile must deny; JSON
 facts flip A B                        say \"ready\", exchange two names again and again, until TERM
 facts poll-exe                        say \"ready\", try to open other processes' programs for writing; JSON on TERM
 facts immutable PATH...               make files immutable (chattr +i); 1 if one cannot be
+facts xattr PATH NAME VALUE           set an extended attribute, as systemd marks a cgroup
 facts lease PATH                      take a lease on a file, say \"ready\", keep it whoever wants to open it, until TERM
 facts ask SOCKET TEXT                 send a message to a unix socket (SOCK_SEQPACKET); print the answer, or what went wrong
 facts ahead                           try to get before others (nice, FIFO, OOM, files); JSON of errno by name
@@ -90,6 +91,7 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         "connect" => net::connect(rest.need(0, "HOST")?, rest.number(1, "PORT")?, rest.seconds("--for")?),
         "dns" => dns::serve(&rest.plain(), rest.option("--bind")?, rest.option("--records")?),
         "write" => act::write(rest.need(0, "PATH")?, rest.need(1, "TEXT")?, act::Place::Whole),
+        "xattr" => act::xattr(rest.need(0, "PATH")?, rest.need(1, "NAME")?, rest.need(2, "VALUE")?),
         "append" => act::write(rest.need(0, "PATH")?, rest.need(1, "TEXT")?, act::Place::End),
         "read" => {
             let path = rest.need(0, "PATH")?;

@@ -85,6 +85,14 @@ pub(super) fn names() -> io::Result<[String; 3]> {
     Ok([text(&names.nodename), text(&names.domainname), text(&names.release)])
 }
 
+/// `setxattr(2)`.
+pub(super) fn set_xattr(path: &str, name: &str, value: &str) -> io::Result<()> {
+    let (path, name) = (CString::new(path)?, CString::new(name)?);
+    // SAFETY: both strings end with a zero; the value is as long as told.
+    check(unsafe { libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })?;
+    Ok(())
+}
+
 /// A resource limit, soft and hard.
 pub(super) fn rlimit(number: u32) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

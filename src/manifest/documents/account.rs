@@ -3,11 +3,12 @@
 use super::super::path::Path;
 use super::super::syntax;
 use super::Content;
+use super::network::{NetworkObject, kept};
 use super::objects::{Account, Object, What};
 use super::read::Subject;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 
-/// Reads a Namespace. One needs no making: a pod's namespace is part of its name.
+/// Reads a Namespace: NetworkPolicies may choose it by its labels. One needs no making: a pod's namespace is part of its name.
 pub(super) fn namespace(subject: &mut Subject<'_>) -> Content {
     let namespace: Namespace = subject.typed(vec![]);
     for key in namespace.metadata.labels.iter().flatten().map(|(key, _)| key) {
@@ -15,10 +16,14 @@ pub(super) fn namespace(subject: &mut Subject<'_>) -> Content {
             subject.notes.push(format!("metadata.labels[{key:?}] has no effect: pods are not held against a standard"));
         }
     }
+    if namespace.metadata.namespace.as_ref().is_some_and(|of| !of.is_empty()) {
+        subject.notes.push("metadata.namespace has no effect: a Namespace is in none".to_owned());
+    }
     let root = Path::root();
     let mut c = subject.checker(&root);
-    let (_, name) = c.named(&namespace.metadata, syntax::dns_label);
-    Content::Object(Object { namespace: String::new(), name, what: What::Other })
+    c.named(&namespace.metadata, syntax::dns_label);
+    let kept = Namespace { metadata: kept(namespace.metadata, None), spec: None, status: None };
+    Content::Network(NetworkObject::Namespace(Box::new(kept)))
 }
 
 /// Reads a ServiceAccount: pods that name it get its imagePullSecrets.

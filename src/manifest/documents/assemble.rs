@@ -3,11 +3,11 @@
 use super::super::diagnostics::{self, Diagnostic, Diagnostics, Secrecy};
 use super::super::kind::Kind;
 use super::super::path::Path;
-use super::super::tree::Span;
+use super::super::tree::{Node, Span};
 use super::super::{AdmittedPod, Source, validate};
 use super::objects::{Object, Objects};
 use super::read::{self, Text};
-use super::{Content, CronJobs, Document, Documents, Found, MOST_PODS, Note, Pods};
+use super::{Content, CronJobs, Document, Documents, Found, MOST_PODS, NetworkDocument, Note, Pods};
 use k8s_openapi::api::core::v1::{LocalObjectReference, Pod};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ fn taken(content: &mut Content) -> Vec<Object> {
             _ => vec![],
         },
         Content::Pods(pods) => std::mem::take(&mut pods.objects),
-        Content::Nothing => vec![],
+        Content::Nothing | Content::Network(_) => vec![],
     }
 }
 
@@ -98,6 +98,9 @@ impl Names<'_> {
         let ids: Vec<(&'static str, String, String)> = match &document.content {
             Content::Nothing => return,
             Content::Object(object) => vec![(document.kind.name(), object.namespace.clone(), object.name.clone())],
+            Content::Network(object) => {
+                vec![(document.kind.name(), object.namespace().to_owned(), object.name().to_owned())]
+            }
             Content::Pods(pods) => pods.pods.iter().map(|pod| (Kind::Pod.name(), namespace(pod), name(pod))).collect(),
         };
         let mut is_faulty = false;
@@ -171,22 +174,24 @@ fn faults(sources: &[Source], texts: &mut [Text]) -> Result<(), Diagnostics> {
 }
 
 fn admitted(sources: &[Source], texts: Vec<Text>, objects: Arc<Objects>) -> Documents {
-    let mut out = Documents { pods: vec![], objects: objects.clone(), owners: vec![], notes: vec![], found: vec![] };
+    let mut out = Documents {
+        pods: vec![],
+        objects: objects.clone(),
+        network: vec![],
+        owners: vec![],
+        notes: vec![],
+        found: vec![],
+    };
     for (source, text) in sources.iter().zip(texts) {
         for document in text.documents {
             let Document { node, kind, content, mut notes, .. } = document;
             let source = source.name.clone();
-            let Content::Pods(Pods { pods, written_policies, name: origin, owner, .. }) = content else {
-                let field = |field: &str| node.get("metadata").and_then(|m| m.get(field)).and_then(|n| n.as_str());
-                let name = field("name").unwrap_or("");
-                let what = match kind {
-                    Kind::Namespace => format!("{} {name}", kind.name()),
-                    _ => format!("{} {}/{name}", kind.name(), field("namespace").unwrap_or("default")),
-                };
-                out.notes
-                    .extend(notes.into_iter().map(|n| Note { source: source.clone(), text: format!("{what}: {n}") }));
-                out.found.push(Found { source, what });
-                continue;
+            let Pods { pods, written_policies, name: origin, owner, .. } = match content {
+                Content::Pods(pods) => pods,
+                content => {
+                    other(&mut out, (source, kind, &node), (content, notes));
+                    continue;
+                }
             };
             out.owners.extend(owner.clone());
             if pods.is_empty() {
@@ -204,9 +209,25 @@ fn admitted(sources: &[Source], texts: Vec<Text>, objects: Arc<Objects>) -> Docu
                     objects: objects.clone(),
                     name: origin,
                     owner: owner.clone(),
+                    ephemeral: None,
                 });
             }
         }
     }
     out
+}
+
+/// A document that makes no pods.
+fn other(out: &mut Documents, (source, kind, node): (String, Kind, &Node), (content, notes): (Content, Vec<String>)) {
+    let field = |field: &str| node.get("metadata").and_then(|m| m.get(field)).and_then(|n| n.as_str());
+    let name = field("name").unwrap_or("");
+    let what = match kind {
+        Kind::Namespace => format!("{} {name}", kind.name()),
+        _ => format!("{} {}/{name}", kind.name(), field("namespace").filter(|n| !n.is_empty()).unwrap_or("default")),
+    };
+    out.notes.extend(notes.into_iter().map(|n| Note { source: source.clone(), text: format!("{what}: {n}") }));
+    if let Content::Network(object) = content {
+        out.network.push(NetworkDocument { source: source.clone(), object });
+    }
+    out.found.push(Found { source, what });
 }

@@ -23,8 +23,13 @@ pub(super) fn claim(subject: &mut Subject<'_>) -> Content {
     Content::Object(Object { namespace, name, what: What::Claim })
 }
 
+/// What the claim of a generic ephemeral volume is called.
+pub(crate) fn ephemeral_claim(pod: &str, volume: &str) -> String {
+    format!("{pod}-{volume}")
+}
+
 /// Checks what is asked of a claim.
-pub(super) fn check(c: &mut Checker<'_>, spec: &PersistentVolumeClaimSpec, at: &Path) {
+pub(in super::super) fn check(c: &mut Checker<'_>, spec: &PersistentVolumeClaimSpec, at: &Path) {
     let modes = spec.access_modes.as_deref().unwrap_or(&[]);
     for (i, mode) in modes.iter().enumerate() {
         let path = at.field("accessModes").index(i);

@@ -5,16 +5,23 @@
 
 mod account;
 mod assemble;
-mod claim;
+pub(super) mod claim;
 mod data;
+mod ephemeral;
 mod header;
+mod network;
 mod objects;
+mod policy;
 mod read;
+mod selector;
 mod service;
 mod used;
 mod workload;
 
 pub(super) use assemble::assemble;
+pub(crate) use claim::ephemeral_claim;
+pub(super) use ephemeral::join;
+pub use network::{NetworkDocument, NetworkObject};
 pub use objects::{ConfigMapData, Objects, SecretData};
 pub(crate) use read::generated;
 
@@ -48,6 +55,8 @@ pub struct Documents {
     pub pods: Vec<AdmittedPod>,
     /// ConfigMaps, Secrets and other objects.
     pub objects: Arc<Objects>,
+    /// Services, NetworkPolicies and Namespaces, in the order of the texts.
+    pub network: Vec<NetworkDocument>,
     /// The documents that make pods; those that ask for none, too.
     pub owners: Vec<Owner>,
     /// What a user should know about documents that are no pods.
@@ -72,7 +81,7 @@ pub struct Owner {
 pub struct Note {
     /// Where it was read: a path as given, or `<stdin>`.
     pub source: String,
-    /// `Service default/web: spec has no effect yet`
+    /// `Service default/web: spec.loadBalancerIP has no effect: …`
     pub text: String,
 }
 
@@ -102,6 +111,7 @@ enum Content {
     Nothing,
     Pods(Pods),
     Object(Object),
+    Network(NetworkObject),
 }
 
 /// The pods that one document asks for, checked and with their defaults.

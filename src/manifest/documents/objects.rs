@@ -61,8 +61,6 @@ pub(super) enum What {
     Secret(SecretData),
     Claim,
     Account(Account),
-    /// It is checked, and nothing refers to it.
-    Other,
 }
 
 /// An object of that kind and name is there already.
@@ -105,7 +103,6 @@ impl Objects {
             What::Secret(data) => put(&mut self.secrets, id, data),
             What::Claim => put(&mut self.claims, id, ()),
             What::Account(account) => put(&mut self.accounts, id, account),
-            What::Other => Ok(()),
         }
     }
 }

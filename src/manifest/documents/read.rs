@@ -9,7 +9,7 @@ use super::super::tree::{self, Node, Span, Value};
 use super::super::typed::{self, Values};
 use super::super::{Name, Source, defaults, paste, reindent, shape, validate};
 use super::header::header;
-use super::{Content, CronJobs, Document, Pods, account, claim, data, service, workload};
+use super::{Content, CronJobs, Document, Pods, account, claim, data, policy, service, workload};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -23,9 +23,28 @@ pub(super) struct Text {
 }
 
 impl Text {
-    fn fault(mut self, diagnostic: Diagnostic) -> Text {
-        self.report.add(diagnostic);
-        self
+    /// The documents of a text; none if it cannot be read, which is in the report then.
+    pub(super) fn parse(&mut self, text: &str) -> Option<Vec<Node>> {
+        if text.len() as u64 > MAX_BYTES {
+            let message = format!("the text is larger than {} MiB", MAX_BYTES >> 20);
+            self.report.add(Diagnostic::new(Span::default(), message));
+            return None;
+        }
+        // Of a text that cannot be read, nobody knows which parts are secret.
+        let secrecy = if paste::may_be_secret(text) { Secrecy::Hidden } else { Secrecy::Open };
+        if let Some(diagnostics) = reindent::lost(text) {
+            self.secrecy = secrecy;
+            diagnostics.into_iter().for_each(|d| self.report.add(d));
+            return None;
+        }
+        match tree::parse(text) {
+            Ok(documents) => Some(documents),
+            Err(fault) => {
+                self.secrecy = secrecy;
+                not_yaml(text, fault, &mut self.report);
+                None
+            }
+        }
     }
 }
 
@@ -33,29 +52,11 @@ impl Text {
 pub(super) fn read(source: &Source, cron_jobs: CronJobs) -> Text {
     let text = source.text.as_str();
     let mut out = Text::default();
-    if text.len() as u64 > MAX_BYTES {
-        let message = format!("the text is larger than {} MiB", MAX_BYTES >> 20);
-        return out.fault(Diagnostic::new(Span::default(), message));
-    }
-    // Of a text that cannot be read, nobody knows which parts are secret.
-    let secrecy = if paste::may_be_secret(text) { Secrecy::Hidden } else { Secrecy::Open };
-    if let Some(diagnostics) = reindent::lost(text) {
-        out.secrecy = secrecy;
-        return diagnostics.into_iter().fold(out, Text::fault);
-    }
-    let documents = match tree::parse(text) {
-        Ok(documents) => documents,
-        Err(fault) => {
-            out.secrecy = secrecy;
-            not_yaml(text, fault, &mut out.report);
-            return out;
-        }
-    };
+    let Some(documents) = out.parse(text) else { return out };
     if documents.is_empty() {
-        return out.fault(
-            Diagnostic::new(Span::default(), "there is no manifest in this file")
-                .help("a pod begins with\napiVersion: v1\nkind: Pod"),
-        );
+        let fault = Diagnostic::new(Span::default(), "there is no manifest in this file");
+        out.report.add(fault.help("a pod begins with\napiVersion: v1\nkind: Pod"));
+        return out;
     }
     for node in documents {
         for item in flattened(node, &mut out.report) {
@@ -126,7 +127,7 @@ fn flattened(node: Node, report: &mut Report) -> Vec<(Node, Path)> {
 /// Reads documents of a text.
 pub(super) struct Reader<'t> {
     pub(super) text: &'t str,
-    cron_jobs: CronJobs,
+    pub(super) cron_jobs: CronJobs,
 }
 
 impl Reader<'_> {
@@ -150,21 +151,30 @@ impl Reader<'_> {
             report.add(Diagnostic::new(node.at, message).help("a pod begins with\napiVersion: v1\nkind: Pod"));
             return None;
         }
-        if has_suspicious_key(node) {
-            let pasted = paste::faults(self.text);
-            if !pasted.is_empty() {
-                pasted.into_iter().for_each(|d| report.add(d));
-                return None;
-            }
+        if self.is_badly_pasted(node, report) {
+            return None;
         }
         let kind = header(node, report)?;
+        self.repair(node, kind, report);
+        Some(kind)
+    }
+
+    /// Whether copying damaged the keys, which is in the report then.
+    pub(super) fn is_badly_pasted(&self, node: &Node, report: &mut Report) -> bool {
+        let faults = if has_suspicious_key(node) { paste::faults(self.text) } else { vec![] };
+        let is_bad = !faults.is_empty();
+        faults.into_iter().for_each(|d| report.add(d));
+        is_bad
+    }
+
+    /// Puts a document of a kind into the shape that was meant.
+    pub(super) fn repair(&self, node: &mut Node, kind: Kind, report: &mut Report) {
         shape::repair(node, Schema::of(kind), (self.text, report));
         // A quotation mark may well belong to a value of the user's own.
         let is_data = |name: &str| matches!(kind, Kind::ConfigMap | Kind::Secret) && name != "metadata";
         for (key, value) in node.entries().iter().filter(|(key, _)| !is_data(&key.name)) {
             quotes(value, &Path::of("").field(&key.name), report);
         }
-        Some(kind)
     }
 
     fn content(&self, node: &Node, kind: Kind, (report, notes): (&mut Report, &mut Vec<String>)) -> Content {
@@ -177,14 +187,15 @@ impl Reader<'_> {
             Kind::Namespace => account::namespace(&mut at),
             Kind::ServiceAccount => account::account(&mut at),
             Kind::Service => service::service(&mut at),
+            Kind::NetworkPolicy => policy::policy(&mut at),
             Kind::Deployment => workload::deployment(&mut at),
             Kind::ReplicaSet => workload::replica_set(&mut at),
             Kind::StatefulSet => workload::stateful_set(&mut at),
             Kind::DaemonSet => workload::daemon_set(&mut at),
             Kind::Job => workload::job(&mut at),
             Kind::CronJob => workload::cron_job(&mut at, self.cron_jobs),
-            // It was flattened; this one was misspelt, which is a fault already.
-            Kind::List => Content::Nothing,
+            // It was flattened; this one was misspelt, which is a fault already. The last is no document (`ephemeral`).
+            Kind::List | Kind::EphemeralContainer => Content::Nothing,
         };
         if report.list.is_empty() { content } else { Content::Nothing }
     }
@@ -217,7 +228,8 @@ impl<'s> Subject<'s> {
         let template = self.kind.pod().map(|at| self.below(at).and_then(|t| t.get("metadata")));
         let metadata = [self.node.get("metadata"), template.flatten()];
         let of_metadata = metadata.into_iter().flatten().flat_map(|m| fields.iter().filter_map(|field| m.get(field)));
-        let top = ["apiVersion", "kind", "status"].iter().filter_map(|field| self.node.get(field));
+        let top = if self.kind == Kind::EphemeralContainer { &[][..] } else { &["apiVersion", "kind", "status"] };
+        let top = top.iter().filter_map(|field| self.node.get(field));
         of_metadata.chain(top).map(std::ptr::from_ref).collect()
     }
 

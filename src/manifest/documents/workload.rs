@@ -245,10 +245,9 @@ fn selector(subject: &mut Subject<'_>, selector: &LabelSelector, template: &PodT
             d.help("write the template's labels:\nselector:\n  matchLabels:\n    app: my-app")
         });
     }
+    super::selector::check(&mut c, selector, &at);
     for (key, value) in wanted {
         let path = at.field("matchLabels").field(key);
-        c.key_grammar(&path, (key, syntax::qualified_key));
-        c.grammar(&path, (value, syntax::label_value));
         if labels.get(key) != Some(value) {
             let found = labels.get(key).map_or("does not have it".to_owned(), |found| format!("has {}", quote(found)));
             let label = format!("spec.template.metadata.labels {found}");
@@ -259,14 +258,6 @@ fn selector(subject: &mut Subject<'_>, selector: &LabelSelector, template: &PodT
         let at = at.field("matchExpressions").index(i);
         let values = expression.values.as_deref().unwrap_or(&[]);
         let label = labels.get(&expression.key);
-        c.key_grammar(&at.field("key"), (&expression.key, syntax::qualified_key));
-        let operators = ["In", "NotIn", "Exists", "DoesNotExist"];
-        c.one_of(&at.field("operator"), (Some(&expression.operator), &operators));
-        let takes_values = matches!(expression.operator.as_str(), "In" | "NotIn");
-        if takes_values == values.is_empty() && operators.contains(&expression.operator.as_str()) {
-            let how = if takes_values { "needs values" } else { "takes no values" };
-            c.fault(&at.field("values"), format!("the operator {} {how}", expression.operator));
-        }
         let matches = match expression.operator.as_str() {
             "In" => label.is_some_and(|label| values.contains(label)),
             "NotIn" => label.is_none_or(|label| !values.contains(label)),

@@ -1,7 +1,7 @@
 //! The rows of the documents beside Pod: what they have of their own, without the pods that they make.
 
 use super::super::kind::Kind;
-use super::Class::{Accept, Enforce, Refuse};
+use super::Class::{Accept, Enforce, Forbid, Refuse};
 use super::Row;
 use super::rows::{ROWS, row};
 
@@ -17,6 +17,7 @@ pub(super) fn rows(kind: Kind) -> impl Iterator<Item = &'static Row> {
         Kind::Namespace => [NAMESPACE, STATUS, &[]],
         Kind::ServiceAccount => [ACCOUNT, &[], &[]],
         Kind::Service => [SERVICE, STATUS, &[]],
+        Kind::NetworkPolicy => [NETWORK_POLICY, STATUS, &[]],
         Kind::Deployment => [SELECTOR, STATUS, DEPLOYMENT],
         Kind::ReplicaSet => [SELECTOR, STATUS, REPLICA_SET],
         Kind::StatefulSet => [SELECTOR, STATUS, STATEFUL_SET],
@@ -24,6 +25,7 @@ pub(super) fn rows(kind: Kind) -> impl Iterator<Item = &'static Row> {
         Kind::Job => [JOB, STATUS, &[]],
         Kind::CronJob => [CRON_JOB, STATUS, &[]],
         Kind::List => [LIST, &[], &[]],
+        Kind::EphemeralContainer => [EPHEMERAL, &[], &[]],
     };
     // What says how a pod is to be confined or named means nothing in other documents' metadata.
     let common = |row: &&'static Row| {
@@ -32,9 +34,32 @@ pub(super) fn rows(kind: Kind) -> impl Iterator<Item = &'static Row> {
                 && !row.path.contains(".annotations.")
                 && row.path != "metadata.generateName"
     };
-    let common = ROWS.iter().filter(common).chain(NAMED).filter(move |_| kind != Kind::List);
+    let common =
+        ROWS.iter().filter(common).chain(NAMED).filter(move |_| !matches!(kind, Kind::List | Kind::EphemeralContainer));
     common.chain(own.into_iter().flatten())
 }
+
+const NOT_PROBED: &str = "an ephemeral container is not probed";
+const NO_RESOURCES: &str = "an ephemeral container has no requests and limits: it uses what its pod has";
+const NEVER_RESTARTED: &str = "an ephemeral container is never restarted";
+const WHOLE_VOLUMES: &str = "an ephemeral container mounts whole volumes only";
+
+/// What differs from an app container, by the API server's ValidateEphemeralContainers.
+#[rustfmt::skip]
+pub(super) static EPHEMERAL: &[Row] = &[
+    row("lifecycle", Forbid, "", "an ephemeral container has no hooks and no stop signal of its own"),
+    row("livenessProbe", Forbid, "", NOT_PROBED),
+    row("ports", Forbid, "", "an ephemeral container has no ports: it may listen all the same"),
+    row("readinessProbe", Forbid, "", NOT_PROBED),
+    row("resizePolicy", Forbid, "", NO_RESOURCES),
+    row("resources", Forbid, "", NO_RESOURCES),
+    row("restartPolicy", Forbid, "", NEVER_RESTARTED),
+    row("restartPolicyRules", Forbid, "", NEVER_RESTARTED),
+    row("startupProbe", Forbid, "", NOT_PROBED),
+    row("targetContainerName", Enforce, "", ""),
+    row("volumeMounts[].subPath", Forbid, "", WHOLE_VOLUMES),
+    row("volumeMounts[].subPathExpr", Forbid, "", WHOLE_VOLUMES),
+];
 
 static NAMED: &[Row] =
     &[row("metadata.generateName", Refuse, "", "only a Pod may have one: give the document a metadata.name")];
@@ -104,9 +129,70 @@ static ACCOUNT: &[Row] = &[
     row("secrets", Accept, "", NO_TOKENS),
 ];
 
+const NO_BALANCER: &str = "has no effect: there is no load balancer";
+
 #[rustfmt::skip]
 static SERVICE: &[Row] = &[
-    row("spec", Accept, "", "has no effect yet: the pods are not reached by a Service's name or address"),
+    row("spec.allocateLoadBalancerNodePorts", Enforce, "true", ""),
+    row("spec.clusterIP", Enforce, "", ""),
+    row("spec.clusterIPs[]", Enforce, "", ""),
+    row("spec.externalIPs[]", Enforce, "", ""),
+    row("spec.externalName", Enforce, "", ""),
+    row("spec.externalTrafficPolicy", Enforce, "Cluster", ""),
+    row("spec.healthCheckNodePort", Accept, "", NO_BALANCER),
+    row("spec.internalTrafficPolicy", Enforce, "Cluster", ""),
+    row("spec.ipFamilies[]", Enforce, "", ""),
+    row("spec.ipFamilyPolicy", Enforce, "", ""),
+    row("spec.loadBalancerClass", Accept, "", NO_BALANCER),
+    row("spec.loadBalancerIP", Accept, "", NO_BALANCER),
+    row("spec.loadBalancerSourceRanges[]", Accept, "", NO_BALANCER),
+    row("spec.ports[].appProtocol", Accept, "", "has no effect: nothing here reads what the pods say to each other"),
+    row("spec.ports[].name", Enforce, "", ""),
+    row("spec.ports[].nodePort", Enforce, "", ""),
+    row("spec.ports[].port", Enforce, "", ""),
+    row("spec.ports[].protocol", Enforce, "TCP", ""),
+    row("spec.ports[].targetPort", Enforce, "", ""),
+    row("spec.publishNotReadyAddresses", Enforce, "", ""),
+    row("spec.selector", Enforce, "", ""),
+    row("spec.sessionAffinity", Enforce, "None", ""),
+    row("spec.sessionAffinityConfig.clientIP.timeoutSeconds", Enforce, "10800", ""),
+    row("spec.trafficDistribution", Accept, "", "has no effect: all pods are on this host"),
+    row("spec.type", Enforce, "ClusterIP", ""),
+];
+
+#[rustfmt::skip]
+static NETWORK_POLICY: &[Row] = &[
+    row("spec.egress[].ports[].endPort", Enforce, "", ""),
+    row("spec.egress[].ports[].port", Enforce, "", ""),
+    row("spec.egress[].ports[].protocol", Enforce, "TCP", ""),
+    row("spec.egress[].to[].ipBlock.cidr", Enforce, "", ""),
+    row("spec.egress[].to[].ipBlock.except[]", Enforce, "", ""),
+    row("spec.egress[].to[].namespaceSelector.matchExpressions[].key", Enforce, "", ""),
+    row("spec.egress[].to[].namespaceSelector.matchExpressions[].operator", Enforce, "", ""),
+    row("spec.egress[].to[].namespaceSelector.matchExpressions[].values[]", Enforce, "", ""),
+    row("spec.egress[].to[].namespaceSelector.matchLabels", Enforce, "", ""),
+    row("spec.egress[].to[].podSelector.matchExpressions[].key", Enforce, "", ""),
+    row("spec.egress[].to[].podSelector.matchExpressions[].operator", Enforce, "", ""),
+    row("spec.egress[].to[].podSelector.matchExpressions[].values[]", Enforce, "", ""),
+    row("spec.egress[].to[].podSelector.matchLabels", Enforce, "", ""),
+    row("spec.ingress[].from[].ipBlock.cidr", Enforce, "", ""),
+    row("spec.ingress[].from[].ipBlock.except[]", Enforce, "", ""),
+    row("spec.ingress[].from[].namespaceSelector.matchExpressions[].key", Enforce, "", ""),
+    row("spec.ingress[].from[].namespaceSelector.matchExpressions[].operator", Enforce, "", ""),
+    row("spec.ingress[].from[].namespaceSelector.matchExpressions[].values[]", Enforce, "", ""),
+    row("spec.ingress[].from[].namespaceSelector.matchLabels", Enforce, "", ""),
+    row("spec.ingress[].from[].podSelector.matchExpressions[].key", Enforce, "", ""),
+    row("spec.ingress[].from[].podSelector.matchExpressions[].operator", Enforce, "", ""),
+    row("spec.ingress[].from[].podSelector.matchExpressions[].values[]", Enforce, "", ""),
+    row("spec.ingress[].from[].podSelector.matchLabels", Enforce, "", ""),
+    row("spec.ingress[].ports[].endPort", Enforce, "", ""),
+    row("spec.ingress[].ports[].port", Enforce, "", ""),
+    row("spec.ingress[].ports[].protocol", Enforce, "TCP", ""),
+    row("spec.podSelector.matchExpressions[].key", Enforce, "", ""),
+    row("spec.podSelector.matchExpressions[].operator", Enforce, "", ""),
+    row("spec.podSelector.matchExpressions[].values[]", Enforce, "", ""),
+    row("spec.podSelector.matchLabels", Enforce, "", ""),
+    row("spec.policyTypes[]", Enforce, "", ""),
 ];
 
 #[rustfmt::skip]

@@ -1,8 +1,10 @@
 //! The README's list of fields is made from the rows: `PODSHIM_BLESS=1 cargo test --lib readme` rewrites it.
 
+use super::super::kind::Kind;
+use super::kinds::EPHEMERAL;
 use super::rows::ROWS;
-use super::{Class, Row};
-use std::collections::BTreeMap;
+use super::{Class, Row, Schema};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const BEGIN: &str = "<!-- fields: made by src/manifest/support/readme.rs -->\n";
@@ -29,18 +31,20 @@ fn fields() -> String {
         let (group, field) = grouped(row.path);
         groups.entry(group).or_default().push(format!("`{field}`"));
     }
+    groups.insert("spec.ephemeralContainers[]".to_owned(), of_ephemeral());
     for (group, fields) in groups {
         let group = if group.is_empty() { "the document".to_owned() } else { format!("`{group}`") };
         out.push_str(&format!("| {group} | {} |\n", fields.join(", ")));
     }
-    let titles: [(&str, &[Class]); 3] = [
-        ("Not supported yet, and refused by name", &[Class::NotYet]),
+    let titles: [(&str, &[Class]); 2] = [
         ("Without effect on one host, which a note says", &[Class::Accept]),
         ("Refused, with the reason", &[Class::Refuse, Class::Forbid]),
     ];
     for (title, classes) in titles {
         let is_listed = |row: &&Row| classes.contains(&row.class) && is_top(row);
-        let top: Vec<String> = ROWS.iter().filter(is_listed).map(|row| format!("`{}`", row.path)).collect();
+        let mut top: Vec<String> = ROWS.iter().filter(is_listed).map(|row| format!("`{}`", row.path)).collect();
+        let own = EPHEMERAL.iter().filter(|row| classes.contains(&row.class));
+        top.extend(own.map(|row| format!("`spec.ephemeralContainers[].{}`", row.path)));
         out.push_str(&format!(
             "\n<details><summary>{title} ({})</summary>\n\n{}\n</details>\n",
             top.len(),
@@ -49,6 +53,13 @@ fn fields() -> String {
     }
     out.push('\n');
     out
+}
+
+/// The fields of an ephemeral container. Each stands for all that it has in a container.
+fn of_ephemeral() -> Vec<String> {
+    let rows = Schema::of(Kind::EphemeralContainer).rows.iter().filter(|(_, row)| row.class == Class::Enforce);
+    let tops: BTreeSet<&str> = rows.filter_map(|(path, _)| path.split('.').next()).collect();
+    tops.into_iter().map(|field| format!("`{field}`")).collect()
 }
 
 /// The part of the manifest that a field belongs to, and the field within it: `spec.volumes[]`, `hostPath.type`.

@@ -2,7 +2,7 @@
 
 use super::super::path::Path;
 use super::super::syntax;
-use super::{Checker, env, quote, resources, security};
+use super::{Checker, env, network, quote, resources, security};
 use k8s_openapi::api::core::v1::{Container, PodSpec, SecurityContext, VolumeMount};
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&Po
         c.grammar(&at.field("workingDir"), (dir, syntax::absolute_path));
     }
     env::check(c, container, (spec, at));
-    ports(c, container, (spec, at));
+    network::ports(c, container, (spec, at));
     mounts(c, container, (spec, at));
     resources::container(c, container, (spec, at));
     let path = at.field("terminationMessagePath");
@@ -31,26 +31,6 @@ pub(super) fn check(c: &mut Checker<'_>, container: &Container, (spec, at): (&Po
     let policies = ["File", "FallbackToLogsOnError"];
     c.one_of(&at.field("terminationMessagePolicy"), (container.termination_message_policy.as_deref(), &policies));
     context(c, container, (spec, at));
-}
-
-fn ports(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {
-    let mut names: BTreeMap<&str, Path> = BTreeMap::new();
-    for (i, port) in container.ports.iter().flatten().enumerate() {
-        let at = at.field("ports").index(i);
-        c.between(&at.field("containerPort"), (port.container_port.into(), 1, 65535));
-        c.one_of(&at.field("protocol"), (port.protocol.as_deref(), &["TCP", "UDP", "SCTP"]));
-        if spec.host_network == Some(true) && port.host_port.is_some_and(|p| p != port.container_port) {
-            c.fault(&at.field("hostPort"), "must equal containerPort, because the pod uses the host's network");
-        }
-        let Some(name) = port.name.as_deref().filter(|n| !n.is_empty()) else { continue };
-        let path = at.field("name");
-        c.name(&path, (name, syntax::port_name));
-        if let Some(first) = names.get(name) {
-            c.twice(&path, (&first.clone(), format!("{} is the name of another port of this container", quote(name))));
-        } else {
-            names.insert(name, path);
-        }
-    }
 }
 
 fn mounts(c: &mut Checker<'_>, container: &Container, (spec, at): (&PodSpec, &Path)) {

@@ -7,6 +7,7 @@ mod env;
 mod files;
 mod lifecycle;
 mod names;
+mod network;
 mod pod;
 mod references;
 mod required;
@@ -14,7 +15,7 @@ mod resources;
 mod security;
 mod volume;
 
-pub(super) use references::references;
+pub(super) use references::{references, references_of_ephemeral};
 pub(super) use required::required;
 
 use super::diagnostics::{Diagnostic, Report, quote};
@@ -23,13 +24,23 @@ use super::path::{Path, Seg};
 use super::support;
 use super::syntax::Rule;
 use super::tree::{Node, Span, Value};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 /// Checks a defaulted pod; `document` is the part of a document that it was read from, and says where its fields stand.
 pub(super) fn check(pod: &Pod, document: &Node, (at, text, report): (&Path, &str, &mut Report)) {
     report.begin_validation();
     let mut checker = Checker::new(document, at, (text, report));
     pod::check(&mut checker, pod);
+}
+
+/// Checks an ephemeral container with its defaults; `part` is what was written of it.
+pub(super) fn check_ephemeral(container: &Container, pod: &Pod, (part, text, report): (&Node, &str, &mut Report)) {
+    report.begin_validation();
+    let root = Path::root();
+    let mut checker = Checker::new(part, &root, (text, report));
+    if let Some(spec) = &pod.spec {
+        container::check(&mut checker, container, (spec, &root));
+    }
 }
 
 pub(super) struct Checker<'c> {

@@ -4,7 +4,7 @@ use super::super::defaults::containers;
 use super::super::path::Path;
 use super::super::syntax;
 use super::security::{self, MAX_ID};
-use super::{Checker, container, lifecycle, quote, resources, volume};
+use super::{Checker, container, lifecycle, network, quote, resources, volume};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -30,6 +30,8 @@ pub(super) fn check(c: &mut Checker<'_>, pod: &Pod) {
     security::pod(c, pod, (spec, &at));
     volume::check(c, spec);
     resources::pod(c, spec);
+    network::annotations(c, pod);
+    network::host_ports(c, spec);
     names(c, spec, &at);
     for (list, all) in
         [("initContainers", spec.init_containers.as_deref().unwrap_or(&[])), ("containers", &spec.containers)]

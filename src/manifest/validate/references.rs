@@ -3,8 +3,9 @@
 
 use super::super::defaults::containers;
 use super::super::diagnostics::{Diagnostic, Report};
-use super::super::documents::{ConfigMapData, Objects, SecretData};
+use super::super::documents::{ConfigMapData, Objects, SecretData, ephemeral_claim};
 use super::super::path::Path;
+use super::super::syntax;
 use super::super::tree::Node;
 use super::{Checker, hints, quote};
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, KeyToPath, Pod, Volume};
@@ -18,7 +19,8 @@ pub(in super::super) fn references(
 ) -> Vec<String> {
     report.begin_validation();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
-    let mut lookup = Lookup { c: Checker::new(node, at, (text, report)), objects, namespace, notes: vec![] };
+    let c = Checker::new(node, at, (text, report));
+    let mut lookup = Lookup { c, objects, namespace, whence: Whence::Documents, notes: vec![] };
     let Some(spec) = &pod.spec else { return vec![] };
     let init = spec.init_containers.as_ref().map_or(0, Vec::len);
     for (i, container) in containers(spec).enumerate() {
@@ -28,6 +30,9 @@ pub(in super::super) fn references(
     }
     for (i, volume) in spec.volumes.iter().flatten().enumerate() {
         lookup.volume(volume, &Path::of("spec.volumes").index(i));
+        if volume.ephemeral.is_some() {
+            lookup.ephemeral(volume, (pod, &Path::of("spec.volumes")), i);
+        }
     }
     for (i, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
         lookup.pull_secret(&secret.name, &Path::of("spec.imagePullSecrets").index(i).field("name"));
@@ -35,10 +40,33 @@ pub(in super::super) fn references(
     lookup.notes
 }
 
+/// As [`references`], of an ephemeral container: it can refer to the objects that its pod refers to. `part` is what was written
+/// of it.
+pub(in super::super) fn references_of_ephemeral(
+    container: &Container,
+    (objects, namespace): (&Objects, &str),
+    (part, text, report): (&Node, &str, &mut Report),
+) {
+    report.begin_validation();
+    let root = Path::root();
+    let c = Checker::new(part, &root, (text, report));
+    Lookup { c, objects, namespace, whence: Whence::Pod, notes: vec![] }.env(container, &root);
+}
+
+/// Where objects are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whence {
+    /// Among the documents of the command.
+    Documents,
+    /// Among those that are kept with a pod.
+    Pod,
+}
+
 struct Lookup<'c, 'o> {
     c: Checker<'c>,
     objects: &'o Objects,
     namespace: &'o str,
+    whence: Whence,
     notes: Vec<String>,
 }
 
@@ -130,6 +158,29 @@ impl<'o> Lookup<'_, 'o> {
         }
     }
 
+    /// The claim of a generic ephemeral volume is nobody else's (ValidateVolumes in pkg/apis/core/validation).
+    fn ephemeral(&mut self, volume: &Volume, (pod, list): (&Pod, &Path), index: usize) {
+        let claim = ephemeral_claim(pod.metadata.name.as_deref().unwrap_or_default(), &volume.name);
+        let path = list.index(index).field("name");
+        if let Err(rule) = syntax::dns_subdomain(&claim) {
+            self.c.fault(&path, format!("its claim's name, {}, {rule}", quote(&claim)));
+        } else if self.objects.has_claim(self.namespace, &claim) {
+            let message = format!(
+                "its claim would be {}, which is a PersistentVolumeClaim among the documents: rename one of them",
+                quote(&claim)
+            );
+            self.c.fault(&path, message);
+        }
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        for (i, other) in volumes.enumerate() {
+            if other.persistent_volume_claim.as_ref().is_some_and(|other| other.claim_name == claim) {
+                let path = list.index(i).field("persistentVolumeClaim").field("claimName");
+                let message = format!("is the claim of the ephemeral volume {}: mount that", quote(&volume.name));
+                self.c.fault(&path, message);
+            }
+        }
+    }
+
     fn config_map_items(
         &mut self,
         found: Option<&ConfigMapData>,
@@ -180,9 +231,20 @@ impl<'o> Lookup<'_, 'o> {
 
     fn missing(&mut self, (kind, name): (&str, &str), known: &[&str], at: &Path) {
         let namespace = self.namespace;
-        let message = format!("there is no {kind} {} in namespace {namespace} among the documents", quote(name));
         let near = hints::nearest(name, known.iter().copied());
-        let help = format!("give the file with the {kind} too, or write `optional: true`");
+        let name = quote(name);
+        let (message, help) = match self.whence {
+            Whence::Documents => (
+                format!("there is no {kind} {name} in namespace {namespace} among the documents"),
+                format!("give the file with the {kind} too, or write `optional: true`"),
+            ),
+            Whence::Pod => (
+                format!("the pod came without a {kind} {name}"),
+                format!(
+                    "only a {kind} that the pod's own manifest refers to is kept with it; or write `optional: true`"
+                ),
+            ),
+        };
         self.c.fault_with(at, message, |d| match near {
             Some(near) => d.label(format!("did you mean `{near}`?")),
             None => d.help(help),

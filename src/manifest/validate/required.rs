@@ -33,7 +33,25 @@ const CLAIM: &[Required] = &[
     ("spec.resources", "requests", "requests:\n  storage: 1Gi"),
 ];
 
-const SERVICE: &[Required] = &[("", "spec", "spec:\n  selector:\n    app: my-app\n  ports:\n  - port: 80")];
+const SERVICE: &[Required] = &[
+    ("", "spec", "spec:\n  selector:\n    app: my-app\n  ports:\n  - port: 80"),
+    ("spec.ports[]", "port", "port: 80"),
+];
+
+const NETWORK_POLICY: &[Required] = &[
+    ("spec.podSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.podSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.ingress[].from[].ipBlock", "cidr", "cidr: 192.168.1.0/24"),
+    ("spec.ingress[].from[].namespaceSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.ingress[].from[].namespaceSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.ingress[].from[].podSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.ingress[].from[].podSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.egress[].to[].ipBlock", "cidr", "cidr: 192.168.1.0/24"),
+    ("spec.egress[].to[].namespaceSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.egress[].to[].namespaceSelector.matchExpressions[]", "operator", "operator: In"),
+    ("spec.egress[].to[].podSelector.matchExpressions[]", "key", "key: app"),
+    ("spec.egress[].to[].podSelector.matchExpressions[]", "operator", "operator: In"),
+];
 
 const TEMPLATE: &str = "template:\n  metadata:\n    labels:\n      app: my-app\n  spec:\n    containers:\n    - name: app\n      image: busybox";
 
@@ -73,12 +91,15 @@ fn of_kind(kind: Kind) -> [&'static [Required]; 2] {
         Kind::Pod => [DOCUMENT, &[]],
         Kind::PersistentVolumeClaim => [NAMED, CLAIM],
         Kind::Service => [NAMED, SERVICE],
+        Kind::NetworkPolicy => [NAMED, NETWORK_POLICY],
         Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => [NAMED, WITH_SELECTOR],
         Kind::Job => [NAMED, JOB],
         Kind::CronJob => [NAMED, CRON_JOB],
         Kind::ConfigMap | Kind::Secret | Kind::Namespace | Kind::ServiceAccount => [NAMED, &[]],
         // It has neither a name nor metadata.
         Kind::List => [&[], &[]],
+        // It is a part of one.
+        Kind::EphemeralContainer => [&[], &[]],
     }
 }
 
@@ -118,6 +139,19 @@ const OF_POD: &[Required] = &[
     ("spec.volumes[].downwardAPI.items[].resourceFieldRef", "resource", "resource: limits.memory"),
     ("spec.volumes[].persistentVolumeClaim", "claimName", "claimName: my-claim"),
     ("spec.volumes[].image", "reference", "reference: busybox"),
+    (
+        "spec.volumes[].ephemeral",
+        "volumeClaimTemplate",
+        "volumeClaimTemplate:\n  spec:\n    accessModes: [ReadWriteOnce]",
+    ),
+    (
+        "spec.volumes[].ephemeral.volumeClaimTemplate",
+        "spec",
+        "spec:\n  accessModes: [ReadWriteOnce]\n  resources:\n    requests:\n      storage: 1Gi",
+    ),
+    ("spec.volumes[].ephemeral.volumeClaimTemplate.spec", "accessModes", "accessModes: [ReadWriteOnce]"),
+    ("spec.volumes[].ephemeral.volumeClaimTemplate.spec", "resources", "resources:\n  requests:\n    storage: 1Gi"),
+    ("spec.volumes[].ephemeral.volumeClaimTemplate.spec.resources", "requests", "requests:\n  storage: 1Gi"),
     ("spec.imagePullSecrets[]", "name", "name: my-secret"),
     ("spec.hostAliases[]", "ip", "ip: 192.0.2.1"),
     ("spec.os", "name", "name: linux"),
@@ -158,7 +192,7 @@ fn walk(node: &Node, path: &Path, (schema, report): (&'static Schema, &mut Repor
     }
     if let Value::Map(entries) = &node.value {
         let of_document = of_kind(schema.kind()).into_iter().flatten().filter(|(p, _, _)| *p == pattern);
-        let in_pod = schema.in_pod(&pattern).map(shared);
+        let in_pod = schema.in_pod(&pattern).as_deref().map(shared);
         let of_pod = OF_POD.iter().filter(|(p, _, _)| in_pod.as_deref() == Some(*p));
         // A name that is to be made up is no name.
         let is_made_up = |field: &str| {

@@ -1,6 +1,7 @@
 //! Rules for volumes.
 
 use super::super::amounts;
+use super::super::documents::claim;
 use super::super::path::Path;
 use super::super::quantity;
 use super::super::syntax;
@@ -38,6 +39,14 @@ pub(super) fn check(c: &mut Checker<'_>, spec: &PodSpec) {
         if let Some(claim) = &volume.persistent_volume_claim {
             let path = at.field("persistentVolumeClaim").field("claimName");
             c.name(&path, (&claim.claim_name, syntax::dns_subdomain));
+        }
+        if let Some(ephemeral) = &volume.ephemeral {
+            let at = at.field("ephemeral").field("volumeClaimTemplate");
+            // Without a template there is a fault already.
+            if let Some(template) = &ephemeral.volume_claim_template {
+                template.metadata.iter().for_each(|metadata| c.labels(metadata, &at.field("metadata")));
+                claim::check(c, &template.spec, &at.field("spec"));
+            }
         }
         if let Some(image) = &volume.image {
             let at = at.field("image");

@@ -65,6 +65,11 @@ pub enum VolumeSource {
         /// `persistentVolumeClaim.readOnly`
         access: Access,
     },
+    /// A directory that lives with the pod and is not counted as its disk space: a generic ephemeral volume.
+    Ephemeral {
+        /// The claim's name, `<pod>-<volume>`, in the pod's namespace.
+        claim: String,
+    },
     /// An image's unpacked content, read-only.
     Image {
         /// The image as the manifest writes it.

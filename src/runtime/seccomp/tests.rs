@@ -52,6 +52,7 @@ fn judge(profile: &LinuxSeccomp, call: Call) -> u32 {
     let default = return_value(profile.default_action(), profile.default_errno_ret()).unwrap();
     let rules = profile.syscalls().clone().unwrap_or_default();
     let mut conditional = None;
+    let mut is_known = false;
     for rule in &rules {
         let then = return_value(rule.action(), rule.errno_ret()).unwrap();
         if then == default {
@@ -66,11 +67,11 @@ fn judge(profile: &LinuxSeccomp, call: Call) -> u32 {
             let twice = args.iter().enumerate().any(|(i, a)| args[..i].iter().any(|b| b.index() == a.index()));
             let matches = |arg: &LinuxSeccompArg| holds(arg, call.args[arg.index()], abi.width);
             let met = direct && if twice { args.iter().any(matches) } else { args.iter().all(matches) };
-            let muxed = abi.arch == Arch::ScmpArchX86
-                && !allows(then)
-                && multiplexed(name).is_some_and(|(by, mask, value)| {
-                    (abi.number)(by) == Some(number) && call.args[0] & mask & 0xffff_ffff == value
-                });
+            let by = multiplexed(name)
+                .filter(|(by, ..)| abi.arch == Arch::ScmpArchX86 && !allows(then) && (abi.number)(by) == Some(number));
+            // The call that another one goes through is no unknown one then, however new.
+            is_known |= by.is_some();
+            let muxed = by.is_some_and(|(_, mask, value)| call.args[0] & mask & 0xffff_ffff == value);
             if met || muxed {
                 conditional = conditional.or(Some(then));
             }
@@ -80,7 +81,7 @@ fn judge(profile: &LinuxSeccomp, call: Call) -> u32 {
     let beyond = call.number == u32::MAX || newest.max().is_some_and(|newest| number > newest);
     match conditional {
         Some(then) => then,
-        None if beyond && !allows(default) => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
+        None if beyond && !is_known && !allows(default) => libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32,
         None => default,
     }
 }
@@ -354,4 +355,18 @@ fn flags_are_the_kernels() {
         profile.set_flags(flags);
         assert_eq!(compile(&profile).unwrap().flags, expected);
     }
+}
+
+#[test]
+fn a_profile_of_names_times_conditions_is_refused_before_it_fills_the_memory() {
+    let arg = r#"{"index": 0, "value": 1, "op": "SCMP_CMP_EQ"}"#;
+    let of = |names: usize, args: usize| {
+        let (names, args) = (vec![r#""read""#; names].join(","), vec![arg; args].join(","));
+        let rule = format!(r#"{{"names": [{names}], "action": "SCMP_ACT_ALLOW", "args": [{args}]}}"#);
+        serde_json::from_str(&format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{rule}]}}"#)).unwrap()
+    };
+    // As much as a file of 1 MiB holds.
+    let error = compile(&of(60_000, 8_000)).map(|filter| filter.program.len()).unwrap_err().to_string();
+    assert!(error.contains("8000 conditions"), "{error}");
+    assert!(compile(&of(1, 500)).is_ok());
 }

@@ -1,0 +1,145 @@
+//! What was done for a pod, on disk: what ADD was given, and what came of it, is what DEL, CHECK and GC go by, whatever the
+//! configuration has become since.
+
+use super::config::{NetworkConfig, Object, Version};
+use crate::paths::NetworkDir;
+use crate::store::{read_json, write_json};
+use crate::sys::{Called, SysError, SysResult};
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+/// The format of the files; one of another version is refused by name.
+const FORMAT: u32 = 1;
+
+/// One pod's attachment to one network. It is written before the first plugin is executed, so that what a plugin has done is
+/// undone even if nobody lives to see its end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Attachment {
+    format: u32,
+    /// `CNI_CONTAINERID`, the pod's uid.
+    pub(super) uid: String,
+    /// The network, as its configuration was.
+    pub(super) network: NetworkConfig,
+    /// The version that all its plugins were asked by.
+    pub(super) version: Version,
+    /// Where plugins were looked for.
+    pub(super) directories: Vec<PathBuf>,
+    /// `CNI_NETNS`
+    pub(super) namespace: PathBuf,
+    /// `CNI_IFNAME`
+    pub(super) interface: String,
+    /// `CNI_ARGS`
+    pub(super) arguments: String,
+    /// What plugins with a capability are told, by the capability.
+    pub(super) capabilities: Object,
+    /// The last plugin's result; `None` while ADD is under way, and if it failed and could not be undone.
+    pub(super) result: Option<Object>,
+}
+
+/// What an attachment is, before anything is done.
+pub(super) struct New {
+    pub(super) uid: String,
+    pub(super) network: NetworkConfig,
+    pub(super) version: Version,
+    pub(super) directories: Vec<PathBuf>,
+    pub(super) namespace: PathBuf,
+    pub(super) arguments: String,
+    pub(super) capabilities: Object,
+}
+
+impl New {
+    pub(super) fn into_attachment(self) -> Attachment {
+        let New { uid, network, version, directories, namespace, arguments, capabilities } = self;
+        Attachment {
+            format: FORMAT,
+            uid,
+            network,
+            version,
+            directories,
+            namespace,
+            interface: crate::plan::network::POD_INTERFACE.into(),
+            arguments,
+            capabilities,
+            result: None,
+        }
+    }
+}
+
+/// The attachments of all pods, locked.
+pub(super) struct Cache {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Who else may be at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Others about other pods: ADD, DEL, CHECK.
+    Shared,
+    /// Nobody: while plugins are told which attachments there are (GC), there must not come new ones.
+    Alone,
+}
+
+impl Cache {
+    /// Takes the lock, which is the directory's own.
+    pub(super) fn open(directory: &NetworkDir, access: Access) -> Result<Cache> {
+        let directory = directory.cni();
+        // 0700: configurations may hold what is nobody's business.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        made.called("mkdir", directory.display())?;
+        let how = if access == Access::Alone { FlockArg::LockExclusive } else { FlockArg::LockShared };
+        let mut file = File::open(&directory).called("open", directory.display())?;
+        loop {
+            match Flock::lock(file, how) {
+                Ok(lock) => return Ok(Cache { directory, _lock: lock }),
+                Err((again, Errno::EINTR)) => file = again,
+                Err((_, errno)) => return Err(SysError::new("flock", directory.display(), errno).into()),
+            }
+        }
+    }
+
+    fn path(&self, uid: &str) -> PathBuf {
+        self.directory.join(format!("{uid}.json"))
+    }
+
+    /// A pod's attachment.
+    pub(super) fn read(&self, uid: &str) -> Result<Option<Attachment>> {
+        let path = self.path(uid);
+        let Some(value) = read_json::<serde_json::Value>(&path)? else { return Ok(None) };
+        let format = value.get("format").and_then(serde_json::Value::as_u64);
+        if format != Some(u64::from(FORMAT)) {
+            bail!("{} is of format {format:?}, this podshim reads format {FORMAT}", path.display());
+        }
+        serde_json::from_value(value).map(Some).with_context(|| format!("reading {}", path.display()))
+    }
+
+    pub(super) fn write(&self, attachment: &Attachment) -> Result<()> {
+        write_json(&self.path(&attachment.uid), attachment)
+    }
+
+    pub(super) fn remove(&self, uid: &str) -> SysResult<()> {
+        let path = self.path(uid);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.called("unlink", path.display()),
+        }
+    }
+
+    /// The uids of all attachments, in their order.
+    pub(super) fn uids(&self) -> SysResult<Vec<String>> {
+        let entries = std::fs::read_dir(&self.directory).called("opendir", self.directory.display())?;
+        let mut uids = Vec::new();
+        for entry in entries {
+            let name = entry.called("readdir", self.directory.display())?.file_name();
+            uids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
+        }
+        uids.sort();
+        Ok(uids)
+    }
+}

@@ -1,0 +1,254 @@
+//! What is done about the pod's network. Netlink, packet filter rules and CNI plugins take time and memory, so a child that is
+//! forked for it does the work, one at a time, and answers in one message.
+
+use super::pod::Supervisor;
+use super::poll::{Source, Token};
+use crate::lifecycle::Event;
+use crate::lifecycle::status::{ConditionStatus, PodStatus};
+use crate::network::{self, Attached, Standing};
+use crate::store::Pod;
+use crate::sys::{Called, process, socket};
+use anyhow::{Context, Result, bail};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What a child is forked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Job {
+    /// Another sandbox is put on the network.
+    Attach,
+    /// The network is told how the pod stands.
+    Tell(Standing),
+    /// The name server has ended, and is started again.
+    Revive,
+    /// The pod leaves the network.
+    Detach,
+}
+
+/// What it came to: what a job other than [`Job::Attach`] has to say is in the notes.
+type Answer = Result<Attached, String>;
+
+/// The network's part of a supervisor.
+#[derive(Default)]
+pub(super) struct Networking {
+    /// The job that is under way, and where its answer comes.
+    working: Option<(Job, Working, Token)>,
+    waiting: VecDeque<Job>,
+    /// What the network was told last.
+    told: Option<Standing>,
+    name_server: Option<(OwnedFd, Token)>,
+    /// The host's ports that lead to the pod: no other process can have them as long as these sockets are there.
+    #[allow(dead_code, reason = "held, not used")]
+    host_ports: Vec<OwnedFd>,
+}
+
+/// A forked child.
+struct Working {
+    child: process::Child,
+    socket: OwnedFd,
+}
+
+/// Puts a new pod on its network, and waits until it is.
+pub(super) fn attach(pod: &Pod) -> Result<(Attached, Networking)> {
+    if !network::is_used(&pod.record.plan.sandbox) {
+        return Ok((Attached::default(), Networking::default()));
+    }
+    let host_ports = network::hold_host_ports(&pod.record.dirs, &pod.record.plan.sandbox)?;
+    let attached = fork(pod, &Job::Attach)?.wait()??;
+    Ok((attached, Networking { host_ports, ..Networking::default() }))
+}
+
+fn fork(pod: &Pod, job: &Job) -> Result<Working> {
+    let (ours, theirs) = socket::pair()?;
+    match process::clone3(0, None).context("forking for the network")? {
+        Some(child) => Ok(Working { child, socket: ours }),
+        None => {
+            drop(ours);
+            in_child(pod, job, theirs)
+        }
+    }
+}
+
+/// Nothing of the supervisor's is touched here, and nothing of it is held open: not its sockets, not its containers' output.
+fn in_child(pod: &Pod, job: &Job, socket: OwnedFd) -> ! {
+    let run = || -> Result<Attached> {
+        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        process::close_all_but(&[stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), socket.as_fd()])?;
+        process::reset_signals()?;
+        perform(pod, job)
+    };
+    let answer: Answer = run().map_err(|error| format!("{error:#}"));
+    let text = serde_json::to_vec(&answer).unwrap_or_default();
+    let code = i32::from(socket::send(socket.as_fd(), &text, &[]).is_err());
+    process::exit_now(code)
+}
+
+fn perform(pod: &Pod, job: &Job) -> Result<Attached> {
+    let (dirs, sandbox) = (&pod.record.dirs, &pod.record.plan.sandbox);
+    match job {
+        Job::Attach => network::attach(dirs, sandbox, &pod.dirs),
+        Job::Tell(standing) => network::tell(dirs, sandbox, standing),
+        Job::Revive => network::revive(dirs),
+        Job::Detach => network::detach(dirs, &sandbox.uid),
+    }
+}
+
+impl Working {
+    /// Waits for the answer: the error is one of the child, the answer may be one of its job.
+    fn wait(self) -> Result<Result<Attached>> {
+        let received = socket::receive(self.socket.as_fd());
+        let pid = nix::unistd::Pid::from_raw(self.child.pid);
+        nix::sys::wait::waitpid(pid, None).called("waitpid", self.child.pid)?;
+        match received? {
+            socket::Received::Message(bytes, _) => {
+                let answer: Answer = serde_json::from_slice(&bytes).context("the answer of a child for the network")?;
+                Ok(answer.map_err(|message| anyhow::anyhow!("{message}")))
+            }
+            _ => bail!("a child for the network ended without an answer"),
+        }
+    }
+}
+
+impl Supervisor {
+    /// Another sandbox is to be put on the network: [`Event::SandboxReady`] or [`Event::SandboxFailed`] follows.
+    pub(super) fn attach_again(&mut self) {
+        self.network_job(Job::Attach);
+    }
+
+    /// The pod leaves the network, and then its sandbox goes: [`Event::SandboxGone`] follows.
+    pub(super) fn detach(&mut self) {
+        // What the network was still to be told is of no interest any more.
+        self.networking.waiting.clear();
+        self.network_job(Job::Detach);
+    }
+
+    /// Tells the network how the pod stands, if that has changed.
+    pub(super) fn tell_network(&mut self, status: &PodStatus) {
+        let sandbox = &self.pod.record.plan.sandbox;
+        if sandbox.network.is_none() || !network::is_used(sandbox) {
+            return;
+        }
+        let is_ready =
+            |c: &crate::lifecycle::status::Condition| c.type_ == "Ready" && c.status == ConditionStatus::True;
+        let standing = Standing {
+            ready: status.conditions.iter().any(is_ready),
+            terminating: self.state.deletion_timestamp().is_some(),
+            labels: sandbox.labels.clone(),
+        };
+        if self.networking.told.as_ref() != Some(&standing) {
+            self.networking.told = Some(standing.clone());
+            self.networking.waiting.retain(|job| !matches!(job, Job::Tell(_)));
+            self.network_job(Job::Tell(standing));
+        }
+    }
+
+    fn network_job(&mut self, job: Job) {
+        self.networking.waiting.push_back(job);
+        if self.networking.working.is_none() {
+            self.next_network_job();
+        }
+    }
+
+    fn next_network_job(&mut self) {
+        while let Some(job) = self.networking.waiting.pop_front() {
+            let begun = fork(&self.pod, &job).and_then(|working| {
+                let token = self.poll.watch(&working.socket, Source::Network)?;
+                Ok((working, token))
+            });
+            match begun {
+                Ok((working, token)) => {
+                    self.networking.working = Some((job, working, token));
+                    return;
+                }
+                Err(error) => self.network_done(job, Err(error)),
+            }
+        }
+    }
+
+    /// The child has answered, or ended.
+    pub(super) fn network_ready(&mut self) -> Result<()> {
+        let Some((job, working, token)) = self.networking.working.take() else { return Ok(()) };
+        self.poll.forget(token, working.socket.as_fd());
+        let answer = working.wait().and_then(|answer| answer);
+        self.network_done(job, answer);
+        self.next_network_job();
+        Ok(())
+    }
+
+    fn network_done(&mut self, job: Job, answer: Result<Attached>) {
+        match (job, answer) {
+            (Job::Attach, Ok(attached)) => {
+                let done = self.attached(attached);
+                self.queue.push_back(match done {
+                    Ok(()) => Event::SandboxReady { ips: self.ips() },
+                    Err(error) => Event::SandboxFailed { message: format!("{error:#}") },
+                });
+            }
+            (Job::Attach, Err(error)) => {
+                self.queue.push_back(Event::SandboxFailed { message: format!("{error:#}") });
+            }
+            (Job::Detach, answer) => {
+                if let Err(error) = answer {
+                    self.warn("KillPodSandboxError", format!("{error:#}"));
+                }
+                self.remove_sandbox();
+                self.queue.push_back(Event::SandboxGone);
+            }
+            (Job::Tell(_) | Job::Revive, Ok(attached)) => self.network_notes(attached.notes),
+            (Job::Tell(_) | Job::Revive, Err(error)) => self.warn("NetworkError", format!("{error:#}")),
+        }
+        self.watch_name_server();
+    }
+
+    /// What an attachment brought.
+    pub(super) fn attached(&mut self, attached: Attached) -> Result<()> {
+        if network::is_used(&self.pod.record.plan.sandbox) {
+            self.addresses = attached.addresses;
+            network::write_files(&self.pod.record.plan.sandbox, &self.pod.dirs, &self.addresses)?;
+        }
+        self.network_notes(attached.notes);
+        Ok(())
+    }
+
+    pub(super) fn network_notes(&mut self, notes: Vec<String>) {
+        for note in notes {
+            self.warn("Network", note);
+        }
+    }
+
+    /// Watches the name server, if there is one: every pod's supervisor does, so it comes back as long as there are pods.
+    pub(super) fn watch_name_server(&mut self) {
+        if self.networking.name_server.is_some() || self.pod.record.plan.sandbox.network.is_none() {
+            return;
+        }
+        let watched = network::name_server(&self.pod.record.dirs).and_then(|found| {
+            let Some(pidfd) = found else { return Ok(None) };
+            let token = self.poll.watch(&pidfd, Source::NameServer)?;
+            Ok(Some((pidfd, token)))
+        });
+        match watched {
+            Ok(watched) => self.networking.name_server = watched,
+            Err(error) => self.warn("NetworkError", format!("looking for the name server: {error:#}")),
+        }
+    }
+
+    /// The name server has ended: it is started again ([`network::sync`] does not do so more than once a second).
+    pub(super) fn name_server_ended(&mut self) -> Result<()> {
+        if let Some((pidfd, token)) = self.networking.name_server.take() {
+            self.poll.forget(token, pidfd.as_fd());
+        }
+        if self.state.goes_on() {
+            self.network_job(Job::Revive);
+        }
+        Ok(())
+    }
+
+    /// Before the supervisor ends, whatever is still under way is waited for: it may hold what is to be removed.
+    pub(super) fn end_networking(&mut self) {
+        self.networking.waiting.clear();
+        if let Some((_, working, token)) = self.networking.working.take() {
+            self.poll.forget(token, working.socket.as_fd());
+            let _ = working.wait();
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Descriptors in tokio's event loop: epoll(7).
+
+use super::{Called, SysResult};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Tells when there is something to read from a non-blocking descriptor, which stays with the caller to be read from: it is about
+/// a duplicate. To be called in a tokio runtime.
+pub fn readable(descriptor: BorrowedFd<'_>) -> SysResult<AsyncFd<OwnedFd>> {
+    let own = descriptor.try_clone_to_owned().called("fcntl", "F_DUPFD_CLOEXEC")?;
+    // SAFETY: the runtime is to be given a descriptor which stays open and the same as long as it has it; it owns this one.
+    let registered = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
+    registered.map_err(std::io::Error::from).called("epoll_ctl", "EPOLL_CTL_ADD")
+}
