@@ -1,7 +1,7 @@
 //! Classes D and E: volumes, logs and small files that containers write.
 
 use crate::harness::{FACTS, facts, pod, shell, until, with};
-use crate::rig::{BUSYBOX, Bench, SOON, assert_plain, of, once};
+use crate::rig::{BUSYBOX, Bench, Entry, SOON, assert_plain, entry, link, of, once};
 use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -282,6 +282,85 @@ fn p8_a_termination_message_of_any_size_is_only_its_containers() {
         s["lastState"]["terminated"]["message"] == "second\n"
     });
     host.ok(&["rm", "-f", "again"]);
+}
+
+/// What an image has at the place where its containers are to leave their last words, and at a sub-path of a volume of it.
+#[test]
+fn p11_links_fifos_and_devices_of_an_image_lead_nowhere() {
+    let Some(bench) = Bench::bare() else { return };
+    let device = Entry { device: (1, 5), mode: 0o666, ..entry(b'3', "device") }.bytes();
+    let fifo = Entry { mode: 0o666, ..entry(b'6', "fifo") }.bytes();
+    let files = [
+        fifo,
+        device,
+        link("out", &format!("{}/file", bench.victim())),
+        link("up", &format!("{}/file", bench.up())),
+        link("magic", "/proc/1/root/etc/passwd"),
+        link("folder", &bench.victim()),
+        link("loop", "loop"),
+        link("inside", "bin/busybox"),
+        entry(b'5', "directory").bytes(),
+    ];
+    bench.image((BUSYBOX, "localhost/hostile"), &json!({}), &files);
+    let host = &bench.host;
+    for (path, words) in [
+        ("/fifo", ""),
+        ("/device", ""),
+        ("/out", ""),
+        ("/up", ""),
+        ("/folder/x", ""),
+        ("/dev/null", ""),
+        ("/magic", "/magic"),
+        ("/loop", "/loop"),
+        ("/folder", ""),
+        ("/directory", "is a directory"),
+        ("/fifo/x", "ENOTDIR"),
+        ("/proc/self/x", "/proc/self/x"),
+        ("/sys/x", "/sys"),
+    ] {
+        let script = format!("echo -n words > {path}; exit 3");
+        let container = with(
+            shell("c", &script),
+            json!({ "image": "localhost/hostile", "imagePullPolicy": "Never", "terminationMessagePath": path }),
+        );
+        let before = Instant::now();
+        let output = host.run(&["run", "--keep", &host.manifest(&once("ends", json!([container]), json!([])))]);
+        assert!(before.elapsed() < SOON, "{path}: {:?}", before.elapsed());
+        assert_plain(path, &output);
+        match words {
+            "" => {
+                let ended = host.status("ends", "c")["state"]["terminated"].clone();
+                assert_eq!((&ended["message"], &ended["exitCode"]), (&json!("words"), &json!(3)), "{path}: {output:?}");
+            }
+            words => assert!(output.code == 125 && output.err.contains(words), "{path}: {output:?}"),
+        }
+        host.run(&["rm", "-f", "ends"]);
+        bench.assert_unharmed(path);
+    }
+    host.import(BUSYBOX, BUSYBOX, &json!({}));
+    let volumes = json!([{ "name": "i", "image": { "reference": "localhost/hostile", "pullPolicy": "Never" } }]);
+    for (path, words) in [
+        ("out", "leads out"),
+        ("up", "leads out"),
+        ("magic", "leads out"),
+        ("folder", "leads out"),
+        ("folder/file", "leads out"),
+        ("loop", "too many links"),
+        ("none/deep", "EROFS"),
+        ("inside", ""),
+        ("directory", ""),
+        ("device", "no device"),
+    ] {
+        let script = "[ -d /seen ] && exit 0; head -c 4 /seen || { echo no device; exit 125; }";
+        let mounts = json!([{ "name": "i", "mountPath": "/seen", "subPath": path }]);
+        let container =
+            with(mounted(shell("c", script), mounts), json!({ "image": BUSYBOX, "imagePullPolicy": "Never" }));
+        let output = host.foreground(&once("looks", json!([container]), volumes.clone()));
+        let said = format!("{}{}", output.out, output.err);
+        assert_eq!(output.code, if words.is_empty() { 0 } else { 125 }, "{path}: {output:?}");
+        assert!(said.contains(words) && !said.contains("the host's own"), "{path}: {output:?}");
+        bench.assert_unharmed(path);
+    }
 }
 
 #[test]
