@@ -57,7 +57,9 @@ fn e5_segments_are_the_pods_and_go_with_it() {
         .unwrap();
     host.until_status(("sysv", "d"), "again", |s| s["restartCount"] == 1 && s["state"]["running"].is_object());
     assert_eq!(seen_segments(host, "sysv", "d"), wanted);
-    // The namespace that holds it, held by nobody when the pod is gone: the kernel frees what is in it then.
+    // The namespace that holds it, held by nobody when the pod is gone: the kernel frees what is in it then. This test holds
+    // it as long as it looks: the number of one that is gone may be another pod's at once.
+    let held = std::fs::File::open(format!("/proc/{}/ns/ipc", host.pid("sysv", "c"))).unwrap();
     let namespace = std::fs::read_link(format!("/proc/{}/ns/ipc", host.pid("sysv", "c"))).unwrap();
     assert_ne!(namespace, std::fs::read_link("/proc/self/ns/ipc").unwrap());
     host.ok(&["rm", "-f", "sysv"]);
@@ -66,6 +68,7 @@ fn e5_segments_are_the_pods_and_go_with_it() {
     assert!(holders.is_empty(), "{holders:?}");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(namespace.to_str().unwrap()), "it is still mounted somewhere");
+    drop(held);
     // A pod of the same name has another one.
     host.start(&pod("sysv", spec));
     assert_eq!(seen_segments(host, "sysv", "c"), []);
