@@ -8,6 +8,7 @@ pub mod cgroups;
 pub mod cli;
 pub mod control;
 pub mod error;
+pub mod explain;
 pub mod host;
 pub mod image;
 pub mod lifecycle;

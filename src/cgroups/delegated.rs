@@ -4,7 +4,9 @@
 //! APIs and Delegation"). What has no such mark is systemd's: podshim makes nothing there unless it is told to.
 
 use super::{read, write};
+use crate::host::HostFacts;
 use crate::host::cgroup::{CgroupSetup, Hierarchy, Mode, Version};
+use crate::plan::spec;
 use crate::sys::Called;
 use crate::sys::getxattr::short_xattr;
 use anyhow::{Context, Result};
@@ -98,12 +100,24 @@ pub(super) fn nearest(dir: &Path) -> Option<&Path> {
     dir.ancestors().find(|dir| is_delegated(dir))
 }
 
+/// What the numbers of a cgroup below `parent` depend on.
+pub fn of_spec(facts: &HostFacts, parent: &str) -> Result<spec::Cgroups> {
+    let cgroups = &facts.cgroups;
+    let is_unified = |controller| cgroups.with_controller(controller).is_some_and(|h| h.version == Version::V2);
+    let limits_pages = has_controller(cgroups, parent, "hugetlb")?;
+    Ok(spec::Cgroups {
+        cpu_is_unified: is_unified("cpu"),
+        memory_is_unified: is_unified("memory"),
+        page_sizes: facts.huge_pages.iter().filter(|_| limits_pages).map(|pages| pages.page_size).collect(),
+    })
+}
+
 /// Whether pods below `parent` can have a controller: of a delegated cgroup on v2, only what systemd gave to it. (It knows
 /// cpu, cpuset, io, memory and pids; hugetlb it gives to nobody.)
 ///
 /// # Errors
 /// If what a delegated cgroup has cannot be read.
-pub fn has_controller(setup: &CgroupSetup, parent: &str, controller: &str) -> Result<bool> {
+fn has_controller(setup: &CgroupSetup, parent: &str, controller: &str) -> Result<bool> {
     let Some(hierarchy) = setup.with_controller(controller) else { return Ok(false) };
     let dir = hierarchy.mount.join(parent);
     match nearest(&dir).filter(|_| hierarchy.version == Version::V2) {

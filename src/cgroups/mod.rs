@@ -21,7 +21,7 @@ mod stats;
 mod tests;
 mod writes;
 
-pub use delegated::{has_controller, make_room, shared};
+pub use delegated::{make_room, of_spec, shared};
 pub use devices::device_program;
 pub use place::{Cgroup, parent};
 pub use stats::Stats;

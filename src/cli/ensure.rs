@@ -3,7 +3,7 @@
 
 use super::bring_up::{Pull, pull_policy};
 use crate::control;
-use crate::image::{self, ImageFailure, Store};
+use crate::image::{self, Image, ImageFailure, Store};
 use crate::paths::Dirs;
 use crate::plan::config::{ImageSpec, Login, PullPolicy};
 use crate::supervisor::Answer;
@@ -49,11 +49,16 @@ pub(super) fn ensure(dirs: &Dirs, reference: &str, policy: PullPolicy, logins: &
     let parsed = image::parse_reference(reference)?;
     let store = Store::open(dirs)?.with_logins(logins);
     let image = store.ensure(&parsed, policy, &mut *image::progress::for_stderr())?;
-    Ok(ImageSpec {
+    Ok(spec(image))
+}
+
+/// An image as a pod's record has it.
+pub(super) fn spec(image: Image) -> ImageSpec {
+    ImageSpec {
         reference: image.reference,
         id: image.id,
         digest: image.digest,
         config: image.config,
         layers: image.layers,
-    })
+    }
 }

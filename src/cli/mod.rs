@@ -31,6 +31,7 @@ mod network_args;
 mod network_objects;
 mod notify;
 mod output;
+mod plan;
 mod port_forward;
 pub mod prefix;
 mod probe;
@@ -118,6 +119,8 @@ enum Verb {
     Events(events::EventsArgs),
     /// Check manifests without running anything; needs no root
     Check(check::CheckArgs),
+    /// Show what would be done for the pods of a manifest
+    Plan(plan::PlanArgs),
     /// Tell what a field of a manifest means, and what podshim does with it; needs no root
     Explain(explain::ExplainArgs),
     /// Pull, import, list and remove images
@@ -193,6 +196,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
     match cli.verb {
         Verb::Run(args) => run::run(args, &dirs),
         Verb::Apply(args) => apply::run(args, &dirs),
+        Verb::Plan(args) => plan::run(args, &dirs).map(|()| 0),
         Verb::Debug(args) => debug::run(args, &dirs),
         Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
         Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),

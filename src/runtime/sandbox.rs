@@ -14,9 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 /// The sandbox of a pod.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ pub struct Sandbox {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Which namespaces the sandbox pins.
-fn pinned(config: &PodSandboxConfig) -> Vec<NamespaceKind> {
+/// The namespaces that a pod's containers share, in the order in which they are joined.
+pub fn namespaces(config: &PodSandboxConfig) -> Vec<NamespaceKind> {
     let mut kinds = Vec::new();
     if config.namespaces.user == NamespaceMode::Pod {
         // It owns the others, and whoever joins them joins it first.
@@ -48,12 +49,17 @@ fn pinned(config: &PodSandboxConfig) -> Vec<NamespaceKind> {
     kinds
 }
 
+/// Where they are pinned, for the bundles of the pod's containers.
+pub fn pins(config: &PodSandboxConfig, dirs: &PodDirs) -> Vec<(LinuxNamespaceType, PathBuf)> {
+    namespaces(config).into_iter().map(|kind| (kind.of_spec(), dirs.namespace(kind.file()))).collect()
+}
+
 /// Makes the pod's namespaces and pins them. On an error, [`remove`] undoes what was done.
 ///
 /// With shareProcessNamespace, pid 1 of the pod gets the cgroup `reaper`, so that whoever removes the pod finds it there
 /// when the supervisor is gone.
 pub fn create(config: &PodSandboxConfig, dirs: &PodDirs, reaper: &Cgroup) -> Result<Sandbox> {
-    let kinds = pinned(config);
+    let kinds = namespaces(config);
     if kinds.is_empty() {
         // Nothing may ever be written for a pod that has no namespace of its own.
         ensure!(config.sysctls.is_empty(), "sysctls of a pod with the host's namespaces");

@@ -47,6 +47,19 @@ impl NamespaceKind {
         }
     }
 
+    /// The runtime spec's name.
+    pub fn of_spec(self) -> LinuxNamespaceType {
+        match self {
+            NamespaceKind::Network => LinuxNamespaceType::Network,
+            NamespaceKind::Ipc => LinuxNamespaceType::Ipc,
+            NamespaceKind::Uts => LinuxNamespaceType::Uts,
+            NamespaceKind::Pid => LinuxNamespaceType::Pid,
+            NamespaceKind::Mount => LinuxNamespaceType::Mount,
+            NamespaceKind::Cgroup => LinuxNamespaceType::Cgroup,
+            NamespaceKind::User => LinuxNamespaceType::User,
+        }
+    }
+
     /// The `CLONE_NEW*` flag.
     pub fn flag(self) -> nix::sched::CloneFlags {
         use nix::sched::CloneFlags;

@@ -10,14 +10,14 @@ use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::config::{
-    Access, ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation, NamespaceMode,
-    PullPolicy, Stdio, VolumePlan,
+    ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation, NamespaceMode, PullPolicy,
+    Stdio, VolumePlan,
 };
 use crate::plan::env;
 use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved, User};
 use crate::probes;
-use crate::runtime::{self, NamespaceKind, PidNamespace, Request, user};
+use crate::runtime::{self, NamespaceKind, PidNamespace, Request, sandbox, user};
 use crate::snapshot::{self, Owner};
 use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult, process};
@@ -232,7 +232,7 @@ impl Supervisor {
         };
         let profile = runtime::seccomp::of_host(&plan.sandbox, &config.security)
             .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
-        let mut pins = self.pins();
+        let mut pins = sandbox::pins(&plan.sandbox, &self.pod.dirs);
         pins.extend(target.iter().map(|(path, _)| (LinuxNamespaceType::Pid, path.clone())));
         let resolved = Resolved {
             user: &user,
@@ -323,26 +323,6 @@ impl Supervisor {
         Ok(log)
     }
 
-    /// Pins of the namespaces that a container joins, for the bundle.
-    fn pins(&self) -> Vec<(LinuxNamespaceType, PathBuf)> {
-        self.sandbox
-            .namespaces
-            .iter()
-            .map(|(kind, _)| {
-                let kind_of_spec = match kind {
-                    NamespaceKind::Network => LinuxNamespaceType::Network,
-                    NamespaceKind::Ipc => LinuxNamespaceType::Ipc,
-                    NamespaceKind::Uts => LinuxNamespaceType::Uts,
-                    NamespaceKind::Pid => LinuxNamespaceType::Pid,
-                    NamespaceKind::Mount => LinuxNamespaceType::Mount,
-                    NamespaceKind::Cgroup => LinuxNamespaceType::Cgroup,
-                    NamespaceKind::User => LinuxNamespaceType::User,
-                };
-                (kind_of_spec, self.pod.dirs.namespace(kind.file()))
-            })
-            .collect()
-    }
-
     fn joined(&self) -> SysResult<Vec<(NamespaceKind, OwnedFd)>> {
         let by_init = self.sandbox.namespaces.iter().filter(|(kind, _)| *kind != NamespaceKind::Pid);
         by_init.map(|(kind, fd)| Ok((*kind, runtime::duplicate(fd.as_fd())?))).collect()
@@ -370,41 +350,16 @@ impl Supervisor {
         }
     }
 
-    /// Everything that is mounted into a container beside its file systems, in order; a volume at the path of one of
-    /// podshim's own files takes its place.
+    /// Everything that is mounted into a container beside its file systems; the file of its termination message is made.
     fn binds(&self, config: &ContainerConfig, restart_count: u32) -> Result<Vec<Bind>> {
         let pod = &self.pod.dirs;
-        let host_ipc = self.pod.record.plan.sandbox.namespaces.ipc == NamespaceMode::Node;
-        let shm = if host_ipc { PathBuf::from("/dev/shm") } else { pod.shm() };
-        let message = pod.termination_message(&config.name, restart_count);
         volumes::materialize_termination_messages(pod, &config.name)?;
         if let Some(last) = restart_count.checked_sub(1) {
             // It was read when its container ended, and may take all the room there is.
             snapshot::remove_tree(&pod.termination_message(&config.name, last))?;
         }
-        make_termination_file(&message)?;
-        let mut binds: Vec<Bind> =
-            ["hosts", "resolv.conf", "hostname"].map(|file| Bind::file(pod.etc(file), &format!("/etc/{file}"))).into();
-        binds.push(Bind::file(shm, "/dev/shm"));
-        binds.push(Bind::file(message, &config.termination_message_path));
-        binds.retain(|bind| config.mounts.iter().all(|m| m.container_path != bind.destination));
-        for mount in &config.mounts {
-            let volume = self.volume(&mount.volume)?;
-            let root = self.pod.volumes().of(volume);
-            let access = match volumes::access(volume) {
-                Access::ReadOnly => Access::ReadOnly,
-                Access::ReadWrite => mount.access,
-            };
-            binds.push(Bind {
-                source: if mount.sub_path.is_empty() { root } else { root.join(&mount.sub_path) },
-                destination: mount.container_path.clone(),
-                access,
-                submounts: mount.submounts,
-                propagation: mount.propagation,
-                options: volumes::options(mount, volume, config.security.privileged),
-            });
-        }
-        Ok(binds)
+        make_termination_file(&pod.termination_message(&config.name, restart_count))?;
+        volumes::binds(&self.pod.record.plan, config, self.pod.volumes(), restart_count)
     }
 
     fn volume(&self, name: &str) -> Result<&VolumePlan> {

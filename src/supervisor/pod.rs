@@ -12,7 +12,6 @@ use super::storage::Storage;
 use super::tasks::Running;
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
-use crate::host::cgroup::Version;
 use crate::host::{self, HostFacts};
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{
@@ -129,7 +128,7 @@ impl Supervisor {
         let plan = &pod.record.plan;
         volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
         volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")?;
-        let cgroups = spec_cgroups(&facts, &plan.sandbox.cgroup.parent)?;
+        let cgroups = crate::cgroups::of_spec(&facts, &plan.sandbox.cgroup.parent)?;
         // Before anything runs in it.
         remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?
             .create(&spec::pod_resources(&plan.sandbox.resources, &cgroups)?)?;
@@ -437,17 +436,6 @@ impl Supervisor {
             )
         })
     }
-}
-
-fn spec_cgroups(facts: &HostFacts, parent: &str) -> Result<spec::Cgroups> {
-    let cgroups = &facts.cgroups;
-    let is_unified = |controller| cgroups.with_controller(controller).is_some_and(|h| h.version == Version::V2);
-    let limits_pages = crate::cgroups::has_controller(cgroups, parent, "hugetlb")?;
-    Ok(spec::Cgroups {
-        cpu_is_unified: is_unified("cpu"),
-        memory_is_unified: is_unified("memory"),
-        page_sizes: facts.huge_pages.iter().filter(|_| limits_pages).map(|pages| pages.page_size).collect(),
-    })
 }
 
 fn machine_spec(pod: &Pod) -> PodSpec {

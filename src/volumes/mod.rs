@@ -3,6 +3,7 @@
 //! In: a [`VolumePlan`]. Out: a descriptor of the volume's root. Nothing here mounts into a container: descriptors are handed
 //! to its init.
 
+mod binds;
 mod empty_dir;
 mod files;
 mod host_path;
@@ -12,6 +13,7 @@ mod read;
 mod sub_path;
 pub mod usage;
 
+pub use binds::binds;
 pub use ownership::set_group;
 pub use read::read_text;
 pub use sub_path::open_sub_path;

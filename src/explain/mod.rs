@@ -1,0 +1,12 @@
+//! Shows a pod: what would be done for it, and what was done.
+//!
+//! In: a pod's plan and images. Out: text and values for people. Nothing here decides what a container is: everything shown
+//! comes of the plan, the OCI `Spec` and the steps that the supervisor works from.
+//!
+//! | file | content |
+//! |---|---|
+//! | `planned` | a pod's plan, down to each container's spec and steps |
+
+mod planned;
+
+pub use planned::{Given, Planned, PlannedContainer, planned};
