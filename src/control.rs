@@ -75,6 +75,8 @@ pub enum Request {
     /// Descriptors: a [`document`] of [`Joining`]; two ends of pipes after it attach to the container from its first byte on,
     /// with the replies of [`Request::Attach`].
     Join,
+    /// The init that waits between two steps goes on (`podshim run --step`). [`Reply::Accepted`].
+    GoOn,
     /// The pod is as this says now (`podshim apply`). [`Reply::Accepted`] when it is so, and on disk.
     ///
     /// Descriptors: a [`document`] of [`Updating`].

@@ -204,6 +204,11 @@ impl PodDirs {
         self.data.join("containers").join(container)
     }
 
+    /// What was done to make the pod.
+    pub fn timeline(&self) -> PathBuf {
+        self.state.join("timeline")
+    }
+
     /// The pod's events.
     pub fn events(&self) -> PathBuf {
         self.state.join("events.jsonl")

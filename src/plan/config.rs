@@ -95,6 +95,15 @@ pub struct NamespaceOptions {
     pub user: NamespaceMode,
 }
 
+/// How the inits of a pod that is explained go from step to step (`podshim run --explain`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pace {
+    /// Without a stop.
+    Through,
+    /// Each waits before each step to be told to go on (`--step`).
+    StepByStep,
+}
+
 /// The host's ids of a pod's own user namespace, of users and of groups: id n of the pod is `first + n` of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {

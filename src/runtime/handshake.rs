@@ -3,6 +3,8 @@
 //! ```text
 //!  supervisor                          init (becomes the container)
 //!    |-- clone3(flags, cgroup fd) ------>|
+//!    |<- Paused { step } ----------------|   only with `run --step`, before each step
+//!    |-- GoOn -------------------------->|
 //!    |<- Note { text } ------------------|   something was done differently, e.g. a limit clamped
 //!    |<- Born + pidfd --------------------|   only into a pid namespace that others live in
 //!    |<- Terminal + master --------------|   only with a terminal
@@ -12,6 +14,7 @@
 //!    |<- Failed { step, message } -------|   instead of any of the above
 //! ```
 
+use crate::sys::record::Call;
 use crate::sys::{SysError, SysResult, socket};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -59,6 +62,11 @@ pub enum FromInit {
         /// What and why.
         text: String,
     },
+    /// It waits for [`GO_ON`] before it performs this step.
+    Paused {
+        /// Its index in the list.
+        step: usize,
+    },
     /// Another process performs the rest of the steps; its pidfd comes with this message.
     Born,
     /// The master of the container's terminal comes with this message.
@@ -69,8 +77,23 @@ pub enum FromInit {
     Failed(StepFailure),
 }
 
-/// The supervisor's only message.
+/// The supervisor's answer to [`FromInit::Ready`].
 pub(super) const START: &[u8] = b"start";
+/// The supervisor's answer to [`FromInit::Paused`].
+pub(super) const GO_ON: &[u8] = b"go on";
+
+/// A step that init has performed, or that failed: a line of JSON in the memory that it shares with the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Performed {
+    /// Its index in the list.
+    pub step: usize,
+    /// When it began, in nanoseconds of CLOCK_BOOTTIME.
+    pub at: u64,
+    /// Nanoseconds that it took.
+    pub took: u64,
+    /// The calls that it made.
+    pub calls: Vec<Call>,
+}
 
 /// Sends one of init's messages.
 pub(super) fn send(socket: BorrowedFd<'_>, message: &FromInit, descriptors: &[BorrowedFd<'_>]) -> SysResult<()> {

@@ -3,18 +3,22 @@
 //! It runs in a copy of the supervisor's memory after clone3(2): it may allocate, but nothing it does is seen outside but
 //! through the kernel. Whatever fails ends it; nothing is best effort but what a step's text says.
 
-use super::handshake::{self, FailureKind, FromInit, START, StepFailure};
+use super::handshake::{self, FailureKind, FromInit, GO_ON, Performed, START, StepFailure};
 use super::label;
 use super::mounts;
 use super::step::{NamespaceKind, Step};
 use crate::host::cgroup::CgroupSetup;
+use crate::plan::config::Pace;
+use crate::sys::memory::Shared;
 use crate::sys::mount::{self, Depth, Propagation, SetAttr};
+use crate::sys::record::{self, Call};
 use crate::sys::{Called, SysError, SysResult, process, socket};
 use nix::errno::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// The descriptors that steps use; opened by the supervisor, so that init walks no host path.
 pub struct Handles {
@@ -58,10 +62,20 @@ impl StepError {
 
 pub(super) type StepResult = Result<(), StepError>;
 
+/// How init shows what it does.
+#[derive(Debug, Clone)]
+pub struct Showing {
+    /// Where each step is written down when it is done, as a line of JSON ([`Performed`]).
+    pub record: Rc<Shared>,
+    /// Whether it waits before each step to be told to go on.
+    pub pace: Pace,
+}
+
 /// Performs `steps`, the last of which is `Exec`. Never returns: the process becomes the container or ends.
-pub(super) fn run(steps: &[Step], mut handles: Handles) -> ! {
+pub(super) fn run(steps: &[Step], mut handles: Handles, showing: Option<Showing>) -> ! {
     let covers = handles.null.take().map(mounts::Covers::new);
-    let mut init = Init { handles, binds: 0, devices: 0, opened: Vec::new(), terminal: None, covers };
+    let mut init =
+        Init { handles, binds: 0, devices: 0, opened: Vec::new(), terminal: None, covers, showing, at: (0, 0) };
     // Nothing of the supervisor's stays open in a process that a container may come to see, and modes are meant as written:
     // `User` sets the container's own mask.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
@@ -69,10 +83,13 @@ pub(super) fn run(steps: &[Step], mut handles: Handles) -> ! {
     if let Err(error) = prepared {
         init.fail(String::from("Prepare"), error.into());
     }
-    for step in steps {
+    for (index, step) in steps.iter().enumerate() {
+        init.begin(index);
         if let Err(error) = init.perform(step) {
+            init.show();
             init.fail(step.name(), error);
         }
+        init.show();
     }
     init.fail(String::from("Exec"), StepError::new("the list of steps does not end in execve"));
 }
@@ -85,6 +102,9 @@ struct Init {
     opened: Vec<(String, OwnedFd)>,
     terminal: Option<OwnedFd>,
     covers: Option<mounts::Covers>,
+    showing: Option<Showing>,
+    /// The step's index, and when it began ([`record::now`]).
+    at: (usize, u64),
 }
 
 /// What fits into one message of the hand-off with room to spare; names and paths of an image can be longer.
@@ -125,6 +145,36 @@ impl Init {
         process::exit_now(code)
     }
 
+    /// Before a step: if it is to be shown, its record begins.
+    fn begin(&mut self, index: usize) {
+        let Some(showing) = &self.showing else { return };
+        if showing.pace == Pace::StepByStep {
+            let sync = self.handles.sync.as_fd();
+            let told =
+                handshake::send(sync, &FromInit::Paused { step: index }, &[]).and_then(|()| socket::receive(sync));
+            match told {
+                Ok(socket::Received::Message(bytes, _)) if bytes == GO_ON => {}
+                Err(error) => self.fail(String::from("Pause"), error.into()),
+                // The supervisor is gone or gave up: nobody waits for an answer.
+                Ok(_) => process::exit_now(125),
+            }
+        }
+        self.at = (index, record::now());
+        record::begin();
+    }
+
+    /// After a step, and before execve(2), which is the last thing that it can tell of.
+    fn show(&self) {
+        let Some(showing) = &self.showing else { return };
+        let (step, at) = self.at;
+        let performed = Performed { step, at, took: record::now().saturating_sub(at), calls: record::end() };
+        if let Ok(mut line) = serde_json::to_vec(&performed) {
+            line.push(b'\n');
+            // Without room left the rest is missing, which the supervisor sees.
+            let _ = showing.record.append(&line);
+        }
+    }
+
     fn note(&self, text: String) -> StepResult {
         Ok(handshake::send(self.handles.sync.as_fd(), &FromInit::Note { text: cut(text) }, &[])?)
     }
@@ -143,13 +193,15 @@ impl Init {
             Step::SeLinux { label } => label::selinux(label),
             Step::JoinNamespace { kind } => self.join_namespace(*kind),
             Step::NewCgroupNamespace => {
-                let flag = NamespaceKind::Cgroup.flag();
-                Ok(nix::sched::unshare(flag).called("unshare", "CLONE_NEWCGROUP")?)
+                process::unshare(NamespaceKind::Cgroup.flag(), "CLONE_NEWCGROUP")?;
+                record::answer(|| own_namespace(NamespaceKind::Cgroup));
+                Ok(())
             }
             Step::EnterPidNamespace => self.enter_pid_namespace(),
             Step::NewMountNamespace => {
-                let flag = NamespaceKind::Mount.flag();
-                Ok(nix::sched::unshare(flag).called("unshare", "CLONE_NEWNS")?)
+                process::unshare(NamespaceKind::Mount.flag(), "CLONE_NEWNS")?;
+                record::answer(|| own_namespace(NamespaceKind::Mount));
+                Ok(())
             }
             Step::NewPidNamespace => self.be_born(NamespaceKind::Pid.flag().bits() as u64),
             Step::OpenFileSystem { kind, attributes, options } => {
@@ -212,7 +264,7 @@ impl Init {
                 Ok(crate::sys::seccomp::load(&filter.program, filter.flags)?)
             }
             Step::User { uid, gid, groups, umask } => {
-                nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(*umask));
+                process::set_umask(*umask);
                 process::set_keep_capabilities()?;
                 Ok(process::become_user(*uid, *gid, groups)?)
             }
@@ -220,20 +272,22 @@ impl Init {
                 process::set_capabilities(*masks)?;
                 Ok(process::clear_ambient_capabilities()?)
             }
-            Step::Exec { arguments, environment } => exec(arguments, environment),
+            Step::Exec { arguments, environment } => self.exec(arguments, environment),
         }
     }
 
     fn join_cgroup(&self) -> StepResult {
         for file in &self.handles.cgroups {
-            nix::unistd::write(file, b"0").called("write", mount::fd_name(file.as_fd()))?;
+            let write = || nix::unistd::write(file, b"0").called("write", mount::fd_name(file.as_fd()));
+            record::call("write", || format!("{}, \"0\", 1", record::shown(file.as_fd())), write)?;
         }
         Ok(())
     }
 
     fn oom_score_adj(&self, value: i32) -> StepResult {
-        match std::fs::write("/proc/self/oom_score_adj", value.to_string()).called("write", "/proc/self/oom_score_adj")
-        {
+        let path = "/proc/self/oom_score_adj";
+        let write = || std::fs::write(path, value.to_string()).called("write", path);
+        match record::call("write", || format!("<{path}>, \"{value}\""), write) {
             // Lowering takes CAP_SYS_RESOURCE; containerd goes on as well (restrict_oom_score_adj).
             Err(e) if e.errno() == Errno::EACCES => {
                 self.note(format!("oom_score_adj stays as it is, {value} takes CAP_SYS_RESOURCE"))
@@ -245,7 +299,7 @@ impl Init {
     fn join_namespace(&self, kind: NamespaceKind) -> StepResult {
         match self.handles.namespaces.iter().find(|(k, _)| *k == kind) {
             Some((_, fd)) => {
-                nix::sched::setns(fd, kind.flag()).called("setns", kind.file())?;
+                process::set_namespace(fd.as_fd(), kind.flag(), kind.file())?;
                 match kind {
                     NamespaceKind::Mount => mounts::assert_own_root(),
                     // Its root: the host's has no id in there, and what it makes would have no owner.
@@ -283,7 +337,8 @@ impl Init {
         )
         .called("open", path.display())?;
         mount::attach(rootfs.as_fd(), target.as_fd())?;
-        nix::unistd::fchdir(&rootfs).called("fchdir", path.display())?;
+        let enter = || nix::unistd::fchdir(&rootfs).called("fchdir", path.display());
+        record::call("fchdir", || record::shown(rootfs.as_fd()), enter)?;
         Ok(mount::pivot_to_cwd()?)
     }
 
@@ -304,19 +359,20 @@ impl Init {
             "RLIMIT_STACK" => Resource::RLIMIT_STACK,
             other => return Err(StepError::new(format!("{other} is not supported"))),
         };
-        match setrlimit(resource, soft, hard) {
-            Err(Errno::EPERM) => {
+        let shown = || format!("{kind}, {{rlim_cur={soft}, rlim_max={hard}}}");
+        match record::call("setrlimit", shown, || setrlimit(resource, soft, hard).called("setrlimit", kind)) {
+            Err(error) if error.errno() == Errno::EPERM => {
                 let (_, allowed) = getrlimit(resource).called("getrlimit", kind)?;
                 let (soft, clamped) = (soft.min(allowed), hard.min(allowed));
                 setrlimit(resource, soft, clamped).called("setrlimit", kind)?;
                 self.note(format!("{kind} is {soft}:{clamped}, a hard limit of {hard} takes CAP_SYS_RESOURCE"))
             }
-            other => Ok(other.called("setrlimit", kind)?),
+            other => Ok(other?),
         }
     }
 
     fn stdio(&mut self) -> StepResult {
-        nix::unistd::setsid().called("setsid", "")?;
+        process::new_session()?;
         if let Some(terminal) = &self.terminal {
             process::set_controlling_terminal(terminal.as_fd())?;
             for number in 0..3 {
@@ -329,6 +385,31 @@ impl Init {
             process::set_standard(fd.as_fd(), number as i32)?;
         }
         Ok(())
+    }
+
+    fn exec(&self, arguments: &[String], environment: &[String]) -> StepResult {
+        let command = arguments.first().map(String::as_str).unwrap_or_default();
+        let path = find_command(command, environment)?;
+        let c_path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| StepError::new("NUL in command"))?;
+        let (argv, envp) = (c_strings(arguments)?, c_strings(environment)?);
+        // Everything here is close-on-exec already; this also covers what the supervisor's caller left open (CVE-2024-21626).
+        process::close_on_exec_from(3)?;
+        if record::is_on() {
+            record::note(Call::new("execve", format!("{path:?}, {arguments:?}, {} variables", environment.len())));
+            self.show();
+        }
+        let error = process::execve(&c_path, &argv, &envp);
+        let (kind, what) = match error.errno() {
+            Errno::ENOENT => {
+                (FailureKind::CommandNotFound, "no such file or directory (is its interpreter there?)".to_owned())
+            }
+            Errno::ENOEXEC => {
+                (FailureKind::CommandNotExecutable, "exec format error (not a program for this machine?)".to_owned())
+            }
+            Errno::EACCES => (FailureKind::CommandNotExecutable, "permission denied".to_owned()),
+            _ => (FailureKind::CommandNotExecutable, error.to_string()),
+        };
+        Err(StepError { message: format!("exec: {command:?}: {what}"), kind })
     }
 
     fn wait_for_start(&self) -> StepResult {
@@ -349,6 +430,12 @@ fn stop_propagation() -> StepResult {
     Ok(mount::set_attributes(root.as_fd(), change)?)
 }
 
+/// The caller's namespace, as its link in /proc names it.
+fn own_namespace(kind: NamespaceKind) -> String {
+    let link = std::fs::read_link(Path::new("/proc/self/ns").join(kind.file()));
+    link.map_or_else(|_| kind.file().to_owned(), |link| link.display().to_string())
+}
+
 /// In a user namespace the kernel gives no procfs or sysfs to who does not see a whole one.
 fn covered(error: StepError) -> StepError {
     if !error.message.contains("EPERM") {
@@ -362,27 +449,6 @@ fn c_strings(list: &[String]) -> Result<Vec<CString>, StepError> {
     list.iter()
         .map(|text| CString::new(text.as_str()).map_err(|_| StepError::new(format!("{text:?} contains a NUL byte"))))
         .collect()
-}
-
-fn exec(arguments: &[String], environment: &[String]) -> StepResult {
-    let command = arguments.first().map(String::as_str).unwrap_or_default();
-    let path = find_command(command, environment)?;
-    let c_path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| StepError::new("NUL in command"))?;
-    let (argv, envp) = (c_strings(arguments)?, c_strings(environment)?);
-    // Everything here is close-on-exec already; this also covers what the supervisor's caller left open (CVE-2024-21626).
-    process::close_on_exec_from(3)?;
-    let error = process::execve(&c_path, &argv, &envp);
-    let (kind, what) = match error.errno() {
-        Errno::ENOENT => {
-            (FailureKind::CommandNotFound, "no such file or directory (is its interpreter there?)".to_owned())
-        }
-        Errno::ENOEXEC => {
-            (FailureKind::CommandNotExecutable, "exec format error (not a program for this machine?)".to_owned())
-        }
-        Errno::EACCES => (FailureKind::CommandNotExecutable, "permission denied".to_owned()),
-        _ => (FailureKind::CommandNotExecutable, error.to_string()),
-    };
-    Err(StepError { message: format!("exec: {command:?}: {what}"), kind })
 }
 
 /// Go's exec.LookPath, whose words runc and so Kubernetes report.

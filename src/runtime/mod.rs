@@ -15,8 +15,8 @@ mod step;
 pub mod user;
 
 pub use handshake::receive;
-pub use handshake::{FailureKind, FromInit, Seen, StepFailure};
-pub use init::{Handles, duplicate};
+pub use handshake::{FailureKind, FromInit, Performed, Seen, StepFailure};
+pub use init::{Handles, Showing, duplicate};
 pub use locked::lock;
 pub use step::{NamespaceKind, Step, container_steps, exec_steps};
 
@@ -57,6 +57,8 @@ pub struct Request<'a> {
     pub cgroup: &'a Cgroup,
     /// Its standard descriptors.
     pub stdio: [OwnedFd; 3],
+    /// If its steps are to be shown.
+    pub showing: Option<Showing>,
 }
 
 /// What the calling process keeps open to start children: opened once.
@@ -127,7 +129,7 @@ impl Launcher {
         let cloned = process::clone3(flags, unified.as_ref().map(AsFd::as_fd));
         if matches!(cloned, Ok(None)) {
             drop(ours);
-            init::run(request.steps, handles);
+            init::run(request.steps, handles, request.showing);
         }
         let child = cloned.context("starting a process")?.context("clone3 returned no child")?;
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).called("fcntl", "hand-off")?;
@@ -138,6 +140,11 @@ impl Launcher {
 /// OCI `start`: a child that said that it is created goes on to execve(2).
 pub fn start(hand_off: BorrowedFd<'_>) -> SysResult<()> {
     socket::send(hand_off, handshake::START, &[])
+}
+
+/// A child that paused before a step performs it.
+pub fn go_on(hand_off: BorrowedFd<'_>) -> SysResult<()> {
+    socket::send(hand_off, handshake::GO_ON, &[])
 }
 
 /// The bundle's `config.json`.

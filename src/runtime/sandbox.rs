@@ -9,6 +9,7 @@ use crate::paths::PodDirs;
 use crate::plan::config::{IdRange, KeyValue, NamespaceMode, NetworkMode, PodSandboxConfig};
 use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
 use crate::sys::process::{self, CapabilityMasks, Child};
+use crate::sys::record::{self, Call};
 use crate::sys::{Called, SysError, SysResult, net, socket};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -124,7 +125,9 @@ fn map_ids(pid: i32, range: IdRange) -> Result<()> {
     for file in ["uid_map", "gid_map"] {
         let path = format!("/proc/{pid}/{file}");
         let line = format!("0 {} {}\n", range.first, IdRange::SIZE);
-        std::fs::write(&path, line).called("write", &path).context("mapping the ids of the pod's user namespace")?;
+        let write = || std::fs::write(&path, &line).called("write", &path);
+        let written = record::call("write", || format!("<{path}>, {line:?}"), write);
+        written.context("mapping the ids of the pod's user namespace")?;
     }
     Ok(())
 }
@@ -140,13 +143,15 @@ struct Given {
     procfs: Option<OwnedFd>,
 }
 
-/// What the child says: the addresses it sees, or what failed.
+/// What the child says: the addresses it sees, or what failed; and its calls, if they are to be shown.
+type Answer = (Made, Vec<Call>);
 type Made = SysResult<Vec<IpAddr>>;
 
 fn wait_until_made(socket: &OwnedFd) -> Result<Vec<IpAddr>> {
     match socket::receive(socket.as_fd())? {
         socket::Received::Message(bytes, _) => {
-            let made: Made = serde_json::from_slice(&bytes).context("the child's answer")?;
+            let (made, calls): Answer = serde_json::from_slice(&bytes).context("the child's answer")?;
+            record::append(calls);
             made.context("making the pod's namespaces")
         }
         _ => bail!("making the pod's namespaces: the child ended without a word"),
@@ -155,6 +160,8 @@ fn wait_until_made(socket: &OwnedFd) -> Result<Vec<IpAddr>> {
 
 /// In the child: host name, loopback; then it is the pod's pid 1 or waits to be ended.
 fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
+    // Its copy of the parent's record.
+    drop(record::take());
     let made: Made = (|| {
         match socket::receive(socket.as_fd())? {
             socket::Received::Message(bytes, _) if bytes == GO_ON => {}
@@ -168,10 +175,12 @@ fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
                 NetworkMode::Path(path) => path.display().to_string(),
                 _ => String::from("net"),
             };
-            nix::sched::setns(network, NamespaceKind::Network.flag()).called("setns", path)?;
+            process::set_namespace(network.as_fd(), NamespaceKind::Network.flag(), &path)?;
         }
         if config.namespaces.network != NetworkMode::Host {
-            nix::unistd::sethostname(&config.hostname).called("sethostname", &config.hostname)?;
+            let name = &config.hostname;
+            let set = || nix::unistd::sethostname(name).called("sethostname", name);
+            record::call("sethostname", || format!("{name:?}, {}", name.len()), set)?;
             net::loopback_up()?;
         }
         set_sysctls(config, given.procfs.as_ref())?;
@@ -182,7 +191,7 @@ fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
         }
         Ok(addresses)
     })();
-    let answer = serde_json::to_vec(&made).unwrap_or_default();
+    let answer = serde_json::to_vec(&(&made, record::take())).unwrap_or_default();
     if socket::send(socket.as_fd(), &answer, &[]).is_err() || made.is_err() {
         process::exit_now(125);
     }
@@ -228,7 +237,7 @@ pub fn last_to_be_killed(score: i32) -> SysResult<()> {
 /// Takes everything from pid 1 of a pod that the pod's containers could reach through it: with CAP_SYS_PTRACE, which a
 /// manifest may give them, `/proc/1/root` is theirs. Its root becomes an empty read-only tmpfs, and it can do nothing.
 fn confine() -> SysResult<()> {
-    nix::sched::unshare(NamespaceKind::Mount.flag()).called("unshare", "CLONE_NEWNS")?;
+    process::unshare(NamespaceKind::Mount.flag(), "CLONE_NEWNS")?;
     let root = std::fs::File::open("/").called("open", "/")?;
     let private = SetAttr { set: 0, propagation: Some(Propagation::Private), depth: Depth::Recursive };
     mount::set_attributes(root.as_fd(), private)?;

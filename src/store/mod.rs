@@ -16,7 +16,7 @@ use crate::lifecycle::status::Time;
 use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::capacity;
-use crate::plan::config::{Amounts, ContainerKind, ImageSpec, NamespaceMode, PodPlan};
+use crate::plan::config::{Amounts, ContainerKind, ImageSpec, NamespaceMode, Pace, PodPlan};
 use crate::sys::{Called, SysError};
 use crate::volumes;
 use anyhow::{Context, Result, bail};
@@ -54,6 +54,9 @@ pub struct Record {
     /// `spec.ephemeralContainers`, as they were asked for, with their defaults.
     #[serde(default)]
     pub ephemeral: Vec<Value>,
+    /// If its making is to be written down (`run --explain`): whether its containers' inits stop before each step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<Pace>,
     /// `metadata.generation`: how often the spec was changed in place, from 1 on.
     #[serde(default = "first_generation")]
     pub generation: i64,
@@ -430,6 +433,7 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
         images: images.containers,
         volume_images: images.volumes,
         ephemeral: Vec::new(),
+        explain: None,
         generation: first_generation(),
     })
 }

@@ -126,6 +126,11 @@ impl Supervisor {
                 self.say(id, &Reply::Accepted, &[]);
                 self.show_output(id, index, pipes)
             }
+            Request::GoOn => {
+                self.go_on()?;
+                self.say(id, &Reply::Accepted, &[]);
+                Ok(())
+            }
             Request::Update => {
                 let (document, _) = documented(descriptors)?;
                 self.update(control::read_document(document)?)?;

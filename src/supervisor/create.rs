@@ -4,6 +4,7 @@ use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::remove;
 use super::slot::{Instance, Stage};
+use super::timeline::{Act, Told, numbers_of};
 use crate::control::{self, RefusedKind};
 use crate::error::{Kind, failure};
 use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
@@ -214,7 +215,12 @@ impl Supervisor {
         let bundle_rootfs = state.join("rootfs");
         std::fs::create_dir_all(&bundle_rootfs).called("mkdir", bundle_rootfs.display())?;
         let data = self.pod.dirs.container_data(&config.name, restart_count);
-        let rootfs = snapshot::prepare(&image.layers, &data, self.owner()?)?;
+        let (timeline, container) = (self.timeline.clone(), || config.name.clone());
+        let rootfs = timeline.act(
+            || Act::RootFileSystem { container: container() },
+            |_| format!("{} layers of {}", image.layers.len(), image.reference),
+            || snapshot::prepare(&image.layers, &data, self.owner()?),
+        )?;
         let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)
             .and_then(|user| check_ids(&user, plan.sandbox.id_range).map(|()| user))
             .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
@@ -252,13 +258,20 @@ impl Supervisor {
             .map_err(|error| CreateError { failure: start_failure(&error), error })?;
         runtime::write_bundle(&spec, &state)?;
         let steps = runtime::container_steps(&spec)?;
-        let trees = self.open_binds(&spec, config, &binds)?;
+        let trees = timeline.act(
+            || Act::Sources { container: container() },
+            |trees: &Vec<OwnedFd>| format!("{} mounts, attached nowhere yet", trees.len()),
+            || self.open_binds(&spec, config, &binds),
+        )?;
         self.finish_pod_resize();
-        create_cgroup(&cgroup, &spec)?;
+        let act = || Act::Cgroup { container: container() };
+        timeline.act(act, |()| cgroup.path(), || create_cgroup(&cgroup, &spec))?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         pipes.give_to(&user, plan.sandbox.id_range)?;
         let log = self.open_log(config, restart_count)?;
-        let starting = self.launcher.launch(Request {
+        let showing = timeline.showing()?;
+        let told = showing.as_ref().map(|showing| Told::new(showing.record.clone(), steps.clone()));
+        let request = Request {
             steps: &steps,
             rootfs: Some(rootfs),
             binds: trees,
@@ -269,7 +282,13 @@ impl Supervisor {
             },
             cgroup: &cgroup,
             stdio: pipes.take_theirs()?,
-        })?;
+            showing,
+        };
+        let starting = timeline.act(
+            || Act::Init { container: container() },
+            |starting: &runtime::Starting| format!("pid {}: {}", starting.child.pid, numbers_of(starting.child.pid)),
+            || self.launcher.launch(request),
+        )?;
         let exit_token = self.poll.watch(&starting.child.pidfd, Source::Exit(index))?;
         let hand_off = self.poll.watch(&starting.sync, Source::HandOff(index))?;
         let mut outputs = Vec::new();
@@ -288,6 +307,7 @@ impl Supervisor {
             outputs,
             input: pipes.input,
             id: format!("{}-{}-{restart_count}", plan.sandbox.uid, config.name),
+            told,
         })
     }
 

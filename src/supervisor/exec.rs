@@ -127,6 +127,7 @@ impl Supervisor {
             pid_namespace: pid.as_ref().map_or(PidNamespace::Inherit, |fd| PidNamespace::Join(fd.as_fd())),
             cgroup: &instance.cgroup,
             stdio: what.stdio,
+            showing: None,
         })?;
         let id = self.next_id;
         self.next_id += 1;
@@ -204,7 +205,7 @@ impl Supervisor {
                 }
                 Seen::Message(FromInit::Born, None) => return exec.fail("its process has no pidfd".into()),
                 // What a container cannot have was said when it started.
-                Seen::Message(FromInit::Note { .. }, _) => {}
+                Seen::Message(FromInit::Note { .. } | FromInit::Paused { .. }, _) => {}
                 Seen::Message(FromInit::Terminal, sent) => {
                     if let Purpose::Client { master, .. } = &mut exec.purpose {
                         *master = sent;

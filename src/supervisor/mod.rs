@@ -17,6 +17,7 @@
 //! | `tasks` | probes and hooks |
 //! | `exec` | processes that are started in a running container, for clients and tasks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
+//! | [`timeline`] | what was done to make the pod, for `run --explain` |
 //! | `update` | what changes about a pod that runs: containers that join, `podshim apply` |
 //! | `storage` | limits of disk space: what the pod has written is measured, and a pod that exceeds one evicted |
 //! | `events` | the pod's event list on disk |
@@ -37,6 +38,7 @@ mod signals;
 mod slot;
 mod storage;
 mod tasks;
+pub mod timeline;
 mod update;
 
 pub use create::Answer;

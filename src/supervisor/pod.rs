@@ -10,6 +10,7 @@ use super::sandbox::AfterReaper;
 use super::slot::Slot;
 use super::storage::Storage;
 use super::tasks::Running;
+use super::timeline::{Act, Timeline, numbers};
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
 use crate::host::{self, HostFacts};
@@ -47,6 +48,9 @@ pub(super) struct Supervisor {
     pub(super) cgroups: spec::Cgroups,
     pub(super) launcher: Launcher,
     pub(super) poll: Poll,
+    pub(super) timeline: Timeline,
+    /// The containers whose inits wait between two steps, who has waited longest first.
+    pub(super) paused: VecDeque<usize>,
     pub(super) sandbox: Sandbox,
     pub(super) addresses: Vec<IpAddr>,
     /// One per container, in the plan's order.
@@ -120,22 +124,35 @@ impl Supervisor {
             SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).called("signalfd", "")?;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
+        let timeline = Timeline::of(&pod)?;
         for volume in &pod.record.plan.volumes {
-            volumes::materialize(volume, pod.volumes())?;
+            let act = || Act::Volume { name: volume.name.clone() };
+            let place = |_: &()| pod.volumes().of(volume).display().to_string();
+            timeline.act(act, place, || volumes::materialize(volume, pod.volumes()))?;
         }
         // The record on the disk still has them.
         pod.record.plan.forget_contents();
         let plan = &pod.record.plan;
-        volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
-        volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")?;
+        let own_files = || {
+            volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+            volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")
+        };
+        timeline.act(|| Act::OwnFiles, |()| String::new(), own_files)?;
         let cgroups = crate::cgroups::of_spec(&facts, &plan.sandbox.cgroup.parent)?;
         // Before anything runs in it.
-        remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?
-            .create(&spec::pod_resources(&plan.sandbox.resources, &cgroups)?)?;
+        let cgroup = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?;
+        let limits = spec::pod_resources(&plan.sandbox.resources, &cgroups)?;
+        timeline.act(|| Act::PodCgroup, |()| cgroup.path(), || cgroup.create(&limits))?;
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, remove::REAPER)?;
-        let made = sandbox::create(&plan.sandbox, &pod.dirs, &reaper)?;
-        let (attached, networking) = super::network::attach(&pod)?;
+        let made_of = |made: &Sandbox| numbers(made.namespaces.iter().map(|(kind, fd)| (*kind, fd.as_fd())));
+        let make = || sandbox::create(&plan.sandbox, &pod.dirs, &reaper);
+        let made = timeline.act(|| Act::Namespaces, made_of, make)?;
         let is_attached = crate::network::is_used(&plan.sandbox);
+        let attach = || super::network::attach(&pod);
+        let (attached, networking) = match is_attached {
+            true => timeline.act(|| Act::Network, |(attached, _)| addresses_of(attached), attach)?,
+            false => attach()?,
+        };
         let addresses = if is_attached { attached.addresses } else { made.addresses.clone() };
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
         let listener = socket::listen_at(&pod.dirs.socket())?;
@@ -153,6 +170,8 @@ impl Supervisor {
         let launcher = Launcher::new(facts.cgroups.clone())?;
         let mut supervisor = Supervisor {
             networking,
+            timeline,
+            paused: VecDeque::new(),
             after_reaper: AfterReaper::Tell,
             discarded: Vec::new(),
             pod_limits: plan.sandbox.resources.clone(),
@@ -436,6 +455,10 @@ impl Supervisor {
             )
         })
     }
+}
+
+fn addresses_of(attached: &network::Attached) -> String {
+    attached.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn machine_spec(pod: &Pod) -> PodSpec {

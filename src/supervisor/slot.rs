@@ -3,6 +3,7 @@
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::signals;
+use super::timeline::{Outcome, Told};
 use crate::cgroups::Cgroup;
 use crate::control::RefusedKind;
 use crate::lifecycle::{Event, Exit, StartFailure};
@@ -48,6 +49,8 @@ pub(super) struct Instance {
     /// What `attach` writes the container's input to: a FIFO or the terminal's master.
     pub(super) input: Option<OwnedFd>,
     pub(super) id: String,
+    /// If its steps are shown.
+    pub(super) told: Option<Told>,
 }
 
 /// How far an instance came.
@@ -100,6 +103,7 @@ impl Supervisor {
             match seen {
                 Seen::Nothing => return Ok(()),
                 Seen::Message(FromInit::Note { text }, _) => self.note(index, text),
+                Seen::Message(FromInit::Paused { step }, _) => self.paused(index, step),
                 Seen::Message(FromInit::Born, Some(pidfd)) => {
                     let child = process::child_of(pidfd)?;
                     self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
@@ -114,14 +118,20 @@ impl Supervisor {
                     if crate::runtime::start(socket.as_fd()).is_ok() {
                         instance.stage = Stage::Starting;
                     }
+                    self.take_down(index, Outcome::GoesOn);
                 }
-                Seen::Message(FromInit::Failed(failure), _) => instance.stage = Stage::Failed(failure),
+                Seen::Message(FromInit::Failed(failure), _) => {
+                    let message = failure.to_string();
+                    instance.stage = Stage::Failed(failure);
+                    self.take_down(index, Outcome::Failed(&message));
+                }
                 Seen::Closed => {
                     self.poll.forget(*token, socket.as_fd());
                     instance.hand_off = None;
                     // Without Ready before it, it died: its pidfd says how.
                     if matches!(instance.stage, Stage::Starting) {
                         instance.stage = Stage::Running;
+                        self.take_down(index, Outcome::Executed);
                         self.queue.push_back(Event::Started { container: index });
                         // Who came with the container waits for its start.
                         let early: Vec<u64> = self.slots[index].attached.iter().map(|a| a.client).collect();

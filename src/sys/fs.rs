@@ -1,5 +1,6 @@
 //! Files by descriptor: path resolution that cannot leave a root, and extended attributes of any type of file.
 
+use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow};
@@ -22,15 +23,20 @@ const RESOLVE_ATTEMPTS: u32 = 128;
 #[expect(clippy::too_many_arguments, reason = "openat2(2)'s own arguments")]
 pub fn openat2(dir: BorrowedFd, path: &Path, flags: OFlag, mode: u32, resolve: ResolveFlags) -> SysResult<OwnedFd> {
     let how = || OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(Mode::from_bits_truncate(mode)).resolve(resolve);
+    let shown = || format!("{}, {path:?}, {{flags={flags:?}, resolve={resolve:?}}}", record::shown(dir));
     let mut errno = Errno::EAGAIN;
-    for _ in 0..RESOLVE_ATTEMPTS {
-        match nix::fcntl::openat2(dir, path, how()) {
-            Ok(fd) => return Ok(fd),
-            Err(e @ (Errno::EAGAIN | Errno::EINTR)) => errno = e,
-            Err(e) => return Err(SysError::new("openat2", path.display(), e)),
+    let opened = call("openat2", shown, || {
+        for _ in 0..RESOLVE_ATTEMPTS {
+            match nix::fcntl::openat2(dir, path, how()) {
+                Ok(fd) => return Ok(fd),
+                Err(e @ (Errno::EAGAIN | Errno::EINTR)) => errno = e,
+                Err(e) => return Err(SysError::new("openat2", path.display(), e)),
+            }
         }
-    }
-    Err(SysError::new("openat2", path.display(), errno))
+        Err(SysError::new("openat2", path.display(), errno))
+    })?;
+    record::name(opened.as_fd(), || path.display().to_string());
+    Ok(opened)
 }
 
 /// As a process whose root directory it is resolves a path, and never through a `/proc` link.

@@ -7,11 +7,13 @@
 pub mod bpf;
 pub mod fs;
 pub mod getxattr;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod netfilter;
 pub mod poll;
 pub mod process;
+pub mod record;
 pub mod seccomp;
 pub mod socket;
 

@@ -1,10 +1,11 @@
 //! The mount API on descriptors: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2),
 //! pivot_root(2). Linux 5.12 has all of them.
 
+use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -34,6 +35,14 @@ pub enum Propagation {
 }
 
 impl Propagation {
+    fn flag(self) -> &'static str {
+        match self {
+            Propagation::Private => "MS_PRIVATE",
+            Propagation::Slave => "MS_SLAVE",
+            Propagation::Shared => "MS_SHARED",
+        }
+    }
+
     fn bits(self) -> u64 {
         match self {
             Propagation::Private => libc::MS_PRIVATE,
@@ -86,26 +95,42 @@ impl FsContext {
     /// fsopen(2). `ENODEV` means that the kernel does not have this file system.
     pub fn open(fstype: &'static str) -> SysResult<FsContext> {
         let name = CString::new(fstype).map_err(|_| SysError::new("fsopen", fstype, Errno::EINVAL))?;
-        // SAFETY: `name` is a NUL-terminated string that outlives the call; the result is a new descriptor or -1.
-        let fd = check(
-            unsafe {
-                libc::syscall(libc::SYS_fsopen, name.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
-            },
+        let fd = call(
             "fsopen",
-            fstype,
+            || format!("{fstype:?}, FSOPEN_CLOEXEC"),
+            || {
+                // SAFETY: `name` is a NUL-terminated string that outlives the call; the result is a new descriptor or -1.
+                let fd = unsafe {
+                    libc::syscall(libc::SYS_fsopen, name.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
+                };
+                check(fd, "fsopen", fstype)
+            },
         )?;
         // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-        Ok(FsContext { fd: unsafe { OwnedFd::from_raw_fd(fd as i32) }, fstype })
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        record::name(fd.as_fd(), || format!("new {fstype}"));
+        Ok(FsContext { fd, fstype })
     }
 
     fn config(&self, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> SysResult<()> {
         let pointer = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
-        // SAFETY: key and value are NULL or NUL-terminated strings that outlive the call; the descriptor is open.
-        let result =
-            unsafe { libc::syscall(libc::SYS_fsconfig, self.fd.as_raw_fd(), command, pointer(key), pointer(value), 0) };
-        // The errno first: reading the kernel's message may fail with another one.
-        let errno = Errno::last();
-        if result == -1 { Err(SysError::new("fsconfig", self.target(key, value), errno)) } else { Ok(()) }
+        let quoted = |s: Option<&CStr>| s.map_or_else(|| "NULL".to_owned(), |s| format!("{:?}", s.to_string_lossy()));
+        let command_name = match command {
+            0 => "FSCONFIG_SET_FLAG",
+            1 => "FSCONFIG_SET_STRING",
+            _ => "FSCONFIG_CMD_CREATE",
+        };
+        let fd = &self.fd;
+        let arguments =
+            || format!("{}, {command_name}, {}, {}, 0", record::shown(fd.as_fd()), quoted(key), quoted(value));
+        call("fsconfig", arguments, || {
+            // SAFETY: key and value are NULL or NUL-terminated strings that outlive the call; the descriptor is open.
+            let result =
+                unsafe { libc::syscall(libc::SYS_fsconfig, fd.as_raw_fd(), command, pointer(key), pointer(value), 0) };
+            // The errno first: reading the kernel's message may fail with another one.
+            let errno = Errno::last();
+            if result == -1 { Err(SysError::new("fsconfig", self.target(key, value), errno)) } else { Ok(()) }
+        })
     }
 
     fn target(&self, key: Option<&CStr>, value: Option<&CStr>) -> String {
@@ -135,14 +160,54 @@ impl FsContext {
     /// `FSCONFIG_CMD_CREATE` and fsmount(2): a mount that is attached nowhere yet. `attributes` are `attr::*`.
     pub fn mount(&self, attributes: u64) -> SysResult<OwnedFd> {
         self.config(6, None, None)?;
-        // SAFETY: only integers are passed; the result is a new descriptor or -1.
-        let result = unsafe {
-            libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attributes)
-        };
-        let fd = check(result, "fsmount", self.fstype)?;
+        let arguments =
+            || format!("{}, FSMOUNT_CLOEXEC, {}", record::shown(self.fd.as_fd()), attribute_names(attributes));
+        let fd = call("fsmount", arguments, || {
+            // SAFETY: only integers are passed; the result is a new descriptor or -1.
+            let result = unsafe {
+                libc::syscall(libc::SYS_fsmount, self.fd.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attributes)
+            };
+            check(result, "fsmount", self.fstype)
+        })?;
         // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+        Ok(made(unsafe { OwnedFd::from_raw_fd(fd as i32) }, self.fstype))
     }
+}
+
+/// Records which mount a call has made.
+fn made(mount: OwnedFd, of: &str) -> OwnedFd {
+    if record::is_on() {
+        let name = match mount_id(mount.as_fd()) {
+            Some(id) => format!("mount {id}"),
+            None => "a mount".to_owned(),
+        };
+        record::answer(|| format!("{name}: {of}"));
+        record::name(mount.as_fd(), || name);
+    }
+    mount
+}
+
+/// The id of the mount that a descriptor is on, as /proc/self/mountinfo has it (statx(2), `STATX_MNT_ID`, Linux 5.8).
+pub fn mount_id(fd: BorrowedFd<'_>) -> Option<u64> {
+    // SAFETY: an all-zero struct statx is valid: plain integers.
+    let mut status: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the empty path is a static NUL-terminated string, and `status` lives during the call.
+    let result =
+        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut status) };
+    (result == 0 && status.stx_mask & libc::STATX_MNT_ID != 0).then_some(status.stx_mnt_id)
+}
+
+/// `attr::*` in the kernel's words.
+fn attribute_names(attributes: u64) -> String {
+    let table = [
+        (attr::RDONLY, "MOUNT_ATTR_RDONLY"),
+        (attr::NOSUID, "MOUNT_ATTR_NOSUID"),
+        (attr::NODEV, "MOUNT_ATTR_NODEV"),
+        (attr::NOEXEC, "MOUNT_ATTR_NOEXEC"),
+        (ID_MAP, "MOUNT_ATTR_IDMAP"),
+    ];
+    let names: Vec<_> = table.iter().filter(|(bit, _)| attributes & bit != 0).map(|(_, name)| *name).collect();
+    if names.is_empty() { "0".to_owned() } else { names.join("|") }
 }
 
 /// open_tree(2) with `OPEN_TREE_CLONE`: a detached bind mount of what `dir` (or `path` below it) refers to.
@@ -151,29 +216,41 @@ pub fn clone_tree(dir: BorrowedFd<'_>, depth: Depth) -> SysResult<OwnedFd> {
     if depth == Depth::Recursive {
         flags |= libc::AT_RECURSIVE as u32;
     }
-    // SAFETY: the empty path is a static NUL-terminated string; the descriptor is open during the call.
-    let result = unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), c"".as_ptr(), flags) };
-    let fd = if result == -1 { Err(SysError::new("open_tree", fd_name(dir), Errno::last()))? } else { result };
+    let arguments = || {
+        let recursive = if depth == Depth::Recursive { "|AT_RECURSIVE" } else { "" };
+        format!("{}, \"\", OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH{recursive}", record::shown(dir))
+    };
+    let fd = call("open_tree", arguments, || {
+        // SAFETY: the empty path is a static NUL-terminated string; the descriptor is open during the call.
+        let result = unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), c"".as_ptr(), flags) };
+        if result == -1 { Err(SysError::new("open_tree", fd_name(dir), Errno::last())) } else { Ok(result) }
+    })?;
     // SAFETY: the kernel just gave us this descriptor; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    Ok(made(unsafe { OwnedFd::from_raw_fd(fd as i32) }, "a copy, attached nowhere"))
 }
 
 /// move_mount(2): attaches a detached mount onto the very inode that `target` refers to; no path is walked.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
     const F_EMPTY_PATH: u32 = 0x4;
     const T_EMPTY_PATH: u32 = 0x40;
-    // SAFETY: both paths are static NUL-terminated strings; both descriptors are open during the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_move_mount,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            target.as_raw_fd(),
-            c"".as_ptr(),
-            F_EMPTY_PATH | T_EMPTY_PATH,
-        )
+    let arguments = || {
+        let flags = "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH";
+        format!("{}, \"\", {}, \"\", {flags}", record::shown(mount), record::shown(target))
     };
-    check(result, "move_mount", fd_name(target)).map(drop)
+    call("move_mount", arguments, || {
+        // SAFETY: both paths are static NUL-terminated strings; both descriptors are open during the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                target.as_raw_fd(),
+                c"".as_ptr(),
+                F_EMPTY_PATH | T_EMPTY_PATH,
+            )
+        };
+        check(result, "move_mount", fd_name(target)).map(drop)
+    })
 }
 
 #[repr(C)]
@@ -210,34 +287,47 @@ pub fn set_attributes(mount: BorrowedFd<'_>, change: SetAttr) -> SysResult<()> {
 /// mount_setattr(2) with `MOUNT_ATTR_IDMAP` (Linux 5.12): through this mount, files belong to the ids that `userns` maps
 /// their owners to. The mount must be attached nowhere yet. EINVAL: its file system cannot do this.
 pub fn id_map(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> SysResult<()> {
-    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
     let userns_fd = userns.as_raw_fd() as u64;
-    let attributes = MountAttr { attr_set: MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    let attributes = MountAttr { attr_set: ID_MAP, attr_clr: 0, propagation: 0, userns_fd };
     set_attr(mount, &attributes, libc::AT_EMPTY_PATH)
 }
 
+/// `MOUNT_ATTR_IDMAP`
+const ID_MAP: u64 = 0x0010_0000;
+
 fn set_attr(mount: BorrowedFd<'_>, attributes: &MountAttr, flags: i32) -> SysResult<()> {
-    // SAFETY: `attributes` is a valid struct mount_attr of the size passed, alive during the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            std::ptr::from_ref(attributes),
-            size_of::<MountAttr>(),
-        )
+    let arguments = || {
+        let recursive = if flags & libc::AT_RECURSIVE != 0 { "|AT_RECURSIVE" } else { "" };
+        let all = [Propagation::Private, Propagation::Slave, Propagation::Shared];
+        let propagation = all.into_iter().find(|p| p.bits() == attributes.propagation).map_or("0", Propagation::flag);
+        let set = attribute_names(attributes.attr_set);
+        format!("{}, \"\", AT_EMPTY_PATH{recursive}, {{set={set}, propagation={propagation}}}", record::shown(mount))
     };
-    check(result, "mount_setattr", fd_name(mount)).map(drop)
+    call("mount_setattr", arguments, || {
+        // SAFETY: `attributes` is a valid struct mount_attr of the size passed, alive during the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_mount_setattr,
+                mount.as_raw_fd(),
+                c"".as_ptr(),
+                flags,
+                std::ptr::from_ref(attributes),
+                size_of::<MountAttr>(),
+            )
+        };
+        check(result, "mount_setattr", fd_name(mount)).map(drop)
+    })
 }
 
 /// pivot_root(".", ".") and umount2(".", MNT_DETACH): the current directory, which must be a mount, becomes the root,
 /// and the old root is gone. See pivot_root(2), "pivot_root(".", ".")".
 pub fn pivot_to_cwd() -> SysResult<()> {
-    nix::unistd::pivot_root(".", ".").called("pivot_root", ".")?;
+    let dots = || "\".\", \".\"".to_owned();
+    call("pivot_root", dots, || nix::unistd::pivot_root(".", ".").called("pivot_root", "."))?;
     // The old root is now stacked on "."; it must not propagate its unmounting, hence slave before this call.
-    nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).called("umount2", "old root")?;
-    nix::unistd::chdir("/").called("chdir", "/")
+    let detach = || nix::mount::umount2(".", nix::mount::MntFlags::MNT_DETACH).called("umount2", "old root");
+    call("umount2", || "\".\", MNT_DETACH".into(), detach)?;
+    call("chdir", || "\"/\"".into(), || nix::unistd::chdir("/").called("chdir", "/"))
 }
 
 /// umount2(2) with `MNT_DETACH | UMOUNT_NOFOLLOW`; a path that is no mount (`EINVAL`) or is gone counts as done.

@@ -1,5 +1,6 @@
 //! Processes: clone3(2), pidfds, prctl(2), capset(2), execve(2).
 
+use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -48,14 +49,35 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> SysResult<Option<Ch
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = cgroup.as_raw_fd() as u64;
     }
-    // SAFETY: the arguments are a valid struct clone_args of the size passed. Without CLONE_VM the child has its own copy
-    // of memory and, with a zero stack, goes on from here like after fork(2); the process is single-threaded.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
-    match check(result, "clone3", namespace_names(flags))? {
+    let names = || {
+        let into = if cgroup.is_some() { "|CLONE_INTO_CGROUP" } else { "" };
+        format!("{{flags={}CLONE_PIDFD{into}}}", namespace_flags(flags))
+    };
+    let clone = || {
+        // SAFETY: the arguments are a valid struct clone_args of the size passed. Without CLONE_VM the child has its own copy
+        // of memory and, with a zero stack, goes on from here like after fork(2); the process is single-threaded.
+        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
+        check(result, "clone3", namespace_names(flags))
+    };
+    let pid = call("clone3", names, clone)?;
+    record::answer(|| of_clone(pid));
+    match pid {
         0 => Ok(None),
         // SAFETY: on success the kernel stored a new descriptor in `pidfd`; nobody else owns it.
         pid => Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
     }
+}
+
+/// What a clone answered; the new process has a copy of the record, and goes on with it.
+fn of_clone(pid: libc::c_long) -> String {
+    if pid == 0 { "in the new process".to_owned() } else { format!("pid {pid}") }
+}
+
+/// `CLONE_NEWNET|`, each with its bar.
+fn namespace_flags(flags: u64) -> String {
+    let names = namespace_names(flags);
+    let names = names.trim_matches(['[', ']']).split('|').filter(|name| !name.is_empty());
+    names.map(|name| format!("CLONE_{name}|")).collect()
 }
 
 fn namespace_names(flags: u64) -> String {
@@ -84,9 +106,14 @@ pub fn clone_sibling(flags: u64) -> SysResult<Option<Child>> {
         exit_signal: 0,
         ..CloneArgs::default()
     };
-    // SAFETY: as in `clone3`.
-    let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
-    match check(result, "clone3", "[PARENT]")? {
+    let clone = || {
+        // SAFETY: as in `clone3`.
+        let result = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) };
+        check(result, "clone3", "[PARENT]")
+    };
+    let pid = call("clone3", || format!("{{flags={}CLONE_PIDFD|CLONE_PARENT}}", namespace_flags(flags)), clone)?;
+    record::answer(|| of_clone(pid));
+    match pid {
         0 => Ok(None),
         // SAFETY: on success the kernel stored a new descriptor in `pidfd`; nobody else owns it.
         pid => Ok(Some(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })),
@@ -190,9 +217,12 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
 }
 
 fn prctl(option: libc::c_int, value: libc::c_ulong, name: &str) -> SysResult<()> {
-    // SAFETY: every option used in this file takes integers only.
-    let result = unsafe { libc::prctl(option, value, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) };
-    check(result.into(), "prctl", name).map(drop)
+    let arguments = || if name.contains(' ') { name.replace(' ', ", ") } else { format!("{name}, {value}") };
+    call("prctl", arguments, || {
+        // SAFETY: every option used in this file takes integers only.
+        let result = unsafe { libc::prctl(option, value, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) };
+        check(result.into(), "prctl", name).map(drop)
+    })
 }
 
 /// `PR_SET_DUMPABLE` 0: nobody without CAP_SYS_PTRACE over the initial user namespace may look into this process or
@@ -217,9 +247,15 @@ pub fn be_nice() -> SysResult<()> {
 /// keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING` without a name: a new, empty keyring in the place of the one that was inherited.
 pub fn new_session_keyring() -> SysResult<()> {
     let name = std::ptr::null::<libc::c_char>();
-    // SAFETY: only an integer and a null pointer, which stands for no name, are passed.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
-    check(result, "keyctl", "JOIN_SESSION_KEYRING").map(drop)
+    call(
+        "keyctl",
+        || "KEYCTL_JOIN_SESSION_KEYRING, NULL".into(),
+        || {
+            // SAFETY: only an integer and a null pointer, which stands for no name, are passed.
+            let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
+            check(result, "keyctl", "JOIN_SESSION_KEYRING").map(drop)
+        },
+    )
 }
 
 /// `PR_SET_NO_NEW_PRIVS`: execve(2) grants no privileges any more; cannot be undone.
@@ -240,7 +276,7 @@ pub fn drop_bounding_capability(number: u32) -> SysResult<()> {
 /// `PR_CAP_AMBIENT_CLEAR_ALL`.
 pub fn clear_ambient_capabilities() -> SysResult<()> {
     const CLEAR_ALL: libc::c_ulong = 4;
-    prctl(libc::PR_CAP_AMBIENT, CLEAR_ALL, "PR_CAP_AMBIENT_CLEAR_ALL")
+    prctl(libc::PR_CAP_AMBIENT, CLEAR_ALL, "PR_CAP_AMBIENT CLEAR_ALL")
 }
 
 /// `PR_SET_NAME`: the name that `ps` and `/proc/<pid>/comm` show, at most 15 bytes.
@@ -283,9 +319,13 @@ pub fn set_capabilities(masks: CapabilityMasks) -> SysResult<()> {
         inheritable: (masks.inheritable >> shift) as u32,
     };
     let data = [half(0), half(32)];
-    // SAFETY: header and the two data elements are what version 3 of capset(2) reads; both live during the call.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    check(result, "capset", format_args!("permitted {:#x}", masks.permitted)).map(drop)
+    let CapabilityMasks { effective, permitted, inheritable } = masks;
+    let shown = || format!("effective={effective:#x}, permitted={permitted:#x}, inheritable={inheritable:#x}");
+    call("capset", shown, || {
+        // SAFETY: header and the two data elements are what version 3 of capset(2) reads; both live during the call.
+        let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+        check(result, "capset", format_args!("permitted {permitted:#x}")).map(drop)
+    })
 }
 
 /// The kernel's highest capability number.
@@ -311,13 +351,31 @@ pub fn bounding_capabilities() -> u64 {
 
 /// setgroups, setresgid, setresuid(2) by raw calls: of the only thread, all ids at once.
 pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> SysResult<()> {
-    // SAFETY: `groups` is a valid array of the length passed, alive during the call.
-    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
-    check(result, "setgroups", format_args!("{groups:?}"))?;
-    // SAFETY: only integers are passed.
-    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, "setresgid", gid)?;
-    // SAFETY: only integers are passed.
-    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, "setresuid", uid).map(drop)
+    call(
+        "setgroups",
+        || format!("{}, {groups:?}", groups.len()),
+        || {
+            // SAFETY: `groups` is a valid array of the length passed, alive during the call.
+            let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+            check(result, "setgroups", format_args!("{groups:?}"))
+        },
+    )?;
+    call(
+        "setresgid",
+        || format!("{gid}, {gid}, {gid}"),
+        || {
+            // SAFETY: only integers are passed.
+            check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }, "setresgid", gid)
+        },
+    )?;
+    call(
+        "setresuid",
+        || format!("{uid}, {uid}, {uid}"),
+        || {
+            // SAFETY: only integers are passed.
+            check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }, "setresuid", uid).map(drop)
+        },
+    )
 }
 
 /// close_range(2) with `CLOSE_RANGE_CLOEXEC` from `first` on: no descriptor above crosses execve(2).
@@ -361,8 +419,14 @@ pub fn set_standard(fd: BorrowedFd<'_>, number: RawFd) -> SysResult<()> {
             .called("fcntl", "F_SETFD")
             .map(drop);
     }
-    // SAFETY: only integers are passed; descriptors 0 to 2 are this process's own and owned by no Rust value.
-    check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into(), "dup2", number).map(drop)
+    call(
+        "dup2",
+        || format!("{}, {number}", record::shown(fd)),
+        || {
+            // SAFETY: only integers are passed; descriptors 0 to 2 are this process's own and owned by no Rust value.
+            check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into(), "dup2", number).map(drop)
+        },
+    )
 }
 
 /// The `TIOCSCTTY` ioctl: `fd` becomes the controlling terminal of this session leader.
@@ -445,6 +509,35 @@ pub fn in_new_session(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and execve the closure makes one async-signal-safe system call and allocates nothing.
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from)) };
+}
+
+/// unshare(2): the caller leaves a namespace for a new one.
+pub fn unshare(flag: nix::sched::CloneFlags, name: &str) -> SysResult<()> {
+    call("unshare", || name.to_owned(), || nix::sched::unshare(flag).called("unshare", name))
+}
+
+/// setns(2): the caller joins a namespace. `name` is for messages.
+pub fn set_namespace(namespace: BorrowedFd<'_>, flag: nix::sched::CloneFlags, name: &str) -> SysResult<()> {
+    let shown = || {
+        let inode = nix::sys::stat::fstat(namespace).map_or(0, |status| status.st_ino);
+        format!("{}<{name}:[{inode}]>, {flag:?}", namespace.as_raw_fd())
+    };
+    call("setns", shown, || nix::sched::setns(namespace, flag).called("setns", name))
+}
+
+/// setsid(2)
+pub fn new_session() -> SysResult<()> {
+    call("setsid", String::new, || nix::unistd::setsid().called("setsid", "").map(drop))
+}
+
+/// umask(2)
+pub fn set_umask(mode: u32) {
+    let perform = || {
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mode));
+        Ok(())
+    };
+    // It cannot fail.
+    let _ = call("umask", || format!("{mode:#o}"), perform);
 }
 
 /// execve(2). Returns only on failure.

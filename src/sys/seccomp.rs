@@ -1,5 +1,6 @@
 //! seccomp(2).
 
+use super::record::call;
 use super::{SysError, SysResult, check};
 use nix::errno::Errno;
 
@@ -15,12 +16,16 @@ pub fn load(program: &[libc::sock_filter], flags: u32) -> SysResult<()> {
     let target = "SECCOMP_SET_MODE_FILTER";
     let len = u16::try_from(program.len()).map_err(|_| SysError::new("seccomp", target, Errno::EINVAL))?;
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the kernel copies `len` instructions from `filter`, which are `program`'s own and outlive the call; it does not
-    // write to them, so the cast from const is not used.
-    let result = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags as libc::c_uint, &raw const program)
+    let shown = || format!("SECCOMP_SET_MODE_FILTER, {flags:#x}, {{len={len}}}");
+    let load = || {
+        // SAFETY: the kernel copies `len` instructions from `filter`, which are `program`'s own and outlive the call; it does not
+        // write to them, so the cast from const is not used.
+        let result = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags as libc::c_uint, &raw const program)
+        };
+        check(result, "seccomp", target)
     };
-    match check(result, "seccomp", target)? {
+    match call("seccomp", shown, load)? {
         0 => Ok(()),
         thread => Err(SysError::new("seccomp", format_args!("{target}: thread {thread}"), Errno::ESRCH)),
     }
