@@ -6,7 +6,7 @@ use super::writes::{describe, reads_back};
 use super::{Cgroup, FileWrite, Need, device_program, read, write, writes};
 use crate::error::{Kind, failure};
 use crate::host::cgroup::{Hierarchy, Version};
-use crate::sys::{Called, SysError, SysResult, bpf};
+use crate::sys::{Called, SysError, SysResult, bpf, record};
 use anyhow::{Context, bail, ensure};
 use nix::errno::Errno;
 use oci_spec::runtime::LinuxResources;
@@ -181,7 +181,8 @@ impl Cgroup {
 /// Makes directories from the top down; adds those that were not there to `made`.
 fn make_chain<'a>(dirs: impl Iterator<Item = &'a PathBuf>, made: &mut BTreeSet<PathBuf>) -> SysResult<()> {
     for dir in dirs {
-        match fs::create_dir(dir).called("mkdir", dir.display()) {
+        let make = || fs::create_dir(dir).called("mkdir", dir.display());
+        match record::call("mkdir", || format!("{dir:?}, 0777"), make) {
             Ok(()) => drop(made.insert(dir.clone())),
             Err(e) if e.errno() == Errno::EEXIST && dir.is_dir() => {}
             Err(e) => return Err(e),

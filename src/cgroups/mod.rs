@@ -27,7 +27,7 @@ pub use place::{Cgroup, parent};
 pub use stats::Stats;
 pub use writes::{FileWrite, Need, cpu_weight, writes};
 
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, record};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -42,8 +42,14 @@ fn read(path: &Path) -> SysResult<String> {
 
 /// Writes a value in one write(2), as the kernel wants it; never makes the file.
 fn write(path: &Path, value: &str) -> SysResult<()> {
-    let mut file = fs::OpenOptions::new().write(true).open(path).called("open", path.display())?;
-    file.write_all(value.as_bytes()).called("write", format!("{value:?} to {}", path.display()))
+    record::call(
+        "write",
+        || format!("<{}>, {value:?}, {}", path.display(), value.len()),
+        || {
+            let mut file = fs::OpenOptions::new().write(true).open(path).called("open", path.display())?;
+            file.write_all(value.as_bytes()).called("write", format!("{value:?} to {}", path.display()))
+        },
+    )
 }
 
 /// The number after a key in a flat-keyed file (`oom_kill 3`).

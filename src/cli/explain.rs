@@ -1,22 +1,110 @@
-//! `podshim explain`: kubectl's, with what podshim does with the field.
+//! `podshim explain`: a field as kubectl explains it, with what podshim does with it; how a pod was made; what two pods share.
 
 use super::output;
-use crate::error::{Kind, failure};
-use crate::manifest::explain;
+use crate::cgroups::Cgroup;
+use crate::error::{Kind, failure, kind_of};
+use crate::explain::{Detail, Member, Teller, compared};
+use crate::host;
+use crate::manifest::{Explanation, explain};
+use crate::paths::Dirs;
+use crate::plan::config::CgroupPath;
+use crate::store::{self, Pod};
+use crate::supervisor::timeline::Tail;
+use crate::sys::Called;
 use anyhow::Result;
 use clap::Args;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Columns of text.
 const WIDTH: usize = 96;
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
-    /// The field, like pod.spec.containers.livenessProbe
-    field: String,
+    /// A field, like pod.spec.containers.livenessProbe; or a pod, NAME or NAMESPACE/NAME, that was run with --explain
+    #[arg(value_name = "FIELD|POD")]
+    what: String,
+    /// Another pod: what the two share, and what each has of its own
+    #[arg(value_name = "POD")]
+    other: Option<String>,
+    /// How much to tell of a pod
+    #[arg(long, default_value = "full")]
+    detail: Detail,
 }
 
-pub(super) fn run(args: ExplainArgs) -> Result<()> {
-    let found = explain(&args.field).map_err(|message| failure(Kind::NotFound, message))?;
+pub(super) fn run(args: ExplainArgs, dirs: &Dirs) -> Result<()> {
+    if let Some(other) = &args.other {
+        super::require_root()?;
+        let members = [&args.what, other].into_iter().map(|name| members(&store::find(dirs, name)?, dirs));
+        let mut members: Vec<Member> = members.collect::<Result<Vec<_>>>()?.concat();
+        members.push(member("this host".to_owned(), "self".as_ref())?);
+        return output::text(&compared(&members));
+    }
+    // A pod of a name that is a field's, too, is told by NAMESPACE/NAME.
+    let no_field = match explain(&args.what) {
+        Ok(found) => return field(&found),
+        Err(message) => failure(Kind::NotFound, message),
+    };
+    let is_field = |first: &str| ["pod", "pods", "po", "spec", "metadata", "status"].contains(&first);
+    if args.what.split_once('.').is_some_and(|(first, _)| is_field(first)) {
+        return Err(no_field);
+    }
+    super::require_root()?;
+    match store::find(dirs, &args.what) {
+        Ok(pod) => story(&pod, args.detail),
+        Err(error) if kind_of(&error) == Some(Kind::NotFound) => {
+            Err(error.context(format!("{:?} is neither a field of a pod's manifest nor a pod", args.what)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What was done to make a pod.
+fn story(pod: &Pod, detail: Detail) -> Result<()> {
+    let name = pod.full_name();
+    let entries = Tail::new(&pod.dirs).read()?;
+    if entries.is_empty() {
+        let message = format!(
+            "pod {name} was not run with --explain, so that nothing of its making was written down: \
+             `podshim run --explain` does, and `podshim plan` shows what would be done"
+        );
+        return Err(failure(Kind::NotReady, message));
+    }
+    let mut teller = Teller::new(Some(name), detail, &pod.dirs);
+    entries.iter().try_for_each(|entry| output::text(&teller.tell(entry)))
+}
+
+/// The first process of each container of a pod that runs.
+fn members(pod: &Pod, dirs: &Dirs) -> Result<Vec<Member>> {
+    let setup = host::cgroup::detect()?;
+    let CgroupPath { parent, pod: group } = &pod.record.plan.sandbox.cgroup;
+    let mut found = Vec::new();
+    for container in &pod.record.plan.containers {
+        let cgroup = Cgroup::at(&setup, parent, &format!("{group}/{}", container.name))?;
+        let Some(first) = cgroup.pids()?.into_iter().min() else { continue };
+        let name = format!("{}/{}", pod.record.plan.sandbox.name, container.name);
+        found.push(member(name, first.to_string().as_ref())?);
+    }
+    if found.is_empty() {
+        let state = dirs.state.display();
+        let message = format!("pod {} has no process (podshim's state is in {state})", pod.full_name());
+        return Err(failure(Kind::NotReady, message));
+    }
+    Ok(found)
+}
+
+fn member(name: String, pid: &Path) -> Result<Member> {
+    let directory = Path::new("/proc").join(pid).join("ns");
+    let mut namespaces = BTreeMap::new();
+    for entry in std::fs::read_dir(&directory).called("opendir", directory.display())? {
+        let entry = entry.called("readdir", directory.display())?;
+        let link = std::fs::read_link(entry.path()).called("readlink", entry.path().display())?;
+        namespaces.insert(entry.file_name().to_string_lossy().into_owned(), link.display().to_string());
+    }
+    Ok(Member { name, namespaces })
+}
+
+fn field(found: &Explanation) -> Result<()> {
     output::line("KIND:     Pod\nVERSION:  v1\n")?;
     if !found.path.is_empty() {
         output::line(format_args!("FIELD: {} <{}>\n", found.path, found.type_name))?;

@@ -27,6 +27,7 @@ mod kinds;
 mod labels;
 mod logs;
 mod name_server;
+mod narrate;
 mod network_args;
 mod network_objects;
 mod notify;
@@ -121,7 +122,7 @@ enum Verb {
     Check(check::CheckArgs),
     /// Show what would be done for the pods of a manifest
     Plan(plan::PlanArgs),
-    /// Tell what a field of a manifest means, and what podshim does with it; needs no root
+    /// Tell what a field of a manifest means (needs no root), how a pod was made, or what two pods share
     Explain(explain::ExplainArgs),
     /// Pull, import, list and remove images
     Image(image::ImageArgs),
@@ -190,7 +191,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         return info::version(args).map(|()| 0);
     }
     if let Verb::Explain(args) = cli.verb {
-        return explain::run(args).map(|()| 0);
+        return explain::run(args, &dirs).map(|()| 0);
     }
     require_root()?;
     match cli.verb {

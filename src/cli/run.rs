@@ -1,6 +1,7 @@
 //! `podshim run`: pods in the foreground, or started and left running.
 
 use super::bring_up::{BringUpArgs, Host, Room, Started, admit, end, plan, prepare, start, undo};
+use super::narrate::{ExplainRunArgs, Narrator};
 use super::network_objects::{Semantics, put};
 use super::remove::stop_pod;
 use super::terminal::Interrupts;
@@ -8,6 +9,7 @@ use super::until::{UntilArgs, detached};
 use crate::error::{Kind, failure};
 use crate::host;
 use crate::paths::Dirs;
+use crate::plan::config::Pace;
 use crate::store::{self, Report};
 use crate::supervisor;
 use anyhow::Result;
@@ -28,6 +30,8 @@ pub(super) struct RunArgs {
     /// Print times before log lines (foreground)
     #[arg(long)]
     timestamps: bool,
+    #[command(flatten)]
+    explain: ExplainRunArgs,
 }
 
 pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
@@ -36,6 +40,10 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
             Kind::Invalid,
             "--wait and --timeout go with -d: in the foreground the pods' end is waited for",
         ));
+    }
+    let pace = args.explain.pace();
+    if pace == Some(Pace::StepByStep) && args.bring_up.files.iter().any(|file| file == "-") {
+        return Err(failure(Kind::Invalid, "--step reads Enter from standard input: the manifest must be a file"));
     }
     let documents = admit(&args.bring_up)?;
     let admitted = &documents.pods;
@@ -56,6 +64,7 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
     let mut capacity = args.bring_up.capacity(host)?;
     let mut prepare_one = |pod| prepare(pod, &args.bring_up, host, Room { capacity: &mut capacity, instead: None });
     let mut records = admitted.iter().map(&mut prepare_one).collect::<Result<Vec<_>>>()?;
+    records.iter_mut().for_each(|record| record.explain = pace);
     // From here on things are made: an interrupt must find us where we can undo them.
     let interrupts = Interrupts::catch()?;
     let put = put(&documents.network, (&args.bring_up.network, Semantics::Create), dirs)?;
@@ -75,18 +84,29 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
             }
         }
     }
+    let narrator = match args.explain.narrate(&started) {
+        Ok(narrator) => narrator,
+        Err(error) => {
+            undo(started);
+            return Err(error);
+        }
+    };
+    let told = || narrator.map_or(Ok(()), Narrator::finish);
     if args.detach || started.is_empty() {
-        let code = detached(started, &args.until, &interrupts)?;
+        let code = detached(started, &args.until, &interrupts);
+        told()?;
+        let code = code?;
         put.keep();
         return Ok(code);
     }
     let timestamps = if args.timestamps { crate::logs::Timestamps::Shown } else { crate::logs::Timestamps::Hidden };
     let ended = super::attach::foreground(&started, &interrupts, timestamps);
+    let told = told();
     let finished = finish(started, ended, args.keep);
     if args.keep {
         put.keep();
     }
-    finished
+    told.and(finished)
 }
 
 /// How a pod in the foreground came to its end.

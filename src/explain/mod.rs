@@ -6,7 +6,15 @@
 //! | file | content |
 //! |---|---|
 //! | `planned` | a pod's plan, down to each container's spec and steps |
+//! | [`steps`] | what each step is, and why it is done |
+//! | `told` | what was done, told as a story |
+//! | `compared` | what two pods share |
 
+mod compared;
 mod planned;
+pub mod steps;
+mod told;
 
+pub use compared::{Member, compared};
 pub use planned::{Given, Planned, PlannedContainer, planned};
+pub use told::{Detail, Teller};

@@ -87,6 +87,8 @@ pub(super) const GO_ON: &[u8] = b"go on";
 pub struct Performed {
     /// Its index in the list.
     pub step: usize,
+    /// Which process performed it: the first one, or the one that goes on in its place ([`FromInit::Born`]).
+    pub process: usize,
     /// When it began, in nanoseconds of CLOCK_BOOTTIME.
     pub at: u64,
     /// Nanoseconds that it took.

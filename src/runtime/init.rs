@@ -74,8 +74,17 @@ pub struct Showing {
 /// Performs `steps`, the last of which is `Exec`. Never returns: the process becomes the container or ends.
 pub(super) fn run(steps: &[Step], mut handles: Handles, showing: Option<Showing>) -> ! {
     let covers = handles.null.take().map(mounts::Covers::new);
-    let mut init =
-        Init { handles, binds: 0, devices: 0, opened: Vec::new(), terminal: None, covers, showing, at: (0, 0) };
+    let mut init = Init {
+        handles,
+        binds: 0,
+        devices: 0,
+        opened: Vec::new(),
+        terminal: None,
+        covers,
+        showing,
+        at: (0, 0),
+        process: 0,
+    };
     // Nothing of the supervisor's stays open in a process that a container may come to see, and modes are meant as written:
     // `User` sets the container's own mask.
     nix::sys::stat::umask(nix::sys::stat::Mode::empty());
@@ -105,6 +114,8 @@ struct Init {
     showing: Option<Showing>,
     /// The step's index, and when it began ([`record::now`]).
     at: (usize, u64),
+    /// How many processes have performed steps before this one.
+    process: usize,
 }
 
 /// What fits into one message of the hand-off with room to spare; names and paths of an image can be longer.
@@ -167,7 +178,8 @@ impl Init {
     fn show(&self) {
         let Some(showing) = &self.showing else { return };
         let (step, at) = self.at;
-        let performed = Performed { step, at, took: record::now().saturating_sub(at), calls: record::end() };
+        let performed =
+            Performed { step, process: self.process, at, took: record::now().saturating_sub(at), calls: record::end() };
         if let Ok(mut line) = serde_json::to_vec(&performed) {
             line.push(b'\n');
             // Without room left the rest is missing, which the supervisor sees.
@@ -321,7 +333,10 @@ impl Init {
         // Descriptors of namespaces of the host's /proc are a way back that the others must not find.
         self.handles.namespaces.clear();
         self.handles.cgroups.clear();
-        let Some(child) = process::clone_sibling(flags)? else { return Ok(()) };
+        let Some(child) = process::clone_sibling(flags)? else {
+            self.process += 1;
+            return Ok(());
+        };
         handshake::send(self.handles.sync.as_fd(), &FromInit::Born, &[child.pidfd.as_fd()])?;
         process::exit_now(0)
     }

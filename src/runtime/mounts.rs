@@ -5,7 +5,7 @@ use super::init::{StepError, StepResult};
 use crate::host::cgroup::{CgroupSetup, Version};
 use crate::sys::fs::{ResolveFlags, open_in_root, openat2};
 use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
-use crate::sys::{Called, SysResult, process};
+use crate::sys::{Called, SysResult, process, record};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
@@ -17,7 +17,10 @@ use std::path::{Component, Path, PathBuf};
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 
 fn root() -> SysResult<OwnedFd> {
-    nix::fcntl::open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/")
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = nix::fcntl::open("/", flags, Mode::empty()).called("open", "/")?;
+    record::name(root.as_fd(), || "/".to_owned());
+    Ok(root)
 }
 
 /// What a mount point must be.
@@ -81,10 +84,16 @@ fn make(path: &Path, kind: TargetKind) -> Result<Made, StepError> {
             Ok(fd) => fd,
             Err(e) if e.errno() == Errno::ENOENT => {
                 let made = if make_file {
-                    mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
-                        .called("mknodat", walked.display())
+                    let shown = || format!("{}, {name:?}, S_IFREG|0644, 0", record::shown(directory.as_fd()));
+                    record::call("mknodat", shown, || {
+                        mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o644), 0)
+                            .called("mknodat", walked.display())
+                    })
                 } else {
-                    mkdirat(&directory, name, Mode::from_bits_truncate(0o755)).called("mkdirat", walked.display())
+                    let shown = || format!("{}, {name:?}, 0755", record::shown(directory.as_fd()));
+                    record::call("mkdirat", shown, || {
+                        mkdirat(&directory, name, Mode::from_bits_truncate(0o755)).called("mkdirat", walked.display())
+                    })
                 };
                 match made {
                     Err(e) if e.errno() == Errno::EEXIST => {
@@ -276,9 +285,14 @@ fn parent(path: &Path) -> Result<(OwnedFd, &OsStr), StepError> {
 pub(super) fn device(path: &Path, major: u32, minor: u32) -> StepResult {
     let (directory, name) = parent(path)?;
     let wanted = makedev(major.into(), minor.into());
-    match mknodat(&directory, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), wanted) {
+    let shown = || format!("{}, {name:?}, S_IFCHR|0666, makedev({major}, {minor})", record::shown(directory.as_fd()));
+    let made = record::call("mknodat", shown, || {
+        mknodat(&directory, name, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), wanted)
+            .called("mknodat", path.display())
+    });
+    match made {
         // A volume mounted at /dev may hold it already: only the very device is accepted, never what a link leads to.
-        Err(Errno::EEXIST) => {
+        Err(error) if error.errno() == Errno::EEXIST => {
             let there = nix::sys::stat::fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)
                 .called("fstatat", path.display())?;
             let kind = SFlag::from_bits_truncate(there.st_mode & SFlag::S_IFMT.bits());
@@ -289,7 +303,7 @@ pub(super) fn device(path: &Path, major: u32, minor: u32) -> StepResult {
                 )));
             }
         }
-        other => other.called("mknodat", path.display())?,
+        other => other?,
     }
     Ok(())
 }
@@ -307,15 +321,19 @@ pub(super) fn bind_device(device: BorrowedFd<'_>, path: &Path) -> StepResult {
 /// A symbolic link; one that is there already and says the same is fine.
 pub(super) fn symlink(text: &str, path: &Path) -> StepResult {
     let (directory, name) = parent(path)?;
-    match nix::unistd::symlinkat(text, &directory, name) {
-        Err(Errno::EEXIST) => {
+    let shown = || format!("{text:?}, {}, {name:?}", record::shown(directory.as_fd()));
+    let made = record::call("symlinkat", shown, || {
+        nix::unistd::symlinkat(text, &directory, name).called("symlinkat", path.display())
+    });
+    match made {
+        Err(error) if error.errno() == Errno::EEXIST => {
             let there = nix::fcntl::readlinkat(&directory, name).called("readlinkat", path.display())?;
             if there != OsStr::new(text) {
                 return Err(StepError::new(format!("{} is there already, and not a link to {text}", path.display())));
             }
             Ok(())
         }
-        other => Ok(other.called("symlinkat", path.display())?),
+        other => Ok(other?),
     }
 }
 

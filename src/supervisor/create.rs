@@ -4,7 +4,7 @@ use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::remove;
 use super::slot::{Instance, Stage};
-use super::timeline::{Act, Told, numbers_of};
+use super::timeline::{Act, Told, new_numbers};
 use crate::control::{self, RefusedKind};
 use crate::error::{Kind, failure};
 use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
@@ -218,7 +218,7 @@ impl Supervisor {
         let (timeline, container) = (self.timeline.clone(), || config.name.clone());
         let rootfs = timeline.act(
             || Act::RootFileSystem { container: container() },
-            |_| format!("{} layers of {}", image.layers.len(), image.reference),
+            |_| format!("the layers of {}", image.reference),
             || snapshot::prepare(&image.layers, &data, self.owner()?),
         )?;
         let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)
@@ -270,7 +270,7 @@ impl Supervisor {
         pipes.give_to(&user, plan.sandbox.id_range)?;
         let log = self.open_log(config, restart_count)?;
         let showing = timeline.showing()?;
-        let told = showing.as_ref().map(|showing| Told::new(showing.record.clone(), steps.clone()));
+        let record = showing.as_ref().map(|showing| showing.record.clone());
         let request = Request {
             steps: &steps,
             rootfs: Some(rootfs),
@@ -286,9 +286,10 @@ impl Supervisor {
         };
         let starting = timeline.act(
             || Act::Init { container: container() },
-            |starting: &runtime::Starting| format!("pid {}: {}", starting.child.pid, numbers_of(starting.child.pid)),
+            |starting: &runtime::Starting| format!("pid {}: {}", starting.child.pid, new_numbers(starting.child.pid)),
             || self.launcher.launch(request),
         )?;
+        let told = record.map(|record| Told::new(record, steps, starting.child.pid));
         let exit_token = self.poll.watch(&starting.child.pidfd, Source::Exit(index))?;
         let hand_off = self.poll.watch(&starting.sync, Source::HandOff(index))?;
         let mut outputs = Vec::new();

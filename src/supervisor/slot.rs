@@ -109,6 +109,9 @@ impl Supervisor {
                     self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
                     instance.child = reborn(&instance.child, child)?;
                     instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
+                    if let Some(told) = &mut instance.told {
+                        told.born(instance.child.pid);
+                    }
                 }
                 Seen::Message(FromInit::Born, None) => instance.fail("its process has no pidfd".into())?,
                 Seen::Message(FromInit::Terminal, Some(master)) => self.terminal_opened(index, master)?,

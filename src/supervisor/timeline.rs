@@ -5,7 +5,6 @@
 //! shares with the supervisor. What comes of an init is not trusted, only shown.
 
 use super::pod::Supervisor;
-use super::slot::Instance;
 use crate::error::{Kind, failure};
 use crate::paths::PodDirs;
 use crate::plan::config::Pace;
@@ -199,14 +198,21 @@ impl Timeline {
 pub(super) struct Told {
     pub(super) record: Rc<Shared>,
     pub(super) steps: Vec<Step>,
+    /// The processes that perform them, one after the other.
+    pids: Vec<i32>,
     read: usize,
     /// An execve(2) that was announced; whether it succeeds is seen by the end of the hand-off.
     last: Option<Performed>,
 }
 
 impl Told {
-    pub(super) fn new(record: Rc<Shared>, steps: Vec<Step>) -> Told {
-        Told { record, steps, read: 0, last: None }
+    pub(super) fn new(record: Rc<Shared>, steps: Vec<Step>, pid: i32) -> Told {
+        Told { record, steps, pids: vec![pid], read: 0, last: None }
+    }
+
+    /// Another process goes on.
+    pub(super) fn born(&mut self, pid: i32) {
+        self.pids.push(pid);
     }
 
     /// The steps that are done since the last time. Lines of an init that somebody traces may be anything.
@@ -234,7 +240,7 @@ impl Supervisor {
     pub(super) fn take_down(&mut self, index: usize, outcome: Outcome<'_>) {
         let name = &self.pod.record.plan.containers[index].name;
         let Some(instance) = &mut self.slots[index].instance else { return };
-        let who = who(name, instance);
+        let restart_count = instance.restart_count;
         let Some(told) = &mut instance.told else { return };
         let news = told.news();
         let mut done: Vec<Performed> = told.last.take().into_iter().chain(news).collect();
@@ -254,8 +260,10 @@ impl Supervisor {
                 }
             }
             let what = What::Step(step.clone());
-            let Performed { at, took, calls, .. } = performed;
-            self.timeline.write(&Entry { at, took, who: who.clone(), what, calls, answer: String::new(), error });
+            let Performed { process, at, took, calls, .. } = performed;
+            let Some(pid) = told.pids.get(process).copied() else { continue };
+            let who = Who::Init { container: name.clone(), restart_count, pid };
+            self.timeline.write(&Entry { at, took, who, what, calls, answer: String::new(), error });
         }
     }
 
@@ -265,7 +273,9 @@ impl Supervisor {
         let name = &self.pod.record.plan.containers[index].name;
         let Some(instance) = &self.slots[index].instance else { return };
         let Some(step) = instance.told.as_ref().and_then(|told| told.steps.get(step)) else { return };
-        let (what, who) = (What::Pause(step.clone()), who(name, instance));
+        let pid = instance.child.pid;
+        let who = Who::Init { container: name.clone(), restart_count: instance.restart_count, pid };
+        let what = What::Pause(step.clone());
         let entry =
             Entry { at: record::now(), took: 0, who, what, calls: Vec::new(), answer: String::new(), error: None };
         self.timeline.write(&entry);
@@ -287,10 +297,6 @@ impl Supervisor {
     }
 }
 
-fn who(container: &str, instance: &Instance) -> Who {
-    Who::Init { container: container.to_owned(), restart_count: instance.restart_count, pid: instance.child.pid }
-}
-
 /// Namespaces as their links in /proc name them.
 pub(super) fn numbers<'a>(namespaces: impl IntoIterator<Item = (NamespaceKind, BorrowedFd<'a>)>) -> String {
     let number = |(kind, fd): (NamespaceKind, BorrowedFd<'_>)| {
@@ -300,11 +306,13 @@ pub(super) fn numbers<'a>(namespaces: impl IntoIterator<Item = (NamespaceKind, B
     namespaces.into_iter().map(number).collect::<Vec<_>>().join(" ")
 }
 
-/// The namespaces that a new process is in, as /proc has them.
-pub(super) fn numbers_of(pid: i32) -> String {
-    let link = |kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-    let links = ["mnt", "pid", "cgroup", "user", "net", "ipc", "uts"].into_iter().filter_map(link);
-    links.map(|link| link.display().to_string()).collect::<Vec<_>>().join(" ")
+/// The namespaces of a new process that are not the supervisor's, as /proc has them.
+pub(super) fn new_numbers(pid: i32) -> String {
+    let link = |pid: &str, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+    let pid = pid.to_string();
+    let all = ["mnt", "pid", "cgroup", "user", "net", "ipc", "uts"].into_iter();
+    let new = all.filter_map(|kind| link(&pid, kind).filter(|number| Some(number) != link("self", kind).as_ref()));
+    new.map(|link| link.display().to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// What is written of a pod's making.

@@ -23,7 +23,14 @@ const RESOLVE_ATTEMPTS: u32 = 128;
 #[expect(clippy::too_many_arguments, reason = "openat2(2)'s own arguments")]
 pub fn openat2(dir: BorrowedFd, path: &Path, flags: OFlag, mode: u32, resolve: ResolveFlags) -> SysResult<OwnedFd> {
     let how = || OpenHow::new().flags(flags | OFlag::O_CLOEXEC).mode(Mode::from_bits_truncate(mode)).resolve(resolve);
-    let shown = || format!("{}, {path:?}, {{flags={flags:?}, resolve={resolve:?}}}", record::shown(dir));
+    let shown = || {
+        format!(
+            "{}, {path:?}, {{flags={}, resolve={}}}",
+            record::shown(dir),
+            record::flags(flags),
+            record::flags(resolve)
+        )
+    };
     let mut errno = Errno::EAGAIN;
     let opened = call("openat2", shown, || {
         for _ in 0..RESOLVE_ATTEMPTS {

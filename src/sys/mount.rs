@@ -187,14 +187,42 @@ fn made(mount: OwnedFd, of: &str) -> OwnedFd {
     mount
 }
 
-/// The id of the mount that a descriptor is on, as /proc/self/mountinfo has it (statx(2), `STATX_MNT_ID`, Linux 5.8).
-pub fn mount_id(fd: BorrowedFd<'_>) -> Option<u64> {
+/// The id of the mount that a descriptor is on, as /proc/self/mountinfo has it (`STATX_MNT_ID`, Linux 5.8).
+fn mount_id(fd: BorrowedFd<'_>) -> Option<u64> {
+    identity(fd).map(|identity| identity.mount)
+}
+
+/// What a descriptor refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileIdentity {
+    mount: u64,
+    device: (u32, u32),
+    inode: u64,
+}
+
+/// `None` where the kernel does not say.
+pub(super) type Identity = Option<FileIdentity>;
+
+/// What a descriptor refers to (statx(2)).
+pub(super) fn identity(fd: BorrowedFd<'_>) -> Identity {
     // SAFETY: an all-zero struct statx is valid: plain integers.
     let mut status: libc::statx = unsafe { std::mem::zeroed() };
     // SAFETY: the empty path is a static NUL-terminated string, and `status` lives during the call.
-    let result =
-        unsafe { libc::statx(fd.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_MNT_ID, &raw mut status) };
-    (result == 0 && status.stx_mask & libc::STATX_MNT_ID != 0).then_some(status.stx_mnt_id)
+    let result = unsafe {
+        libc::statx(
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_MNT_ID | libc::STATX_INO,
+            &raw mut status,
+        )
+    };
+    let device = (status.stx_dev_major, status.stx_dev_minor);
+    (result == 0 && status.stx_mask & libc::STATX_MNT_ID != 0).then_some(FileIdentity {
+        mount: status.stx_mnt_id,
+        device,
+        inode: status.stx_ino,
+    })
 }
 
 /// `attr::*` in the kernel's words.

@@ -1,5 +1,6 @@
 //! Network interfaces: the ioctls of netdevice(7). Doing something in another network namespace. TCP sockets.
 
+use super::record::call;
 use super::{Called, SysResult, check};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -21,13 +22,13 @@ pub fn loopback_up() -> SysResult<()> {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads a struct ifreq, which lives during the call.
-    check(
-        unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }.into(),
-        "ioctl SIOCSIFFLAGS",
-        "lo",
-    )
-    .map(drop)
+    let shown =
+        || format!("{}<socket>, SIOCSIFFLAGS, {{ifr_name=\"lo\", ifr_flags=IFF_UP|IFF_RUNNING}}", fd.as_raw_fd());
+    call("ioctl", shown, || {
+        // SAFETY: SIOCSIFFLAGS reads a struct ifreq, which lives during the call.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+        check(result.into(), "ioctl SIOCSIFFLAGS", "lo").map(drop)
+    })
 }
 
 /// Does something in another network namespace: the calling thread enters it, works and goes back (setns(2) is about one

@@ -520,7 +520,7 @@ pub fn unshare(flag: nix::sched::CloneFlags, name: &str) -> SysResult<()> {
 pub fn set_namespace(namespace: BorrowedFd<'_>, flag: nix::sched::CloneFlags, name: &str) -> SysResult<()> {
     let shown = || {
         let inode = nix::sys::stat::fstat(namespace).map_or(0, |status| status.st_ino);
-        format!("{}<{name}:[{inode}]>, {flag:?}", namespace.as_raw_fd())
+        format!("{}<{name}:[{inode}]>, {}", namespace.as_raw_fd(), record::flags(flag))
     };
     call("setns", shown, || nix::sched::setns(namespace, flag).called("setns", name))
 }

@@ -4,7 +4,7 @@
 //! The record is the calling thread's own; a process made by clone3(2) goes on with a copy of it.
 
 use super::SysResult;
-use super::mount::fd_name;
+use super::mount::{Identity, fd_name, identity};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -37,8 +37,8 @@ impl Call {
 thread_local! {
     static ON: Cell<bool> = const { Cell::new(false) };
     static CALLS: RefCell<Vec<Call>> = const { RefCell::new(Vec::new()) };
-    /// What descriptors are, where the kernel could not be asked.
-    static NAMES: RefCell<BTreeMap<RawFd, String>> = const { RefCell::new(BTreeMap::new()) };
+    /// What descriptors are, where the kernel could not be asked; a number that is another file's by now has another identity.
+    static NAMES: RefCell<BTreeMap<RawFd, (Identity, String)>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// Nanoseconds of CLOCK_BOOTTIME; zero where it cannot be read, as a container's filter may have it.
@@ -115,15 +115,22 @@ pub(crate) fn answer(text: impl FnOnce() -> String) {
 /// Remembers what a descriptor is.
 pub(crate) fn name(fd: BorrowedFd<'_>, name: impl FnOnce() -> String) {
     if is_on() {
-        NAMES.with_borrow_mut(|names| names.insert(fd.as_raw_fd(), name()));
+        NAMES.with_borrow_mut(|names| names.insert(fd.as_raw_fd(), (identity(fd), name())));
     }
 }
 
 /// A descriptor as an argument: its number, and what it is.
 pub(crate) fn shown(fd: BorrowedFd<'_>) -> String {
     let number = fd.as_raw_fd();
-    let known = NAMES.with_borrow(|names| names.get(&number).cloned());
-    format!("{number}<{}>", known.unwrap_or_else(|| fd_name(fd)))
+    let known = NAMES.with_borrow(|names| names.get(&number).cloned()).filter(|(known, _)| *known == identity(fd));
+    format!("{number}<{}>", known.map_or_else(|| fd_name(fd), |(_, name)| name))
+}
+
+/// A set of flags as its crate's `Debug` has it, `OFlag(O_PATH | O_CLOEXEC)`, in strace's way.
+pub(crate) fn flags(flags: impl std::fmt::Debug) -> String {
+    let text = format!("{flags:?}");
+    let inner = text.split_once('(').and_then(|(_, inner)| inner.strip_suffix(')')).unwrap_or(&text);
+    inner.replace(" | ", "|")
 }
 
 #[cfg(test)]
@@ -156,7 +163,13 @@ mod tests {
         begin();
         name(file.as_fd(), || "mount 7".into());
         assert_eq!(shown(file.as_fd()), format!("{}<mount 7>", file.as_raw_fd()));
+        let other = std::fs::File::open("/dev/zero").unwrap();
+        name(other.as_fd(), || "mount 8".into());
+        drop(other);
+        let another = std::fs::File::open("/proc/self/status").unwrap();
+        assert!(!shown(another.as_fd()).contains("mount 8"), "{}", shown(another.as_fd()));
         end();
         assert!(shown(file.as_fd()).ends_with("</dev/null>"));
+        assert_eq!(flags(nix::fcntl::OFlag::O_PATH), "O_PATH");
     }
 }
