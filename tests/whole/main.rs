@@ -16,6 +16,7 @@ mod debugging;
 mod documents;
 mod ending;
 mod environment;
+mod explained;
 mod files;
 mod forward;
 mod handlers;
