@@ -3,6 +3,7 @@
 
 use super::capacity::Capacity;
 use super::ensure;
+use super::narrate;
 use super::network_args::NetworkArgs;
 use super::output;
 use super::remove::{remove_pod, stop_pod};
@@ -326,6 +327,8 @@ pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity
         Ok(supervising) => Ok(Started { pod, supervising }),
         Err(error) => {
             let error = error.context(format!("pod {}", pod.full_name()));
+            // That it cannot be told is no reason to leave it.
+            let _ = narrate::tell_failed(&pod);
             Err(match remove_pod(&pod) {
                 Ok(()) => error,
                 Err(left) => error.context(format!("and then it could not be removed: {left:#}")),

@@ -5,6 +5,7 @@ use crate::control::{Connection, Request};
 use crate::explain::{Detail, Teller};
 use crate::paths::PodDirs;
 use crate::plan::config::Pace;
+use crate::store::Pod;
 use crate::supervisor::timeline::{Tail, What};
 use crate::sys::Called;
 use anyhow::{Context, Result};
@@ -57,6 +58,16 @@ impl ExplainRunArgs {
             .called("clone", "a thread that explains")?;
         Ok(Some(Narrator { thread, ends }))
     }
+}
+
+/// Tells of a pod that could not be set up, before it is removed.
+pub(super) fn tell_failed(pod: &Pod) -> Result<()> {
+    if pod.record.explain.is_none() {
+        return Ok(());
+    }
+    let mut teller = Teller::new(None, Detail::Full, &pod.dirs);
+    Tail::new(&pod.dirs).read()?.iter().for_each(|entry| anstream::eprint!("{}", teller.tell(entry)));
+    Ok(())
 }
 
 /// Somebody who tells.

@@ -265,6 +265,10 @@ impl Supervisor {
             let who = Who::Init { container: name.clone(), restart_count, pid };
             self.timeline.write(&Entry { at, took, who, what, calls, answer: String::new(), error });
         }
+        if !matches!(outcome, Outcome::GoesOn) {
+            // The memory that it shared goes.
+            instance.told = None;
+        }
     }
 
     /// An init waits before a step.

@@ -135,6 +135,11 @@ fn what_was_not_written_down_or_failed_is_said() {
         "{}",
         said.err
     );
+    // So does what fails before any container is begun.
+    let sysctls = json!([{ "name": "kernel.shm_rmid_forced", "value": "7" }]);
+    let refused = json!({ "containers": [facts("c", &["sleep"])], "securityContext": { "sysctls": sysctls } });
+    let said = host.run(&["run", "-d", "--explain", &host.manifest(&pod("off", refused))]).expect(125);
+    said.says(&["make the pod's namespaces", "FAILED: making the pod's namespaces", "shm_rmid_forced", "EINVAL"]);
     // Several pods, and standard input for two things at once.
     let two = host.path("two.yaml");
     let text =
