@@ -6,7 +6,9 @@
 //! | file | content |
 //! |---|---|
 //! | `planned` | a pod's plan, down to each container's spec and steps |
+//! | [`steps`] | what each step is, and why it is done |
 
 mod planned;
+pub mod steps;
 
 pub use planned::{Given, Planned, PlannedContainer, planned};

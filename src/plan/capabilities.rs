@@ -33,6 +33,12 @@ pub fn number(capability: Capability) -> Result<u32> {
     Ok(u32::from(known.index()))
 }
 
+/// The name of capability `number` without its `CAP_`; the number where nobody here knows it.
+pub fn name(number: u32) -> String {
+    let known = caps::all().into_iter().find(|capability| u32::from(capability.index()) == number);
+    known.map_or_else(|| number.to_string(), |known| known.to_string().trim_start_matches("CAP_").to_owned())
+}
+
 fn by_name(name: &str) -> Result<Capability> {
     Capability::from_str(&name.to_uppercase())
         .map_err(|_| failure(Kind::Invalid, format!("unknown capability {name:?}")))
