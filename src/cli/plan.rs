@@ -2,7 +2,7 @@
 
 use super::bring_up::{self, BringUpArgs, Host, admit};
 use super::ensure;
-use super::output;
+use super::output::{self, Structured};
 use crate::error::{Kind, kind_of};
 use crate::explain::{Given, Planned, planned};
 use crate::host;
@@ -19,6 +19,18 @@ use std::net::IpAddr;
 pub(super) struct PlanArgs {
     #[command(flatten)]
     bring_up: BringUpArgs,
+    /// How to show it
+    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    output: Format,
+}
+
+/// `--output`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A JSON list, one entry for each pod
+    Json,
+    /// The same as YAML
+    Yaml,
 }
 
 /// A uid for those whose pods are not made.
@@ -32,7 +44,10 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
         plan(pod, &args.bring_up, host).with_context(|| format!("pod {}/{}", pod.namespace(), pod.name()))
     };
     let pods = documents.pods.iter().map(one).collect::<Result<Vec<_>>>()?;
-    output::structured(&pods, output::Structured::Json)
+    match args.output {
+        Format::Json => output::structured(&pods, Structured::Json),
+        Format::Yaml => output::structured(&pods, Structured::Yaml),
+    }
 }
 
 fn plan(pod: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Planned> {
