@@ -11,4 +11,4 @@
 mod planned;
 pub mod steps;
 
-pub use planned::{Given, Planned, PlannedContainer, planned};
+pub use planned::{Given, Planned, PlannedContainer, PlannedVolume, planned};
