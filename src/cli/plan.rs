@@ -1,77 +1,136 @@
-//! `podshim plan`: what would be done for the pods of a manifest.
+//! `podshim plan`: what would be done for the pods of a manifest. Nothing is made or changed, and it needs no root: without,
+//! what podshim keeps for root alone (images, the network) is not looked at, and a note says so.
 
-use super::bring_up::{self, BringUpArgs, Host, admit};
+use super::bring_up::{Around, Chosen, Host, PlanningArgs, admit};
 use super::ensure;
-use super::output;
-use crate::error::{Kind, kind_of};
+use super::output::{self, Structured};
 use crate::explain::{Given, Planned, planned};
 use crate::host;
 use crate::image::Store;
-use crate::manifest::AdmittedPod;
-use crate::paths::Dirs;
-use crate::plan::config::{BridgeNetwork, ImageSpec, PodPlan, VolumeSource};
+use crate::manifest::{AdmittedPod, Documents};
+use crate::network;
+use crate::paths::{Dirs, PodDirs};
+use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode, PodPlan, VolumeSource};
 use anyhow::{Context, Result};
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
-    bring_up: BringUpArgs,
+    planning: PlanningArgs,
+    /// How to show it
+    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    output: Format,
+}
+
+/// `--output`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A JSON list, one entry for each pod
+    Json,
+    /// The same as YAML
+    Yaml,
 }
 
 /// A uid for those whose pods are not made.
 const NO_UID: &str = "00000000-0000-4000-8000-000000000000";
 
 pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
-    let documents = admit(&args.bring_up)?;
+    let documents = admit(&args.planning)?;
     let facts = host::probe()?;
-    let host = Host { dirs, facts: &facts };
-    let one = |pod: &AdmittedPod| {
-        plan(pod, &args.bring_up, host).with_context(|| format!("pod {}/{}", pod.namespace(), pod.name()))
-    };
+    let planner = Planner::new(Host { dirs, facts: &facts })?;
+    let one = |admitted: &AdmittedPod| planner.plan(admitted, &args.planning, &dirs.pod(NO_UID));
     let pods = documents.pods.iter().map(one).collect::<Result<Vec<_>>>()?;
-    output::structured(&pods, output::Structured::Json)
-}
-
-fn plan(pod: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Planned> {
-    let plan = bring_up::plan(pod, args, host, NO_UID.to_owned())?;
-    let images = plan.containers.iter().map(|c| image_here(&c.image, host.dirs)).collect::<Result<Vec<_>>>()?;
-    let volume_images = volume_images(&plan, host.dirs)?;
-    let addresses = addresses(&plan);
-    let given = Given {
-        dirs: host.dirs,
-        facts: host.facts,
-        images: &images,
-        volume_images: &volume_images,
-        addresses: &addresses,
-    };
-    planned(plan, given)
-}
-
-/// The image of this name, if it is here: none is pulled.
-fn image_here(reference: &str, dirs: &Dirs) -> Result<Option<ImageSpec>> {
-    if !dirs.images().exists() {
-        return Ok(None);
-    }
-    match Store::open(dirs)?.resolve(reference) {
-        Ok(image) => Ok(Some(ensure::spec(image))),
-        Err(error) if kind_of(&error) == Some(Kind::NotFound) => Ok(None),
-        Err(error) => Err(error),
+    planner.notes(&documents, &pods);
+    match args.output {
+        Format::Json => output::structured(&pods, Structured::Json),
+        Format::Yaml => output::structured(&pods, Structured::Yaml),
     }
 }
 
-fn volume_images(plan: &PodPlan, dirs: &Dirs) -> Result<BTreeMap<String, ImageSpec>> {
-    let mut found = BTreeMap::new();
-    for volume in &plan.volumes {
-        if let VolumeSource::Image { reference, .. } = &volume.source
-            && let Some(image) = image_here(reference, dirs)?
-        {
-            found.insert(volume.name.clone(), image);
+/// What plans are made from, looked at once.
+struct Planner<'a> {
+    host: Host<'a>,
+    /// Whether the caller is root, and so may look at what podshim keeps.
+    is_root: bool,
+    around: Around,
+    host_addresses: Vec<IpAddr>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(host: Host<'a>) -> Result<Planner<'a>> {
+        let is_root = nix::unistd::geteuid().is_root();
+        let around = if is_root { Around::of(host.dirs)? } else { Around::default() };
+        Ok(Planner { host, is_root, around, host_addresses: network::addresses()? })
+    }
+
+    fn plan(&self, admitted: &AdmittedPod, args: &PlanningArgs, pod: &PodDirs) -> Result<Planned> {
+        let chosen = Chosen { uid: NO_UID.to_owned(), pull: None, around: self.around.clone() };
+        let plan = args.plan(admitted, self.host, chosen)?;
+        let images = plan.containers.iter().map(|c| self.image(&c.image)).collect::<Result<Vec<_>>>()?;
+        let volume_images = self.volume_images(&plan)?;
+        let given = Given {
+            dirs: self.host.dirs,
+            pod,
+            facts: self.host.facts,
+            images: &images,
+            volume_images: &volume_images,
+            addresses: &addresses(&plan),
+            host_addresses: &self.host_addresses,
+        };
+        planned(plan, given).with_context(|| format!("pod {}/{}", admitted.namespace(), admitted.name()))
+    }
+
+    /// The image of this name, if it is here: none is pulled.
+    fn image(&self, reference: &str) -> Result<Option<ImageSpec>> {
+        if !self.is_root {
+            return Ok(None);
+        }
+        Ok(Store::look(self.host.dirs, reference)?.map(ensure::spec))
+    }
+
+    fn volume_images(&self, plan: &PodPlan) -> Result<BTreeMap<String, ImageSpec>> {
+        let mut found = BTreeMap::new();
+        for (name, reference) in volume_images(plan) {
+            if let Some(image) = self.image(reference)? {
+                found.insert(name.to_owned(), image);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Says what the plans do not show.
+    fn notes(&self, documents: &Documents, pods: &[Planned]) {
+        let note = |text: &str| anstream::eprintln!("podshim: note: {}", output::escape(text));
+        if documents.pods.is_empty() {
+            note("no document makes a pod: there is nothing to plan");
+        }
+        if !self.is_root && !documents.pods.is_empty() {
+            note(
+                "without root, podshim's images and network cannot be read: this is what the manifest alone says (of images, \
+                 no command, user and variables)",
+            );
+        }
+        let missing: BTreeSet<&str> =
+            pods.iter().flat_map(|pod| &pod.containers).filter(|c| c.image.is_none()).map(|c| &*c.reference).collect();
+        for image in missing.iter().filter(|_| self.is_root) {
+            note(&format!(
+                "image {image} is not here: what it says of command, user and variables is not shown (`podshim image pull {image}`)"
+            ));
+        }
+        if !documents.network.is_empty() {
+            note("Services of the manifest get their addresses when they are made: variables with them are not shown");
         }
     }
-    Ok(found)
+}
+
+fn volume_images(plan: &PodPlan) -> impl Iterator<Item = (&str, &str)> {
+    plan.volumes.iter().filter_map(|volume| match &volume.source {
+        VolumeSource::Image { reference, .. } => Some((&*volume.name, &**reference)),
+        _ => None,
+    })
 }
 
 /// The first that the network has: when the pod is made, it gets one that nobody has.
@@ -79,5 +138,6 @@ fn addresses(plan: &PodPlan) -> Vec<IpAddr> {
     let first = |network: &BridgeNetwork| -> Vec<IpAddr> {
         network.pods.iter().filter_map(|subnet| subnet.nth(BridgeNetwork::FIRST_POD)).collect()
     };
-    plan.sandbox.network.as_ref().map(first).unwrap_or_default()
+    let network = plan.sandbox.network.as_ref().filter(|_| plan.sandbox.namespaces.network == NetworkMode::Bridge);
+    network.map(first).unwrap_or_default()
 }

@@ -42,10 +42,10 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
         ));
     }
     let pace = args.explain.pace();
-    if pace == Some(Pace::StepByStep) && args.bring_up.files.iter().any(|file| file == "-") {
+    if pace == Some(Pace::StepByStep) && args.bring_up.planning.files.iter().any(|file| file == "-") {
         return Err(failure(Kind::Invalid, "--step reads Enter from standard input: the manifest must be a file"));
     }
-    let documents = admit(&args.bring_up)?;
+    let documents = admit(&args.bring_up.planning)?;
     let admitted = &documents.pods;
     if admitted.is_empty() && documents.network.is_empty() {
         return Ok(0);
@@ -67,7 +67,7 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
     records.iter_mut().for_each(|record| record.explain = pace);
     // From here on things are made: an interrupt must find us where we can undo them.
     let interrupts = Interrupts::catch()?;
-    let put = put(&documents.network, (&args.bring_up.network, Semantics::Create), dirs)?;
+    let put = put(&documents.network, (&args.bring_up.planning.network, Semantics::Create), dirs)?;
     if !put.is_empty() {
         // With variables of the Services that have just come.
         for (pod, record) in admitted.iter().zip(&mut records) {

@@ -16,5 +16,5 @@ pub mod steps;
 mod told;
 
 pub use compared::{Member, compared};
-pub use planned::{Given, Planned, PlannedContainer, planned};
+pub use planned::{Given, Planned, PlannedContainer, PlannedVolume, planned};
 pub use told::{Detail, Teller};
