@@ -4,16 +4,17 @@
 use super::bring_up::{Around, Chosen, Host, PlanningArgs, admit};
 use super::ensure;
 use super::output::{self, Structured};
-use crate::explain::{Given, Planned, planned};
-use crate::host;
+use crate::explain::{Given, Planned, planned, tree};
+use crate::host::{self, HostFacts};
 use crate::image::Store;
-use crate::manifest::{AdmittedPod, Documents};
+use crate::manifest::{AdmittedPod, Documents, NetworkObject};
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode, PodPlan, VolumeSource};
 use anyhow::{Context, Result};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::IpAddr;
 
 #[derive(Debug, Args)]
@@ -21,13 +22,15 @@ pub(super) struct PlanArgs {
     #[command(flatten)]
     planning: PlanningArgs,
     /// How to show it
-    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "tree")]
     output: Format,
 }
 
 /// `--output`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
+    /// A tree, for people
+    Tree,
     /// A JSON list, one entry for each pod
     Json,
     /// The same as YAML
@@ -45,9 +48,22 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
     let pods = documents.pods.iter().map(one).collect::<Result<Vec<_>>>()?;
     planner.notes(&documents, &pods);
     match args.output {
+        Format::Tree => print_trees(&pods, &facts),
         Format::Json => output::structured(&pods, Structured::Json),
         Format::Yaml => output::structured(&pods, Structured::Yaml),
     }
+}
+
+/// Coloured on terminals.
+fn print_trees(pods: &[Planned], facts: &HostFacts) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    for (index, pod) in pods.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        write!(out, "{}", tree::tree(pod, facts)?)?;
+    }
+    Ok(out.flush()?)
 }
 
 /// What plans are made from, looked at once.
@@ -120,7 +136,7 @@ impl<'a> Planner<'a> {
                 "image {image} is not here: what it says of command, user and variables is not shown (`podshim image pull {image}`)"
             ));
         }
-        if !documents.network.is_empty() {
+        if documents.network.iter().any(|document| matches!(document.object, NetworkObject::Service(_))) {
             note("Services of the manifest get their addresses when they are made: variables with them are not shown");
         }
     }

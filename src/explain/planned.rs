@@ -50,6 +50,10 @@ pub struct Planned {
     pub namespaces: Vec<NamespaceKind>,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its own directories: of its data and of its run state.
+    pub data: PathBuf,
+    /// Gone after a reboot.
+    pub state: PathBuf,
     /// Where its volumes would be on the host.
     pub volumes: Vec<PlannedVolume>,
     /// Its containers, in the plan's order.
@@ -101,7 +105,8 @@ pub fn planned(mut plan: PodPlan, given: Given<'_>) -> Result<Planned> {
     let volumes = plan.volumes.iter().map(|v| PlannedVolume { name: v.name.clone(), path: place.of(v) }).collect();
     // A plan is for people to look at and to pass on; these are of no use there.
     plan.logins = Vec::new();
-    Ok(Planned { namespaces, addresses: given.addresses.to_vec(), volumes, containers, plan })
+    let PodDirs { data, state } = given.pod.clone();
+    Ok(Planned { namespaces, addresses: given.addresses.to_vec(), data, state, volumes, containers, plan })
 }
 
 fn place<'a>(plan: &'a PodPlan, given: Given<'a>) -> volumes::Place<'a> {
