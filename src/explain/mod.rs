@@ -5,11 +5,13 @@
 //!
 //! | file | content |
 //! |---|---|
+//! | [`bundles`] | a plan as OCI bundles, which other runtimes run |
 //! | `planned` | a pod's plan, down to each container's spec and steps |
 //! | [`steps`] | what each step is, and why it is done |
 //! | [`tree`] | a plan as a tree, for people |
 //! | [`text`] | text of manifests and images, which is not to be trusted, for terminals |
 
+pub mod bundles;
 mod planned;
 pub mod steps;
 pub mod text;
