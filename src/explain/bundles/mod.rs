@@ -18,7 +18,7 @@ use super::{Planned, PlannedContainer};
 use crate::error::{Kind, failure};
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{FilesMedium, FilesVolume, VolumePlan, VolumeSource};
+use crate::plan::config::{FilesMedium, FilesVolume, PodSandboxConfig, VolumePlan, VolumeSource};
 use crate::runtime;
 use crate::snapshot;
 use crate::sys::{Called, SysResult};
@@ -83,7 +83,7 @@ fn fill(planned: &Planned, dirs: &Dirs, (new, to): (&Path, &Path)) -> Result<()>
     for container in &planned.containers {
         let bundle = new.join(&container.name);
         make(&bundle.join("rootfs"))?;
-        runtime::write_bundle(&spec(container, &sandbox.uid), &bundle)?;
+        runtime::write_bundle(&spec(container, sandbox), &bundle)?;
         let image = container.image.as_ref().context("an image is not here")?;
         link_layers(&image.layers, &new.join("layers").join(&container.name))?;
     }
@@ -129,13 +129,17 @@ fn write_volumes(planned: &Planned, dirs: &Dirs, pod: &PodDirs) -> Result<()> {
 }
 
 /// The spec with what is elsewhere in a bundle: the root beside it, and a cgroup of which podshim's sweeping knows nothing.
-fn spec(container: &PlannedContainer, uid: &str) -> Spec {
+fn spec(container: &PlannedContainer, sandbox: &PodSandboxConfig) -> Spec {
     let mut spec = container.spec.clone();
+    // What newer versions have is of user namespaces; there are runtimes that take no version which they do not know.
+    spec.set_version("1.1.0".to_owned());
     if let Some(root) = spec.root_mut() {
         root.set_path("rootfs".into());
     }
     if let Some(linux) = spec.linux_mut() {
-        linux.set_cgroups_path(Some(format!("/podshim-bundles/{uid}/{}", container.name).into()));
+        let parent = sandbox.cgroup.parent.trim_matches('/');
+        let path = Path::new("/").join(parent).join(format!("bundle-{}-{}", container.name, sandbox.uid));
+        linux.set_cgroups_path(Some(path));
     }
     spec
 }

@@ -31,9 +31,9 @@ pub(super) fn script(planned: &Planned, to: &Path) -> Result<String> {
     for container in &planned.containers {
         up.push(rootfs(container)?);
     }
-    text.push_str("up() {\n    [ ! -e up ] || fail \"it is up already\"\n    : >up\n    trap 'trap - ERR; down' ERR\n");
+    text.push_str("up() {\n    [ ! -e up ] || fail \"it is up already\"\n    : >up\n    trap down EXIT\n");
     text.push_str(&up.concat());
-    text.push_str("    trap - ERR\n}\n\n");
+    text.push_str("    trap - EXIT\n}\n\n");
     text.push_str(&down(planned)?);
     text.push_str(FOOT);
     Ok(text)
@@ -42,13 +42,13 @@ pub(super) fn script(planned: &Planned, to: &Path) -> Result<String> {
 const HEAD: &str = r#"#!/bin/bash
 # What the containers of pod @POD@ share: namespaces, volumes, root file systems. As root:
 #
-#     ./sandbox.sh up                                  makes it
-#     runc run --bundle @FIRST@ @FIRST@                runs a container of it (or crun, in a second terminal the next one)
-#     ./sandbox.sh down                                takes everything away that `up` made
+#     ./sandbox.sh up                        makes it
+#     runc run --bundle @FIRST@ @FIRST@      runs a container of it (crun takes the same words); in another terminal, the next one
+#     ./sandbox.sh down                      takes everything away that `up` made
 #
 # Written by `podshim plan -o oci`. What podshim does beside is not done: init containers come first, containers are started again,
 # probed and logged; the pod is joined to a network (here it has loopback only).
-set -eEuo pipefail
+set -euo pipefail
 umask 022
 dir=@DIR@
 fail() {
