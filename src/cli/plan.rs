@@ -4,34 +4,45 @@
 use super::bring_up::{Around, Chosen, Host, PlanningArgs, admit};
 use super::ensure;
 use super::output::{self, Structured};
-use crate::explain::{Given, Planned, planned};
-use crate::host;
+use crate::error::{Kind, failure};
+use crate::explain::{Given, Planned, bundles, planned, tree};
+use crate::host::{self, HostFacts};
 use crate::image::Store;
-use crate::manifest::{AdmittedPod, Documents};
+use crate::manifest::{AdmittedPod, Documents, NetworkObject};
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode, PodPlan, VolumeSource};
+use crate::sys::Called;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
     planning: PlanningArgs,
     /// How to show it
-    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "tree")]
     output: Format,
+    /// Where -o oci writes: a directory that is empty, or does not exist
+    #[arg(long, value_name = "DIRECTORY", required_if_eq("output", "oci"))]
+    to: Option<PathBuf>,
 }
 
 /// `--output`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
+    /// A tree, for people
+    Tree,
     /// A JSON list, one entry for each pod
     Json,
     /// The same as YAML
     Yaml,
+    /// OCI bundles, which other runtimes run, with a script that makes what they share: to the directory --to, as root
+    Oci,
 }
 
 /// A uid for those whose pods are not made.
@@ -41,13 +52,59 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
     let documents = admit(&args.planning)?;
     let facts = host::probe()?;
     let planner = Planner::new(Host { dirs, facts: &facts })?;
-    let one = |admitted: &AdmittedPod| planner.plan(admitted, &args.planning, &dirs.pod(NO_UID));
+    if let Some(to) = &args.to {
+        if args.output != Format::Oci {
+            return Err(failure(Kind::Invalid, "--to goes with -o oci"));
+        }
+        return write_bundles(&documents, &planner, (&args.planning, to));
+    }
+    let site = Site { uid: NO_UID.to_owned(), pod: dirs.pod(NO_UID) };
+    let one = |admitted: &AdmittedPod| planner.plan(admitted, &args.planning, &site);
     let pods = documents.pods.iter().map(one).collect::<Result<Vec<_>>>()?;
     planner.notes(&documents, &pods);
     match args.output {
+        Format::Tree => print_trees(&pods, &facts),
         Format::Json => output::structured(&pods, Structured::Json),
         Format::Yaml => output::structured(&pods, Structured::Yaml),
+        // It has --to, or clap has refused it.
+        Format::Oci => Ok(()),
     }
+}
+
+/// `-o oci`
+fn write_bundles(documents: &Documents, planner: &Planner<'_>, (args, to): (&PlanningArgs, &Path)) -> Result<()> {
+    if !planner.is_root {
+        return Err(failure(Kind::Forbidden, "-o oci takes root: bundles are made of images, which are root's"));
+    }
+    let [admitted] = &documents.pods[..] else {
+        let message = format!("-o oci writes one pod, and the manifests have {}", documents.pods.len());
+        return Err(failure(Kind::Invalid, message));
+    };
+    let to = std::path::absolute(to).called("getcwd", to.display())?;
+    let site = Site { uid: host::uuid()?, pod: bundles::pod_dirs(&to) };
+    let planned = planner.plan(admitted, args, &site)?;
+    bundles::write(&planned, planner.host.dirs, &to)
+        .with_context(|| format!("pod {}/{}", admitted.namespace(), admitted.name()))?;
+    let containers: Vec<&str> = planned.containers.iter().map(|container| &*container.name).collect();
+    output::line(format_args!("{}: sandbox.sh, and the bundles of {}", to.display(), containers.join(", ")))
+}
+
+/// Coloured on terminals.
+fn print_trees(pods: &[Planned], facts: &HostFacts) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    for (index, pod) in pods.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        write!(out, "{}", tree::tree(pod, facts)?)?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Which pod a plan is of, and where that would be.
+struct Site {
+    uid: String,
+    pod: PodDirs,
 }
 
 /// What plans are made from, looked at once.
@@ -66,14 +123,14 @@ impl<'a> Planner<'a> {
         Ok(Planner { host, is_root, around, host_addresses: network::addresses()? })
     }
 
-    fn plan(&self, admitted: &AdmittedPod, args: &PlanningArgs, pod: &PodDirs) -> Result<Planned> {
-        let chosen = Chosen { uid: NO_UID.to_owned(), pull: None, around: self.around.clone() };
+    fn plan(&self, admitted: &AdmittedPod, args: &PlanningArgs, site: &Site) -> Result<Planned> {
+        let chosen = Chosen { uid: site.uid.clone(), pull: None, around: self.around.clone() };
         let plan = args.plan(admitted, self.host, chosen)?;
         let images = plan.containers.iter().map(|c| self.image(&c.image)).collect::<Result<Vec<_>>>()?;
         let volume_images = self.volume_images(&plan)?;
         let given = Given {
             dirs: self.host.dirs,
-            pod,
+            pod: &site.pod,
             facts: self.host.facts,
             images: &images,
             volume_images: &volume_images,
@@ -120,7 +177,7 @@ impl<'a> Planner<'a> {
                 "image {image} is not here: what it says of command, user and variables is not shown (`podshim image pull {image}`)"
             ));
         }
-        if !documents.network.is_empty() {
+        if documents.network.iter().any(|document| matches!(document.object, NetworkObject::Service(_))) {
             note("Services of the manifest get their addresses when they are made: variables with them are not shown");
         }
     }

@@ -5,15 +5,21 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `planned` | a pod's plan, down to each container's spec and steps |
+//! | [`bundles`] | a plan as OCI bundles, which other runtimes run |
 //! | [`steps`] | what each step is, and why it is done |
-//! | `told` | what was done, told as a story |
+//! | [`text`] | text of manifests and images, which is not to be trusted, for terminals |
+//! | [`tree`] | a plan as a tree, for people |
 //! | `compared` | what two pods share |
+//! | `planned` | a pod's plan, down to each container's spec and steps |
+//! | `told` | what was done, told as a story |
 
+pub mod bundles;
 mod compared;
 mod planned;
 pub mod steps;
+pub mod text;
 mod told;
+pub mod tree;
 
 pub use compared::{Member, compared};
 pub use planned::{Given, Planned, PlannedContainer, PlannedVolume, planned};
