@@ -1,6 +1,7 @@
 //! What was done to make a pod, told as a story: who did what, when, how long it took, and why. Pure.
 
 use super::steps;
+use super::text::one_line;
 use crate::paths::PodDirs;
 use crate::supervisor::timeline::{Act, Entry, What, Who};
 use crate::sys::record::Call;
@@ -48,7 +49,8 @@ impl Teller {
         let mut text = String::new();
         if self.began.is_none() {
             let pod = self.pod.as_ref().map(|pod| format!(" of pod {pod}")).unwrap_or_default();
-            let short: Vec<String> = self.short.iter().map(|(long, name)| format!("{name}={}", plain(long))).collect();
+            let short: Vec<String> =
+                self.short.iter().map(|(long, name)| format!("{name}={}", one_line(long))).collect();
             text += &format!("{}\n ms since    took  who: what was done{pod}\n", short.join("\n"));
         }
         let began = *self.began.get_or_insert(entry.at);
@@ -93,7 +95,7 @@ impl Teller {
     }
 
     fn plain(&self, text: &str) -> String {
-        self.short.iter().fold(plain(text), |text, (long, name)| text.replace(long, name))
+        self.short.iter().fold(one_line(text), |text, (long, name)| text.replace(long, name))
     }
 
     fn who(&self, who: &Who) -> String {
@@ -158,12 +160,6 @@ fn act_why(act: &Act) -> &'static str {
             "clone3 makes a process that is in new namespaces from its first moment on. It performs the steps that follow, and then executes the container's program."
         }
     }
-}
-
-/// A text that may be a manifest's, an image's or a container's: control characters are shown, not obeyed.
-fn plain(text: &str) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    text.chars().map(escape).collect()
 }
 
 /// Words in lines of at most [`WIDTH`] columns, the first one behind `head`.
