@@ -3,11 +3,14 @@
 use super::bring_up::{self, BringUpArgs, Host, admit};
 use super::ensure;
 use super::output;
-use crate::error::{Kind, kind_of};
+use crate::cgroups;
+use crate::error::{Kind, failure, kind_of};
+use crate::explain::script::{Ground, script};
 use crate::explain::{Given, Planned, planned};
 use crate::host;
 use crate::image::Store;
 use crate::manifest::AdmittedPod;
+use crate::network;
 use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, ImageSpec, PodPlan, VolumeSource};
 use anyhow::{Context, Result};
@@ -19,6 +22,16 @@ use std::net::IpAddr;
 pub(super) struct PlanArgs {
     #[command(flatten)]
     bring_up: BringUpArgs,
+    /// sh: a commented script that builds the pod by hand, and takes it down again; json
+    #[arg(short = 'o', long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: PlanFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum PlanFormat {
+    #[default]
+    Json,
+    Sh,
 }
 
 /// A uid for those whose pods are not made.
@@ -32,7 +45,26 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
         plan(pod, &args.bring_up, host).with_context(|| format!("pod {}/{}", pod.namespace(), pod.name()))
     };
     let pods = documents.pods.iter().map(one).collect::<Result<Vec<_>>>()?;
-    output::structured(&pods, output::Structured::Json)
+    match args.output {
+        PlanFormat::Json => output::structured(&pods, output::Structured::Json),
+        PlanFormat::Sh => output::text(&by_hand(&pods, host)?),
+    }
+}
+
+/// The script that builds a pod by hand.
+fn by_hand(pods: &[Planned], host: Host<'_>) -> Result<String> {
+    let [pod] = pods else {
+        let message = format!("a script builds one pod, and there are {}: give a manifest with one", pods.len());
+        return Err(failure(Kind::Invalid, message));
+    };
+    let sandbox = &pod.plan.sandbox;
+    let what = || format!("pod {}/{}", sandbox.namespace, sandbox.name);
+    let etc = network::files(sandbox, &pod.addresses)?;
+    let volume_images = volume_images(&pod.plan, host.dirs)?;
+    let cgroups = cgroups::of_spec(host.facts, &sandbox.cgroup.parent)?;
+    let ground =
+        Ground { facts: host.facts, dirs: host.dirs, cgroups: &cgroups, etc: &etc, volume_images: &volume_images };
+    script(pod, ground).with_context(what)
 }
 
 fn plan(pod: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Planned> {

@@ -6,9 +6,11 @@
 //! | file | content |
 //! |---|---|
 //! | `planned` | a pod's plan, down to each container's spec and steps |
+//! | [`script`] | a script that builds the pod by hand |
 //! | [`steps`] | what each step is, and why it is done |
 
 mod planned;
+pub mod script;
 pub mod steps;
 
 pub use planned::{Given, Planned, PlannedContainer, planned};
