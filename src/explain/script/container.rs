@@ -105,7 +105,8 @@ pub(super) fn container(
     }
     script.function(&format!("in_{name}"), joins);
     let mut root = Lines::of_function();
-    root.line(format!("{dir} root=$POD/containers/{}/rootfs sub", container.name));
+    let sub = if placed.has_sub_paths { " sub" } else { "" };
+    root.line(format!("local root=$POD/containers/{}/rootfs{sub}", container.name));
     root.append(placed.root);
     root.append(placed.last);
     let (arguments, environment) = placed.program.context("the steps do not end in a program")?;

@@ -30,6 +30,8 @@ pub(super) struct Placed {
     pub(super) own_cgroups: bool,
     /// In the container's mount namespace.
     pub(super) root: Lines,
+    /// Whether a path in a volume is looked for.
+    pub(super) has_sub_paths: bool,
     /// What the last process does by itself, before the program.
     pub(super) last: Lines,
     /// The options of setpriv(1).
@@ -53,6 +55,7 @@ pub(super) fn place(
         joins: Lines::of_function(),
         own_cgroups: false,
         root: Lines::of_function(),
+        has_sub_paths: false,
         last: Lines::of_function(),
         privileges: Vec::new(),
         program: None,
@@ -257,6 +260,7 @@ impl Placed {
             Step::Bind { source, target, attributes, recursive, propagation } => {
                 let from = sources.pop_front().context("a bind mount of the steps was not planned")?;
                 self.root.note(&format!("{}: {}", target.display(), from.about));
+                self.has_sub_paths |= !from.lines.is_empty();
                 from.lines.iter().for_each(|line| self.root.line(line));
                 if let Some((_, kind)) =
                     [("/proc", "proc"), ("/sys", "sysfs")].iter().find(|(p, _)| target == Path::new(p))

@@ -16,7 +16,12 @@ use std::path::Path;
 /// The function `volumes`.
 pub(super) fn volumes(script: &mut Lines, plan: &PodPlan, ground: Ground<'_>) -> Result<()> {
     let mut body = Lines::of_function();
-    body.line("local v name");
+    let has_files = plan.volumes.iter().any(|volume| matches!(volume.source, VolumeSource::Files(_)));
+    match (plan.volumes.is_empty(), has_files) {
+        (true, _) => {}
+        (false, true) => body.line("local v name"),
+        (false, false) => body.line("local v"),
+    }
     for volume in &plan.volumes {
         one(&mut body, volume, plan, ground).with_context(|| format!("volume {}", volume.name))?;
     }
@@ -118,8 +123,10 @@ fn host_path(body: &mut Lines, path: &Path, kind: HostPathType) -> Result<()> {
 /// As a kubelet lays them out.
 fn files(body: &mut Lines, volume: &FilesVolume) -> Result<()> {
     if volume.medium == FilesMedium::Memory {
-        body.note("In memory, so that a secret never gets to a disk.");
-        body.line("mount --types tmpfs --options nosuid,nodev,mode=0755 none \"$v\"");
+        body.note("In memory, so that a secret never gets to a disk (nor by swapping, where the kernel has noswap: Linux 6.4).");
+        let mount = |options: &str| format!("mount --types tmpfs --options nosuid,nodev,mode=0755{options} none \"$v\"");
+        body.line(format!("{} 2>/dev/null ||", mount(",noswap")));
+        body.line(format!("    {}", mount("")));
     }
     body.note(
         "The files are in a directory of this moment; ..data is a link to it. Who changes them makes another directory and \
