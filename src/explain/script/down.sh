@@ -83,6 +83,10 @@ remove_files() {
 }
 
 down() {
+    # An empty one is of an `up` that was ended at once.
+    if [ -e "$POD" ] && [ ! -e "$POD/by-hand" ]; then
+        rmdir -- "$POD" || die "$POD was not made by this script: it is left alone"
+    fi
     failed=0
     try "ending the processes" kill_all
     try "waiting for their ends" wait_for_waiting

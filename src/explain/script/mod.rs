@@ -112,6 +112,11 @@ fn check(plan: &PodPlan) -> Result<()> {
     }
     for container in &plan.containers {
         let field = |field: &str| format!("container {}: {field}", container.name);
+        // It becomes a part of functions' names, which cannot be quoted. Admitted names are such (DNS-1123).
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if container.name.is_empty() || !container.name.bytes().all(is_plain) {
+            return refuse(field("name is no DNS label"));
+        }
         if container.stdio == Stdio::Terminal {
             return refuse(field(TERMINAL));
         }
@@ -242,8 +247,10 @@ fn up(script: &mut Lines, planned: &Planned, not_made: &[NotMade]) -> Result<()>
     }
     body.line("close_inherited");
     body.line("mkdir --parents -- \"$(dirname -- \"$POD\")\"");
-    body.line("mkdir -- \"$POD\" 2>/dev/null || die \"$POD is there already: first bash $SELF down\"");
+    body.line("[ ! -e \"$POD\" ] || die \"$POD is there already: first bash $SELF down\"");
+    body.line("mkdir -- \"$POD\"");
     body.line("trap 'say \"up failed: look around, and then: bash $SELF down\"' EXIT");
+    body.line(": >\"$POD/by-hand\"");
     body.note("A mount of its own, and private: what is mounted below it stays a matter of this mount namespace.");
     body.line("mount --bind -- \"$POD\" \"$POD\"");
     body.line("mount --make-private \"$POD\"");
@@ -274,12 +281,12 @@ fn up(script: &mut Lines, planned: &Planned, not_made: &[NotMade]) -> Result<()>
 
 /// The functions that may be called from outside: this script calls itself in new namespaces.
 fn last(script: &mut Lines, planned: &Planned) {
-    let mut names = vec![String::from("in_sandbox")];
+    let mut names = vec![String::from("inside_sandbox")];
     if planned.plan.sandbox.namespaces.network == NetworkMode::Bridge {
-        names.push(String::from("in_network"));
+        names.push(String::from("inside_network"));
     }
     if planned.plan.sandbox.namespaces.pid == NamespaceMode::Pod {
-        names.push(String::from("in_pause"));
+        names.push(String::from("inside_pause"));
     }
     for container in &planned.plan.containers {
         let name = container::function_name(&container.name);

@@ -11,7 +11,7 @@ use crate::runtime::NamespaceKind;
 use anyhow::Result;
 use std::net::IpAddr;
 
-/// The functions `network`, `in_network`, `network_down`.
+/// The functions `network`, `inside_network`, `network_down`.
 pub(super) fn network(script: &mut Lines, planned: &Planned) -> Result<()> {
     let sandbox = &planned.plan.sandbox;
     let bridge = sandbox.network.as_ref().filter(|_| sandbox.namespaces.network == NetworkMode::Bridge);
@@ -122,7 +122,7 @@ impl<'a> Link<'a> {
         ));
         body.line(format!("bridge fdb replace {} dev {link} master static", self.pod_mac));
         body.end_note();
-        body.line(format!("nsenter --net={} -- bash \"$SELF\" in_network", pin(NamespaceKind::Network)));
+        body.line(format!("nsenter --net={} -- bash \"$SELF\" inside_network", pin(NamespaceKind::Network)));
         body.line(format!("ip link set {link} up"));
         self.masquerade(&mut body)?;
         script.function("network", body);
@@ -208,7 +208,7 @@ impl<'a> Link<'a> {
             body.line(format!("{ip} {gateway} dev {POD_INTERFACE} proto static scope link src {address}"));
             body.line(format!("{ip} default via {gateway} dev {POD_INTERFACE} proto static src {address}"));
         }
-        script.function("in_network", body);
+        script.function("inside_network", body);
     }
 
     fn down(&self, script: &mut Lines) {

@@ -13,7 +13,7 @@ use anyhow::Result;
 /// The cgroup of the pod's pid 1, as podshim names it.
 pub(super) const PAUSE: &str = "_pause";
 
-/// The functions `pod_cgroup`, `sandbox`, `in_sandbox`.
+/// The functions `pod_cgroup`, `sandbox`, `inside_sandbox`.
 pub(super) fn sandbox(script: &mut Lines, planned: &Planned, ground: Ground<'_>) -> Result<()> {
     pod_cgroup(script, planned, ground)?;
     let config = &planned.plan.sandbox;
@@ -23,7 +23,7 @@ pub(super) fn sandbox(script: &mut Lines, planned: &Planned, ground: Ground<'_>)
     if kinds.is_empty() {
         body.note("The pod has the host's own network, host name and shared memory: there is nothing to be made.");
         script.function("sandbox", body);
-        script.function("in_sandbox", Lines::of_function());
+        script.function("inside_sandbox", Lines::of_function());
         return Ok(());
     }
     body.note(
@@ -48,7 +48,7 @@ pub(super) fn sandbox(script: &mut Lines, planned: &Planned, ground: Ground<'_>)
     }
     let flags: Vec<String> = made.iter().map(|kind| format!("--{}={}", kind.file(), pin(*kind))).collect();
     body.note("unshare(1) makes new namespaces, mounts each to its file, and runs a program in them.");
-    body.line(format!("{command}unshare {} -- bash \"$SELF\" in_sandbox", flags.join(" ")));
+    body.line(format!("{command}unshare {} -- bash \"$SELF\" inside_sandbox", flags.join(" ")));
     script.function("sandbox", body);
     in_sandbox(script, planned)
 }
@@ -69,7 +69,7 @@ fn in_sandbox(script: &mut Lines, planned: &Planned) -> Result<()> {
         body.note("Kernel parameters of the pod's own namespaces: /proc/sys shows those of who opens a file.");
         body.line(format!("printf '%s' {} >/proc/sys/{}", quote(&pair.value)?, quote(sysctl::path(&pair.key))?));
     }
-    script.function("in_sandbox", body);
+    script.function("inside_sandbox", body);
     Ok(())
 }
 
@@ -87,7 +87,7 @@ fn pod_cgroup(script: &mut Lines, planned: &Planned, ground: Ground<'_>) -> Resu
     Ok(())
 }
 
-/// The functions `pause`, `in_pause`.
+/// The functions `pause`, `inside_pause`.
 pub(super) fn pause(script: &mut Lines, planned: &Planned) {
     if planned.plan.sandbox.namespaces.pid != NamespaceMode::Pod {
         return;
@@ -95,7 +95,7 @@ pub(super) fn pause(script: &mut Lines, planned: &Planned) {
     script.heading("shareProcessNamespace: the pod's pid 1");
     script.verbatim(include_str!("pause.sh"));
     let mut body = Lines::of_function();
-    body.line("local c=$POD/containers/pause");
+    body.line("local c=$POD/containers/_pause");
     body.line("mkdir --parents -- \"$c/rootfs\"");
     body.line("mkfifo -- \"$c/ready\" \"$c/go\"");
     body.line(format!("make_cgroup {PAUSE}"));
@@ -112,10 +112,10 @@ pub(super) fn pause(script: &mut Lines, planned: &Planned) {
         .collect();
     let enter = if joined.is_empty() { String::new() } else { format!("nsenter {} -- ", joined.join(" ")) };
     body.line(format!(
-        "{enter}unshare --pid={} --fork --mount --propagation unchanged -- bash \"$SELF\" in_pause \\",
+        "{enter}unshare --pid={} --fork --mount --propagation unchanged -- bash \"$SELF\" inside_pause \\",
         pin(NamespaceKind::Pid)
     ));
-    body.line("    </dev/null >>\"$POD/log/pause.log\" 2>&1 3<>\"$c/go\" 4>\"$c/ready\" &");
+    body.line("    </dev/null >>\"$POD/log/_pause.log\" 2>&1 3<>\"$c/go\" 4>\"$c/ready\" &");
     body.line("printf '%s\\n' \"$!\" >\"$c/waiting\"");
     body.line("born \"$c\"");
     body.note("Other containers of the pod see this process: nothing of the host may be found through it.");
@@ -123,7 +123,7 @@ pub(super) fn pause(script: &mut Lines, planned: &Planned) {
     body.line("go \"$c\"");
     script.function("pause", body);
     let mut body = Lines::of_function();
-    body.line("local c=$POD/containers/pause");
+    body.line("local c=$POD/containers/_pause");
     body.line(format!("join_cgroup {PAUSE}"));
     body.line("remember_pid \"$c\"");
     body.note("When memory is short, better a container is killed than this.");
@@ -136,5 +136,5 @@ pub(super) fn pause(script: &mut Lines, planned: &Planned) {
     body.line(
         "exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all --no-new-privs -- perl -e \"$PAUSE\"",
     );
-    script.function("in_pause", body);
+    script.function("inside_pause", body);
 }

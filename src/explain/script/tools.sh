@@ -178,12 +178,13 @@ host_devices() {
 
 # sub_path VOLUME PATH: a path in a volume, made if missing; one that leads out of it is refused.
 sub_path() {
-    local real mode part at
-    real=$(realpath --canonicalize-missing -- "$1/$2")
-    case $real/ in "$1"/*) ;; *) die "subPath $2 leads out of the volume $1" ;; esac
-    mode=$(stat --format=%a -- "$1")
-    at=$1
-    part=${real#"$1"}
+    local volume real mode part at
+    volume=$(realpath -- "$1")
+    real=$(realpath --canonicalize-missing -- "$volume/$2")
+    case $real/ in "$volume"/*) ;; *) die "subPath $2 leads out of the volume $1" ;; esac
+    mode=$(stat --format=%a -- "$volume")
+    at=$volume
+    part=${real#"$volume"}
     while [ ! -e "$real" ]; do
         part=${part#/}
         at=$at/${part%%/*}

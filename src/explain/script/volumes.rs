@@ -124,7 +124,8 @@ fn host_path(body: &mut Lines, path: &Path, kind: HostPathType) -> Result<()> {
 fn files(body: &mut Lines, volume: &FilesVolume) -> Result<()> {
     if volume.medium == FilesMedium::Memory {
         body.note("In memory, so that a secret never gets to a disk (nor by swapping, where the kernel has noswap: Linux 6.4).");
-        let mount = |options: &str| format!("mount --types tmpfs --options nosuid,nodev,mode=0755{options} none \"$v\"");
+        let mount =
+            |options: &str| format!("mount --types tmpfs --options nosuid,nodev,mode=0755{options} none \"$v\"");
         body.line(format!("{} 2>/dev/null ||", mount(",noswap")));
         body.line(format!("    {}", mount("")));
     }
