@@ -52,7 +52,7 @@ enum Life {
 }
 
 pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
-    let documents = admit(&args.bring_up)?;
+    let documents = admit(&args.bring_up.planning)?;
     let admitted = &documents.pods;
     if let Some(pod) = admitted.iter().find(|pod| pod.name_comes_from() == Name::Generated) {
         let message = format!(
@@ -67,7 +67,7 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     let host = Host { dirs, facts: &facts };
     args.bring_up.note_cgroup(host);
     // As with kubectl, what is applied stays, whatever becomes of the rest. Pods learn of Services when they are planned.
-    put(&documents.network, (&args.bring_up.network, Semantics::Apply), dirs)?.keep();
+    put(&documents.network, (&args.bring_up.planning.network, Semantics::Apply), dirs)?.keep();
     let mut capacity = args.bring_up.capacity(host)?;
     let mut todo_one = |pod| todo(pod, &args.bring_up, host, &mut capacity);
     let todos = admitted.iter().map(&mut todo_one).collect::<Result<Vec<_>>>()?;

@@ -14,8 +14,8 @@ use crate::manifest::{self, AdmittedPod, CronJobs, Diagnostics, Documents, sysct
 use crate::network::objects;
 use crate::paths::Dirs;
 use crate::plan::config::{
-    ContainerConfig, DnsBase, NetworkMode, PodPlan, PodSandboxConfig, PullPolicy, SECCOMP_ROOT, SecurityChoices,
-    SwapBehavior, VolumePlan, VolumeSource,
+    BridgeNetwork, ContainerConfig, DnsBase, NetworkMode, PodPlan, PodSandboxConfig, PullPolicy, SECCOMP_ROOT,
+    SecurityChoices, SwapBehavior, VolumePlan, VolumeSource,
 };
 use crate::plan::pod::{Choices, Node, pod_plan};
 use crate::plan::spec;
@@ -25,11 +25,25 @@ use crate::supervisor::{self, Supervising};
 use crate::volumes;
 use anyhow::{Context, Result};
 use clap::Args;
+use k8s_openapi::api::core::v1::Service;
 use std::path::PathBuf;
 
 /// What `run` and `apply` have in common.
 #[derive(Debug, Args)]
 pub(super) struct BringUpArgs {
+    #[command(flatten)]
+    pub(super) planning: PlanningArgs,
+    /// When to ask a registry for images [default: what each container's imagePullPolicy says]
+    #[arg(long, value_name = "POLICY")]
+    pub(super) pull: Option<Pull>,
+    /// Start pods though they request more than this host has left
+    #[arg(long)]
+    no_capacity_check: bool,
+}
+
+/// What decides how pods are planned: of `run`, `apply` and `plan`.
+#[derive(Debug, Args)]
+pub(super) struct PlanningArgs {
     /// Manifests: files, directories, or - for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<String>,
@@ -39,9 +53,6 @@ pub(super) struct BringUpArgs {
     /// Another image for a container of the manifests, CONTAINER=IMAGE; can be given several times
     #[arg(long, value_name = "CONTAINER=IMAGE", value_parser = set_image)]
     set_image: Vec<(String, String)>,
-    /// When to ask a registry for images [default: what each container's imagePullPolicy says]
-    #[arg(long, value_name = "POLICY")]
-    pub(super) pull: Option<Pull>,
     #[command(flatten)]
     pub(super) network: NetworkArgs,
     /// Parent of the pods' cgroups, in every hierarchy [default: the delegated cgroup of the caller's unit, else the root]
@@ -53,9 +64,6 @@ pub(super) struct BringUpArgs {
     /// Whether containers may be swapped out: not at all, or those that request less memory than their limit (cgroup v2)
     #[arg(long, value_name = "BEHAVIOR", default_value = "NoSwap")]
     swap_behavior: Swap,
-    /// Start pods though they request more than this host has left
-    #[arg(long)]
-    no_capacity_check: bool,
     /// The host's resolver configuration that pods start from
     #[arg(long, value_name = "FILE")]
     resolv_conf: Option<PathBuf>,
@@ -123,7 +131,7 @@ pub(super) struct Started {
 }
 
 /// Reads and checks manifests; says what has no effect.
-pub(super) fn admit(args: &BringUpArgs) -> Result<Documents> {
+pub(super) fn admit(args: &PlanningArgs) -> Result<Documents> {
     let sources = manifest::read_sources(&args.files)?;
     let files = args.files.join(", ");
     let mut documents = manifest::documents(&sources, cron_jobs(args.now))
@@ -172,7 +180,9 @@ pub(super) struct Host<'a> {
 /// What a pod may learn of its host.
 pub(super) fn node(host: Host<'_>) -> Result<Node> {
     let facts = host.facts;
-    Ok(Node { name: facts.name.clone(), cpus: facts.cpus, storage: host::storage(&host.dirs.root)? })
+    // `plan` comes before there is such a directory.
+    let there = host.dirs.root.ancestors().find(|directory| directory.exists()).unwrap_or(&host.dirs.root);
+    Ok(Node { name: facts.name.clone(), cpus: facts.cpus, storage: host::storage(there)? })
 }
 
 /// What was chosen once for a pod that runs: that stays, whatever is planned for it.
@@ -206,7 +216,7 @@ pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
 impl BringUpArgs {
     /// Says if a delegated cgroup is not used.
     pub(super) fn note_cgroup(&self, host: Host<'_>) {
-        let shared = cgroups::shared(&host.facts.cgroups).filter(|_| self.cgroup_parent.is_none());
+        let shared = cgroups::shared(&host.facts.cgroups).filter(|_| self.planning.cgroup_parent.is_none());
         if let Some(unit) = shared {
             anstream::eprintln!(
                 "podshim: note: cgroup {unit} is delegated, but holds other processes, so that pods cannot be in it: they are \
@@ -243,30 +253,66 @@ pub(super) fn prepare(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>
 
 /// Plans a new pod, with variables of the Services that there are now.
 pub(super) fn plan(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, uid: String) -> Result<PodPlan> {
-    let (name, namespace) = (admitted.name(), admitted.namespace());
-    let network = args.network.mode_of(admitted)?;
-    let choices = Choices {
-        bridge: (network == NetworkMode::Bridge).then(|| args.network.bridge(host.dirs)).transpose()?,
-        network,
-        cgroup_parent: cgroups::parent(&host.facts.cgroups, args.cgroup_parent.as_deref())?,
-        resolv_conf: args.resolv_conf.clone(),
-        log_directory: host.dirs.pod_logs(namespace, name, &uid),
-        host_memory: host.facts.memory,
-        pids_limit: (args.pids_limit > 0).then_some(args.pids_limit),
-        swap: match args.swap_behavior {
-            Swap::NoSwap => SwapBehavior::NoSwap,
-            Swap::LimitedSwap => SwapBehavior::LimitedSwap { host_swap: host.facts.swap },
-        },
-        pull: args.pull.map(pull_policy),
-        node: node(host)?,
-        security: SecurityChoices {
-            seccomp_root: args.seccomp_profile_root.clone(),
-            unsafe_sysctls: args.allowed_unsafe_sysctls.clone(),
-        },
-        uid,
-        services: objects::services(&host.dirs.network())?,
-    };
-    pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))
+    let chosen = Chosen { uid, pull: args.pull.map(pull_policy), around: Around::of(host.dirs)? };
+    args.planning.plan(admitted, host, chosen)
+}
+
+/// What there is on the network, which a new pod's plan depends on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Around {
+    network: Option<BridgeNetwork>,
+    services: Vec<Service>,
+}
+
+impl Around {
+    /// As it is now.
+    pub(super) fn of(dirs: &Dirs) -> Result<Around> {
+        Ok(Around {
+            network: store::read_json(&dirs.network().config())?,
+            services: objects::services(&dirs.network())?,
+        })
+    }
+}
+
+/// What is chosen for one pod.
+pub(super) struct Chosen {
+    /// Its uid.
+    pub(super) uid: String,
+    /// `--pull`
+    pub(super) pull: Option<PullPolicy>,
+    /// What there is beside it.
+    pub(super) around: Around,
+}
+
+impl PlanningArgs {
+    /// Plans a new pod.
+    pub(super) fn plan(&self, admitted: &AdmittedPod, host: Host<'_>, chosen: Chosen) -> Result<PodPlan> {
+        let (name, namespace) = (admitted.name(), admitted.namespace());
+        let network = self.network.mode_of(admitted)?;
+        let Chosen { uid, pull, around } = chosen;
+        let choices = Choices {
+            bridge: (network == NetworkMode::Bridge).then(|| self.network.bridge(around.network)).transpose()?,
+            network,
+            cgroup_parent: cgroups::parent(&host.facts.cgroups, self.cgroup_parent.as_deref())?,
+            resolv_conf: self.resolv_conf.clone(),
+            log_directory: host.dirs.pod_logs(namespace, name, &uid),
+            host_memory: host.facts.memory,
+            pids_limit: (self.pids_limit > 0).then_some(self.pids_limit),
+            swap: match self.swap_behavior {
+                Swap::NoSwap => SwapBehavior::NoSwap,
+                Swap::LimitedSwap => SwapBehavior::LimitedSwap { host_swap: host.facts.swap },
+            },
+            pull,
+            node: node(host)?,
+            security: SecurityChoices {
+                seccomp_root: self.seccomp_profile_root.clone(),
+                unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),
+            },
+            uid,
+            services: around.services,
+        };
+        pod_plan(admitted, choices).with_context(|| format!("pod {namespace}/{name}"))
+    }
 }
 
 /// Checks that every container can be confined as its manifest says, and says what has no effect on this host.

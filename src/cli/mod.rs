@@ -119,7 +119,7 @@ enum Verb {
     Events(events::EventsArgs),
     /// Check manifests without running anything; needs no root
     Check(check::CheckArgs),
-    /// Show what would be done for the pods of a manifest
+    /// Show what would be done for the pods of a manifest, down to each step; nothing is run, and it needs no root
     Plan(plan::PlanArgs),
     /// Tell what a field of a manifest means, and what podshim does with it; needs no root
     Explain(explain::ExplainArgs),
@@ -192,11 +192,13 @@ fn dispatch(cli: Cli) -> Result<u8> {
     if let Verb::Explain(args) = cli.verb {
         return explain::run(args).map(|()| 0);
     }
+    if let Verb::Plan(args) = cli.verb {
+        return plan::run(args, &dirs).map(|()| 0);
+    }
     require_root()?;
     match cli.verb {
         Verb::Run(args) => run::run(args, &dirs),
         Verb::Apply(args) => apply::run(args, &dirs),
-        Verb::Plan(args) => plan::run(args, &dirs).map(|()| 0),
         Verb::Debug(args) => debug::run(args, &dirs),
         Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
         Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
@@ -227,7 +229,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::NameServer(args) => name_server::run(args),
         Verb::DiskUsage => disk_usage::run().map(|()| 0),
         // Handled above; the compiler wants them named.
-        Verb::Check(_) | Verb::Explain(_) | Verb::Version(_) => Ok(0),
+        Verb::Check(_) | Verb::Explain(_) | Verb::Plan(_) | Verb::Version(_) => Ok(0),
     }
 }
 
@@ -238,6 +240,6 @@ fn require_root() -> Result<()> {
     Err(failure(
         Kind::Forbidden,
         "this takes root (namespaces, mounts and cgroups are made): try again with sudo. \
-         Without root there are `podshim check` and `podshim version`",
+         Without root there are `podshim check`, `plan`, `explain` and `version`",
     ))
 }

@@ -1,19 +1,17 @@
-//! Which network pods are given, as `run` and `apply` are told.
+//! Which network pods are given, as `run`, `apply` and `plan` are told.
 
 use super::cni::CniPlaces;
 use crate::error::{Kind, failure};
 use crate::manifest::{AdmittedPod, NETWORK_ANNOTATION};
-use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, NetworkMode};
 use crate::plan::network::{Family, Subnet};
-use crate::store;
 use anyhow::Result;
 use clap::Args;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-/// What `run` and `apply` have in common.
+/// What `run`, `apply` and `plan` have in common.
 #[derive(Debug, Args)]
 pub(super) struct NetworkArgs {
     /// The pods' network: `bridge`, `none` (loopback only), `host`, `cni` (by CNI plugins) or `ns:PATH`, an existing
@@ -94,8 +92,7 @@ impl NetworkArgs {
     }
 
     /// podshim's own network: the one that is there, unless another one is asked for.
-    pub(super) fn bridge(&self, dirs: &Dirs) -> Result<BridgeNetwork> {
-        let there: Option<BridgeNetwork> = store::read_json(&dirs.network().config())?;
+    pub(super) fn bridge(&self, there: Option<BridgeNetwork>) -> Result<BridgeNetwork> {
         let (bridge, pods, services) = match there {
             Some(there) => (Some(there.bridge), Some(there.pods), Some(there.services)),
             None => (None, None, None),

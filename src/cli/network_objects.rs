@@ -4,6 +4,7 @@ use super::network_args::NetworkArgs;
 use crate::manifest::NetworkDocument;
 use crate::network::{self, objects};
 use crate::paths::Dirs;
+use crate::store;
 use anyhow::Result;
 pub(super) use objects::Semantics;
 
@@ -21,7 +22,12 @@ pub(super) fn put<'d>(
 ) -> Result<Put<'d>> {
     let changes = match documents {
         [] => Vec::new(),
-        _ => objects::put(&dirs.network(), &args.bridge(dirs)?, documents, semantics)?,
+        _ => objects::put(
+            &dirs.network(),
+            &args.bridge(store::read_json(&dirs.network().config())?)?,
+            documents,
+            semantics,
+        )?,
     };
     let put = Put { dirs, changes };
     put.sync()?;

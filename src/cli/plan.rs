@@ -1,36 +1,44 @@
-//! `podshim plan`: what would be done for the pods of a manifest.
+//! `podshim plan`: what would be done for the pods of a manifest. Nothing is made or changed, and it needs no root: without,
+//! what podshim keeps for root alone (images, the network) is not looked at, and a note says so.
 
-use super::bring_up::{self, BringUpArgs, Host, admit};
+use super::bring_up::{Around, Chosen, Host, PlanningArgs, admit};
 use super::ensure;
-use super::output;
+use super::output::{self, Structured};
 use crate::cgroups;
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure};
 use crate::explain::script::{Ground, script};
-use crate::explain::{Given, Planned, planned};
-use crate::host;
+use crate::explain::{Given, Planned, planned, tree};
+use crate::host::{self, HostFacts};
 use crate::image::Store;
-use crate::manifest::AdmittedPod;
+use crate::manifest::{AdmittedPod, Documents, NetworkObject};
 use crate::network;
-use crate::paths::Dirs;
-use crate::plan::config::{BridgeNetwork, ImageSpec, PodPlan, VolumeSource};
+use crate::paths::{Dirs, PodDirs};
+use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode, PodPlan, VolumeSource};
 use anyhow::{Context, Result};
 use clap::Args;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::net::IpAddr;
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
     #[command(flatten)]
-    bring_up: BringUpArgs,
-    /// sh: a commented script that builds the pod by hand, and takes it down again; json
-    #[arg(short = 'o', long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: PlanFormat,
+    planning: PlanningArgs,
+    /// How to show it
+    #[arg(short, long, value_name = "FORMAT", default_value = "tree")]
+    output: Format,
 }
 
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum PlanFormat {
-    #[default]
+/// `--output`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// A tree, for people
+    Tree,
+    /// A JSON list, one entry for each pod
     Json,
+    /// The same as YAML
+    Yaml,
+    /// A commented script that builds the pod by hand and takes it down again; of one pod, whose images are here
     Sh,
 }
 
@@ -38,72 +46,133 @@ enum PlanFormat {
 const NO_UID: &str = "00000000-0000-4000-8000-000000000000";
 
 pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
-    let documents = admit(&args.bring_up)?;
+    let documents = admit(&args.planning)?;
     let facts = host::probe()?;
-    let host = Host { dirs, facts: &facts };
-    let one = |pod: &AdmittedPod| {
-        plan(pod, &args.bring_up, host).with_context(|| format!("pod {}/{}", pod.namespace(), pod.name()))
-    };
+    let planner = Planner::new(Host { dirs, facts: &facts })?;
+    let one = |admitted: &AdmittedPod| planner.plan(admitted, &args.planning, &dirs.pod(NO_UID));
     let pods = documents.pods.iter().map(one).collect::<Result<Vec<_>>>()?;
+    planner.notes(&documents, &pods);
     match args.output {
-        PlanFormat::Json => output::structured(&pods, output::Structured::Json),
-        PlanFormat::Sh => output::text(&by_hand(&pods, host)?),
+        Format::Tree => print_trees(&pods, &facts),
+        Format::Json => output::structured(&pods, Structured::Json),
+        Format::Yaml => output::structured(&pods, Structured::Yaml),
+        Format::Sh => output::text(&planner.script(&pods)?),
     }
 }
 
-/// The script that builds a pod by hand.
-fn by_hand(pods: &[Planned], host: Host<'_>) -> Result<String> {
-    let [pod] = pods else {
-        let message = format!("a script builds one pod, and there are {}: give a manifest with one", pods.len());
-        return Err(failure(Kind::Invalid, message));
-    };
-    let sandbox = &pod.plan.sandbox;
-    let what = || format!("pod {}/{}", sandbox.namespace, sandbox.name);
-    let etc = network::files(sandbox, &pod.addresses)?;
-    let volume_images = volume_images(&pod.plan, host.dirs)?;
-    let cgroups = cgroups::of_spec(host.facts, &sandbox.cgroup.parent)?;
-    let ground =
-        Ground { facts: host.facts, dirs: host.dirs, cgroups: &cgroups, etc: &etc, volume_images: &volume_images };
-    script(pod, ground).with_context(what)
-}
-
-fn plan(pod: &AdmittedPod, args: &BringUpArgs, host: Host<'_>) -> Result<Planned> {
-    let plan = bring_up::plan(pod, args, host, NO_UID.to_owned())?;
-    let images = plan.containers.iter().map(|c| image_here(&c.image, host.dirs)).collect::<Result<Vec<_>>>()?;
-    let volume_images = volume_images(&plan, host.dirs)?;
-    let addresses = addresses(&plan);
-    let given = Given {
-        dirs: host.dirs,
-        facts: host.facts,
-        images: &images,
-        volume_images: &volume_images,
-        addresses: &addresses,
-    };
-    planned(plan, given)
-}
-
-/// The image of this name, if it is here: none is pulled.
-fn image_here(reference: &str, dirs: &Dirs) -> Result<Option<ImageSpec>> {
-    if !dirs.images().exists() {
-        return Ok(None);
+/// Coloured on terminals.
+fn print_trees(pods: &[Planned], facts: &HostFacts) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    for (index, pod) in pods.iter().enumerate() {
+        if index > 0 {
+            writeln!(out)?;
+        }
+        write!(out, "{}", tree::tree(pod, facts)?)?;
     }
-    match Store::open(dirs)?.resolve(reference) {
-        Ok(image) => Ok(Some(ensure::spec(image))),
-        Err(error) if kind_of(&error) == Some(Kind::NotFound) => Ok(None),
-        Err(error) => Err(error),
-    }
+    Ok(out.flush()?)
 }
 
-fn volume_images(plan: &PodPlan, dirs: &Dirs) -> Result<BTreeMap<String, ImageSpec>> {
-    let mut found = BTreeMap::new();
-    for volume in &plan.volumes {
-        if let VolumeSource::Image { reference, .. } = &volume.source
-            && let Some(image) = image_here(reference, dirs)?
-        {
-            found.insert(volume.name.clone(), image);
+/// What plans are made from, looked at once.
+struct Planner<'a> {
+    host: Host<'a>,
+    /// Whether the caller is root, and so may look at what podshim keeps.
+    is_root: bool,
+    around: Around,
+    host_addresses: Vec<IpAddr>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(host: Host<'a>) -> Result<Planner<'a>> {
+        let is_root = nix::unistd::geteuid().is_root();
+        let around = if is_root { Around::of(host.dirs)? } else { Around::default() };
+        Ok(Planner { host, is_root, around, host_addresses: network::addresses()? })
+    }
+
+    fn plan(&self, admitted: &AdmittedPod, args: &PlanningArgs, pod: &PodDirs) -> Result<Planned> {
+        let chosen = Chosen { uid: NO_UID.to_owned(), pull: None, around: self.around.clone() };
+        let plan = args.plan(admitted, self.host, chosen)?;
+        let images = plan.containers.iter().map(|c| self.image(&c.image)).collect::<Result<Vec<_>>>()?;
+        let volume_images = self.volume_images(&plan)?;
+        let given = Given {
+            dirs: self.host.dirs,
+            pod,
+            facts: self.host.facts,
+            images: &images,
+            volume_images: &volume_images,
+            addresses: &addresses(&plan),
+            host_addresses: &self.host_addresses,
+        };
+        planned(plan, given).with_context(|| format!("pod {}/{}", admitted.namespace(), admitted.name()))
+    }
+
+    /// The script that builds a pod by hand.
+    fn script(&self, pods: &[Planned]) -> Result<String> {
+        let [pod] = pods else {
+            let message = format!("a script builds one pod, and here are {}", pods.len());
+            return Err(failure(Kind::Invalid, message));
+        };
+        if !self.is_root {
+            return Err(failure(
+                Kind::Invalid,
+                "a script is made of unpacked images, which only root can read: use sudo",
+            ));
+        }
+        let sandbox = &pod.plan.sandbox;
+        let cgroups = cgroups::of_spec(self.host.facts, &sandbox.cgroup.parent)?;
+        let etc = network::files(sandbox, &pod.addresses)?;
+        let volume_images = self.volume_images(&pod.plan)?;
+        let ground = Ground { facts: self.host.facts, cgroups: &cgroups, etc: &etc, volume_images: &volume_images };
+        script(pod, ground).with_context(|| format!("pod {}/{}", sandbox.namespace, sandbox.name))
+    }
+
+    /// The image of this name, if it is here: none is pulled.
+    fn image(&self, reference: &str) -> Result<Option<ImageSpec>> {
+        if !self.is_root {
+            return Ok(None);
+        }
+        Ok(Store::look(self.host.dirs, reference)?.map(ensure::spec))
+    }
+
+    fn volume_images(&self, plan: &PodPlan) -> Result<BTreeMap<String, ImageSpec>> {
+        let mut found = BTreeMap::new();
+        for (name, reference) in volume_images(plan) {
+            if let Some(image) = self.image(reference)? {
+                found.insert(name.to_owned(), image);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Says what the plans do not show.
+    fn notes(&self, documents: &Documents, pods: &[Planned]) {
+        let note = |text: &str| anstream::eprintln!("podshim: note: {}", output::escape(text));
+        if documents.pods.is_empty() {
+            note("no document makes a pod: there is nothing to plan");
+        }
+        if !self.is_root && !documents.pods.is_empty() {
+            note(
+                "without root, podshim's images and network cannot be read: this is what the manifest alone says (of images, \
+                 no command, user and variables)",
+            );
+        }
+        let missing: BTreeSet<&str> =
+            pods.iter().flat_map(|pod| &pod.containers).filter(|c| c.image.is_none()).map(|c| &*c.reference).collect();
+        for image in missing.iter().filter(|_| self.is_root) {
+            note(&format!(
+                "image {image} is not here: what it says of command, user and variables is not shown (`podshim image pull {image}`)"
+            ));
+        }
+        if documents.network.iter().any(|document| matches!(document.object, NetworkObject::Service(_))) {
+            note("Services of the manifest get their addresses when they are made: variables with them are not shown");
         }
     }
-    Ok(found)
+}
+
+fn volume_images(plan: &PodPlan) -> impl Iterator<Item = (&str, &str)> {
+    plan.volumes.iter().filter_map(|volume| match &volume.source {
+        VolumeSource::Image { reference, .. } => Some((&*volume.name, &**reference)),
+        _ => None,
+    })
 }
 
 /// The first that the network has: when the pod is made, it gets one that nobody has.
@@ -111,5 +180,6 @@ fn addresses(plan: &PodPlan) -> Vec<IpAddr> {
     let first = |network: &BridgeNetwork| -> Vec<IpAddr> {
         network.pods.iter().filter_map(|subnet| subnet.nth(BridgeNetwork::FIRST_POD)).collect()
     };
-    plan.sandbox.network.as_ref().map(first).unwrap_or_default()
+    let network = plan.sandbox.network.as_ref().filter(|_| plan.sandbox.namespaces.network == NetworkMode::Bridge);
+    network.map(first).unwrap_or_default()
 }

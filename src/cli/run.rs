@@ -37,7 +37,7 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
             "--wait and --timeout go with -d: in the foreground the pods' end is waited for",
         ));
     }
-    let documents = admit(&args.bring_up)?;
+    let documents = admit(&args.bring_up.planning)?;
     let admitted = &documents.pods;
     if admitted.is_empty() && documents.network.is_empty() {
         return Ok(0);
@@ -58,7 +58,7 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
     let mut records = admitted.iter().map(&mut prepare_one).collect::<Result<Vec<_>>>()?;
     // From here on things are made: an interrupt must find us where we can undo them.
     let interrupts = Interrupts::catch()?;
-    let put = put(&documents.network, (&args.bring_up.network, Semantics::Create), dirs)?;
+    let put = put(&documents.network, (&args.bring_up.planning.network, Semantics::Create), dirs)?;
     if !put.is_empty() {
         // With variables of the Services that have just come.
         for (pod, record) in admitted.iter().zip(&mut records) {

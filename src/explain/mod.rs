@@ -8,9 +8,13 @@
 //! | `planned` | a pod's plan, down to each container's spec and steps |
 //! | [`script`] | a script that builds the pod by hand |
 //! | [`steps`] | what each step is, and why it is done |
+//! | [`tree`] | a plan as a tree, for people |
+//! | [`text`] | text of manifests and images, which is not to be trusted, for terminals |
 
 mod planned;
 pub mod script;
 pub mod steps;
+pub mod text;
+pub mod tree;
 
-pub use planned::{Given, Planned, PlannedContainer, planned};
+pub use planned::{Given, Planned, PlannedContainer, PlannedVolume, planned};

@@ -3,7 +3,7 @@
 
 use crate::cgroups::{self, Cgroup};
 use crate::host::HostFacts;
-use crate::paths::Dirs;
+use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{
     ContainerConfig, IdRange, ImageConfig, ImageSpec, KeyValue, NamespaceMode, PodPlan, SecurityContext,
 };
@@ -20,12 +20,15 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 /// What a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// Where everything would be.
     pub dirs: &'a Dirs,
+    /// The pod's own directories.
+    pub pod: &'a PodDirs,
     /// The host.
     pub facts: &'a HostFacts,
     /// The images of containers, in their order; `None` for those that nobody has looked at.
@@ -34,6 +37,8 @@ pub struct Given<'a> {
     pub volume_images: &'a BTreeMap<String, ImageSpec>,
     /// The pod's addresses; those that it would have.
     pub addresses: &'a [IpAddr],
+    /// The host's.
+    pub host_addresses: &'a [IpAddr],
 }
 
 /// What would be done for a pod.
@@ -45,8 +50,23 @@ pub struct Planned {
     pub namespaces: Vec<NamespaceKind>,
     /// The pod's addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its own directories: of its data and of its run state.
+    pub data: PathBuf,
+    /// Gone after a reboot.
+    pub state: PathBuf,
+    /// Where its volumes would be on the host.
+    pub volumes: Vec<PlannedVolume>,
     /// Its containers, in the plan's order.
     pub containers: Vec<PlannedContainer>,
+}
+
+/// Where a volume would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedVolume {
+    /// Its name.
+    pub name: String,
+    /// On the host.
+    pub path: PathBuf,
 }
 
 /// What would be done for a container.
@@ -54,6 +74,8 @@ pub struct Planned {
 pub struct PlannedContainer {
     /// Its name.
     pub name: String,
+    /// Its image as the manifest writes it.
+    pub reference: String,
     /// Its image, if that is here.
     pub image: Option<ImageSpec>,
     /// What is mounted into it beside its file systems, in mounting order.
@@ -79,7 +101,22 @@ pub fn planned(mut plan: PodPlan, given: Given<'_>) -> Result<Planned> {
     };
     let containers = plan.containers.iter().enumerate().map(one).collect::<Result<_>>()?;
     let namespaces = sandbox::namespaces(&plan.sandbox);
-    Ok(Planned { namespaces, addresses: given.addresses.to_vec(), containers, plan })
+    let place = place(&plan, given);
+    let volumes = plan.volumes.iter().map(|v| PlannedVolume { name: v.name.clone(), path: place.of(v) }).collect();
+    // A plan is for people to look at and to pass on; these are of no use there.
+    plan.logins = Vec::new();
+    let PodDirs { data, state } = given.pod.clone();
+    Ok(Planned { namespaces, addresses: given.addresses.to_vec(), data, state, volumes, containers, plan })
+}
+
+fn place<'a>(plan: &'a PodPlan, given: Given<'a>) -> volumes::Place<'a> {
+    volumes::Place {
+        dirs: given.dirs,
+        pod: given.pod,
+        namespace: &plan.sandbox.namespace,
+        images: given.volume_images,
+        group: None,
+    }
 }
 
 /// In the place of ids that are chosen when the pod is made.
@@ -91,18 +128,11 @@ fn container(
     image: Option<ImageSpec>,
     given: Given<'_>,
 ) -> Result<PlannedContainer> {
-    let pod = given.dirs.pod(&plan.sandbox.uid);
-    let place = volumes::Place {
-        dirs: given.dirs,
-        pod: &pod,
-        namespace: &plan.sandbox.namespace,
-        images: given.volume_images,
-        group: None,
-    };
+    let pod = given.pod;
     let variables = variables(config, given)?;
     let mounts = mounts::expanded(&config.mounts, &variables)?;
     let config = &ContainerConfig { mounts, ..config.clone() };
-    let binds = volumes::binds(plan, config, place, 0)?;
+    let binds = volumes::binds(plan, config, place(plan, given), 0)?;
     let profile = runtime::seccomp::of_host(&plan.sandbox, &config.security)?;
     let image_config = match &image {
         Some(image) => image.config.clone(),
@@ -120,7 +150,7 @@ fn container(
         )?
         .path(),
         binds: &binds,
-        pins: sandbox::pins(&plan.sandbox, &pod),
+        pins: sandbox::pins(&plan.sandbox, pod),
         thermal_throttle: given.facts.thermal_throttle.clone(),
         available_capabilities: given.facts.capabilities,
         cgroups: cgroups::of_spec(given.facts, &plan.sandbox.cgroup.parent)?,
@@ -130,7 +160,7 @@ fn container(
     };
     let spec = spec::container(&plan.sandbox, config, &image_config, resolved)?;
     let steps = runtime::container_steps(&spec)?;
-    Ok(PlannedContainer { name: config.name.clone(), image, binds, spec, steps })
+    Ok(PlannedContainer { name: config.name.clone(), reference: config.image.clone(), image, binds, spec, steps })
 }
 
 /// The container's user: that of its image where it is known, else what the manifest says alone.
@@ -150,6 +180,6 @@ fn user(image: Option<&ImageSpec>, security: &SecurityContext) -> Result<User> {
 /// The manifest's variables; what other containers are to write is not known.
 fn variables(config: &ContainerConfig, given: Given<'_>) -> Result<Vec<KeyValue>> {
     let pod_ips: Vec<String> = given.addresses.iter().map(IpAddr::to_string).collect();
-    let host_ips: Vec<String> = crate::network::addresses()?.iter().map(IpAddr::to_string).collect();
+    let host_ips: Vec<String> = given.host_addresses.iter().map(IpAddr::to_string).collect();
     env::resolve(&config.envs, Late { pod_ips: &pod_ips, host_ips: &host_ips, files: Files::Unknown })
 }

@@ -165,6 +165,26 @@ impl Store {
         self.ready(stored, &mut Quiet, name)
     }
 
+    /// The image of this name or ID if it is here with its layers unpacked: nothing is made or changed for it.
+    pub fn look(dirs: &Dirs, text: &str) -> Result<Option<Image>> {
+        let limits = unpack::Limits::default();
+        let store = Store { dirs: dirs.clone(), limits, registries: None, logins: Vec::new() };
+        let path = dirs.image_lock();
+        let lock = match File::open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            other => Some(other.called("open", path.display())?),
+        };
+        if let Some(file) = &lock {
+            file.lock_shared().called("flock", path.display())?;
+        }
+        let Some(Stored { entry, manifest, file }) = store.find_locked(text)? else { return Ok(None) };
+        if !store.layer_paths(&file).iter().all(|path| path.is_dir()) {
+            return Ok(None);
+        }
+        let name = super::parse_reference(text).map_or_else(|_| text.to_owned(), |name| name.to_string());
+        Ok(Some(store.image(&entry.manifest, (manifest, file), name)))
+    }
+
     /// Fetches what is missing of the image from its registry, whatever is here.
     pub fn pull(&self, reference: &Reference, progress: &mut dyn Progress) -> Result<Image> {
         let result = self.pull_once_complete(reference, progress);
@@ -470,6 +490,10 @@ impl Store {
 
     fn find(&self, text: &str) -> Result<Option<Stored>> {
         let _lock = self.lock_shared()?;
+        self.find_locked(text)
+    }
+
+    fn find_locked(&self, text: &str) -> Result<Option<Stored>> {
         let entries = self.entries()?;
         let stored = |entry: Entry| -> Result<Option<Stored>> {
             let (manifest, file) = self.read_stored(&entry.manifest)?;

@@ -34,38 +34,27 @@ pub(super) fn sources(
     planned: &Planned,
     container: &PlannedContainer,
     config: &ContainerConfig,
-    ground: Ground<'_>,
 ) -> Result<VecDeque<BindSource>> {
     let wanted = container.spec.mounts().iter().flatten().filter(|m| m.typ().as_deref() == Some("bind"));
     let sources = wanted.map(|mount| {
         let is_wanted = |bind: &&Bind| Path::new(&bind.destination) == mount.destination();
         let bind = container.binds.iter().find(is_wanted).context("a bind mount of the spec was not asked for")?;
-        source(planned, config, bind, ground)
+        source(planned, config, bind)
     });
     sources.collect()
 }
 
-fn source(planned: &Planned, config: &ContainerConfig, bind: &Bind, ground: Ground<'_>) -> Result<BindSource> {
-    let uid = &planned.plan.sandbox.uid;
+fn source(planned: &Planned, config: &ContainerConfig, bind: &Bind) -> Result<BindSource> {
     let Some(mount) = config.mounts.iter().find(|m| m.container_path == bind.destination) else {
         let depth = if bind.propagation == MountPropagation::None { "bind" } else { "rbind" };
         let about = String::from("a file or directory that podshim makes for the pod.");
-        return Ok(BindSource { about, lines: Vec::new(), depth, word: on_host(&bind.source, uid, ground.dirs)? });
+        return Ok(BindSource { about, lines: Vec::new(), depth, word: on_host(&bind.source, planned)? });
     };
     let about = format!("the volume {}.", mount.volume);
     // `binds` has put the path in the volume behind the volume's own, with its variables expanded.
-    let volume = planned.plan.volumes.iter().find(|v| v.name == mount.volume).context("its volume")?;
-    let pod = ground.dirs.pod(uid);
-    let place = crate::volumes::Place {
-        dirs: ground.dirs,
-        pod: &pod,
-        namespace: &planned.plan.sandbox.namespace,
-        images: ground.volume_images,
-        group: None,
-    };
-    let root = place.of(volume);
-    let below = bind.source.strip_prefix(&root).context("a path of a volume is in it")?;
-    let word = on_host(&root, uid, ground.dirs)?;
+    let root = volumes::path_of(planned, &mount.volume)?;
+    let below = bind.source.strip_prefix(root).context("a path of a volume is in it")?;
+    let word = on_host(root, planned)?;
     if below.as_os_str().is_empty() {
         return Ok(BindSource { about, lines: Vec::new(), depth: "rbind", word });
     }

@@ -27,7 +27,7 @@ mod writer;
 use super::planned::Planned;
 use crate::error::{Kind, failure};
 use crate::host::HostFacts;
-use crate::paths::Dirs;
+use crate::host::cgroup::Hierarchy;
 use crate::plan::config::{
     Bandwidth, ContainerConfig, ContainerKind, DnsBase, EnvValue, ImageSpec, NamespaceMode, NetworkMode, PodPlan, Stdio,
 };
@@ -44,8 +44,6 @@ use writer::Lines;
 pub struct Ground<'a> {
     /// The host.
     pub facts: &'a HostFacts,
-    /// Where podshim would have everything.
-    pub dirs: &'a Dirs,
     /// What the numbers of cgroups depend on.
     pub cgroups: &'a spec::Cgroups,
     /// The pod's own files below /etc, by [`crate::network::files`].
@@ -77,7 +75,7 @@ pub fn script(planned: &Planned, ground: Ground<'_>) -> Result<String> {
     check_images(planned, ground)?;
     let mut parts = Lines::default();
     parts.heading("volumes and files");
-    volumes::volumes(&mut parts, &planned.plan, ground)?;
+    volumes::volumes(&mut parts, planned, ground)?;
     volumes::own_files(&mut parts, ground)?;
     parts.heading("what the containers share");
     sandbox::sandbox(&mut parts, planned, ground)?;
@@ -181,9 +179,8 @@ fn of_pod(plan: &PodPlan) -> Vec<NotMade> {
 }
 
 /// A path that podshim would have, as a word of the script: what is the pod's own is below $POD.
-fn on_host(path: &Path, uid: &str, dirs: &Dirs) -> Result<String> {
-    let pod = dirs.pod(uid);
-    let own = path.strip_prefix(&pod.data).or_else(|_| path.strip_prefix(&pod.state));
+fn on_host(path: &Path, planned: &Planned) -> Result<String> {
+    let own = path.strip_prefix(&planned.data).or_else(|_| path.strip_prefix(&planned.state));
     match own {
         Ok(below) => Ok(format!("\"$POD\"/{}", quote(below.as_os_str().as_encoded_bytes())?)),
         Err(_) => quote(path.as_os_str().as_encoded_bytes()),
@@ -227,8 +224,12 @@ fn head(script: &mut Lines, planned: &Planned, ground: Ground<'_>) -> Result<()>
     script.line("export POD CGROUP");
     script.verbatim("\n# Where cgroups are, on the host that this was written for.\n");
     let group = crate::cgroups::Cgroup::at(&ground.facts.cgroups, parent, "pod")?;
-    let mounts: Vec<String> =
-        group.hierarchies().iter().map(|h| quote(h.mount.as_os_str().as_encoded_bytes())).collect::<Result<_>>()?;
+    let mount = |hierarchy: &Hierarchy| {
+        let word = quote(hierarchy.mount.as_os_str().as_encoded_bytes())?;
+        // In a list, a comma that is not quoted looks like a mistake.
+        Ok(if word.contains(',') && !word.contains('\'') { format!("'{word}'") } else { word })
+    };
+    let mounts: Vec<String> = group.hierarchies().iter().map(mount).collect::<Result<_>>()?;
     script.line(format!("HIERARCHIES=({})", mounts.join(" ")));
     script.verbatim("\n");
     Ok(())

@@ -78,7 +78,7 @@ impl<'a> Link<'a> {
     fn host_side(&self, script: &mut Lines) -> Result<()> {
         let Link { bridge, link, .. } = self;
         let mut body = Lines::of_function();
-        body.line("local mtu uplink");
+        body.line("local mtu uplink file");
         body.note(
             "What podshim does more, for all of its pods together: an address that no other pod has (here it is the network's \
              first, so let no other pod be on it), Services, network policies, names, ports of the host, and rules that keep \
@@ -96,6 +96,16 @@ impl<'a> Link<'a> {
                 Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
             };
             let name = if family == Family::V4 { "forward4" } else { "forward6" };
+            if family == Family::V6 {
+                body.note(
+                    "A host that passes on IPv6 packets takes no more advice about routes from its own router, unless this says 2.",
+                );
+                body.line("for file in /proc/sys/net/ipv6/conf/*/accept_ra; do");
+                body.line("    [ \"$(cat \"$file\")\" = 1 ] || continue");
+                body.line("    printf '%s\\n' \"$file\" >>\"$POD/accept_ra\"");
+                body.line("    printf 2 >\"$file\"");
+                body.line("done");
+            }
             body.note("The host passes on packets from one interface to another: it is the pods' router. `down` puts back what was there.");
             body.line(format!("cat {file} >\"$POD/{name}\""));
             body.line(format!("printf 1 >{file}"));
@@ -112,6 +122,7 @@ impl<'a> Link<'a> {
             pin(NamespaceKind::Network)
         ));
         body.line(format!("ip link set {link} addrgenmode none"));
+        body.line(format!("set_ipv6 {link} accept_ra=0"));
         body.note(
             "The host's end is a port of the bridge. The bridge learns nothing from what the pod sends, and takes packets from \
              the pod's own hardware address only: no pod can pretend to be another one.",
@@ -142,9 +153,11 @@ impl<'a> Link<'a> {
             "    ip link add {bridge} mtu \"$mtu\" address {} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
             Mac::of(&self.network.bridge)
         ));
-        if !has_v6 {
-            body.line(format!("    printf 1 >/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6"));
-        }
+        let v6_off = if has_v6 { "" } else { " disable_ipv6=1" };
+        body.line("    # Nor does the bridge take advice from pods.");
+        body.line(format!("    set_ipv6 {bridge} accept_ra=0 accept_redirects=0 accept_dad=0{v6_off}"));
+        body.line(format!("    printf 0 >/proc/sys/net/ipv4/conf/{bridge}/send_redirects"));
+        body.line(format!("    printf 0 >/proc/sys/net/ipv4/conf/{bridge}/accept_redirects"));
         body.line("fi");
         for (gateway, subnet) in self.network.gateways() {
             let nodad = if gateway.is_ipv6() { " nodad" } else { "" };
@@ -182,17 +195,13 @@ impl<'a> Link<'a> {
     /// As `network::link::veth` does it.
     fn pod_side(&self, script: &mut Lines) {
         let mut body = Lines::of_function();
-        body.line("local name");
         body.note("The pod takes no advice about routes from what is sent to it.");
-        body.line(format!("for name in all {POD_INTERFACE}; do"));
-        body.line("    printf 0 >\"/proc/sys/net/ipv4/conf/$name/accept_redirects\"");
-        body.line("done");
-        body.line(format!("for name in default all {POD_INTERFACE}; do"));
-        body.line("    [ -e \"/proc/sys/net/ipv6/conf/$name\" ] || continue");
-        for setting in ["accept_ra", "accept_redirects", "accept_dad"] {
-            body.line(format!("    printf 0 >\"/proc/sys/net/ipv6/conf/$name/{setting}\""));
+        for name in ["all", POD_INTERFACE] {
+            body.line(format!("printf 0 >/proc/sys/net/ipv4/conf/{name}/accept_redirects"));
         }
-        body.line("done");
+        for name in ["default", "all", POD_INTERFACE] {
+            body.line(format!("set_ipv6 {name} accept_ra=0 accept_redirects=0 accept_dad=0"));
+        }
         body.note(
             "The pod's addresses. The prefix is that of one address, as nothing else is on the cable: all packets, to other \
              pods too, go to the gateway, the bridge's own address.",
@@ -214,7 +223,7 @@ impl<'a> Link<'a> {
     fn down(&self, script: &mut Lines) {
         let Link { bridge, link, table, .. } = self;
         let mut body = Lines::of_function();
-        body.line("local result=0");
+        body.line("local result=0 file");
         body.note("With one end of the pair the other one goes, too.");
         body.line(format!("! ip link show dev {link} >/dev/null 2>&1 || ip link delete {link} || result=1"));
         body.line(format!(
@@ -234,6 +243,11 @@ impl<'a> Link<'a> {
                 Family::V6 => ("/proc/sys/net/ipv6/conf/all/forwarding", "forward6"),
             };
             body.line(format!("    [ ! -s \"$POD/{name}\" ] || cat \"$POD/{name}\" >{file} || result=1"));
+        }
+        if self.families().contains(&Family::V6) {
+            body.line("    if [ -e \"$POD/accept_ra\" ]; then");
+            body.line("        while read -r file; do printf 1 >\"$file\" || result=1; done <\"$POD/accept_ra\"");
+            body.line("    fi");
         }
         body.line("fi");
         body.line("return \"$result\"");

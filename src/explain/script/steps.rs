@@ -61,7 +61,7 @@ pub(super) fn place(
         program: None,
         not_made: Vec::new(),
     };
-    let mut sources = sources(planned, container, config, ground)?;
+    let mut sources = sources(planned, container, config)?;
     for step in &container.steps {
         placed.step(step, &mut sources, (container, ground)).with_context(|| step.name())?;
     }

@@ -327,6 +327,16 @@ limit_if_there() {
     [ ! -e "$1" ] || limit "$1" "$2"
 }
 
+# set_ipv6 LINK NAME=VALUE...: settings of a link; one without IPv6 has none.
+set_ipv6() {
+    local at=/proc/sys/net/ipv6/conf/$1 setting
+    shift
+    [ -d "$at" ] || return 0
+    for setting in "$@"; do
+        printf '%s' "${setting#*=}" >"$at/${setting%%=*}"
+    done
+}
+
 # wait_for NAME: waits for the end of an init container, which must be a good one.
 wait_for() {
     local code=0

@@ -3,18 +3,18 @@
 use super::quote::quote;
 use super::writer::Lines;
 use super::{Ground, on_host};
+use crate::explain::planned::Planned;
 use crate::plan::config::{
-    Access, FilesMedium, FilesVolume, FsGroup, FsGroupChangePolicy, HostPathType, ImageSpec, PodPlan, VolumePlan,
-    VolumeSource,
+    Access, FilesMedium, FilesVolume, FsGroup, FsGroupChangePolicy, HostPathType, ImageSpec, VolumePlan, VolumeSource,
 };
-use crate::volumes::Place;
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::path::Path;
 
 /// The function `volumes`.
-pub(super) fn volumes(script: &mut Lines, plan: &PodPlan, ground: Ground<'_>) -> Result<()> {
+pub(super) fn volumes(script: &mut Lines, planned: &Planned, ground: Ground<'_>) -> Result<()> {
+    let plan = &planned.plan;
     let mut body = Lines::of_function();
     let has_files = plan.volumes.iter().any(|volume| matches!(volume.source, VolumeSource::Files(_)));
     match (plan.volumes.is_empty(), has_files) {
@@ -23,26 +23,17 @@ pub(super) fn volumes(script: &mut Lines, plan: &PodPlan, ground: Ground<'_>) ->
         (false, false) => body.line("local v"),
     }
     for volume in &plan.volumes {
-        one(&mut body, volume, plan, ground).with_context(|| format!("volume {}", volume.name))?;
+        one(&mut body, volume, planned, ground).with_context(|| format!("volume {}", volume.name))?;
     }
     script.function("volumes", body);
     Ok(())
 }
 
-fn one(body: &mut Lines, volume: &VolumePlan, plan: &PodPlan, ground: Ground<'_>) -> Result<()> {
-    let pod = ground.dirs.pod(&plan.sandbox.uid);
-    let place = Place {
-        dirs: ground.dirs,
-        pod: &pod,
-        namespace: &plan.sandbox.namespace,
-        images: ground.volume_images,
-        group: None,
-    };
-    let path = place.of(volume);
+fn one(body: &mut Lines, volume: &VolumePlan, planned: &Planned, ground: Ground<'_>) -> Result<()> {
+    let at = on_host(path_of(planned, &volume.name)?, planned)?;
     body.end_note();
     let name = &volume.name;
     let say = |what: &str| format!("Volume {name}: {what}");
-    let at = on_host(&path, &plan.sandbox.uid, ground.dirs)?;
     let here = |body: &mut Lines, mode: u32| {
         body.line(format!("v={at}"));
         body.line("mkdir --parents -- \"$v\"");
@@ -92,8 +83,14 @@ fn one(body: &mut Lines, volume: &VolumePlan, plan: &PodPlan, ground: Ground<'_>
             image_volume(body, image)?;
         }
     }
-    give(body, volume, plan.fs_group);
+    give(body, volume, planned.plan.fs_group);
     Ok(())
+}
+
+/// Where podshim would have a volume.
+pub(super) fn path_of<'a>(planned: &'a Planned, name: &str) -> Result<&'a Path> {
+    let found = planned.volumes.iter().find(|volume| volume.name == name);
+    Ok(&found.with_context(|| format!("the pod has no volume {name}"))?.path)
 }
 
 fn persistent(body: &mut Lines, at: &str) {
