@@ -63,6 +63,11 @@ impl Cgroup {
         format!("{parent}/{SUBTREE}/{}", self.name)
     }
 
+    /// The hierarchies that it is in.
+    pub fn hierarchies(&self) -> &[Hierarchy] {
+        &self.setup.hierarchies
+    }
+
     /// Its directory in each hierarchy, whether or not it exists.
     pub fn dirs(&self) -> Vec<PathBuf> {
         self.setup.hierarchies.iter().map(|h| self.dir(h)).collect()

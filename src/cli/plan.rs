@@ -4,7 +4,9 @@
 use super::bring_up::{Around, Chosen, Host, PlanningArgs, admit};
 use super::ensure;
 use super::output::{self, Structured};
+use crate::cgroups;
 use crate::error::{Kind, failure};
+use crate::explain::script::{Ground, script};
 use crate::explain::{Given, Planned, bundles, planned, tree};
 use crate::host::{self, HostFacts};
 use crate::image::Store;
@@ -43,6 +45,8 @@ enum Format {
     Yaml,
     /// OCI bundles, which other runtimes run, with a script that makes what they share: to the directory --to, as root
     Oci,
+    /// A commented script that builds the pod by hand and takes it down again; of one pod, whose images are here
+    Sh,
 }
 
 /// A uid for those whose pods are not made.
@@ -68,6 +72,7 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
         Format::Yaml => output::structured(&pods, Structured::Yaml),
         // It has --to, or clap has refused it.
         Format::Oci => Ok(()),
+        Format::Sh => output::text(&planner.script(&pods)?),
     }
 }
 
@@ -138,6 +143,26 @@ impl<'a> Planner<'a> {
             host_addresses: &self.host_addresses,
         };
         planned(plan, given).with_context(|| format!("pod {}/{}", admitted.namespace(), admitted.name()))
+    }
+
+    /// The script that builds a pod by hand.
+    fn script(&self, pods: &[Planned]) -> Result<String> {
+        let [pod] = pods else {
+            let message = format!("a script builds one pod, and here are {}", pods.len());
+            return Err(failure(Kind::Invalid, message));
+        };
+        if !self.is_root {
+            return Err(failure(
+                Kind::Invalid,
+                "a script is made of unpacked images, which only root can read: use sudo",
+            ));
+        }
+        let sandbox = &pod.plan.sandbox;
+        let cgroups = cgroups::of_spec(self.host.facts, &sandbox.cgroup.parent)?;
+        let etc = network::files(sandbox, &pod.addresses)?;
+        let volume_images = self.volume_images(&pod.plan)?;
+        let ground = Ground { facts: self.host.facts, cgroups: &cgroups, etc: &etc, volume_images: &volume_images };
+        script(pod, ground).with_context(|| format!("pod {}/{}", sandbox.namespace, sandbox.name))
     }
 
     /// The image of this name, if it is here: none is pulled.

@@ -6,6 +6,7 @@
 //! | file | content |
 //! |---|---|
 //! | [`bundles`] | a plan as OCI bundles, which other runtimes run |
+//! | [`script`] | a script that builds the pod by hand |
 //! | [`steps`] | what each step is, and why it is done |
 //! | [`text`] | text of manifests and images, which is not to be trusted, for terminals |
 //! | [`tree`] | a plan as a tree, for people |
@@ -16,6 +17,7 @@
 pub mod bundles;
 mod compared;
 mod planned;
+pub mod script;
 pub mod steps;
 pub mod text;
 mod told;

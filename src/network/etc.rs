@@ -19,6 +19,11 @@ const MAX_SEARCHES: usize = 32;
 pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAddr]) -> SysResult<()> {
     let directory = dirs.data.join("etc");
     std::fs::create_dir_all(&directory).called("mkdir", directory.display())?;
+    files(config, addresses)?.iter().try_for_each(|(name, text)| put(&dirs.etc(name), text))
+}
+
+/// The names of those files and what is in them, now: they depend on the host's own.
+pub fn files(config: &PodSandboxConfig, addresses: &[IpAddr]) -> SysResult<[(&'static str, String); 3]> {
     let host_network = config.namespaces.network == NetworkMode::Host;
     let hosts = if host_network {
         let host = std::fs::read_to_string("/etc/hosts").called("read", "/etc/hosts")?;
@@ -44,12 +49,7 @@ pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAdd
             cluster(servers, &config.namespace, &host)
         }
     };
-    for (name, text) in
-        [("hosts", hosts), ("resolv.conf", resolv_conf(&base, &config.dns)), ("hostname", format!("{hostname}\n"))]
-    {
-        put(&dirs.etc(name), &text)?;
-    }
-    Ok(())
+    Ok([("hosts", hosts), ("resolv.conf", resolv_conf(&base, &config.dns)), ("hostname", format!("{hostname}\n"))])
 }
 
 /// What ClusterFirst starts from: the network's own name server, and of the host's file only the search list.

@@ -37,7 +37,7 @@ pub mod selectors;
 pub mod slices;
 pub mod view;
 
-pub use etc::write_files;
+pub use etc::{files, write_files};
 
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{NetworkMode, PodSandboxConfig};

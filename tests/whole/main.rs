@@ -7,6 +7,7 @@
 #[path = "../support/available.rs"]
 mod available;
 mod badinput;
+mod by_hand;
 mod changing;
 mod cni;
 mod confinement;
