@@ -22,7 +22,7 @@ fn two() -> Value {
         }),
     );
     let b = with(
-        facts("b", &["--file", "/c/x"]),
+        facts("b", &["--file=/c/x", "--stat=/c", "--sysctl=net.ipv4.ip_unprivileged_port_start"]),
         json!({
             "volumeMounts": [volume("c", "/c")],
             "securityContext": {
@@ -148,8 +148,12 @@ fn what_others_write_is_escaped() {
         shell("c", "true"),
         json!({ "args": ["\u{1b}[31m\n├─ container forged"], "env": [{ "name": "A", "value": "secret" }] }),
     );
-    host.import("busybox:1.28", "evil", &json!({ "Entrypoint": ["\u{1b}]0;title\u{7}"], "Env": ["X\u{9b}=1"] }));
-    let of_image = json!({ "name": "d", "image": "evil" });
+    host.import(
+        "docker.io/library/busybox",
+        "localhost/evil",
+        &json!({ "Entrypoint": ["\u{1b}]0;title\u{7}"], "Env": ["X\u{9b}=1"] }),
+    );
+    let of_image = json!({ "name": "d", "image": "localhost/evil" });
     let manifest = host.manifest(&pod("p", json!({ "containers": [evil, of_image] })));
     let out = host.ok(&["plan", &manifest]);
     assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{out:?}");
@@ -170,6 +174,9 @@ fn bundles_are_whole_or_not_there() {
     let to = to.to_str().unwrap();
     let variable = json!([{ "name": "N", "valueFrom": { "fieldRef": { "fieldPath": "status.podIP" } } }]);
     let volume = json!([{ "name": "d", "persistentVolumeClaim": { "claimName": "data" } }]);
+    let together = json!({
+        "resources": { "limits": { "memory": "1Gi" } }, "containers": [shell("c", "true"), shell("d", "true")]
+    });
     let missing = host.manifest(&pod("missing", json!({ "containers": [{ "name": "c", "image": "no/such:1" }] })));
     let refused = [
         (missing, "podshim image pull no/such:1"),
@@ -177,7 +184,7 @@ fn bundles_are_whole_or_not_there() {
         (one("shared", json!({}), json!({ "shareProcessNamespace": true })), "shareProcessNamespace"),
         (one("claim", json!({}), json!({ "volumes": volume })), "persistentVolumeClaim"),
         (one("powers", json!({ "securityContext": { "privileged": true } }), json!({})), "securityContext.privileged"),
-        (one("limits", json!({}), json!({ "resources": { "limits": { "memory": "1Gi" } } })), "spec.resources"),
+        (one("limits", json!({}), together), "spec.resources"),
         (one("named", json!({ "name": "etc" }), json!({})), "container etc"),
         (one("port", json!({ "ports": [{ "containerPort": 1, "hostPort": 8000 }] }), json!({})), "hostPort 8000"),
         (one("address", json!({ "env": variable }), json!({})), "env N"),
@@ -201,6 +208,26 @@ fn bundles_are_whole_or_not_there() {
         .flatten()
         .filter(|e| e.file_name().to_string_lossy().starts_with(".to"));
     assert_eq!(left.count(), 0, "half a directory is left");
+}
+
+/// Of files, what is not of the file system that they happen to be on. runc gives a link to /proc/kcore besides.
+fn shape(mut value: Value) -> Value {
+    match &mut value {
+        Value::Array(list) => {
+            list.retain(|item| item["name"] != "core");
+            list.iter_mut().for_each(|item| *item = shape(item.take()));
+            list.sort_by_key(|item| item.to_string());
+        }
+        Value::Object(map) => {
+            for own in ["size", "nlink", "dev", "ino", "mtime"] {
+                map.remove(own);
+            }
+            map.remove("core");
+            map.values_mut().for_each(|item| *item = shape(item.take()));
+        }
+        _ => {}
+    }
+    value
 }
 
 /// What a container sees, but for what is another's for each.
@@ -230,24 +257,17 @@ fn comparable(mut seen: Value) -> Value {
         };
         mounts.insert(target.to_owned(), shown);
     }
-    // The numbers of what is each container's own, and where the output goes to.
-    for own in ["cgroup", "mnt", "pid", "pid_for_children"] {
+    // Numbers are looked at while they are held. Where the output goes to is another place.
+    for own in ["cgroup", "mnt", "pid", "pid_for_children", "net", "ipc", "uts"] {
         seen["namespaces"].as_object_mut().unwrap().remove(own);
     }
-    // Of the sandbox's own making.
-    for own in ["net", "ipc", "uts"] {
-        seen["namespaces"].as_object_mut().unwrap().remove(own);
-    }
-    for own in ["fds", "cgroup", "stats", "kernel"] {
+    // runc passes on what its caller ignores.
+    for own in ["fds", "cgroup", "signals"] {
         seen.as_object_mut().unwrap().remove(own);
     }
-    // /dev has what every container has; runc gives a link to /proc/kcore besides.
-    let devices = seen["dev"].as_array().unwrap().iter().filter(|d| !d.to_string().contains("core")).map(|device| {
-        let mut device = device.clone();
-        device.as_object_mut().unwrap().remove("inode");
-        device.to_string()
-    });
-    seen["dev"] = json!(devices.collect::<BTreeSet<_>>());
+    for of_files in ["dev", "stats"] {
+        seen[of_files] = shape(seen[of_files].take());
+    }
     seen["mounts"] = json!(mounts);
     seen
 }
@@ -267,6 +287,16 @@ fn script(host: &Host, words: &[&str]) -> String {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).stdin(std::process::Stdio::null());
     host.finish(command).expect(0).out
+}
+
+/// A sandbox that is there; taken away also if the test fails.
+struct Up<'a>(&'a str);
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        let ended = Command::new("bash").args([self.0, "down"]).status();
+        assert!(std::thread::panicking() || ended.unwrap().success());
+    }
 }
 
 #[test]
@@ -289,7 +319,7 @@ fn another_runtime_runs_the_bundles_and_its_containers_see_the_same() {
     let sandbox = to.join("sandbox.sh");
     let sandbox = sandbox.to_str().unwrap();
     script(&host, &["bash", sandbox, "up"]);
-    let mut namespaces = Vec::new();
+    let up = Up(sandbox);
     for name in ["a", "b"] {
         let (bundle, root) = (to.join(name), host.path("runc"));
         let untouched = std::fs::read(bundle.join("config.json")).unwrap();
@@ -308,13 +338,12 @@ fn another_runtime_runs_the_bundles_and_its_containers_see_the_same() {
             let hosts = Path::new("/proc/self/ns").join(kind).metadata().unwrap().ino();
             assert_ne!(seen["namespaces"][kind], hosts, "{name}: {kind} is its own");
         }
-        namespaces.push(seen["namespaces"].clone());
         let (ours, theirs) = (comparable(under_podshim(name)), comparable(seen));
         for (key, value) in ours.as_object().unwrap() {
             assert_eq!(value, &theirs[key], "{name}: {key} (podshim's, runc's)");
         }
     }
-    script(&host, &["bash", sandbox, "down"]);
+    drop(up);
     // Only the times of the directories are others.
     let names = |listing: &BTreeMap<PathBuf, _>| listing.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&before), names(&listing(&to)), "what `up` made is gone");
