@@ -18,7 +18,7 @@ use super::{Planned, PlannedContainer};
 use crate::error::{Kind, failure};
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{FilesMedium, FilesVolume, PodSandboxConfig, VolumePlan, VolumeSource};
+use crate::plan::config::{FilesMedium, FilesVolume, VolumePlan, VolumeSource};
 use crate::runtime;
 use crate::snapshot;
 use crate::sys::{Called, SysResult};
@@ -83,7 +83,7 @@ fn fill(planned: &Planned, dirs: &Dirs, (new, to): (&Path, &Path)) -> Result<()>
     for container in &planned.containers {
         let bundle = new.join(&container.name);
         make(&bundle.join("rootfs"))?;
-        runtime::write_bundle(&spec(container, sandbox), &bundle)?;
+        runtime::write_bundle(&spec(container, planned), &bundle)?;
         let image = container.image.as_ref().context("an image is not here")?;
         link_layers(&image.layers, &new.join("layers").join(&container.name))?;
     }
@@ -129,7 +129,8 @@ fn write_volumes(planned: &Planned, dirs: &Dirs, pod: &PodDirs) -> Result<()> {
 }
 
 /// The spec with what is elsewhere in a bundle: the root beside it, and a cgroup of which podshim's sweeping knows nothing.
-fn spec(container: &PlannedContainer, sandbox: &PodSandboxConfig) -> Spec {
+fn spec(container: &PlannedContainer, planned: &Planned) -> Spec {
+    let sandbox = &planned.plan.sandbox;
     let mut spec = container.spec.clone();
     // What newer versions have is of user namespaces; there are runtimes that take no version which they do not know.
     spec.set_version("1.1.0".to_owned());
@@ -140,6 +141,14 @@ fn spec(container: &PlannedContainer, sandbox: &PodSandboxConfig) -> Spec {
         let parent = sandbox.cgroup.parent.trim_matches('/');
         let path = Path::new("/").join(parent).join(format!("bundle-{}-{}", container.name, sandbox.uid));
         linux.set_cgroups_path(Some(path));
+    }
+    let images: Vec<&PathBuf> = planned.volumes.iter().filter(|v| !v.layers.is_empty()).map(|v| &v.path).collect();
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let is_of_image = mount.source().as_ref().is_some_and(|source| images.iter().any(|i| source.starts_with(i)));
+        if let Some(options) = mount.options_mut().as_mut().filter(|_| is_of_image) {
+            // podshim keeps what the source's own mount forbids; others forbid only what is listed.
+            options.push("noexec".to_owned());
+        }
     }
     spec
 }
