@@ -7,18 +7,20 @@ use super::output::{self, Structured};
 use crate::cgroups;
 use crate::error::{Kind, failure};
 use crate::explain::script::{Ground, script};
-use crate::explain::{Given, Planned, planned, tree};
+use crate::explain::{Given, Planned, bundles, planned, tree};
 use crate::host::{self, HostFacts};
 use crate::image::Store;
 use crate::manifest::{AdmittedPod, Documents, NetworkObject};
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode, PodPlan, VolumeSource};
+use crate::sys::Called;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct PlanArgs {
@@ -27,6 +29,9 @@ pub(super) struct PlanArgs {
     /// How to show it
     #[arg(short, long, value_name = "FORMAT", default_value = "tree")]
     output: Format,
+    /// Where -o oci writes: a directory that is empty, or does not exist
+    #[arg(long, value_name = "DIRECTORY", required_if_eq("output", "oci"))]
+    to: Option<PathBuf>,
 }
 
 /// `--output`
@@ -40,6 +45,8 @@ enum Format {
     Yaml,
     /// A commented script that builds the pod by hand and takes it down again; of one pod, whose images are here
     Sh,
+    /// OCI bundles, which other runtimes run, with a script that makes what they share: to the directory --to, as root
+    Oci,
 }
 
 /// A uid for those whose pods are not made.
@@ -49,7 +56,14 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
     let documents = admit(&args.planning)?;
     let facts = host::probe()?;
     let planner = Planner::new(Host { dirs, facts: &facts })?;
-    let one = |admitted: &AdmittedPod| planner.plan(admitted, &args.planning, &dirs.pod(NO_UID));
+    if let Some(to) = &args.to {
+        if args.output != Format::Oci {
+            return Err(failure(Kind::Invalid, "--to goes with -o oci"));
+        }
+        return write_bundles(&documents, &planner, (&args.planning, to));
+    }
+    let site = Site { uid: NO_UID.to_owned(), pod: dirs.pod(NO_UID) };
+    let one = |admitted: &AdmittedPod| planner.plan(admitted, &args.planning, &site);
     let pods = documents.pods.iter().map(one).collect::<Result<Vec<_>>>()?;
     planner.notes(&documents, &pods);
     match args.output {
@@ -57,7 +71,27 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
         Format::Json => output::structured(&pods, Structured::Json),
         Format::Yaml => output::structured(&pods, Structured::Yaml),
         Format::Sh => output::text(&planner.script(&pods)?),
+        // It has --to, or clap has refused it.
+        Format::Oci => Ok(()),
     }
+}
+
+/// `-o oci`
+fn write_bundles(documents: &Documents, planner: &Planner<'_>, (args, to): (&PlanningArgs, &Path)) -> Result<()> {
+    if !planner.is_root {
+        return Err(failure(Kind::Forbidden, "-o oci takes root: bundles are made of images, which are root's"));
+    }
+    let [admitted] = &documents.pods[..] else {
+        let message = format!("-o oci writes one pod, and the manifests have {}", documents.pods.len());
+        return Err(failure(Kind::Invalid, message));
+    };
+    let to = std::path::absolute(to).called("getcwd", to.display())?;
+    let site = Site { uid: host::uuid()?, pod: bundles::pod_dirs(&to) };
+    let planned = planner.plan(admitted, args, &site)?;
+    bundles::write(&planned, planner.host.dirs, &to)
+        .with_context(|| format!("pod {}/{}", admitted.namespace(), admitted.name()))?;
+    let containers: Vec<&str> = planned.containers.iter().map(|container| &*container.name).collect();
+    output::line(format_args!("{}: sandbox.sh, and the bundles of {}", to.display(), containers.join(", ")))
 }
 
 /// Coloured on terminals.
@@ -70,6 +104,12 @@ fn print_trees(pods: &[Planned], facts: &HostFacts) -> Result<()> {
         write!(out, "{}", tree::tree(pod, facts)?)?;
     }
     Ok(out.flush()?)
+}
+
+/// Which pod a plan is of, and where that would be.
+struct Site {
+    uid: String,
+    pod: PodDirs,
 }
 
 /// What plans are made from, looked at once.
@@ -88,14 +128,14 @@ impl<'a> Planner<'a> {
         Ok(Planner { host, is_root, around, host_addresses: network::addresses()? })
     }
 
-    fn plan(&self, admitted: &AdmittedPod, args: &PlanningArgs, pod: &PodDirs) -> Result<Planned> {
-        let chosen = Chosen { uid: NO_UID.to_owned(), pull: None, around: self.around.clone() };
+    fn plan(&self, admitted: &AdmittedPod, args: &PlanningArgs, site: &Site) -> Result<Planned> {
+        let chosen = Chosen { uid: site.uid.clone(), pull: None, around: self.around.clone() };
         let plan = args.plan(admitted, self.host, chosen)?;
         let images = plan.containers.iter().map(|c| self.image(&c.image)).collect::<Result<Vec<_>>>()?;
         let volume_images = self.volume_images(&plan)?;
         let given = Given {
             dirs: self.host.dirs,
-            pod,
+            pod: &site.pod,
             facts: self.host.facts,
             images: &images,
             volume_images: &volume_images,
@@ -108,7 +148,7 @@ impl<'a> Planner<'a> {
     /// The script that builds a pod by hand.
     fn script(&self, pods: &[Planned]) -> Result<String> {
         let [pod] = pods else {
-            let message = format!("a script builds one pod, and here are {}", pods.len());
+            let message = format!("-o sh writes one pod, and the manifests have {}", pods.len());
             return Err(failure(Kind::Invalid, message));
         };
         if !self.is_root {

@@ -5,12 +5,14 @@
 //!
 //! | file | content |
 //! |---|---|
+//! | [`bundles`] | a plan as OCI bundles, which other runtimes run |
 //! | `planned` | a pod's plan, down to each container's spec and steps |
 //! | [`script`] | a script that builds the pod by hand |
 //! | [`steps`] | what each step is, and why it is done |
 //! | [`tree`] | a plan as a tree, for people |
 //! | [`text`] | text of manifests and images, which is not to be trusted, for terminals |
 
+pub mod bundles;
 mod planned;
 pub mod script;
 pub mod steps;

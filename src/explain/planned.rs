@@ -5,7 +5,7 @@ use crate::cgroups::{self, Cgroup};
 use crate::host::HostFacts;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{
-    ContainerConfig, IdRange, ImageConfig, ImageSpec, KeyValue, NamespaceMode, PodPlan, SecurityContext,
+    ContainerConfig, IdRange, ImageConfig, ImageSpec, KeyValue, NamespaceMode, PodPlan, SecurityContext, VolumePlan,
 };
 use crate::plan::env::{self, Files, Late};
 use crate::plan::mounts;
@@ -67,6 +67,8 @@ pub struct PlannedVolume {
     pub name: String,
     /// On the host.
     pub path: PathBuf,
+    /// The layers of an image's volume, lowest first; empty for other volumes, and if the image is not here.
+    pub layers: Vec<PathBuf>,
 }
 
 /// What would be done for a container.
@@ -102,7 +104,12 @@ pub fn planned(mut plan: PodPlan, given: Given<'_>) -> Result<Planned> {
     let containers = plan.containers.iter().enumerate().map(one).collect::<Result<_>>()?;
     let namespaces = sandbox::namespaces(&plan.sandbox);
     let place = place(&plan, given);
-    let volumes = plan.volumes.iter().map(|v| PlannedVolume { name: v.name.clone(), path: place.of(v) }).collect();
+    let volume = |volume: &VolumePlan| PlannedVolume {
+        name: volume.name.clone(),
+        path: place.of(volume),
+        layers: given.volume_images.get(&volume.name).map(|image| image.layers.clone()).unwrap_or_default(),
+    };
+    let volumes = plan.volumes.iter().map(volume).collect();
     // A plan is for people to look at and to pass on; these are of no use there.
     plan.logins = Vec::new();
     let PodDirs { data, state } = given.pod.clone();

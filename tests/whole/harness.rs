@@ -34,7 +34,8 @@ pub(crate) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
 }
 
-fn binary() -> PathBuf {
+/// podshim itself.
+pub(crate) fn binary() -> PathBuf {
     std::env::var_os("PODSHIM_BIN").map_or_else(|| env!("CARGO_BIN_EXE_podshim").into(), PathBuf::from)
 }
 

@@ -30,6 +30,7 @@ mod networks;
 mod notes;
 mod objects;
 mod owner;
+mod plans;
 mod probes;
 mod propagation;
 mod resources;
