@@ -43,10 +43,10 @@ enum Format {
     Json,
     /// The same as YAML
     Yaml,
-    /// OCI bundles, which other runtimes run, with a script that makes what they share: to the directory --to, as root
-    Oci,
     /// A commented script that builds the pod by hand and takes it down again; of one pod, whose images are here
     Sh,
+    /// OCI bundles, which other runtimes run, with a script that makes what they share: to the directory --to, as root
+    Oci,
 }
 
 /// A uid for those whose pods are not made.
@@ -70,9 +70,9 @@ pub(super) fn run(args: PlanArgs, dirs: &Dirs) -> Result<()> {
         Format::Tree => print_trees(&pods, &facts),
         Format::Json => output::structured(&pods, Structured::Json),
         Format::Yaml => output::structured(&pods, Structured::Yaml),
+        Format::Sh => output::text(&planner.script(&pods)?),
         // It has --to, or clap has refused it.
         Format::Oci => Ok(()),
-        Format::Sh => output::text(&planner.script(&pods)?),
     }
 }
 
@@ -148,7 +148,7 @@ impl<'a> Planner<'a> {
     /// The script that builds a pod by hand.
     fn script(&self, pods: &[Planned]) -> Result<String> {
         let [pod] = pods else {
-            let message = format!("a script builds one pod, and here are {}", pods.len());
+            let message = format!("-o sh writes one pod, and the manifests have {}", pods.len());
             return Err(failure(Kind::Invalid, message));
         };
         if !self.is_root {

@@ -1,7 +1,7 @@
 //! `plan -o sh`: the script that builds a pod by hand is run, and what it made is compared with the same pod under podshim,
 //! as the kernel shows both: namespaces, mounts, credentials, limits, devices, files, network.
 
-use crate::harness::{Host, Output, available, facts, pod, repository, shell, until, with};
+use crate::harness::{Host, Output, available, facts, object, pod, repository, shell, until, with};
 use crate::leaks;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ const DIFFERENT: &[(&str, &str)] = &[
     ("/status/Seccomp", "Debian's tools can load no seccomp filter: the script says so"),
     ("/status/Seccomp_filters", "likewise"),
     ("/mounts/ //super", "an overlay's options name its directories, which are elsewhere"),
+    ("/mounts/ /two/super", "likewise"),
 ];
 
 /// Signals 32 and 33 are glibc's own. Its posix_spawn(3), by which this test starts bash, leaves them ignored, and none of its
@@ -244,17 +245,25 @@ struct Both<'a> {
     /// The containers that run for as long as the pod does.
     containers: Vec<&'a str>,
     script: PathBuf,
+    /// Options of `run` and `plan`.
+    options: Vec<String>,
     /// Directories to be compared with what is in them, as `container/path`.
     trees: Vec<&'a str>,
 }
 
 impl<'a> Both<'a> {
     fn new(host: &'a Host, pod: &str, manifest: &str, containers: &[&'a str]) -> Both<'a> {
+        Both::with(host, (pod, manifest), containers, &[])
+    }
+
+    fn with(host: &'a Host, (pod, manifest): (&str, &str), containers: &[&'a str], options: &[&str]) -> Both<'a> {
         let script = host.path("pod.sh");
-        std::fs::write(&script, host.ok(&["plan", manifest, "-o", "sh"])).unwrap();
+        let words: Vec<&str> = ["plan", manifest, "-o", "sh"].iter().chain(options).copied().collect();
+        std::fs::write(&script, host.ok(&words)).unwrap();
         shellcheck(&script);
         let (pod, manifest) = (pod.to_owned(), manifest.to_owned());
-        Both { host, pod, manifest, containers: containers.to_vec(), script, trees: Vec::new() }
+        let options = options.iter().map(|&word| word.to_owned()).collect();
+        Both { host, pod, manifest, containers: containers.to_vec(), script, options, trees: Vec::new() }
     }
 
     fn of(host: &'a Host, value: &Value, containers: &[&'a str]) -> Both<'a> {
@@ -301,7 +310,9 @@ impl<'a> Both<'a> {
 
     fn by_podshim(&self) -> Value {
         let host = self.host;
-        host.run(&["run", "-d", &self.manifest]).expect(0);
+        let words: Vec<&str> =
+            ["run", "-d", &self.manifest].into_iter().chain(self.options.iter().map(String::as_str)).collect();
+        host.run(&words).expect(0);
         let pids: Vec<i32> = self.containers.iter().map(|name| host.pid(&self.pod, name)).collect();
         let uid = host.uid(&self.pod);
         let data = host.path("root").join("pods").join(&uid);
@@ -368,8 +379,10 @@ fn shellcheck(script: &Path) {
 fn two_containers_that_share_a_network() {
     let Some(host) = Host::new(NEEDS) else { return };
     let spec = json!({ "terminationGracePeriodSeconds": 0, "containers": [
-        facts("web", &["sleep"]), shell("box", "while :; do sleep 1; done")] });
-    Both::of(&host, &pod("plain", spec), &["web", "box"]).compare();
+        facts("web", &["sleep"]),
+        with(shell("box", "while :; do sleep 1; done"), json!({ "stdin": true })),
+        facts("sandbox", &["sleep"])] });
+    Both::of(&host, &pod("plain", spec), &["web", "box", "sandbox"]).compare();
 }
 
 #[test]
@@ -435,8 +448,15 @@ fn a_pod_on_the_bridge() {
     let Some(host) = Host::new(NEEDS) else { return };
     let network = host.own_network();
     let spec = json!({ "terminationGracePeriodSeconds": 0, "containers": [facts("web", &["listen", "80", "hello"])] });
-    let both = Both::of(&host, &pod("bridged", spec), &["web"]);
+    let manifest = host.manifest(&pod("bridged", spec));
+    let families = ["--pod-cidr", "10.86.0.0/16,fd86::/64", "--service-cidr", "10.87.0.0/16,fd87::/112"];
+    let both = Both::with(&host, ("bridged", &manifest), &["web"], &families);
+    let forwarding = || {
+        let text = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding /proc/sys/net/ipv6/conf/*/accept_ra";
+        host.finish(host.beside(&["bash", "-c", text])).out
+    };
     both.compare();
+    let before = forwarding();
     assert_eq!(leaks::on_network(&network), Vec::<String>::new());
     // The host reaches it.
     both.bash("up").expect(0);
@@ -447,6 +467,65 @@ fn a_pod_on_the_bridge() {
     assert_eq!(until("an answer", fetch).trim(), "hello");
     both.bash("down").expect(0);
     assert_eq!(leaks::on_network(&network), Vec::<String>::new());
+    assert_eq!(forwarding(), before);
+}
+
+#[test]
+fn a_pod_in_a_network_namespace_that_is_there() {
+    let Some(host) = Host::new(NEEDS) else { return };
+    let path = format!("ns:/run/netns/{}", host.network("joined"));
+    let manifest = host.manifest(&pod(
+        "joined",
+        json!({ "terminationGracePeriodSeconds": 0, "containers": [facts("web", &["sleep"])] }),
+    ));
+    Both::with(&host, ("joined", &manifest), &["web"], &["--network", &path]).compare();
+}
+
+#[test]
+fn volumes_of_every_kind_and_an_image_of_two_layers() {
+    let Some(host) = Host::new(NEEDS) else { return };
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o640);
+    tar.append_data(&mut header, "opt/file", &b"hello"[..]).unwrap();
+    let layout = host.changed_image(("localhost/facts", "localhost/two"), &json!({}), &[tar.into_inner().unwrap()]);
+    host.ok(&["image", "import", &layout]);
+    let mount = |name: &str| json!({ "name": name, "mountPath": format!("/{name}") });
+    let mounts = ["config", "secret", "all", "one", "two", "claim", "made"].map(mount);
+    let web = with(
+        json!({ "name": "web", "image": "localhost/two", "args": ["sleep"], "imagePullPolicy": "Never" }),
+        json!({ "volumeMounts": mounts, "securityContext": { "runAsUser": 33 } }),
+    );
+    let image = |name: &str, of: &str| json!({ "name": name, "image": { "reference": of, "pullPolicy": "Never" } });
+    let spec = json!({
+        "terminationGracePeriodSeconds": 0, "containers": [web], "securityContext": { "fsGroup": 55 },
+        "volumes": [
+            { "name": "config", "configMap": { "name": "config" } },
+            { "name": "secret", "secret": { "secretName": "secret", "defaultMode": 0o400,
+                "items": [{ "key": "word", "path": "deep/er/word" }] } },
+            { "name": "all", "projected": { "sources": [{ "configMap": { "name": "config" } }] } },
+            image("one", "localhost/facts"), image("two", "localhost/two"),
+            { "name": "claim", "persistentVolumeClaim": { "claimName": "data" } },
+            { "name": "made", "hostPath": { "path": host.path("made"), "type": "FileOrCreate" } }],
+    });
+    let text = "it's\t$(id)\n`x` \\ \"";
+    let manifest = crate::harness::documents(
+        &host,
+        "all.json",
+        &[
+            object(
+                "ConfigMap",
+                "config",
+                json!({ "data": { "text": text }, "binaryData": { "bytes": "AAECAwD//w==" } }),
+            ),
+            object("Secret", "secret", json!({ "stringData": { "word": "open sesame" } })),
+            pod("volumes", spec),
+        ],
+    );
+    let mut both = Both::new(&host, "volumes", &manifest, &["web"]);
+    both.trees = vec!["web/config", "web/secret", "web/all", "web/one", "web/two", "web/opt"];
+    both.compare();
 }
 
 #[test]
@@ -489,18 +568,31 @@ fn after_an_up_that_was_killed_down_leaves_nothing() {
     assert_eq!(both.bash("down").expect(0).out, "");
     up.wait();
     both.assert_gone();
-    // At any moment: it is killed after so many of its lines.
-    for lines in (1..40).map(|n| n * 25) {
+}
+
+#[test]
+fn an_up_may_be_killed_at_any_moment() {
+    let Some(host) = Host::new(NEEDS) else { return };
+    host.own_network();
+    let spec = json!({ "terminationGracePeriodSeconds": 0, "shareProcessNamespace": true,
+        "initContainers": [facts("first", &["sleep", "0"])], "containers": [facts("web", &["sleep"])],
+        "volumes": [{ "name": "memory", "emptyDir": { "medium": "Memory" } }] });
+    let both = Both::of(&host, &pod("killed", spec), &["web"]);
+    // It is killed after so many of its commands, more each time, until it comes to its end.
+    for count in (1..).map(|n| 1 + n * 131) {
+        assert!(count < 4000, "an up that was not killed does not succeed");
         let text =
-            format!("trap '(( ++count < {lines} )) || kill -KILL $$' DEBUG; set -o functrace; set -- up; . \"$0\"");
+            format!("trap '(( ++count < {count} )) || kill -KILL $$' DEBUG; set -o functrace; set -- up; . \"$0\"");
         let mut command = host.beside(&["bash", "-c", &text, both.script.to_str().unwrap()]);
         command.env("POD", both.directory()).env("CGROUP", both.group());
         let killed = host.finish(command);
         both.bash("down").expect(0);
         both.assert_gone();
         if killed.code == 0 {
+            assert!(count > 500, "only {count} commands");
             return;
         }
+        assert_eq!(killed.code, 137, "{killed:?}");
     }
 }
 

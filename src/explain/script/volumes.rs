@@ -95,7 +95,10 @@ pub(super) fn path_of<'a>(planned: &'a Planned, name: &str) -> Result<&'a Path> 
 
 fn persistent(body: &mut Lines, at: &str) {
     body.line(format!("v={at}"));
-    body.line("[ -d \"$v\" ] || mkdir --parents --mode=0777 -- \"$v\"");
+    body.line("if [ ! -d \"$v\" ]; then");
+    body.line("    mkdir --parents -- \"$v\"");
+    body.line("    chmod 0777 -- \"$v\"");
+    body.line("fi");
 }
 
 fn host_path(body: &mut Lines, path: &Path, kind: HostPathType) -> Result<()> {
