@@ -10,6 +10,7 @@ pub mod control;
 pub mod error;
 pub mod host;
 pub mod image;
+pub mod lab;
 pub mod lifecycle;
 pub mod logs;
 pub mod manifest;
