@@ -143,6 +143,9 @@ pub struct Wrong {
     /// Does it; empty if nothing is done.
     #[serde(default)]
     pub run: String,
+    /// In the place of `run`: what sed(1) makes of the solution with this expression is run.
+    #[serde(default)]
+    pub change: String,
     /// Words of the hint that the student gets.
     pub hint: String,
 }
@@ -227,7 +230,7 @@ impl Body {
         fault(self.steps.is_empty(), "steps is empty".to_owned());
         fault(self.checks.is_empty(), "checks is empty".to_owned());
         fault(self.hints.is_empty(), "hints is empty".to_owned());
-        fault(!self.wrong.iter().any(|w| w.run.is_empty()), "wrong has no case in which nothing is done".to_owned());
+        fault(!self.wrong.iter().any(|w| w.run.is_empty() && w.change.is_empty()), "wrong has no case in which nothing is done".to_owned());
         for (index, step) in self.steps.iter().enumerate() {
             let nothing = step.text.is_empty() && step.run.is_empty();
             fault(nothing, format!("steps[{index}] has neither text nor run"));
@@ -236,6 +239,9 @@ impl Body {
         for check in &self.checks {
             let empty = check.run.trim().is_empty() || check.hint.trim().is_empty();
             fault(empty, format!("check {:?} has no run or no hint", check.name));
+        }
+        for wrong in self.wrong.iter().filter(|wrong| !wrong.run.is_empty() && !wrong.change.is_empty()) {
+            fault(true, format!("wrong {:?} has both run and change", wrong.name));
         }
         for name in self.placeholders() {
             let is_printed = self.facts.lines().any(|line| line.contains(&format!("{name}=")));

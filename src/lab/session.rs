@@ -245,7 +245,7 @@ impl Lab {
             return Err(failure(Kind::NotReady, message));
         }
         let env = self.env()?;
-        let (made, hint) = run_checks(&lesson.body.checks, &env)?;
+        let (made, hint) = run_checks(&lesson.body.checks, |text| Script { text, env: &env, patience: PATIENCE }.run())?;
         let mut first = false;
         self.note(&lesson.name, |seen| {
             seen.checks += 1;
@@ -407,32 +407,26 @@ pub(super) fn variables(place: &Place<'_>) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// Makes the checks one after the other, up to the first that fails: those made, and its hint.
-#[expect(clippy::type_complexity, reason = "named in Checked")]
-pub(super) fn run_checks(
-    checks: &[Check],
-    env: &[(String, String)],
-) -> Result<(Vec<(String, String)>, Option<String>)> {
+/// The checks that were made, each with what it printed; and the hint of the last one, if that failed.
+pub(super) type Made = (Vec<(String, String)>, Option<String>);
+
+/// Makes the checks one after the other, up to the first that fails. `perform` runs a script.
+pub(super) fn run_checks(checks: &[Check], perform: impl Fn(&str) -> Result<Outcome>) -> Result<Made> {
     let mut made = Vec::new();
     for check in checks {
-        let outcome = Script { text: &format!("set -u\n{}", check.run), env, patience: PATIENCE }.run()?;
+        let outcome = perform(&format!("set -u\n{}", check.run))?;
         let said = outcome.said.trim().to_owned();
-        let hint = match outcome.code {
-            Some(0) => None,
-            Some(HINT) => Some(said.lines().last().unwrap_or_default().to_owned()),
-            _ => Some(check.hint.trim().to_owned()),
-        };
-        let Some(hint) = hint else {
+        if outcome.code == Some(0) {
             made.push((check.name.clone(), said));
             continue;
+        }
+        let (before, hint) = match outcome.code {
+            // `hint`: its last line.
+            Some(HINT) => said.rsplit_once('\n').unwrap_or(("", &said)),
+            _ => (said.as_str(), check.hint.trim()),
         };
-        let before = if outcome.code == Some(HINT) {
-            said.rsplit_once('\n').map_or(String::new(), |(before, _)| before.to_owned())
-        } else {
-            said
-        };
-        made.push((check.name.clone(), before));
-        return Ok((made, Some(hint)));
+        made.push((check.name.clone(), before.to_owned()));
+        return Ok((made, Some(hint.to_owned())));
     }
     Ok((made, None))
 }
@@ -479,12 +473,13 @@ mod tests {
     #[test]
     fn the_last_line_of_a_check_that_says_so_is_the_hint() {
         let check = |run: &str| Check { name: "n".into(), run: run.into(), hint: "of the file".into() };
-        let made = |run: &str| run_checks(&[check(run)], &[]).unwrap();
+        let perform = |text: &str| Script { text, env: &[], patience: PATIENCE }.run();
+        let made = |run: &str| run_checks(&[check(run)], perform).unwrap();
         assert_eq!(made("echo seen"), (vec![("n".into(), "seen".into())], None));
         assert_eq!(made("echo seen; hint it is wrong"), (vec![("n".into(), "seen".into())], Some("it is wrong".into())));
         assert_eq!(made("echo seen; false"), (vec![("n".into(), "seen".into())], Some("of the file".into())));
         assert_eq!(made("echo $UNSET_ANYWHERE").1, Some("of the file".into()));
-        let (all, hint) = run_checks(&[check("true"), check("false"), check("true")], &[]).unwrap();
+        let (all, hint) = run_checks(&[check("true"), check("false"), check("true")], perform).unwrap();
         assert_eq!((all.len(), hint.is_some()), (2, true), "those after the first that fails are not made");
     }
 }

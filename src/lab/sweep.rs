@@ -204,10 +204,19 @@ impl Marks<'_> {
         if shells.is_empty()? { shells.remove(Duration::from_secs(2)) } else { Ok(()) }
     }
 
-    /// Removes the pods of the lab: those of the Kubernetes namespace that is named as the lab is.
+    /// Whether a pod is of the Kubernetes namespace that is named as the lab is, or of an image that is.
+    fn is_own(&self, record: &store::Record) -> bool {
+        let image = format!("localhost/{}", self.token);
+        let is_lab_image = |reference: &str| {
+            reference.strip_prefix(&image).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '@']))
+        };
+        record.plan.sandbox.namespace == self.token || record.images.iter().any(|i| is_lab_image(&i.reference))
+    }
+
+    /// Removes the pods of the lab.
     pub(super) fn remove_pods(&self, dirs: &crate::paths::Dirs) -> Result<()> {
         let (pods, _) = store::list(dirs)?;
-        for pod in pods.iter().filter(|pod| pod.record.plan.sandbox.namespace == self.token) {
+        for pod in pods.iter().filter(|pod| self.is_own(&pod.record)) {
             let mut command = std::process::Command::new("/proc/self/exe");
             command.arg("--root").arg(&dirs.root).arg("--state").arg(&dirs.state).arg("--log-dir").arg(&dirs.log_dir);
             command.args(["rm", "-f", &pod.full_name()]);
