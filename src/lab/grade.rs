@@ -8,7 +8,7 @@ use crate::cgroups::{self, Cgroup};
 use crate::error::{Kind, failure};
 use crate::host::cgroup::{self, CgroupSetup};
 use crate::paths::Dirs;
-use crate::sys::{Called, fs};
+use crate::sys::{Called, fs, process};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{OFlag, ResolveFlag, open};
 use nix::sys::stat::Mode;
@@ -142,6 +142,8 @@ impl Class {
 /// # Errors
 /// The directory cannot be read or has no student in it, or a sandbox cannot be made.
 pub fn class(request: &Request, lessons: &Lessons, dirs: &Dirs) -> Result<Class> {
+    // Whatever descriptors the caller has open are no student's business.
+    process::close_on_exec_from(3)?;
     let students = students(&request.directory)?;
     let is_wanted = |lesson: &&Lesson| request.only.is_empty() || request.only.contains(&lesson.number);
     let lessons: Vec<&Lesson> = lessons.list.iter().filter(is_wanted).collect();
@@ -263,7 +265,9 @@ impl Grader<'_> {
         }
         // What the script itself says of its success is not asked for: the checks look at what it left.
         let limit = Duration::from_secs(self.request.seconds);
-        let ran = sandbox.execute(&["bash", "-c", script, "script"], &env, limit)?;
+        // Nobody reads what it prints; what it leaves in the background would meet a closed pipe.
+        let silently = "exec bash -c \"$1\" script >/dev/null 2>&1";
+        let ran = sandbox.execute(&["bash", "-c", silently, "lab", script], &env, limit)?;
         if ran.code.is_none() {
             return Ok(Graded::TimedOut);
         }

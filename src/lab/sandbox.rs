@@ -143,7 +143,8 @@ impl Sandbox {
     /// Runs a program inside.
     pub(super) fn execute(&self, words: &[&str], env: &[(String, String)], patience: Duration) -> Result<Outcome> {
         let target = format!("--target={}", self.init);
-        let mut enter = vec!["nsenter", &target, "--mount", "--pid", "--net", "--ipc", "--uts", "--wd=/"];
+        // setns(2) of the mount namespace makes its root the working directory. --wd would be looked up before, on the host.
+        let mut enter = vec!["nsenter", &target, "--mount", "--pid", "--net", "--ipc", "--uts"];
         if self.walls == Walls::User {
             enter.extend(["--user", "--setuid=0", "--setgid=0"]);
         }
