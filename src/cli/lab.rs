@@ -197,7 +197,10 @@ fn check(lab: &Lab, lesson: Option<&str>) -> Result<u8> {
             Ok(1)
         }
         None => {
-            output::line(format_args!("\nPassed. {}", output::escape(&text::filled(lesson.body.after.trim(), &session.facts))))?;
+            output::line(format_args!(
+                "\nPassed. {}",
+                output::escape(&text::filled(lesson.body.after.trim(), &session.facts))
+            ))?;
             if lab.lessons.after(lesson.number).is_some() {
                 output::line("\nOn to the next one: podshim lab next")?;
             } else {
@@ -231,7 +234,8 @@ fn next(lab: &Lab, skip: bool) -> Result<u8> {
     let (lesson, _) = lab.current()?;
     let passed = lab.progress()?.lessons.get(&lesson.name).is_some_and(|seen| seen.passed.is_some());
     if !passed && !skip {
-        let message = format!("{} is not passed yet: `podshim lab check`, or `podshim lab next --skip`", lesson.label());
+        let message =
+            format!("{} is not passed yet: `podshim lab check`, or `podshim lab next --skip`", lesson.label());
         return Err(failure(Kind::NotReady, message));
     }
     match lab.lessons.after(lesson.number) {

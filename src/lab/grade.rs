@@ -328,7 +328,8 @@ mod tests {
 
     #[test]
     fn a_table_for_spreadsheets() {
-        let row = |student: &str, result: Graded| Row { student: student.into(), lesson: 2, name: "uts".into(), result };
+        let row =
+            |student: &str, result: Graded| Row { student: student.into(), lesson: 2, name: "uts".into(), result };
         let hint = "say \"hostname\",\nplease".to_owned();
         let class = Class { rows: vec![row("ann", Graded::Passed), row("=cmd()", Graded::Failed { hint })] };
         let expected = "student,lesson,name,result,hint\n\"ann\",\"2\",\"uts\",\"passed\",\"\"\n\

@@ -230,7 +230,10 @@ impl Body {
         fault(self.steps.is_empty(), "steps is empty".to_owned());
         fault(self.checks.is_empty(), "checks is empty".to_owned());
         fault(self.hints.is_empty(), "hints is empty".to_owned());
-        fault(!self.wrong.iter().any(|w| w.run.is_empty() && w.change.is_empty()), "wrong has no case in which nothing is done".to_owned());
+        fault(
+            !self.wrong.iter().any(|w| w.run.is_empty() && w.change.is_empty()),
+            "wrong has no case in which nothing is done".to_owned(),
+        );
         for (index, step) in self.steps.iter().enumerate() {
             let nothing = step.text.is_empty() && step.run.is_empty();
             fault(nothing, format!("steps[{index}] has neither text nor run"));

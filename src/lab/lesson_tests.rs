@@ -45,7 +45,11 @@ fn faults_are_told_with_their_place() {
         ("no check", SMALL.replace("- {name: n, run: 'true', hint: h}", "  []"), "checks is empty"),
         ("empty check", SMALL.replace("run: 'true', ", "run: '', "), "check \"n\" has no run or no hint"),
         ("no hint", SMALL.replace("hints: [h]", "hints: []"), "hints is empty"),
-        ("nothing done is missing", SMALL.replace("- {name: n, hint: h}", "- {name: n, run: x, hint: h}"), "nothing is done"),
+        (
+            "nothing done is missing",
+            SMALL.replace("- {name: n, hint: h}", "- {name: n, run: x, hint: h}"),
+            "nothing is done",
+        ),
         ("empty step", SMALL.replace("{text: x}", "{only: v2}"), "steps[0] has neither text nor run"),
         ("look at nothing", SMALL.replace("{text: x}", "{text: x, look: y}"), "steps[0] has look without run"),
         ("other cgroups", SMALL.replace("{text: x}", "{text: x, only: v3}"), "v3"),
@@ -86,7 +90,8 @@ fn the_course() {
 fn text_keeps_within_its_columns() {
     for lesson in Lessons::built_in().unwrap().list {
         for cgroups in [Cgroups::V1, Cgroups::V2] {
-            let facts = lesson.body.placeholders().iter().map(|name| ((*name).to_owned(), "4026531840".to_owned())).collect();
+            let facts =
+                lesson.body.placeholders().iter().map(|name| ((*name).to_owned(), "4026531840".to_owned())).collect();
             let text = crate::lab::text::lesson(&lesson, &facts, cgroups);
             for line in text.lines() {
                 assert!(line.chars().count() <= 96, "{}: {line}", lesson.name);

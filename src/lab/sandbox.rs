@@ -49,9 +49,7 @@ pub(super) struct Wanted<'a> {
 
 /// 512 MiB, 512 processes, and the devices that everybody may have.
 fn limits() -> Result<LinuxResources> {
-    let allow = |kind: &str, numbers: [Option<u32>; 2], access: &str| {
-        serde_json::json!({ "allow": true, "type": kind, "major": numbers[0], "minor": numbers[1], "access": access })
-    };
+    let allow = |kind: &str, numbers: [Option<u32>; 2], access: &str| serde_json::json!({ "allow": true, "type": kind, "major": numbers[0], "minor": numbers[1], "access": access });
     let mut devices = vec![serde_json::json!({ "allow": false, "access": "rwm" })];
     devices.push(allow("c", [None, None], "m"));
     devices.push(allow("b", [None, None], "m"));
@@ -115,7 +113,8 @@ impl Sandbox {
                 let numbers = text.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
                 let numbers: Vec<&str> = numbers.split_whitespace().collect();
                 let own = numbers.iter().rev().take_while(|number| **number == "1").count();
-                let is_init = numbers.len() >= 3 && own == 1 && Path::new(&format!("/proc/{pid}/root/run/ready")).exists();
+                let is_init =
+                    numbers.len() >= 3 && own == 1 && Path::new(&format!("/proc/{pid}/root/run/ready")).exists();
                 if is_init {
                     return Ok(pid.as_raw().cast_unsigned());
                 }
@@ -184,7 +183,12 @@ impl Drop for Sandbox {
 /// A command that begins in a cgroup.
 fn entering(home: &Cgroup, words: &[&str]) -> Command {
     let mut command = Command::new("bash");
-    let script = "for file; do [ \"$file\" != -- ] || break; shift; echo $$ >\"$file\" || exit 125; done; shift; exec \"$@\"";
-    command.args(["-c", script, "lab"]).args(home.dirs().iter().map(|dir| dir.join("cgroup.procs"))).arg("--").args(words);
+    let script =
+        "for file; do [ \"$file\" != -- ] || break; shift; echo $$ >\"$file\" || exit 125; done; shift; exec \"$@\"";
+    command
+        .args(["-c", script, "lab"])
+        .args(home.dirs().iter().map(|dir| dir.join("cgroup.procs")))
+        .arg("--")
+        .args(words);
     command
 }

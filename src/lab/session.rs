@@ -73,9 +73,9 @@ fn token(dirs: &Dirs, user: u32) -> String {
     }
     let bytes = dirs.state.as_os_str().as_encoded_bytes();
     // FNV-1a
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("lab{user}-{:06x}", hash & 0xff_ffff)
 }
 
@@ -245,7 +245,8 @@ impl Lab {
             return Err(failure(Kind::NotReady, message));
         }
         let env = self.env()?;
-        let (made, hint) = run_checks(&lesson.body.checks, |text| Script { text, env: &env, patience: PATIENCE }.run())?;
+        let (made, hint) =
+            run_checks(&lesson.body.checks, |text| Script { text, env: &env, patience: PATIENCE }.run())?;
         let mut first = false;
         self.note(&lesson.name, |seen| {
             seen.checks += 1;
@@ -476,7 +477,10 @@ mod tests {
         let perform = |text: &str| Script { text, env: &[], patience: PATIENCE }.run();
         let made = |run: &str| run_checks(&[check(run)], perform).unwrap();
         assert_eq!(made("echo seen"), (vec![("n".into(), "seen".into())], None));
-        assert_eq!(made("echo seen; hint it is wrong"), (vec![("n".into(), "seen".into())], Some("it is wrong".into())));
+        assert_eq!(
+            made("echo seen; hint it is wrong"),
+            (vec![("n".into(), "seen".into())], Some("it is wrong".into()))
+        );
         assert_eq!(made("echo seen; false"), (vec![("n".into(), "seen".into())], Some("of the file".into())));
         assert_eq!(made("echo $UNSET_ANYWHERE").1, Some("of the file".into()));
         let (all, hint) = run_checks(&[check("true"), check("false"), check("true")], perform).unwrap();

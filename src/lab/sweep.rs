@@ -231,6 +231,8 @@ impl Marks<'_> {
 /// namespace whose root is above them.
 fn is_in(line: &str, paths: &[String]) -> bool {
     let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+    // A process that is about to end may be in one that is removed already.
+    let path = path.strip_suffix(" (deleted)").unwrap_or(path);
     paths.iter().any(|own| path.strip_prefix(own.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
@@ -270,6 +272,7 @@ mod tests {
         for (line, is) in [
             ("4:memory:/podshim/lab0", true),
             ("0::/podshim/lab0/a:b", true),
+            ("0::/podshim/lab0 (deleted)", true),
             ("0::/podshim/lab01", false),
             ("0::/", false),
             ("malformed", false),

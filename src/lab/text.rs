@@ -32,7 +32,14 @@ fn steps(body: &Body, cgroups: Cgroups) -> String {
             out.push(wrapped(&step.text, ""));
         }
         if !step.run.is_empty() {
-            out.push(step.run.trim_end().lines().map(|line| format!("    {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n"));
+            out.push(
+                step.run
+                    .trim_end()
+                    .lines()
+                    .map(|line| format!("    {line}").trim_end().to_owned())
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            );
         }
         if !step.look.is_empty() {
             out.push(hanging("  Look: ", &step.look));
