@@ -367,7 +367,7 @@ fn a_lesson_says_what_it_takes_and_undoes_a_setup_that_fails() {
     with(&["list"]).expect(125).says(&["32-wrong.yaml: line 11, column 1: ", "tile"]);
 }
 
-/// A class of five: right, wrong, absent, hanging, hostile.
+/// A class: right, wrong, absent, hanging, hostile, greedy.
 #[test]
 fn a_class_is_graded() {
     let Some(host) = Host::bare(&["bash", "ip", "busybox"]) else { return };
@@ -385,6 +385,12 @@ fn a_class_is_graded() {
     let secret = host.path("secret");
     std::fs::write(&secret, "not for students").unwrap();
     hand_in("mal", "2.sh", &hostile(secret.to_str().unwrap()));
+    // Takes what it can get: memory, output, processes.
+    hand_in(
+        "zed",
+        "2.sh",
+        "head -c 600M /dev/zero >/tmp/fill; yes >&2 & yes & bomb() { bomb | bomb & }; bomb; sleep 0.5",
+    );
     let before = std::fs::read("/proc/sys/kernel/core_pattern").unwrap();
     let graded =
         lab(&host, &["grade", class.to_str().unwrap(), "--only", "1,uts", "--timeout", "4", "-o", "json"]).expect(1);
@@ -398,16 +404,17 @@ fn a_class_is_graded() {
     assert_eq!(of("bob", 1).0, "no-script");
     assert!(of("bob", 2).0 == "failed" && of("bob", 2).1.contains("hostname podlet, run inside"), "{rows:#}");
     assert_eq!(of("eve", 2).0, "timed-out");
+    assert!(["failed", "timed-out"].contains(&of("zed", 2).0.as_str()), "{rows:#}");
     let (result, told) = of("mal", 2);
-    assert!(result == "failed" && told.contains("escapes: none;"), "{result} {told}");
+    assert!(result == "failed" && told.contains("escapes-none-end"), "{result} {told}");
     assert_eq!(std::fs::read("/proc/sys/kernel/core_pattern").unwrap(), before);
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), "not for students");
     host.assert_clean();
     assert!(!host.path("state/lab").exists());
     // The whole course; what must run as root is not run unless that is asked for.
-    std::fs::remove_dir_all(class.join("bob")).unwrap();
-    std::fs::remove_dir_all(class.join("eve")).unwrap();
-    std::fs::remove_dir_all(class.join("mal")).unwrap();
+    for student in ["bob", "eve", "mal", "zed"] {
+        std::fs::remove_dir_all(class.join(student)).unwrap();
+    }
     let table = lab(&host, &["grade", class.to_str().unwrap()]).expect(0).out;
     assert_eq!((table.matches("passed").count(), table.matches("not run").count()), (15, 1), "{table}");
     let csv = lab(&host, &["grade", class.to_str().unwrap(), "--only", "14", "--as-root", "-o", "csv"]).expect(0).out;
@@ -421,7 +428,7 @@ fn hostile(secret: &str) -> String {
     format!(
         r#"
         escaped=
-        could() {{ escaped="$escaped $1"; }}
+        could() {{ escaped="$escaped-$1"; }}
         [ ! -e {secret} ] || could see-the-hosts-files
         cat /etc/shadow /proc/1/root/etc/shadow >/dev/null 2>&1 && could read-shadow
         (echo '|/x' >/proc/sys/kernel/core_pattern) 2>/dev/null && could set-core-pattern
@@ -439,11 +446,7 @@ fn hostile(secret: &str) -> String {
         done
         umount -l /proc 2>/dev/null; umount -l /proc 2>/dev/null; umount -l /usr 2>/dev/null && could unmount-usr
         mount -t proc proc /proc
-        head -c 600M /dev/zero 2>/dev/null >/tmp/fill
-        yes >/dev/fd/2 & yes & sleep 0.2
-        bomb() {{ bomb | bomb & }}; (bomb) 2>/dev/null; sleep 0.5
-        rm -rf /tmp/fill
-        setsid unshare --uts sh -c "hostname 'escapes:${{escaped:- none}};'; exec sleep 1000" &
+        setsid unshare --uts sh -c "hostname escapes${{escaped:--none}}-end; exec sleep 1000" &
         for i in 1 2 3 4 5 6 7 8; do echo $! >$LAB/first && break; sleep 0.2; done
         sleep 0.5
         "#
