@@ -11,6 +11,7 @@ pub mod error;
 pub mod explain;
 pub mod host;
 pub mod image;
+pub mod lab;
 pub mod lifecycle;
 pub mod logs;
 pub mod manifest;

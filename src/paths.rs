@@ -8,6 +8,8 @@
 //! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
 //! | what persistentVolumeClaims hold, one directory per claim; stays when pods go | `<root>/claims/<namespace>_<claim>/` |
 //! | pod data: volumes, writable layers, hosts, resolv.conf | `<root>/pods/<uid>/` |
+//! | a student's lesson at work: which one, `$LAB`, the lab's shells | `<state>/lab/<user id>/` |
+//! | a student's progress through the lab | `<root>/lab/<user id>/` |
 //! | logs, laid out as a kubelet's | `<log_dir>/<namespace>_<name>_<uid>/<container>/<n>.log` |
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,12 @@ impl Dirs {
         NetworkDir(self.state.join("network"))
     }
 
+    /// The lab of one user.
+    pub fn lab(&self, user: u32) -> LabDirs {
+        let below = |dir: &Path| dir.join("lab").join(user.to_string());
+        LabDirs { state: below(&self.state), data: below(&self.root) }
+    }
+
     /// One pod's directories.
     pub fn pod(&self, uid: &str) -> PodDirs {
         PodDirs { state: self.pods().join(uid), data: self.root.join("pods").join(uid) }
@@ -136,6 +144,42 @@ impl NetworkDir {
     /// What CNI plugins answered: `<uid>.json`.
     pub fn cni(&self) -> PathBuf {
         self.0.join("cni")
+    }
+}
+
+/// The directories of one user's lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabDirs {
+    /// `<state>/lab/<user id>`: there while a lesson is begun or a shell of the lab is open.
+    pub state: PathBuf,
+    /// `<root>/lab/<user id>`: stays.
+    pub data: PathBuf,
+}
+
+impl LabDirs {
+    /// Which lesson is begun.
+    pub fn session(&self) -> PathBuf {
+        self.state.join("session.json")
+    }
+
+    /// `$LAB`, where the student works: a tmpfs of its own.
+    pub fn work(&self) -> PathBuf {
+        self.state.join("work")
+    }
+
+    /// The shells of the lab: `<pid>`, which holds when the process started.
+    pub fn shells(&self) -> PathBuf {
+        self.state.join("shells")
+    }
+
+    /// What was begun, predicted and passed.
+    pub fn progress(&self) -> PathBuf {
+        self.data.join("progress.json")
+    }
+
+    /// Held by whoever changes anything of this user's lab.
+    pub fn lock(&self) -> PathBuf {
+        self.data.join("lock")
     }
 }
 

@@ -24,6 +24,7 @@ mod image;
 mod info;
 mod inspect;
 mod kinds;
+mod lab;
 mod labels;
 mod logs;
 mod name_server;
@@ -124,6 +125,8 @@ enum Verb {
     Plan(plan::PlanArgs),
     /// Tell what a field of a manifest means (needs no root), how a pod was made, or what two pods share
     Explain(explain::ExplainArgs),
+    /// Learn what a pod is made of: lessons on namespaces, with checkers
+    Lab(lab::LabArgs),
     /// Pull, import, list and remove images
     Image(image::ImageArgs),
     /// List and remove what persistentVolumeClaims hold
@@ -217,6 +220,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Rm(args) => remove::rm(args, &dirs).map(|()| 0),
         Verb::Delete(args) => delete::run(args, &dirs).map(|()| 0),
         Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
+        Verb::Lab(args) => lab::run(args, &dirs),
         Verb::Image(args) => {
             let in_use = crate::store::images_in_use(&dirs)?;
             image::run(args, &dirs, &in_use).map(|()| 0)

@@ -23,6 +23,7 @@ mod forward;
 mod handlers;
 mod harness;
 mod hooks;
+mod lab;
 mod leaks;
 mod limits;
 mod names;
