@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["host", "manifest", "plan", "lifecycle", "control"],
     &["cgroups", "image", "snapshot", "volumes", "network", "logs", "probes", "runtime", "store"],
     &["supervisor"],
+    &["picture"],
     &["cli"],
 ];
 

@@ -1,0 +1,3 @@
+//! page
+/// x
+pub fn page(_: &super::Survey) -> String { String::new() }
