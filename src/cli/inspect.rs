@@ -81,7 +81,8 @@ fn write_page(file: &Path, page: &[u8]) -> Result<()> {
     };
     if there.as_ref().is_some_and(|there| !there.is_file()) {
         let in_place = || -> SysResult<()> {
-            let mut file_there = OpenOptions::new().write(true).truncate(true).open(file).called("open", file.display())?;
+            let mut file_there =
+                OpenOptions::new().write(true).truncate(true).open(file).called("open", file.display())?;
             file_there.write_all(page).called("write", file.display())
         };
         return in_place().with_context(purpose);
@@ -90,7 +91,8 @@ fn write_page(file: &Path, page: &[u8]) -> Result<()> {
     let temporary = file.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
     let replace = || -> SysResult<()> {
         // Never one that is there already: in a directory like /tmp somebody else may have put it there.
-        let mut new = OpenOptions::new().write(true).create_new(true).open(&temporary).called("open", temporary.display())?;
+        let mut new =
+            OpenOptions::new().write(true).create_new(true).open(&temporary).called("open", temporary.display())?;
         let written = new.write_all(page).called("write", temporary.display());
         let kept = written.and_then(|()| match &there {
             Some(there) => new.set_permissions(there.permissions()).called("fchmod", temporary.display()),

@@ -30,13 +30,22 @@ fn running() -> Pod {
     };
     let mut app = container("app", "app", State::Running);
     app.namespaces = of(910);
-    let unshared = Namespaces { ..of(910).into_iter().map(|(k, i)| (k, if k == Kind::Mnt { 999 } else { i })).collect() };
+    let unshared =
+        Namespaces { ..of(910).into_iter().map(|(k, i)| (k, if k == Kind::Mnt { 999 } else { i })).collect() };
     app.processes = Processes {
-        shown: vec![process(4711, 1, 4000, "sh -c while :; do sleep 1; done", &of(910)), process(4712, 7, 4711, HOSTILE, &unshared)],
+        shown: vec![
+            process(4711, 1, 4000, "sh -c while :; do sleep 1; done", &of(910)),
+            process(4712, 7, 4711, HOSTILE, &unshared),
+        ],
         more: 3,
     };
     app.mounts = Mounts {
-        volumes: vec![VolumeMount { volume: "data".into(), path: "/var/data".into(), read_only: true, fs_type: "ext4".into() }],
+        volumes: vec![VolumeMount {
+            volume: "data".into(),
+            path: "/var/data".into(),
+            read_only: true,
+            fs_type: "ext4".into(),
+        }],
         root: Some(Root { fs_type: "overlay".into(), lower: 2, read_only: false }),
         files: vec![Mount { path: "/etc/hosts".into(), fs_type: "ext4".into(), read_only: false }],
         kernel: vec![Mount { path: "/proc".into(), fs_type: "proc".into(), read_only: false }],
@@ -76,7 +85,11 @@ fn running() -> Pod {
             links: vec![lo, eth0],
             routes: vec!["default via 10.86.0.1 dev eth0".into(), "10.86.0.1 dev eth0".into()],
         },
-        volumes: vec![Volume { name: "data".into(), kind: "emptyDir".into(), source: "/var/lib/podshim/pods/1234/volumes/data".into() }],
+        volumes: vec![Volume {
+            name: "data".into(),
+            kind: "emptyDir".into(),
+            source: "/var/lib/podshim/pods/1234/volumes/data".into(),
+        }],
         timeline: vec![
             span("sandbox", Doing::Sandbox, 1_764_100_000_000, Some(1_764_100_000_040), false),
             span("setup", Doing::Run, 1_764_100_000_040, Some(1_764_100_000_100), true),
@@ -139,8 +152,14 @@ fn pod(name: &str, phase: &str) -> Pod {
 /// and whose processes share the pod's pid namespace.
 pub(crate) fn survey() -> Survey {
     let hosts = namespaces(&[
-        (Kind::User, 11), (Kind::Net, 12), (Kind::Uts, 13), (Kind::Ipc, 14), (Kind::Pid, 15), (Kind::Mnt, 16),
-        (Kind::Cgroup, 17), (Kind::Time, 18),
+        (Kind::User, 11),
+        (Kind::Net, 12),
+        (Kind::Uts, 13),
+        (Kind::Ipc, 14),
+        (Kind::Pid, 15),
+        (Kind::Mnt, 16),
+        (Kind::Cgroup, 17),
+        (Kind::Time, 18),
     ]);
     let mut over = pod("over", "Failed");
     over.supervisor = Supervisor::Over;
@@ -149,7 +168,13 @@ pub(crate) fn survey() -> Survey {
     lost.supervisor = Supervisor::Gone;
     lost.pins = namespaces(&[(Kind::Ipc, 950), (Kind::Pid, 951)]);
     let in_pod = namespaces(&[
-        (Kind::User, 11), (Kind::Net, 12), (Kind::Uts, 13), (Kind::Ipc, 950), (Kind::Pid, 951), (Kind::Mnt, 952), (Kind::Cgroup, 953),
+        (Kind::User, 11),
+        (Kind::Net, 12),
+        (Kind::Uts, 13),
+        (Kind::Ipc, 950),
+        (Kind::Pid, 951),
+        (Kind::Mnt, 952),
+        (Kind::Cgroup, 953),
     ]);
     let mut main = container("main", "app", State::Running);
     main.processes.shown = vec![process(5001, 8, 5000, "/facts sleep", &in_pod)];

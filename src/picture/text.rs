@@ -128,9 +128,10 @@ mod tests {
 
     #[test]
     fn numbers() {
-        assert_eq!([0, 1023, 1024, 1536, 64 << 20, 300 << 20].map(bytes), [
-            "0 B", "1023 B", "1 KiB", "1.5 KiB", "64 MiB", "300 MiB"
-        ]);
+        assert_eq!(
+            [0, 1023, 1024, 1536, 64 << 20, 300 << 20].map(bytes),
+            ["0 B", "1023 B", "1 KiB", "1.5 KiB", "64 MiB", "300 MiB"]
+        );
         assert_eq!(bytes(u64::MAX), "16777216 TiB");
         assert_eq!([7, 1500].map(cpus), ["0.007 CPU", "1.500 CPU"]);
         assert_eq!([-3, 40, 1234, 90_000].map(duration), ["0 ms", "40 ms", "1.2 s", "90s"]);

@@ -51,7 +51,8 @@ pub fn draw(survey: &Survey) -> String {
     let host = &survey.host;
     let name = text::plain(&host.name, 64);
     let words = format!("Linux {}, cgroups {}, {}", host.kernel, host.cgroups, text::time(survey.taken));
-    let all = Kind::ALL.iter().filter_map(|kind| host.namespaces.get(kind).map(|inode| format!("{} {inode}", kind.word())));
+    let all =
+        Kind::ALL.iter().filter_map(|kind| host.namespaces.get(kind).map(|inode| format!("{} {inode}", kind.word())));
     let hosts = Node::new(HOSTS, "namespaces of the host", all.collect::<Vec<_>>().join(", "));
     let top = Node::new(BOLD, format!("host {name}"), words).with(vec![hosts]);
     write(&mut out, &top, "", "");
@@ -75,7 +76,11 @@ fn write(out: &mut String, node: &Node, first: &str, then: &str) {
         let _ = match index {
             0 => {
                 let (style, head) = (node.style, &node.head);
-                writeln!(out, "{DIM}{first}{DIM:#}{style}{head}{style:#}{}{line}", if line.is_empty() { "" } else { blank })
+                writeln!(
+                    out,
+                    "{DIM}{first}{DIM:#}{style}{head}{style:#}{}{line}",
+                    if line.is_empty() { "" } else { blank }
+                )
             }
             _ => {
                 let bar = if node.below.is_empty() { "" } else { "│" };
@@ -196,7 +201,8 @@ fn container(pod: &Pod, container: &Container, host: &Host) -> Node {
         count => format!(", restarted {count} times"),
     };
     let state = format!("{}{ready}{restarts}", container.state.words());
-    let mut below = vec![Node::plain(format!("image {}, {}", text::plain(&container.image, 200), layers(container.layers.len())))];
+    let mut below =
+        vec![Node::plain(format!("image {}, {}", text::plain(&container.image, 200), layers(container.layers.len())))];
     below.extend(namespaces(pod, container, host));
     for mount in &container.mounts.volumes {
         let access = if mount.read_only { "read-only" } else { "read and write" };
@@ -274,14 +280,15 @@ fn with_children(pod: &Pod, process: &Process, all: (&Processes, &Namespaces), d
         .filter(|(kind, inode)| of_container.get(kind).is_some_and(|of_it| of_it != *inode))
         .map(|(kind, inode)| format!("{} {inode}", kind.word()))
         .collect();
-    let others = if others.is_empty() { String::new() } else { format!(", in another namespace: {}", others.join(", ")) };
+    let others =
+        if others.is_empty() { String::new() } else { format!(", in another namespace: {}", others.join(", ")) };
     let command = text::wrap(&text::plain(&process.command, 240), 60, LINES).join(" ");
     let head = if process.inside == process.pid {
         format!("pid {}", process.pid)
     } else {
         format!("pid {}, inside {}", process.pid, process.inside)
     };
-    Node::new(OWN, head, format!("{command}  {user}{memory}{others}")).with(below)
+    Node::new(OWN, head, format!("{user}{memory}{others}: {command}")).with(below)
 }
 
 #[cfg(test)]

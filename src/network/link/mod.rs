@@ -12,8 +12,8 @@
 
 mod bandwidth;
 mod bridge;
-mod monitor;
 mod listing;
+mod monitor;
 mod name;
 mod routes;
 mod socket;

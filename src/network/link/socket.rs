@@ -314,8 +314,7 @@ impl Link {
         let up = head.flags & libc::IFF_UP as u32 != 0;
         let (name, kind) = (String::new(), String::new());
         let index = head.index;
-        let mut link =
-            Link { index, name, kind, master: None, up, operational: false, mtu: 0, peer: None, mac: None };
+        let mut link = Link { index, name, kind, master: None, up, operational: false, mtu: 0, peer: None, mac: None };
         for (kind, value) in attributes(rest) {
             match kind {
                 libc::IFLA_IFNAME => link.name = text(value),

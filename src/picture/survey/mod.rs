@@ -166,7 +166,8 @@ impl Look<'_> {
         missing: &mut Vec<String>,
     ) -> Result<Container> {
         let status = status.and_then(|status| {
-            let all = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+            let all =
+                [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
             all.into_iter().flatten().find(|of| of.name == config.name)
         });
         let cgroup = cgroup_of(self.pod, self.setup, &config.name)?;
@@ -216,7 +217,11 @@ impl Look<'_> {
         let usage = |used: Option<u64>, limit: cgroups::Limit| Usage {
             used,
             limit: limit.value,
-            files: limit.files.into_iter().map(|(path, text)| (path.display().to_string(), plain(&text, NAME))).collect(),
+            files: limit
+                .files
+                .into_iter()
+                .map(|(path, text)| (path.display().to_string(), plain(&text, NAME)))
+                .collect(),
         };
         Ok(Cgroup {
             path: cgroup.path(),

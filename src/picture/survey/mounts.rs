@@ -80,8 +80,19 @@ fn sort(mountinfo: &str, volumes: &[config::VolumeMount], termination_message: &
     let lines: Vec<Line<'_>> = mountinfo.lines().filter_map(Line::parse).collect();
     mounts.more = lines.len().saturating_sub(MOST_LINES);
     let ours = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", termination_message];
-    let kernels =
-        ["proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "securityfs", "devtmpfs"];
+    let kernels = [
+        "proc",
+        "sysfs",
+        "devpts",
+        "mqueue",
+        "cgroup",
+        "cgroup2",
+        "bpf",
+        "tracefs",
+        "debugfs",
+        "securityfs",
+        "devtmpfs",
+    ];
     for line in lines.iter().take(MOST_LINES) {
         let volume = volumes.iter().find(|mount| same(&mount.container_path, &line.at));
         match volume {

@@ -20,10 +20,7 @@ const SMALL: u64 = 64 << 10;
 pub(super) fn of(pids: &BTreeSet<Pid>) -> Processes {
     let mut shown: Vec<(u64, Process)> = pids.iter().take(MOST).filter_map(|pid| process(pid.as_raw())).collect();
     shown.sort_by_key(|(ticks, process)| (*ticks, process.pid));
-    Processes {
-        shown: shown.into_iter().map(|(_, process)| process).collect(),
-        more: pids.len().saturating_sub(MOST),
-    }
+    Processes { shown: shown.into_iter().map(|(_, process)| process).collect(), more: pids.len().saturating_sub(MOST) }
 }
 
 /// The inode numbers of a directory like `/proc/PID/ns`.
