@@ -17,6 +17,7 @@ pub mod logs;
 pub mod manifest;
 pub mod network;
 pub mod paths;
+pub mod picture;
 pub mod plan;
 pub mod probes;
 pub mod runtime;

@@ -13,6 +13,7 @@
 mod create;
 mod delegated;
 mod devices;
+mod limits;
 mod place;
 mod processes;
 mod remove;
@@ -23,6 +24,7 @@ mod writes;
 
 pub use delegated::{make_room, of_spec, shared};
 pub use devices::device_program;
+pub use limits::{Limit, Limits};
 pub use place::{Cgroup, parent};
 pub use stats::Stats;
 pub use writes::{FileWrite, Need, cpu_weight, writes};

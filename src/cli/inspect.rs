@@ -1,28 +1,50 @@
-//! `podshim inspect`: the pod as a Pod object, as `kubectl get pod -o yaml` shows it.
+//! `podshim inspect`: the pod as a Pod object, as `kubectl get pod -o yaml` shows it; with `--tree` or `--html` as a picture.
 
 use super::output::{self, Structured};
 use crate::network;
 use crate::paths::Dirs;
+use crate::picture;
 use crate::plan::config::{Access, ContainerConfig, PullPolicy, Submounts, VolumeMount};
 use crate::store::{self, Pod, Report};
 use crate::supervisor;
+use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result};
 use clap::Args;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// NAME, NAMESPACE/NAME or the beginning of a uid
-    #[arg(required = true, value_name = "POD")]
+    /// NAME, NAMESPACE/NAME or the beginning of a uid; with --tree all pods if none is named
+    #[arg(required_unless_present = "tree", value_name = "POD")]
     pods: Vec<String>,
     /// Output format
-    #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
+    #[arg(short, long, value_name = "FORMAT", default_value = "yaml", conflicts_with_all = ["tree", "html"])]
     output: Structured,
+    /// Draw a tree: containers, processes, which namespaces each is in, and which are shared
+    #[arg(long, conflicts_with = "html")]
+    tree: bool,
+    /// Write a page with a drawing of the pods; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
-    let pods = args.pods.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?;
+    let pods = match &args.pods[..] {
+        [] => all(dirs)?,
+        names => names.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?,
+    };
+    if args.tree {
+        let text = picture::tree::draw(&picture::survey::take(&pods)?);
+        return Ok(anstream::stdout().lock().write_all(text.as_bytes())?);
+    }
+    if let Some(file) = &args.html {
+        let page = picture::html::page(&picture::survey::take(&pods)?);
+        return if file.as_os_str() == "-" { output::text(&page) } else { write_page(file, page.as_bytes()) };
+    }
     for pod in &pods {
         if pod.is_unsupervised()? {
             let name = pod.full_name();
@@ -36,6 +58,54 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
         [one] => output::structured(one, args.output),
         several => output::structured(&json!({ "apiVersion": "v1", "kind": "List", "items": several }), args.output),
     }
+}
+
+/// All pods; those whose records cannot be read are told of.
+fn all(dirs: &Dirs) -> Result<Vec<Pod>> {
+    let (pods, broken) = store::list(dirs)?;
+    for broken in broken {
+        let error = broken.explain();
+        anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}")));
+    }
+    Ok(pods)
+}
+
+/// Writes a file so that whoever reads it sees the old page or the new one. What is no plain file, like a terminal or a symlink, is
+/// written to as a shell does.
+fn write_page(file: &Path, page: &[u8]) -> Result<()> {
+    let purpose = || format!("writing the page {}", file.display());
+    let there = match std::fs::symlink_metadata(file) {
+        Ok(there) => Some(there),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error).called("lstat", file.display()).with_context(purpose),
+    };
+    if there.as_ref().is_some_and(|there| !there.is_file()) {
+        let in_place = || -> SysResult<()> {
+            let mut file_there =
+                OpenOptions::new().write(true).truncate(true).open(file).called("open", file.display())?;
+            file_there.write_all(page).called("write", file.display())
+        };
+        return in_place().with_context(purpose);
+    }
+    let name = file.file_name().with_context(|| format!("{} names no file", file.display()))?;
+    let temporary = file.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
+    let replace = || -> SysResult<()> {
+        // Never one that is there already: in a directory like /tmp somebody else may have put it there.
+        let mut new =
+            OpenOptions::new().write(true).create_new(true).open(&temporary).called("open", temporary.display())?;
+        let written = new.write_all(page).called("write", temporary.display());
+        let kept = written.and_then(|()| match &there {
+            Some(there) => new.set_permissions(there.permissions()).called("fchmod", temporary.display()),
+            None => Ok(()),
+        });
+        let renamed = kept.and_then(|()| std::fs::rename(&temporary, file).called("rename", file.display()));
+        if renamed.is_err() {
+            // The error that matters is the first one.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        renamed
+    };
+    replace().with_context(purpose)
 }
 
 /// The manifest with its defaults, as it can be run again.

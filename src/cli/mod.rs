@@ -103,7 +103,7 @@ enum Verb {
     Attach(attach::AttachArgs),
     /// Forward local ports to ports of a pod
     PortForward(port_forward::PortForwardArgs),
-    /// Show a pod: its manifest with defaults, and its status
+    /// Show a pod: its manifest with defaults, and its status; or as a picture, with --tree or --html
     Inspect(inspect::InspectArgs),
     /// Print the manifest that runs a pod again, with the ConfigMaps and Secrets that it refers to
     Convert(convert::ConvertArgs),

@@ -7,10 +7,12 @@
 //! - [`Socket::ensure_bridge`], [`Socket::attach_veth`], [`Socket::reattach`], [`Socket::limit`]: what a pod's network is made of
 //! - [`Socket::links`], [`Socket::link`], [`Socket::remove_link`]
 //! - [`Socket::uplink_mtu`], [`Socket::overlaps`]: what the host has already
+//! - [`Socket::link_addresses`], [`Socket::main_routes`]: what a namespace has, for people to see
 //! - [`LinkMonitor`]: when a link goes
 
 mod bandwidth;
 mod bridge;
+mod listing;
 mod monitor;
 mod name;
 mod routes;
@@ -22,6 +24,7 @@ mod veth;
 
 pub use bandwidth::Limit;
 pub use bridge::{Bridge, EnsuredBridge, Port};
+pub use listing::{LinkAddress, ListedRoute};
 pub use monitor::LinkMonitor;
 pub use name::{LinkName, Mac, ifb_name, veth_name};
 pub use routes::{Overlap, Taken};

@@ -205,7 +205,7 @@ fn address(payload: &[u8]) -> Option<(IpAddr, u32)> {
     Some((of(libc::IFA_LOCAL).or_else(|| of(libc::IFA_ADDRESS))?, number(&head[4..])?))
 }
 
-fn ip(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn ip(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
         16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),

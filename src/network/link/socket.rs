@@ -58,6 +58,8 @@ pub struct Link {
     pub operational: bool,
     /// Maximum transmission unit in bytes.
     pub mtu: u32,
+    /// Of one of a veth pair: the number of the other, in its own namespace.
+    pub peer: Option<u32>,
     /// The hardware address, if it has one of Ethernet's form.
     pub mac: Option<super::Mac>,
 }
@@ -311,12 +313,14 @@ impl Link {
         let (head, rest) = LinkHead::split(&reply.payload)?;
         let up = head.flags & libc::IFF_UP as u32 != 0;
         let (name, kind) = (String::new(), String::new());
-        let mut link = Link { index: head.index, name, kind, master: None, up, operational: false, mtu: 0, mac: None };
+        let index = head.index;
+        let mut link = Link { index, name, kind, master: None, up, operational: false, mtu: 0, peer: None, mac: None };
         for (kind, value) in attributes(rest) {
             match kind {
                 libc::IFLA_IFNAME => link.name = text(value),
                 libc::IFLA_MTU => link.mtu = number(value)?,
                 libc::IFLA_OPERSTATE => link.operational = value == [IF_OPER_UP],
+                libc::IFLA_LINK => link.peer = number(value),
                 libc::IFLA_MASTER => link.master = number(value),
                 libc::IFLA_ADDRESS => link.mac = value.try_into().ok().map(super::Mac),
                 libc::IFLA_LINKINFO => {
