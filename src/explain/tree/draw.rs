@@ -113,7 +113,7 @@ mod tests {
             Node::new("b", "").with([Node::new("", "c").why("Because.")]),
             Node::new("d", "e\n├─ forged: \x1b[31m"),
         ]);
-        assert_eq!(plain(&tree), "pod: a\n├─ b\n│  └─ c\n│       Because.\n└─ d: e\\n├─ forged: \\u{1b}[31m\n");
+        assert_eq!(plain(&tree), "pod: a\n├─ b\n│  └─ c\n│         Because.\n└─ d: e\\n├─ forged: \\u{1b}[31m\n");
     }
 
     #[test]

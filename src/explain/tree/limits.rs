@@ -27,9 +27,10 @@ fn node(write: &FileWrite) -> Node {
 fn human(write: &FileWrite) -> String {
     let is_bytes = write.file.starts_with("memory.") || write.file.starts_with("hugetlb.");
     match write.value.parse::<u64>() {
-        Ok(bytes) if is_bytes && bytes >= 1 << 20 && bytes < 1 << 60 => match bytes % (1 << 30) {
-            0 => format!(" ({} GiB)", bytes >> 30),
-            _ => format!(" ({:.4} MiB)", bytes as f64 / f64::from(1 << 20)).replace(".0000", ""),
+        Ok(bytes) if is_bytes && (1 << 20..1 << 60).contains(&bytes) => match bytes {
+            _ if bytes % (1 << 30) == 0 => format!(" ({} GiB)", bytes >> 30),
+            _ if bytes % (1 << 20) == 0 => format!(" ({} MiB)", bytes >> 20),
+            _ => format!(" (about {:.1} MiB)", bytes as f64 / f64::from(1 << 20)),
         },
         _ => String::new(),
     }
@@ -66,7 +67,7 @@ mod tests {
         for (file, value, expected) in [
             ("memory.max", "134217728", " (128 MiB)"),
             ("memory.max", "2147483648", " (2 GiB)"),
-            ("memory.max", "1572864", " (1.5000 MiB)"),
+            ("memory.max", "1572864", " (about 1.5 MiB)"),
             ("memory.max", "max", ""),
             ("pids.max", "1073741824", ""),
         ] {
