@@ -35,7 +35,7 @@ fn faults_are_told_with_their_place() {
     for (name, text, words) in [
         ("unknown field", format!("{SMALL}tasks: t\n"), "20-own.yaml: line 16, column 1: "),
         ("which one", format!("{SMALL}tasks: t\n"), "tasks"),
-        ("unknown field within", SMALL.replace("{text: x}", "{text: x, loook: y}"), "line 7, column 12: "),
+        ("unknown field within", SMALL.replace("{text: x}", "{text: x, loook: y}"), "line 7, column 13: "),
         ("no title", SMALL.replace("title: t\n", ""), "title"),
         ("no YAML", SMALL.replace("hints: [h]", "hints: [h"), "line 1"),
         ("wrong type", SMALL.replace("hints: [h]", "hints: {a: b}"), "line 11, column 8: "),
