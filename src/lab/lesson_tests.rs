@@ -120,3 +120,11 @@ fn lessons_of_a_directory_join() {
     assert!(Lessons::with(Some(dir.path())).unwrap_err().to_string().contains("at most"));
     assert!(Lessons::with(Some(&dir.path().join("none"))).is_err());
 }
+
+#[test]
+fn the_example_in_the_readme_is_a_lesson() {
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```yaml\n").find(|part| part.starts_with("title: A file")).unwrap();
+    let lesson = Lesson::read("20-own.yaml", example.split("```").next().unwrap()).unwrap();
+    assert_eq!((lesson.body.checks.len(), lesson.body.wrong.len()), (1, 2));
+}
