@@ -35,7 +35,7 @@ fn faults_are_told_with_their_place() {
     for (name, text, words) in [
         ("unknown field", format!("{SMALL}tasks: t\n"), "20-own.yaml: line 16, column 1: "),
         ("which one", format!("{SMALL}tasks: t\n"), "tasks"),
-        ("unknown field within", SMALL.replace("{text: x}", "{text: x, loook: y}"), "line 7, column 12: "),
+        ("unknown field within", SMALL.replace("{text: x}", "{text: x, loook: y}"), "line 7, column 13: "),
         ("no title", SMALL.replace("title: t\n", ""), "title"),
         ("no YAML", SMALL.replace("hints: [h]", "hints: [h"), "line 1"),
         ("wrong type", SMALL.replace("hints: [h]", "hints: {a: b}"), "line 11, column 8: "),
@@ -119,4 +119,12 @@ fn lessons_of_a_directory_join() {
     std::fs::write(dir.path().join("22-long.yaml"), "#".repeat(MAX_BYTES as usize + 1)).unwrap();
     assert!(Lessons::with(Some(dir.path())).unwrap_err().to_string().contains("at most"));
     assert!(Lessons::with(Some(&dir.path().join("none"))).is_err());
+}
+
+#[test]
+fn the_example_in_the_readme_is_a_lesson() {
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```yaml\n").find(|part| part.starts_with("title: A file")).unwrap();
+    let lesson = Lesson::read("20-own.yaml", example.split("```").next().unwrap()).unwrap();
+    assert_eq!((lesson.body.checks.len(), lesson.body.wrong.len()), (1, 2));
 }
