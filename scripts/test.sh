@@ -48,7 +48,7 @@ install_packages() {
     local package missing=()
     # For podshim and its images; for the tests; for the guest with cgroup v2.
     for package in build-essential busybox-static mmdebstrap \
-        ca-certificates containernetworking-plugins git iproute2 iptables nftables openssl procps python3 util-linux \
+        ca-certificates chromium containernetworking-plugins fonts-dejavu-core git iproute2 iptables nftables openssl procps python3 util-linux \
         qemu-system-x86 xz-utils; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done

@@ -29,6 +29,7 @@ mod networks;
 mod notes;
 mod objects;
 mod owner;
+mod picture;
 mod probes;
 mod propagation;
 mod resources;
