@@ -48,8 +48,8 @@ install_packages() {
     local package missing=()
     # For podshim and its images; for the tests; for the guest with cgroup v2.
     for package in build-essential busybox-static mmdebstrap \
-        ca-certificates containernetworking-plugins git iproute2 iptables nftables openssl perl-base procps python3 runc \
-        shellcheck strace util-linux qemu-system-x86 xz-utils; do
+        ca-certificates chromium containernetworking-plugins fonts-dejavu-core git iproute2 iptables nftables openssl \
+        perl-base procps python3 runc shellcheck strace util-linux qemu-system-x86 xz-utils; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
     if [ ${#missing[@]} -gt 0 ] || ! apt-cache show docker-registry >/dev/null 2>&1; then

@@ -100,21 +100,6 @@ pub(super) fn wrap(text: &str, columns: usize, lines: usize) -> Vec<String> {
     out
 }
 
-/// One line of at most `columns`.
-pub(super) fn ellipsis(text: &str, columns: usize) -> String {
-    if width(text) <= columns {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    for c in text.chars() {
-        if width(&out) + self::columns(c) + 1 > columns {
-            break;
-        }
-        out.push(c);
-    }
-    out + "…"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,8 +129,6 @@ mod tests {
         assert_eq!(wrap("abcdefgh", 3, 2), ["abc", "de…"]);
         assert_eq!(wrap("", 3, 2), [""]);
         assert_eq!(wrap("漢字漢字", 4, 2), ["漢字", "漢字"]);
-        assert_eq!(ellipsis("abcdef", 4), "abc…");
-        assert_eq!(ellipsis("abcd", 4), "abcd");
         for columns in 2..30 {
             for line in wrap("the quick 漢字漢字漢字 brownfoxjumpsover the", columns, 4) {
                 assert!(width(&line) <= columns, "{line:?} {columns}");

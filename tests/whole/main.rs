@@ -33,6 +33,7 @@ mod notes;
 mod objects;
 mod owner;
 mod plans;
+mod picture;
 mod probes;
 mod propagation;
 mod resources;

@@ -12,18 +12,20 @@ use std::fmt::Write;
 const LETTER: f64 = 12.0 * 0.63;
 const LINE: f64 = 16.0;
 const GAP: f64 = 8.0;
-/// How many lines a text may take.
+/// How many lines a text may take, if nothing else is said.
 const LINES: usize = 3;
 /// How many layers of a root file system, and processes of a container, are drawn.
 const LAYERS: usize = 4;
 const PROCESSES: usize = 6;
-/// The width of the letters of volumes.
+/// How many colours volumes have.
 const HUES: usize = 6;
 
 /// For whom: a drawing has other proportions on a phone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Size {
     Wide,
+    /// Also on paper.
+    Medium,
     Narrow,
 }
 
@@ -31,6 +33,7 @@ impl Size {
     fn width(self) -> f64 {
         match self {
             Size::Wide => 1080.0,
+            Size::Medium => 700.0,
             Size::Narrow => 340.0,
         }
     }
@@ -38,6 +41,7 @@ impl Size {
     fn padding(self) -> f64 {
         match self {
             Size::Wide => 10.0,
+            Size::Medium => 7.0,
             Size::Narrow => 5.0,
         }
     }
@@ -45,6 +49,7 @@ impl Size {
     fn class(self) -> &'static str {
         match self {
             Size::Wide => "wide",
+            Size::Medium => "medium",
             Size::Narrow => "narrow",
         }
     }
@@ -53,6 +58,7 @@ impl Size {
     fn column(self) -> f64 {
         match self {
             Size::Wide => 290.0,
+            Size::Medium => 260.0,
             Size::Narrow => f64::INFINITY,
         }
     }
@@ -63,11 +69,17 @@ struct Label {
     class: &'static str,
     text: String,
     to: Option<String>,
+    /// How many lines it may take.
+    lines: usize,
 }
 
 impl Label {
     fn new(class: &'static str, text: impl Into<String>) -> Label {
-        Label { class, text: text.into(), to: None }
+        Label { class, text: text.into(), to: None, lines: LINES }
+    }
+
+    fn whole(self) -> Label {
+        Label { lines: usize::MAX, ..self }
     }
 
     fn to(self, id: String) -> Label {
@@ -97,6 +109,8 @@ enum Part {
     One(Frame),
     /// Side by side where there is room.
     Row(Vec<Frame>),
+    /// One upon the other without a gap.
+    Stack(Vec<Frame>),
     /// A wire to the next part, beginning so many paddings further up.
     Wire(usize),
 }
@@ -125,6 +139,10 @@ fn lay(frame: &Frame, width: f64, size: Size) -> Laid {
         y = match part {
             Part::One(below) => place(&mut inner, below, (at.0, y), at.1, size) + GAP - 3.0,
             Part::Row(all) => row(&mut inner, all, (at.0, y), at.1, size) - 3.0,
+            Part::Stack(all) => {
+                let pile = |y, below: &Frame| place(&mut inner, below, (at.0, y), at.1, size);
+                all.iter().fold(y, pile) + GAP - 3.0
+            }
             Part::Wire(up) => {
                 // What is last in a box is one padding above its lower edge.
                 let (x, from) = (width / 2.0, y - GAP - *up as f64 * pad);
@@ -165,7 +183,7 @@ fn row(out: &mut String, all: &[Frame], (x, mut y): (f64, f64), width: f64, size
 
 /// Where the next line begins.
 fn text(out: &mut String, label: &Label, (x, y): (f64, f64), room: usize) -> f64 {
-    let lines = wrap(&label.text, room, LINES);
+    let lines = wrap(&label.text, room, label.lines);
     let cut = lines.last().is_some_and(|line| line.ends_with('…') && !label.text.ends_with('…'));
     let title = if cut { format!("<title>{}</title>", esc(&label.text)) } else { String::new() };
     if let Some(id) = &label.to {
@@ -212,7 +230,7 @@ fn host(survey: &Survey, pod: &Pod, id: &str, size: Size) -> Frame {
     let own: Vec<String> = host.namespaces.iter().map(|(kind, inode)| format!("{} {inode}", kind.word())).collect();
     let labels = vec![
         Label::new("b", format!("host {}", plain(&host.name, 64))),
-        Label::new("s", format!("its namespaces: {}", own.join(", "))),
+        Label::new("s", format!("its namespaces: {}", own.join(", "))).whole(),
     ];
     let mut inside = Vec::new();
     if !pod.volumes.is_empty() {
@@ -376,18 +394,18 @@ fn mounts(pod: &Pod, container: &Container, id: &str) -> Vec<Part> {
         let label = Label::new("", text).to(format!("{id}-mounts"));
         parts.push(Part::One(Frame::new(&format!("v{}", index % HUES), vec![label])));
     }
-    let mut stack = vec![Part::One(Frame::new("write", vec![Label::new("", "/ what it writes")]))];
+    let mut stack = vec![Frame::new("write", vec![Label::new("", "/ what it writes")])];
     let shown = container.layers.iter().enumerate().rev().take(LAYERS);
     for (index, layer) in shown {
         let short: String = layer.id.chars().take(12).collect();
         let text = format!("/ layer {} of the image: {}", index + 1, plain(&short, 12));
-        stack.push(Part::One(Frame::new("layer", vec![Label::new("s", text).to(format!("{id}-layers"))])));
+        stack.push(Frame::new("layer", vec![Label::new("s", text).to(format!("{id}-layers"))]));
     }
     if container.layers.len() > LAYERS {
         let more = format!("and {} more below", container.layers.len() - LAYERS);
-        stack.push(Part::One(Frame::new("layer", vec![Label::new("s", more).to(format!("{id}-layers"))])));
+        stack.push(Frame::new("layer", vec![Label::new("s", more).to(format!("{id}-layers"))]));
     }
-    parts.extend(stack);
+    parts.push(Part::Stack(stack));
     parts
 }
 
@@ -395,7 +413,7 @@ fn processes(processes: &Processes, id: &str) -> Vec<Part> {
     let frame = |(index, process): (usize, &Process)| {
         let pids = match process.inside == process.pid {
             true => format!("pid {}", process.pid),
-            false => format!("pid {} inside, {} on the host", process.inside, process.pid),
+            false => format!("pid {} (host: {})", process.inside, process.pid),
         };
         let labels =
             vec![Label::new("b", pids).to(format!("{id}-p{index}")), Label::new("", plain(&process.command, 160))];

@@ -141,14 +141,14 @@ fn section(out: &mut String, survey: &Survey, pod: &Pod, id: &str) {
 
 fn picture(out: &mut String, survey: &Survey, pod: &Pod, id: &str) {
     out.push_str("<figure>\n");
-    for size in [Size::Wide, Size::Narrow] {
+    for size in [Size::Wide, Size::Medium, Size::Narrow] {
         out.push_str(&drawing::svg(survey, pod, id, size));
         out.push('\n');
     }
     out.push_str(
         "<figcaption>A box with a solid edge is a thing: the host, the pod, a container, a process. A box with a dashed edge is a \
          namespace: what is in it shares one view of something. Letters tie each volume to the places where containers see it. \
-         Everything underlined here is told in full further down; select a text in the drawing to get there.</figcaption>\n</figure>\n",
+         Of a process the first number is the one that it sees itself. A text in blue leads to where the same is told in full.</figcaption>\n</figure>\n",
     );
 }
 
@@ -224,6 +224,9 @@ fn words(out: &mut String) {
 }
 
 fn capitalised(word: &str) -> String {
+    if matches!(word, "uts" | "ipc" | "pid") {
+        return word.to_uppercase();
+    }
     let mut letters = word.chars();
     letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
 }
@@ -322,7 +325,7 @@ mod tests {
             assert!(!page.contains(what), "{what}");
         }
         assert!(page.contains("&lt;script&gt;alert(1)"));
-        assert_eq!(page.matches("</svg>").count(), 2 * survey.pods.len());
+        assert_eq!(page.matches("</svg>").count(), 3 * survey.pods.len());
     }
 
     #[test]
