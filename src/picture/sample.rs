@@ -30,8 +30,8 @@ fn running() -> Pod {
     };
     let mut app = container("app", "app", State::Running);
     app.namespaces = of(910);
-    let unshared =
-        Namespaces { ..of(910).into_iter().map(|(k, i)| (k, if k == Kind::Mnt { 999 } else { i })).collect() };
+    let mut unshared = of(910);
+    unshared.insert(Kind::Mnt, 999);
     app.processes = Processes {
         shown: vec![
             process(4711, 1, 4000, "sh -c while :; do sleep 1; done", &of(910)),

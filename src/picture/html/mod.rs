@@ -308,7 +308,8 @@ mod tests {
             text.clone_from(&evil);
         }
         pod.timeline[0].of.clone_from(&evil);
-        for text in [&mut pod.events[0].reason, &mut pod.events[0].object] {
+        let event = &mut pod.events[0];
+        for text in [&mut event.reason, &mut event.object] {
             text.clone_from(&evil);
         }
         let app = &mut pod.containers[1];
