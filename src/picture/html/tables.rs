@@ -417,7 +417,7 @@ pub(super) fn timeline(out: &mut String, survey: &Survey, pod: &Pod, id: &str) {
             what.to_owned(),
             format!("{about}{}", duration(from)),
             format!(
-                "{took}<span class=\"bar\" aria-hidden=\"true\"><span class=\"{class}\" style=\"left:{left:.1}%;width:{width:.1}%\"></span></span>"
+                "{took}<span class=\"bar long\" aria-hidden=\"true\"><span class=\"{class}\" style=\"left:{left:.1}%;width:{width:.1}%\"></span></span>"
             ),
         ])
     };
