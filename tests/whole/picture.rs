@@ -274,16 +274,32 @@ fn the_page_in_a_browser() {
     host.ok(&["inspect", "web", "shared", "ended", "--html", file.to_str().unwrap()]);
     let page = std::fs::read_to_string(&file).unwrap();
     assert!(page.contains("bridge podshim0"), "the bridge");
+    // What was first began some time after the pod's name was taken, and nothing before.
+    let after = |what: &str| {
+        let row = page.split("<tr").find(|row| row.contains(what) && row.contains("data-label=\"After\">")).unwrap();
+        row.split("data-label=\"After\">").nth(1).unwrap().split('<').next().unwrap().to_owned()
+    };
+    assert_eq!(after("namespaces, network and files of the pod are made"), "0 ms");
+    assert_ne!(after(">setup</a>"), "about 0 ms");
     // The page as it is: it says nothing on the console, and no text of a container became anything else.
     let (dom, console) = browser(&host, &["--dump-dom"], &file);
     assert!(!console.contains("CONSOLE"), "{console}");
     assert!(dom.contains("<title>3 pods on "), "the title");
     assert!(!dom.contains("<script") && !dom.contains("<b onload"));
-    std::fs::write(&frames, around(&page)).unwrap();
-    let (dom, console) = browser(&host, &["--dump-dom", "--window-size=1500,1000"], &frames);
-    assert!(!console.contains("CONSOLE"), "{console}");
-    let measured = dom.rsplit_once("<pre id=\"measured\">").map_or("nothing was measured", |(_, rest)| rest);
+    let measure = |page: &str| {
+        std::fs::write(&frames, around(page)).unwrap();
+        let (dom, console) = browser(&host, &["--dump-dom", "--window-size=1500,1000"], &frames);
+        assert!(!console.contains("CONSOLE"), "{console}");
+        dom.rsplit_once("<pre id=\"measured\">").map_or("nothing was measured".to_owned(), |(_, rest)| rest.to_owned())
+    };
+    let measured = measure(&page);
     assert!(measured.starts_with("FINE "), "{measured}");
+    // Faults are found: letters that are too large, a word that cannot be broken, a link to nowhere.
+    let bad = page.replace("svg text { font-size: 12px", "svg text { font-size: 16px").replace(" id=\"w-cgroup\"", "");
+    let bad = measure(&bad.replace("<footer>", "<footer style='white-space: nowrap'>"));
+    for fault in ["out of its box", "leads nowhere #w-cgroup", "the page is"] {
+        assert!(bad.contains(fault), "{fault}: {bad}");
+    }
     let numbers: Vec<u32> = measured.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     assert!(numbers[0] > 200 && numbers[1] > 200, "{measured}");
     assert_eq!(numbers[2] as usize, VIEWS.len(), "{measured}");

@@ -19,9 +19,10 @@ fn table(out: &mut String, caption: &str, head: &[&str], rows: &[Row]) {
         let id = row.id.as_ref().map(|id| format!(" id=\"{id}\"")).unwrap_or_default();
         let _ = write!(out, "<tr role=\"row\"{id}>");
         for (index, cell) in row.cells.iter().enumerate() {
+            let label = head.get(index).unwrap_or(&"");
             let _ = match index {
-                0 => write!(out, "<th scope=\"row\" role=\"rowheader\">{cell}</th>"),
-                _ => write!(out, "<td role=\"cell\" data-label=\"{}\">{cell}</td>", head.get(index).unwrap_or(&"")),
+                0 => write!(out, "<th scope=\"row\" role=\"rowheader\" data-label=\"{label}\">{cell}</th>"),
+                _ => write!(out, "<td role=\"cell\" data-label=\"{label}\">{cell}</td>"),
             };
         }
         out.push_str("</tr>\n");
@@ -204,7 +205,7 @@ fn processes(out: &mut String, pod: &Pod, processes: &Processes, (id, of_contain
 
 fn mounts(out: &mut String, pod: &Pod, container: &Container, id: &str) {
     let seen = &container.mounts;
-    let _ = writeln!(out, "<h4 id=\"{id}-mounts\">What it sees mounted</h4>");
+    let _ = writeln!(out, "<h5 id=\"{id}-mounts\">What it sees mounted</h5>");
     let Some(root) = &seen.root else {
         out.push_str("<p>Nothing: it has no process.</p>\n");
         return;
@@ -224,20 +225,24 @@ fn mounts(out: &mut String, pod: &Pod, container: &Container, id: &str) {
             access(mount.read_only),
         ]));
     }
-    let what = if root.lower == 0 {
-        "root file system".to_owned()
-    } else {
-        format!("root file system of {} lower layers", root.lower)
+    let what = match root.lower {
+        0 => "root file system".to_owned(),
+        1 => "root file system, of one layer of an image".to_owned(),
+        lower => format!("root file system, of {lower} layers of an image"),
     };
     rows.push(Row::new(vec![code("/"), what, esc(&root.fs_type), access(root.read_only)]));
-    for (what, list) in
-        [("file of the pod", &seen.files), ("made up by the kernel", &seen.kernel), ("other", &seen.other)]
-    {
-        rows.extend(list.iter().map(|mount| {
-            Row::new(vec![code(&mount.path), what.to_owned(), esc(&mount.fs_type), access(mount.read_only)])
-        }));
+    rows.extend(seen.other.iter().map(|mount| {
+        let what = "something else".to_owned();
+        Row::new(vec![code(&mount.path), what, esc(&mount.fs_type), access(mount.read_only)])
+    }));
+    table(out, "Volumes and the root file system", &["Path", "What", "File system", "Access"], &rows);
+    let paths = |list: &[Mount]| list.iter().map(|mount| code(&mount.path)).collect::<Vec<_>>().join(", ");
+    if !seen.files.is_empty() {
+        let _ = writeln!(out, "<p>Made by podshim for this pod: {}.</p>", paths(&seen.files));
     }
-    table(out, "Mounts", &["Path", "What", "File system", "Access"], &rows);
+    if !seen.kernel.is_empty() {
+        let _ = writeln!(out, "<p>On no disk, made up by the kernel: {}.</p>", paths(&seen.kernel));
+    }
     let more = if seen.more > 0 { format!(" There are {} more mounts.", seen.more) } else { String::new() };
     let _ = writeln!(
         out,
@@ -249,7 +254,7 @@ fn mounts(out: &mut String, pod: &Pod, container: &Container, id: &str) {
 fn layers(out: &mut String, container: &Container, id: &str) {
     let _ = writeln!(
         out,
-        "<h4 id=\"{id}-layers\">Layers of its root file system, the top one first</h4>\n<ul class=\"stack\">"
+        "<h5 id=\"{id}-layers\">Layers of its root file system, the top one first</h5>\n<ul class=\"stack\">"
     );
     let _ = writeln!(out, "<li>What the container writes: {}</li>", code(&container.writable));
     for (index, layer) in container.layers.iter().enumerate().rev() {
@@ -412,7 +417,7 @@ pub(super) fn timeline(out: &mut String, survey: &Survey, pod: &Pod, id: &str) {
             what.to_owned(),
             format!("{about}{}", duration(from)),
             format!(
-                "{took}<span class=\"bar\" aria-hidden=\"true\"><span class=\"{class}\" style=\"left:{left:.1}%;width:{width:.1}%\"></span></span>"
+                "{took}<span class=\"bar long\" aria-hidden=\"true\"><span class=\"{class}\" style=\"left:{left:.1}%;width:{width:.1}%\"></span></span>"
             ),
         ])
     };

@@ -6,6 +6,7 @@ use super::super::text::plain;
 use super::NAME;
 use crate::lifecycle::EventType;
 use crate::lifecycle::status::{ConditionStatus, ContainerState, PodStatus, Time};
+use crate::paths::log_file;
 use crate::store;
 use crate::supervisor::events as supervisor_events;
 use anyhow::Result;
@@ -27,7 +28,7 @@ pub(super) fn spans(pod: &store::Pod, status: Option<&PodStatus>, containers: &[
     let first = made(&pod.dirs.owner()).unwrap_or_else(|| ms(pod.record.created));
     let mut known = Vec::new();
     for container in containers {
-        let Some((layer, state)) = instance(pod, status, container) else { continue };
+        let Some((layer, state)) = instance(pod, status, container, first) else { continue };
         known.push((container, layer, state));
     }
     known.sort_by_key(|(_, layer, _)| *layer);
@@ -47,14 +48,22 @@ pub(super) fn spans(pod: &store::Pod, status: Option<&PodStatus>, containers: &[
 }
 
 /// When the latest instance of a container was made, and its state; `None` before it is.
-fn instance(pod: &store::Pod, status: Option<&PodStatus>, container: &Container) -> Option<(i64, ContainerState)> {
+fn instance(
+    pod: &store::Pod,
+    status: Option<&PodStatus>,
+    container: &Container,
+    first: i64,
+) -> Option<(i64, ContainerState)> {
     let status = status?;
     let all = [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     let found = all.into_iter().flatten().find(|found| found.name == container.name)?;
     let ended = found.state.terminated.as_ref().and_then(|ended| ended.started_at);
     let reported = found.state.running.as_ref().map(|running| running.started_at).or(ended)?;
-    let layer = made(&pod.dirs.container_data(&container.name, found.restart_count));
-    Some((layer.unwrap_or_else(|| ms(reported)), found.state.clone()))
+    // Of a container that is done the layer is gone, and the log is still there.
+    let log = log_file(&pod.record.plan.sandbox.log_directory, &container.name, found.restart_count);
+    let layer = made(&pod.dirs.container_data(&container.name, found.restart_count)).or_else(|| made(&log));
+    // What is known to the second only may seem to be before the pod was.
+    Some((layer.unwrap_or_else(|| ms(reported)).max(first), found.state.clone()))
 }
 
 fn of_container(
