@@ -106,7 +106,7 @@ pub(super) fn container(
     for variable in &environment {
         root.line(format!("    {} \\", quote(variable)?));
     }
-    root.line(format!("    /usr/bin/perl -e \"$GATE\" -- \\"));
+    root.line("    /usr/bin/perl -e \"$GATE\" -- \\");
     let words: Vec<String> = arguments.iter().map(quote).collect::<Result<_>>()?;
     root.line(format!("    {}", words.join(" ")));
     script.function(&format!("root_of_{name}"), root);

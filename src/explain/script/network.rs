@@ -148,7 +148,7 @@ impl<'a> Link<'a> {
              they reach everything else.",
         );
         body.line(format!("if ! ip link show dev {bridge} >/dev/null 2>&1; then"));
-        body.line(format!("    : >\"$POD/made-bridge\""));
+        body.line("    : >\"$POD/made-bridge\"");
         body.line(format!(
             "    ip link add {bridge} mtu \"$mtu\" address {} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
             Mac::of(&self.network.bridge)

@@ -105,7 +105,7 @@ mod tests {
         let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         assert_eq!(read(&words), words);
         let everything: Vec<u8> = (1..=255).collect();
-        assert_eq!(read(&[everything.clone()]), [everything]);
+        assert_eq!(read(std::slice::from_ref(&everything)), std::slice::from_ref(&everything));
         assert!(quote("a\0b").is_err());
         assert_eq!(comment("a\nb\u{1b}[0m"), "a\\nb\\u{1b}[0m");
     }

@@ -87,7 +87,7 @@ impl Placed {
             }
             Step::NewSessionKeyring => {
                 let what = "a session keyring of its own (keyctl(1) of the package keyutils could make one)";
-                self.not_made(container, Place::Joins, what, why(step));
+                self.not_made(container, Place::Joins, (what, why(step)));
             }
             Step::OomScoreAdj { value } => {
                 self.joins.note(why(step));
@@ -96,10 +96,10 @@ impl Placed {
                 ));
             }
             Step::AppArmor { profile } => {
-                self.not_made(container, Place::Joins, &format!("the AppArmor profile {profile}"), why(step));
+                self.not_made(container, Place::Joins, (&format!("the AppArmor profile {profile}"), why(step)));
             }
             Step::SeLinux { label } => {
-                self.not_made(container, Place::Joins, &format!("the SELinux label {label}"), why(step));
+                self.not_made(container, Place::Joins, (&format!("the SELinux label {label}"), why(step)));
             }
             Step::Rlimit { kind, soft, hard } => self.rlimit(step, kind, (*soft, *hard))?,
             Step::JoinNamespace { kind } => {
@@ -190,7 +190,7 @@ impl Placed {
                 let what = format!(
                     "a seccomp filter of {rules} rules (a system call that has none: {action}); see `podshim plan -o json`"
                 );
-                self.not_made(container, Place::Last, &what, why(step));
+                self.not_made(container, Place::Last, (&what, why(step)));
             }
             Step::User { uid, gid, groups, umask } => {
                 self.last.note(&format!("--reuid, --regid: {}", why(step)));
@@ -216,7 +216,7 @@ impl Placed {
         }
     }
 
-    fn not_made(&mut self, container: &PlannedContainer, place: Place, what: &str, why: &str) {
+    fn not_made(&mut self, container: &PlannedContainer, place: Place, (what, why): (&str, &str)) {
         let text = format!("NOT MADE: {what}. Debian's tools cannot do it. What it is for: {why}");
         match place {
             Place::Joins => self.joins.note(&text),
