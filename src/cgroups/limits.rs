@@ -68,7 +68,7 @@ fn number(files: &[(PathBuf, String)]) -> Option<u64> {
 fn cpu(files: &[(PathBuf, String)]) -> Option<u64> {
     let mut words = files.iter().flat_map(|(_, text)| text.split_whitespace());
     let (quota, period): (u64, u64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    Some(quota.saturating_mul(1000).checked_div(period)?)
+    quota.saturating_mul(1000).checked_div(period)
 }
 
 #[cfg(test)]
