@@ -15,7 +15,7 @@ fn usage(used: u64, limit: Option<u64>, files: &[(&str, &str)]) -> Usage {
     Usage { used: Some(used), limit, files }
 }
 
-fn process(pid: i32, inside: i32, parent: i32, command: &str, own: &Namespaces) -> Process {
+fn process((pid, inside, parent): (i32, i32, i32), command: &str, own: &Namespaces) -> Process {
     let started_ms = 1_764_100_000_150;
     let (command, namespaces) = (command.to_owned(), own.clone());
     Process { pid, inside, parent, command, uid: 65536, resident: Some(1 << 20), started_ms, namespaces }
@@ -34,8 +34,8 @@ fn running() -> Pod {
     unshared.insert(Kind::Mnt, 999);
     app.processes = Processes {
         shown: vec![
-            process(4711, 1, 4000, "sh -c while :; do sleep 1; done", &of(910)),
-            process(4712, 7, 4711, HOSTILE, &unshared),
+            process((4711, 1, 4000), "sh -c while :; do sleep 1; done", &of(910)),
+            process((4712, 7, 4711), HOSTILE, &unshared),
         ],
         more: 3,
     };
@@ -60,7 +60,7 @@ fn running() -> Pod {
     };
     let mut side = container("side", "sidecar", State::Running);
     side.namespaces = of(920);
-    side.processes.shown = vec![process(4720, 1, 4000, "/facts sleep", &of(920))];
+    side.processes.shown = vec![process((4720, 1, 4000), "/facts sleep", &of(920))];
     side.mounts.volumes =
         vec![VolumeMount { volume: "data".into(), path: "/log".into(), read_only: false, fs_type: "ext4".into() }];
     let init = container("setup", "init", State::Terminated { exit_code: 0, reason: "Completed".into() });
@@ -177,10 +177,10 @@ pub(crate) fn survey() -> Survey {
         (Kind::Cgroup, 953),
     ]);
     let mut main = container("main", "app", State::Running);
-    main.processes.shown = vec![process(5001, 8, 5000, "/facts sleep", &in_pod)];
+    main.processes.shown = vec![process((5001, 8, 5000), "/facts sleep", &in_pod)];
     main.namespaces = in_pod.clone();
     lost.containers = vec![main];
-    lost.processes.shown = vec![Process { uid: 0, ..process(5000, 1, 1, "[podshim]", &in_pod) }];
+    lost.processes.shown = vec![Process { uid: 0, ..process((5000, 1, 1), "[podshim]", &in_pod) }];
     lost.missing = vec!["the pod's network: open /run/x: ENOENT".into()];
     let name = "teacher".to_owned();
     Survey {

@@ -42,8 +42,8 @@ pub(super) fn cpus(thousandths: u64) -> String {
 /// A time span.
 pub(super) fn duration(ms: i64) -> String {
     match ms {
-        ..1_000 => format!("{} ms", ms.max(0)),
-        ..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
+        ..=999 => format!("{} ms", ms.max(0)),
+        1_000..=59_999 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         _ => crate::lifecycle::display::human_duration(ms / 1000),
     }
 }

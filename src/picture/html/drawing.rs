@@ -115,6 +115,20 @@ enum Part {
     Wire(usize),
 }
 
+/// Where a box goes.
+#[derive(Clone, Copy)]
+struct Place {
+    x: f64,
+    y: f64,
+    width: f64,
+}
+
+impl Place {
+    fn at(self, y: f64) -> Place {
+        Place { y, ..self }
+    }
+}
+
 /// What was laid out.
 struct Laid {
     svg: String,
@@ -135,12 +149,12 @@ fn lay(frame: &Frame, width: f64, size: Size) -> Laid {
         if index > 0 || !frame.labels.is_empty() {
             y += 3.0;
         }
-        let at = (pad, width - 2.0 * pad);
+        let place = Place { x: pad, y, width: width - 2.0 * pad };
         y = match part {
-            Part::One(below) => place(&mut inner, below, (at.0, y), at.1, size) + GAP - 3.0,
-            Part::Row(all) => row(&mut inner, all, (at.0, y), at.1, size) - 3.0,
+            Part::One(below) => draw(&mut inner, below, place, size) + GAP - 3.0,
+            Part::Row(all) => row(&mut inner, all, place, size) - 3.0,
             Part::Stack(all) => {
-                let pile = |y, below: &Frame| place(&mut inner, below, (at.0, y), at.1, size);
+                let pile = |y, below: &Frame| draw(&mut inner, below, place.at(y), size);
                 all.iter().fold(y, pile) + GAP - 3.0
             }
             Part::Wire(up) => {
@@ -159,23 +173,24 @@ fn lay(frame: &Frame, width: f64, size: Size) -> Laid {
 }
 
 /// The lower edge.
-fn place(out: &mut String, frame: &Frame, (x, y): (f64, f64), width: f64, size: Size) -> f64 {
+fn draw(out: &mut String, frame: &Frame, Place { x, y, width }: Place, size: Size) -> f64 {
     let laid = lay(frame, width, size);
     let _ = write!(out, r#"<g class="box" transform="translate({x:.1} {y:.1})">{}</g>"#, laid.svg);
     y + laid.height
 }
 
-fn row(out: &mut String, all: &[Frame], (x, mut y): (f64, f64), width: f64, size: Size) -> f64 {
+fn row(out: &mut String, all: &[Frame], place: Place, size: Size) -> f64 {
+    let Place { x, mut y, width } = place;
     let fitting = ((width + GAP) / (size.column() + GAP)).floor().max(1.0) as usize;
     // As even as it can be: four are two and two, not three and one.
     let rows = all.len().div_ceil(fitting).max(1);
     let columns = all.len().div_ceil(rows).max(1);
     let each = (width - GAP * (columns - 1) as f64) / columns as f64;
     for chunk in all.chunks(columns) {
-        let lower = chunk
-            .iter()
-            .enumerate()
-            .map(|(column, frame)| place(out, frame, (x + column as f64 * (each + GAP), y), each, size));
+        let lower = chunk.iter().enumerate().map(|(column, frame)| {
+            let place = Place { x: x + column as f64 * (each + GAP), y, width: each };
+            draw(out, frame, place, size)
+        });
         y = lower.fold(y, f64::max) + GAP;
     }
     y

@@ -112,7 +112,7 @@ impl Look<'_> {
         let mut missing = Vec::new();
         let mut containers = Vec::new();
         for (index, config) in plan.containers.iter().enumerate() {
-            containers.push(self.container(index, config, status, &mut missing)?);
+            containers.push(self.container((index, config), status, &mut missing)?);
         }
         let supervisor = match (self.pod.is_supervised(), self.pod.is_unsupervised()?) {
             (true, _) => Supervisor::Alive,
@@ -160,8 +160,7 @@ impl Look<'_> {
 
     fn container(
         &self,
-        index: usize,
-        config: &ContainerConfig,
+        (index, config): (usize, &ContainerConfig),
         status: Option<&PodStatus>,
         missing: &mut Vec<String>,
     ) -> Result<Container> {
