@@ -1085,6 +1085,7 @@ up() {
     done
     say 'pod: not made: starting containers again (restartPolicy), and reporting how they are, which podshim'\''s supervisor does'
     say 'pod: not made: the network'\''s name server, which resolv.conf names: give the pod `dnsPolicy: Default` to use the host'\''s'
+    say 'pod: not made: which devices may be opened, which takes a BPF program with cgroup v2'
     say 'app: not made: a session keyring of its own (keyctl(1) of the package keyutils could make one)'
     say 'app: not made: the AppArmor profile podshim-default'
     say 'app: not made: a seccomp filter of 18 rules (a system call that has none: SCMP_ACT_ERRNO); see `podshim plan -o json`'

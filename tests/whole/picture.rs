@@ -274,13 +274,14 @@ fn the_page_in_a_browser() {
     host.ok(&["inspect", "web", "shared", "ended", "--html", file.to_str().unwrap()]);
     let page = std::fs::read_to_string(&file).unwrap();
     assert!(page.contains("bridge podshim0"), "the bridge");
-    // What was first began some time after the pod's name was taken, and nothing before.
+    // From the moment when the pod's name was taken; what is known to the second only may have begun with it.
     let after = |what: &str| {
         let row = page.split("<tr").find(|row| row.contains(what) && row.contains("data-label=\"After\">")).unwrap();
         row.split("data-label=\"After\">").nth(1).unwrap().split('<').next().unwrap().to_owned()
     };
     assert_eq!(after("namespaces, network and files of the pod are made"), "0 ms");
-    assert_ne!(after(">setup</a>"), "about 0 ms");
+    let begun = after(">setup</a>");
+    assert!(begun.starts_with("about ") || begun != "0 ms", "{begun}");
     // The page as it is: it says nothing on the console, and no text of a container became anything else.
     let (dom, console) = browser(&host, &["--dump-dom"], &file);
     assert!(!console.contains("CONSOLE"), "{console}");

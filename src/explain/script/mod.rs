@@ -83,6 +83,11 @@ pub fn script(planned: &Planned, ground: Ground<'_>) -> Result<String> {
     network::network(&mut parts, planned)?;
     sandbox::pause(&mut parts, planned);
     let mut not_made = of_pod(&planned.plan);
+    if ground.facts.cgroups.with_controller("devices").is_none() {
+        // With cgroup v2 that is a program in the kernel; see `container`.
+        let what = "which devices may be opened, which takes a BPF program with cgroup v2";
+        not_made.push(NotMade { whose: String::from("pod"), what: what.to_owned() });
+    }
     for (index, one) in planned.containers.iter().enumerate() {
         let made = container::container(&mut parts, planned, index, ground);
         not_made.extend(made.with_context(|| format!("container {}", one.name))?);
