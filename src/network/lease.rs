@@ -27,11 +27,7 @@ pub(super) fn make_directories(directory: &NetworkDir) -> SysResult<()> {
 
 /// Writes a file as a whole: whoever reads it sees the old or the new one.
 pub(super) fn write<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_vec(value)?;
-    let next = path.with_extension("new");
-    std::fs::write(&next, text).called("write", next.display())?;
-    std::fs::set_permissions(&next, std::fs::Permissions::from_mode(0o644)).called("chmod", next.display())?;
-    Ok(std::fs::rename(&next, path).called("rename", path.display())?)
+    store::write_readable(path, &serde_json::to_vec(value)?)
 }
 
 /// Removes a file; gone already is gone.

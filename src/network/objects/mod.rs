@@ -10,6 +10,7 @@ mod service;
 
 pub use kept::{Kept, Meant, ObjectKind, ObjectName, meant};
 
+use super::lease;
 use super::view::{self, Member};
 use crate::error::{Kind, failure};
 use crate::host;
@@ -255,10 +256,7 @@ fn write(directory: &NetworkDir, name: &ObjectName, object: Option<&NetworkObjec
             let text = serde_json::to_vec(object).with_context(|| format!("serializing {name}"))?;
             store::write_readable(&path, &text).with_context(|| format!("keeping {name}"))
         }
-        None => match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => Ok(other.called("unlink", path.display())?),
-        },
+        None => Ok(lease::remove(&path)?),
     }
 }
 
