@@ -7,6 +7,7 @@
 pub mod cgroups;
 pub mod cli;
 pub mod control;
+pub mod cri;
 pub mod error;
 pub mod explain;
 pub mod host;

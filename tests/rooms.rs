@@ -12,7 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["host", "manifest", "plan", "lifecycle", "control"],
     &["cgroups", "image", "snapshot", "volumes", "network", "logs", "probes", "runtime", "store"],
     &["supervisor"],
-    &["explain", "lab", "picture"],
+    &["explain", "lab", "picture", "cri"],
     &["cli"],
 ];
 

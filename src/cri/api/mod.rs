@@ -1,0 +1,16 @@
+//! Generated from `api.proto` of k8s.io/cri-api and of github.com/containerd/nri by `scripts/generate-protos.sh`.
+
+#[allow(missing_docs, clippy::all, rustdoc::all, unreachable_pub)]
+#[rustfmt::skip]
+mod generated {
+    include!("runtime.v1.rs");
+}
+
+/// `nri.pkg.api.v1alpha1`
+#[allow(missing_docs, clippy::all, rustdoc::all, unreachable_pub)]
+#[rustfmt::skip]
+pub mod nri {
+    include!("nri.v1alpha1.rs");
+}
+
+pub use generated::*;
