@@ -3,7 +3,7 @@
 //! One request a connection. The socket answers only to podshim's own user (SO_PEERCRED), and lies in a directory of mode 0700.
 
 use crate::error::{Kind, failure};
-use crate::plan::config::{ContainerConfig, ImageSpec, PodPlan};
+use crate::plan::config::{ContainerConfig, ImageSpec, LinuxContainerResources, PodPlan, VolumePlan};
 use crate::plan::spec::User;
 use crate::sys::process::TerminalSize;
 use crate::sys::socket::{self, Received};
@@ -14,6 +14,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +44,9 @@ pub enum Request {
         /// What it has of its own.
         #[serde(default)]
         own: OwnProcess,
+        /// What follows if the connection ends before it does.
+        #[serde(default)]
+        hang_up: HangUp,
     },
     /// [`Reply::Accepted`] with a descriptor (`O_PATH`) of the root directory of a container that runs. The container may have
     /// made of its files what it likes, so that who reads them is not the supervisor.
@@ -77,10 +81,53 @@ pub enum Request {
     Join,
     /// The init that waits between two steps goes on (`podshim run --step`). [`Reply::Accepted`].
     GoOn,
+    /// CRI's CreateContainer: [`Reply::Accepted`] when its init waits to be started.
+    ///
+    /// Descriptors: a [`document`] of [`ContainerRecord`].
+    Create,
+    /// CRI's StartContainer: [`Reply::Accepted`] when its command has been executed.
+    Start {
+        /// The container.
+        container: String,
+    },
+    /// CRI's StopContainer: [`Reply::Accepted`] when it has no process any more.
+    End {
+        /// The container.
+        container: String,
+        /// Seconds between the stop signal and SIGKILL.
+        grace_seconds: u64,
+    },
+    /// CRI's RemoveContainer: [`Reply::Accepted`] when nothing of it is left but its log.
+    Remove {
+        /// The container.
+        container: String,
+    },
+    /// CRI's ReopenContainerLog, after somebody has renamed the file. [`Reply::Accepted`].
+    ReopenLog {
+        /// The container.
+        container: String,
+    },
+    /// CRI's UpdateContainerResources, or with no container UpdatePodSandboxResources: [`Reply::Accepted`] when it has them.
+    Resize {
+        /// The container.
+        container: Option<String>,
+        /// All of its resources.
+        resources: LinuxContainerResources,
+    },
     /// The pod is as this says now (`podshim apply`). [`Reply::Accepted`] when it is so, and on disk.
     ///
     /// Descriptors: a [`document`] of [`Updating`].
     Update,
+}
+
+/// What becomes of a command whose client goes away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HangUp {
+    /// It goes on (`podshim exec`, as docker's and podman's).
+    #[default]
+    GoOn,
+    /// SIGKILL (CRI: a time-out, a stream that is cut off).
+    Kill,
 }
 
 /// What a command in a container has of its own; the rest is as the container's first process has it.
@@ -117,6 +164,22 @@ pub struct Updating {
     pub manifest: String,
     /// The list of ConfigMaps and Secrets that it refers to, as JSON.
     pub objects: String,
+}
+
+/// A container of a pod that is commanded through CRI: what its supervisor makes it from, and keeps as `container.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// Its config; the name is its id.
+    pub config: ContainerConfig,
+    /// Its image.
+    pub image: ImageSpec,
+    /// What its mounts refer to.
+    pub volumes: Vec<VolumePlan>,
+    /// The images of volumes, by the volume's name.
+    pub volume_images: BTreeMap<String, ImageSpec>,
+    /// CRI's `ContainerConfig` as it was asked for, encoded: what a status shows of it.
+    #[serde(with = "crate::plan::base64_bytes")]
+    pub request: Vec<u8>,
 }
 
 /// The largest document, in bytes: a manifest may be large.
@@ -177,6 +240,8 @@ pub enum RefusedKind {
     CommandNotFound,
     /// Exit code 126.
     CommandNotExecutable,
+    /// There is one already.
+    AlreadyExists,
     /// Anything else.
     Failed,
 }
@@ -188,6 +253,7 @@ impl From<RefusedKind> for Kind {
             RefusedKind::NotReady => Kind::NotReady,
             RefusedKind::CommandNotFound => Kind::CommandNotFound,
             RefusedKind::CommandNotExecutable => Kind::CommandNotExecutable,
+            RefusedKind::AlreadyExists => Kind::AlreadyExists,
             RefusedKind::Failed => Kind::Invalid,
         }
     }

@@ -13,6 +13,7 @@
 //! | logs, laid out as a kubelet's | `<log_dir>/<namespace>_<name>_<uid>/<container>/<n>.log` |
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// The three directories below which podshim writes.
@@ -81,6 +82,13 @@ impl Dirs {
     /// The symlink that reserves a pod's name. Neither part can contain `_` or `/` (DNS-1123).
     pub fn name_link(&self, namespace: &str, name: &str) -> PathBuf {
         self.names().join(format!("{namespace}_{name}"))
+    }
+
+    /// The symlink that reserves the identity of a sandbox that was asked for through CRI, which may have any characters and
+    /// be longer than a file's name.
+    pub fn identity_link(&self, identity: &str) -> PathBuf {
+        let digest: String = Sha256::digest(identity).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.names().join(format!("cri_{digest}"))
     }
 
     /// What is kept of the network: who is on it, Services, policies.
@@ -233,9 +241,14 @@ impl PodDirs {
         self.state.join("ns").join(kind)
     }
 
+    /// The run states of containers.
+    pub fn containers(&self) -> PathBuf {
+        self.state.join("containers")
+    }
+
     /// The run state of one container: FIFOs of its output, `config.json` of its bundle.
     pub fn container_state(&self, container: &str) -> PathBuf {
-        self.state.join("containers").join(container)
+        self.containers().join(container)
     }
 
     /// The writable layer of one instance of a container.

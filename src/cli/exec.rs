@@ -3,7 +3,7 @@
 use super::attach::{container_of, require_not_over};
 use super::pump::{self, Input, Streams};
 use super::terminal;
-use crate::control::{Connection, OwnProcess, Reply, Request};
+use crate::control::{Connection, HangUp, OwnProcess, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::paths::Dirs;
 use crate::plan::spec::User;
@@ -56,7 +56,8 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
     let own = OwnProcess { user, working_dir: args.workdir, envs: args.env };
     let command = args.command;
     if args.tty {
-        let request = Request::Exec { container, command, terminal: Some(terminal::size()), own };
+        let request =
+            Request::Exec { container, command, terminal: Some(terminal::size()), own, hang_up: HangUp::GoOn };
         let connection = Connection::open(&pod.dirs.socket(), &request, &[])?;
         let master = match connection.reply()? {
             Some((Reply::Started, descriptors)) => descriptors.into_iter().next(),
@@ -68,7 +69,7 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
         return pump::terminal(&connection, master);
     }
     let streams = Streams::all(if args.stdin { Input::PassedOn } else { Input::Empty })?;
-    let request = Request::Exec { container, command, terminal: None, own };
+    let request = Request::Exec { container, command, terminal: None, own, hang_up: HangUp::GoOn };
     let connection = Connection::open(&pod.dirs.socket(), &request, &streams.lent())?;
     match connection.reply()? {
         Some((Reply::Started, _)) => pump::piped(&connection, streams),

@@ -16,12 +16,14 @@
 //! | `loss` | a sandbox that is lost, and the pod's new beginning in another one |
 //! | `probe` | thresholds, gating by the startup probe, what failed probes lead to |
 //! | `container` | one container: idle, starting, running, done, and what its status says meanwhile |
+//! | [`commanded`] | a pod whose life a kubelet decides, through CRI |
 //! | `backoff` | 10 s doubling to 300 s, forgotten after 600 s |
 //! | `report` | the phase, the status and the conditions of a [`PodState`] |
 //! | [`status`] | `.status` of a Pod as plain structs |
 //! | [`display`] | the columns of `kubectl get pods` |
 
 mod backoff;
+pub mod commanded;
 mod container;
 pub mod display;
 mod ending;
@@ -367,6 +369,35 @@ pub enum Event {
     Kill,
     /// Answer to [`Action::DestroySandbox`].
     SandboxGone,
+    /// CRI's CreateContainer: a container of this name at a vacant index. Of [`commanded`] pods only, as all that follow.
+    Create {
+        /// Index of the container.
+        container: usize,
+        /// Its name.
+        name: String,
+    },
+    /// Its init has done its steps and waits.
+    Held {
+        /// Index of the container.
+        container: usize,
+    },
+    /// CRI's StartContainer.
+    Run {
+        /// Index of the container.
+        container: usize,
+    },
+    /// CRI's StopContainer. Repeated, it can only shorten the time that is left.
+    End {
+        /// Index of the container.
+        container: usize,
+        /// Time between the stop signal and SIGKILL.
+        grace: Duration,
+    },
+    /// CRI's RemoveContainer: it is killed if it runs.
+    Remove {
+        /// Index of the container.
+        container: usize,
+    },
 }
 
 /// Why there is no image; each with its waiting reason.
@@ -463,6 +494,16 @@ pub enum Action {
     },
     /// SIGKILL everything in the container's cgroup, also if its start has not been answered yet.
     Kill {
+        /// Index of the container.
+        container: usize,
+    },
+    /// Let the init that waits ([`Event::Held`]) execute its command. Answer: [`Event::Started`] or [`Event::StartFailed`].
+    Run {
+        /// Index of the container.
+        container: usize,
+    },
+    /// Nothing of a container that has no process is wanted any more; its index is vacant.
+    Discard {
         /// Index of the container.
         container: usize,
     },

@@ -107,8 +107,10 @@ impl Chain {
         // anew. The writer rotates after MiBs; hundreds of rotations in between are someone else's work.
         for _ in 0..100 {
             let listing = Listing::read(&self.dir)?;
-            let names: Vec<_> =
-                listing.rotated(self.restart_count).map(|at| dir::rotated_name(self.restart_count, at)).collect();
+            let names: Vec<_> = listing
+                .rotated(self.restart_count)
+                .map(|at| dir::rotated_name(&dir::live_name(self.restart_count), at))
+                .collect();
             let newest = names.last().map_or(Ok(None), |name| dir::identity_of(&self.dir, name))?;
             let mut found = None;
             for (at, name) in names.iter().enumerate().rev() {
@@ -124,7 +126,7 @@ impl Chain {
             }
             let live = self.open_file(&dir::live_name(self.restart_count))?;
             let last = Listing::read(&self.dir)?.rotated(self.restart_count).last().cloned();
-            let last = last.map(|at| dir::rotated_name(self.restart_count, &at));
+            let last = last.map(|at| dir::rotated_name(&dir::live_name(self.restart_count), &at));
             if last.map_or(Ok(None), |name| dir::identity_of(&self.dir, &name))? != newest {
                 continue;
             }

@@ -44,8 +44,8 @@ pub(super) fn live_name(restart_count: u32) -> String {
     format!("{restart_count}.log")
 }
 
-pub(super) fn rotated_name(restart_count: u32, rotation: &Rotation) -> String {
-    format!("{restart_count}.log.{rotation}")
+pub(super) fn rotated_name(live: &str, rotation: &Rotation) -> String {
+    format!("{live}.{rotation}")
 }
 
 /// The restart count and, if rotated, the rotation. None for anything else, such as a kubelet's `.gz` and `.tmp` files.
@@ -149,7 +149,7 @@ pub fn remove_instance(pod_logs: &Path, container: &str, restart_count: u32) -> 
         other => other?,
     };
     let listing = Listing::read(&dir)?;
-    let rotated = listing.rotated(restart_count).map(|rotation| rotated_name(restart_count, rotation));
+    let rotated = listing.rotated(restart_count).map(|rotation| rotated_name(&live_name(restart_count), rotation));
     for name in rotated.chain([live_name(restart_count)]) {
         match nix::unistd::unlinkat(&dir, name.as_str(), nix::unistd::UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => {}
@@ -182,7 +182,7 @@ mod tests {
         for (name, expected) in rows {
             assert_eq!(parse_name(name), expected, "{name}");
             if let Some((count, Some(rotation))) = parse_name(name) {
-                assert_eq!(rotated_name(count, &rotation), name);
+                assert_eq!(rotated_name(&live_name(count), &rotation), name);
             }
         }
     }

@@ -62,7 +62,10 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Writer {
     dir: OwnedFd,
-    restart_count: u32,
+    /// The file's name in `dir`.
+    name: String,
+    /// The instance, whose rotated files are counted; `None` if somebody else names and rotates the files.
+    instance: Option<u32>,
     limits: Limits,
     zone: TimeZone,
     live: Live,
@@ -136,12 +139,29 @@ impl Writer {
         let Place { pod_logs, container, restart_count } = place;
         let dir = make_container_dir(pod_logs, container)
             .with_context(|| format!("making the log directory of container {container} in {}", pod_logs.display()))?;
-        let live = Live::open(&dir, restart_count)
-            .with_context(|| format!("opening the log {}/{container}/{restart_count}.log", pod_logs.display()))?;
-        let rotated = dir::Listing::read(&dir)?.rotated(restart_count).cloned().collect();
+        let name = dir::live_name(restart_count);
+        Writer::open_in(dir, (name, Some(restart_count)), limits, zone)
+            .with_context(|| format!("opening the log {}/{container}/{restart_count}.log", pod_logs.display()))
+    }
+
+    /// Opens the log file of this path, which somebody else named, and rotates (CRI's `log_path`); made, with its directories,
+    /// if it is not there.
+    pub fn open_file(path: &Path, zone: TimeZone) -> Result<Self> {
+        let context = || format!("opening the log {}", path.display());
+        let name = path.file_name().and_then(|name| name.to_str()).context("it has no name").with_context(context)?;
+        let parent = path.parent().context("it is in no directory").with_context(context)?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).called("mkdir", parent.display())?;
+        let limits = Limits { max_size: None, max_files: 1 };
+        Writer::open_in(dir::open_dir(parent)?, (name.to_owned(), None), limits, zone).with_context(context)
+    }
+
+    fn open_in(dir: OwnedFd, (name, instance): (String, Option<u32>), limits: Limits, zone: TimeZone) -> Result<Self> {
+        let live = Live::open(&dir, &name)?;
+        let rotated = rotations(&dir, instance)?;
         Ok(Writer {
             dir,
-            restart_count,
+            name,
+            instance,
             limits,
             zone,
             live,
@@ -216,8 +236,8 @@ impl Writer {
     /// Goes on in the file that has the log's name now, made if there is none: after someone else renamed it (the CRI's
     /// ReopenContainerLog), or removed it. On failure the old file stays in use.
     pub fn reopen(&mut self) -> SysResult<()> {
-        self.live = Live::open(&self.dir, self.restart_count)?;
-        self.rotated = dir::Listing::read(&self.dir)?.rotated(self.restart_count).cloned().collect();
+        self.live = Live::open(&self.dir, &self.name)?;
+        self.rotated = rotations(&self.dir, self.instance)?;
         Ok(())
     }
 
@@ -369,13 +389,13 @@ impl Writer {
 
     fn try_rotate(&mut self, now: Timestamp) -> SysResult<()> {
         let rotation = self.next_rotation(now);
-        let (live, aside) = (dir::live_name(self.restart_count), dir::rotated_name(self.restart_count, &rotation));
+        let (live, aside) = (&self.name, dir::rotated_name(&self.name, &rotation));
         match renameat(&self.dir, live.as_str(), &self.dir, aside.as_str()) {
             Ok(()) => self.rotated.push_back(rotation),
             Err(Errno::ENOENT) => {}
             Err(errno) => return Err(SysError::new("renameat", live, errno)),
         }
-        match Live::open(&self.dir, self.restart_count) {
+        match Live::open(&self.dir, live) {
             Ok(new) => self.live = new,
             Err(error) => {
                 // Readers must find what goes on being written under the name that they know.
@@ -387,7 +407,7 @@ impl Writer {
         }
         let keep = self.limits.max_files.max(1) as usize - 1;
         while self.rotated.len() > keep {
-            let name = dir::rotated_name(self.restart_count, &self.rotated[0]);
+            let name = dir::rotated_name(&self.name, &self.rotated[0]);
             match unlinkat(&self.dir, name.as_str(), UnlinkatFlags::NoRemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => self.rotated.pop_front(),
                 Err(errno) => return Err(SysError::new("unlinkat", name, errno)),
@@ -419,22 +439,21 @@ impl Writer {
 }
 
 impl Live {
-    fn open(dir: &OwnedFd, restart_count: u32) -> SysResult<Self> {
-        let name = dir::live_name(restart_count);
+    fn open(dir: &OwnedFd, name: &str) -> SysResult<Self> {
         // Read, too: to see how it ends.
         let flags = OFlag::O_RDWR | OFlag::O_APPEND;
-        let (file, stat) = match dir::open_file(dir, &name, flags | OFlag::O_CREAT | OFlag::O_EXCL) {
+        let (file, stat) = match dir::open_file(dir, name, flags | OFlag::O_CREAT | OFlag::O_EXCL) {
             Ok(made) => {
                 // Whatever the umask is.
-                fchmod(&made.0, Mode::from_bits_truncate(0o640)).called("fchmod", &name)?;
+                fchmod(&made.0, Mode::from_bits_truncate(0o640)).called("fchmod", name)?;
                 made
             }
-            Err(error) if error.errno() == Errno::EEXIST => dir::open_file(dir, &name, flags)?,
+            Err(error) if error.errno() == Errno::EEXIST => dir::open_file(dir, name, flags)?,
             Err(error) => return Err(error),
         };
         let mut last = [b'\n'];
         if stat.st_size > 0 {
-            pread(&file, &mut last, stat.st_size - 1).called("pread", &name)?;
+            pread(&file, &mut last, stat.st_size - 1).called("pread", name)?;
         }
         Ok(Live { file, size: stat.st_size as u64, torn: last != [b'\n'] })
     }
@@ -473,6 +492,12 @@ impl Live {
         }
         (done, None)
     }
+}
+
+/// The rotated files of an instance, oldest first.
+fn rotations(dir: &OwnedFd, instance: Option<u32>) -> SysResult<VecDeque<Rotation>> {
+    let Some(restart_count) = instance else { return Ok(VecDeque::new()) };
+    Ok(dir::Listing::read(dir)?.rotated(restart_count).cloned().collect())
 }
 
 fn make_container_dir(pod_logs: &Path, container: &str) -> Result<OwnedFd> {

@@ -468,6 +468,18 @@ pub struct Lifecycle {
     pub stop_signal: Option<String>,
 }
 
+/// Where a container's output is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Log {
+    /// In podshim's own layout: a file per instance, rotated by its supervisor.
+    #[default]
+    OfInstance,
+    /// In this file, which somebody else rotates (CRI's `log_path`).
+    File(PathBuf),
+    /// Nowhere.
+    Nowhere,
+}
+
 /// CRI `ContainerConfig`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
@@ -498,7 +510,10 @@ pub struct ContainerConfig {
     pub security: SecurityContext,
     /// Standard descriptors.
     pub stdio: Stdio,
-    /// Where the container writes its termination message.
+    /// Where its output goes.
+    #[serde(default, skip_serializing_if = "Log::is_of_instance")]
+    pub log: Log,
+    /// Where the container writes its termination message; empty if that is none of podshim's business (CRI).
     pub termination_message_path: String,
     /// What else may serve as one.
     pub termination_message_policy: TerminationMessagePolicy,
@@ -508,6 +523,12 @@ pub struct ContainerConfig {
     pub lifecycle: Lifecycle,
     /// Of an ephemeral container: the container whose pid namespace it joins (CRI's `NamespaceMode` TARGET).
     pub target: Option<String>,
+}
+
+impl Log {
+    fn is_of_instance(&self) -> bool {
+        *self == Log::OfInstance
+    }
 }
 
 impl PodPlan {

@@ -280,6 +280,7 @@ impl Container<'_> {
                 container.security_context.clone().unwrap_or_default(),
                 self.apparmor_annotation(),
             ),
+            log: Log::OfInstance,
             stdio: match (container.tty, container.stdin, container.stdin_once) {
                 // A terminal does not end with the first who has it, as in every CRI runtime.
                 (Some(true), ..) => Stdio::Terminal,

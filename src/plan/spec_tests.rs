@@ -15,6 +15,7 @@ fn config() -> ContainerConfig {
         resize: ResizePolicy::default(),
         security: SecurityContext::default(),
         stdio: Stdio::Null,
+        log: Log::OfInstance,
         termination_message_path: "/dev/termination-log".into(),
         termination_message_policy: TerminationMessagePolicy::File,
         restart: ContainerRestart::default(),

@@ -9,9 +9,10 @@ mod ids;
 
 pub use claims::{Claim, claims, remove_claim};
 
-use crate::control::RefusedKind;
+use crate::control::{ContainerRecord, RefusedKind};
 use crate::error::{Kind, failure};
 use crate::host;
+use crate::lifecycle::commanded::ContainerReport;
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
@@ -57,9 +58,36 @@ pub struct Record {
     /// If its making is to be written down (`run --explain`): whether its containers' inits stop before each step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explain: Option<Pace>,
+    /// Of a pod whose life a kubelet decides (`podshim cri`): what it asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commanded: Option<Asked>,
     /// `metadata.generation`: how often the spec was changed in place, from 1 on.
     #[serde(default = "first_generation")]
     pub generation: i64,
+}
+
+/// A sandbox as it was asked for through CRI. The pod's uid in the store is the sandbox's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// `<namespace>/<name>/<uid>/<attempt>`: no two sandboxes have the same.
+    pub identity: String,
+    /// `runtime_handler`
+    pub handler: String,
+    /// `PodSandboxConfig`, encoded.
+    #[serde(with = "crate::plan::base64_bytes")]
+    pub request: Vec<u8>,
+    /// When, in nanoseconds since the epoch.
+    pub created_at: i64,
+}
+
+impl Record {
+    /// The symlink that reserves what the pod is called.
+    pub fn name_link(&self) -> PathBuf {
+        match &self.commanded {
+            Some(asked) => self.dirs.identity_link(&asked.identity),
+            None => self.dirs.name_link(&self.plan.sandbox.namespace, &self.plan.sandbox.name),
+        }
+    }
 }
 
 /// Of a pod that was never changed.
@@ -84,6 +112,24 @@ pub struct Report {
     pub over: bool,
     /// Why the first start of a container failed, if one did.
     pub failure: Option<FirstFailure>,
+    /// The containers of a pod that is commanded through CRI.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commanded: Vec<ContainerReport>,
+}
+
+impl Report {
+    /// On a pod of which nothing more is known than its status.
+    pub fn of(status: PodStatus) -> Report {
+        Report {
+            status,
+            deletion: None,
+            deletion_grace_seconds: None,
+            generation: first_generation(),
+            over: false,
+            failure: None,
+            commanded: Vec::new(),
+        }
+    }
 }
 
 /// A container that never ran.
@@ -228,10 +274,13 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     let dirs = &record.dirs;
     let sandbox = &record.plan.sandbox;
     let pod = dirs.pod(&sandbox.uid);
-    let link = dirs.name_link(&sandbox.namespace, &sandbox.name);
+    let link = record.name_link();
     match std::fs::read_link(&link) {
         Ok(target) if dirs.names().join(&target).exists() => {
-            return Err(already_exists(&sandbox.namespace, &sandbox.name));
+            return Err(match &record.commanded {
+                Some(asked) => failure(Kind::AlreadyExists, format!("there is a sandbox {} already", asked.identity)),
+                None => already_exists(&sandbox.namespace, &sandbox.name),
+            });
         }
         // Whoever reserved it died before the pod's directory was made, or after it was removed.
         Ok(_) => std::fs::remove_file(&link).called("unlink", link.display())?,
@@ -407,9 +456,32 @@ fn not_found(wanted: &str, pods: &[Pod]) -> anyhow::Error {
 /// The ids of the images that pods use, which must not be removed.
 pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> {
     let (pods, _) = list(dirs)?;
-    let all = |record: Record| record.images.into_iter().chain(record.volume_images.into_values());
-    Ok(pods.into_iter().flat_map(|p| all(p.record)).map(|image| image.id).collect())
+    let mut used = std::collections::BTreeSet::new();
+    for pod in pods {
+        for container in containers(&pod)? {
+            used.extend(container.volume_images.into_values().chain([container.image]).map(|image| image.id));
+        }
+        let Record { images, volume_images, .. } = pod.record;
+        used.extend(images.into_iter().chain(volume_images.into_values()).map(|image| image.id));
+    }
+    Ok(used)
 }
+
+/// The containers of a pod that is commanded through CRI, whose supervisor keeps each in its run state.
+pub fn containers(pod: &Pod) -> Result<Vec<ContainerRecord>> {
+    if pod.record.commanded.is_none() {
+        return Ok(Vec::new());
+    }
+    let bundles = match std::fs::read_dir(pod.dirs.containers()) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.called("opendir", pod.dirs.containers().display())?,
+    };
+    // Without the file it is being made or removed at this moment.
+    bundles.flatten().filter_map(|bundle| read_json(&bundle.path().join(CONTAINER_RECORD)).transpose()).collect()
+}
+
+/// The file in a container's run state with its [`ContainerRecord`].
+pub const CONTAINER_RECORD: &str = "container.json";
 
 /// What a plan's images are.
 #[derive(Debug, Clone, Default)]
@@ -434,6 +506,7 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
         volume_images: images.volumes,
         ephemeral: Vec::new(),
         explain: None,
+        commanded: None,
         generation: first_generation(),
     })
 }

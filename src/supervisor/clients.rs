@@ -4,7 +4,7 @@ use super::exec::{Command, Purpose};
 use super::pod::{FAR, Supervisor};
 use super::poll::{Source, Token};
 use super::slot::{Attached, Stage};
-use crate::control::{self, OwnProcess, RefusedKind, Reply, Request};
+use crate::control::{self, HangUp, OwnProcess, RefusedKind, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::Event;
 use crate::plan::config::Stdio;
@@ -101,9 +101,9 @@ impl Supervisor {
                 self.say(id, &Reply::Accepted, &[]);
                 Ok(())
             }
-            Request::Exec { container, command, terminal, own } => {
+            Request::Exec { container, command, terminal, own, hang_up } => {
                 check_pipes(&descriptors, if terminal.is_some() { 0 } else { 3 })?;
-                self.exec(id, ExecIn { container: &container, command, terminal, own, pipes: descriptors })
+                self.exec(id, ExecIn { container: &container, command, terminal, own, hang_up, pipes: descriptors })
             }
             Request::Root { container } => {
                 let root = self.root_of(self.running(&container)?)?;
@@ -131,6 +131,23 @@ impl Supervisor {
                 self.say(id, &Reply::Accepted, &[]);
                 Ok(())
             }
+            Request::Create => {
+                let (document, _) = documented(descriptors)?;
+                self.create_container(id, control::read_document(document)?)
+            }
+            Request::Start { container } => self.start_container(id, &container),
+            Request::End { container, grace_seconds } => self.end_container(id, &container, grace_seconds),
+            Request::Remove { container } => self.remove_container(id, &container),
+            Request::ReopenLog { container } => {
+                self.reopen_log(&container)?;
+                self.say(id, &Reply::Accepted, &[]);
+                Ok(())
+            }
+            Request::Resize { container, resources } => {
+                self.resize_commanded(container.as_deref(), resources)?;
+                self.say(id, &Reply::Accepted, &[]);
+                Ok(())
+            }
             Request::Update => {
                 let (document, _) = documented(descriptors)?;
                 self.update(control::read_document(document)?)?;
@@ -146,6 +163,10 @@ impl Supervisor {
         }
         for slot in &mut self.slots {
             slot.attached.retain(|attached| attached.client != id);
+        }
+        for exec in self.execs.values_mut().filter(|exec| exec.ends_with(id)) {
+            // It has ended already if this fails.
+            let _ = exec.give_up();
         }
     }
 
@@ -163,6 +184,7 @@ impl Supervisor {
             Some(Kind::NotReady) => RefusedKind::NotReady,
             Some(Kind::CommandNotFound) => RefusedKind::CommandNotFound,
             Some(Kind::CommandNotExecutable) => RefusedKind::CommandNotExecutable,
+            Some(Kind::AlreadyExists) => RefusedKind::AlreadyExists,
             _ => RefusedKind::Failed,
         };
         self.say(id, &Reply::Refused { kind, message: format!("{error:#}") }, &[]);
@@ -229,7 +251,7 @@ impl Supervisor {
         let mut pipes = what.pipes.into_iter();
         let mut next = || pipes.next().map_or_else(|| self.launcher.null(), Ok);
         let stdio = [next()?, next()?, next()?];
-        let purpose = Purpose::Client { id: client, terminal: what.terminal, master: None };
+        let purpose = Purpose::Client { id: client, terminal: what.terminal, master: None, hang_up: what.hang_up };
         self.launch_exec(Command { container, arguments: what.command, own: what.own, stdio, purpose }).map(drop)
     }
 }
@@ -240,5 +262,6 @@ struct ExecIn<'a> {
     command: Vec<String>,
     terminal: Option<TerminalSize>,
     own: OwnProcess,
+    hang_up: HangUp,
     pipes: Vec<OwnedFd>,
 }

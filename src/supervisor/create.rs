@@ -11,7 +11,7 @@ use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::config::{
-    ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, MountPropagation, NamespaceMode, PullPolicy,
+    ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, Log, MountPropagation, NamespaceMode, PullPolicy,
     Stdio, VolumePlan,
 };
 use crate::plan::env;
@@ -334,14 +334,20 @@ impl Supervisor {
     }
 
     /// Opens the log, and drops the logs of instances before the previous one, as a kubelet does.
-    fn open_log(&self, config: &ContainerConfig, restart_count: u32) -> Result<logs::Writer> {
+    fn open_log(&self, config: &ContainerConfig, restart_count: u32) -> Result<Option<logs::Writer>> {
+        let zone = jiff::tz::TimeZone::system();
+        match &config.log {
+            Log::OfInstance => {}
+            Log::File(path) => return logs::Writer::open_file(path, zone).map(Some),
+            Log::Nowhere => return Ok(None),
+        }
         let pod_logs = &self.pod.record.plan.sandbox.log_directory;
         let place = logs::Place { pod_logs, container: &config.name, restart_count };
-        let log = logs::Writer::open(place, logs::Limits::default(), jiff::tz::TimeZone::system())?;
+        let log = logs::Writer::open(place, logs::Limits::default(), zone)?;
         if let Some(old) = restart_count.checked_sub(2) {
             logs::remove_instance(pod_logs, &config.name, old)?;
         }
-        Ok(log)
+        Ok(Some(log))
     }
 
     fn joined(&self) -> SysResult<Vec<(NamespaceKind, OwnedFd)>> {
@@ -374,12 +380,15 @@ impl Supervisor {
     /// Everything that is mounted into a container beside its file systems; the file of its termination message is made.
     fn binds(&self, config: &ContainerConfig, restart_count: u32) -> Result<Vec<Bind>> {
         let pod = &self.pod.dirs;
-        volumes::materialize_termination_messages(pod, &config.name)?;
-        if let Some(last) = restart_count.checked_sub(1) {
-            // It was read when its container ended, and may take all the room there is.
-            snapshot::remove_tree(&pod.termination_message(&config.name, last))?;
+        // Without a path (CRI) it is somebody else's: a kubelet has a mount for it.
+        if !config.termination_message_path.is_empty() {
+            volumes::materialize_termination_messages(pod, &config.name)?;
+            if let Some(last) = restart_count.checked_sub(1) {
+                // It was read when its container ended, and may take all the room there is.
+                snapshot::remove_tree(&pod.termination_message(&config.name, last))?;
+            }
+            make_termination_file(&pod.termination_message(&config.name, restart_count))?;
         }
-        make_termination_file(&pod.termination_message(&config.name, restart_count))?;
         volumes::binds(&self.pod.record.plan, config, self.pod.volumes(), restart_count)
     }
 

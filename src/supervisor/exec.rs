@@ -5,7 +5,7 @@ use super::create::check_ids;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::{Stage, reborn};
-use crate::control::{OwnProcess, Reply};
+use crate::control::{HangUp, OwnProcess, Reply};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Task;
 use crate::plan::config::NamespaceMode;
@@ -40,11 +40,13 @@ pub(super) enum Purpose {
         terminal: Option<TerminalSize>,
         /// The terminal; waits for execve(2) to succeed before it goes to the client.
         master: Option<OwnedFd>,
+        /// What follows if the client goes away.
+        hang_up: HangUp,
     },
     /// A probe or a hook.
     Task(Task),
-    /// Nobody any more: the task was given up. It is only reaped.
-    GivenUp(Task),
+    /// Nobody any more: the task, or who asked for it, is gone. It is only reaped.
+    GivenUp(Option<Task>),
 }
 
 /// How such a process ended.
@@ -86,8 +88,10 @@ impl Exec {
     /// Nobody waits for it any more: it is killed, but not before it is born. The process that makes it may have done so
     /// already and be about to tell us; killed before that, it would leave a child that nobody reaps.
     pub(super) fn give_up(&mut self) -> Result<()> {
-        if let Purpose::Task(task) = self.purpose {
-            self.purpose = Purpose::GivenUp(task);
+        match self.purpose {
+            Purpose::Task(task) => self.purpose = Purpose::GivenUp(Some(task)),
+            Purpose::Client { .. } => self.purpose = Purpose::GivenUp(None),
+            Purpose::GivenUp(_) => {}
         }
         if self.is_born { self.kill() } else { Ok(()) }
     }
@@ -98,7 +102,12 @@ impl Exec {
 
     /// Whether it is what is left of an earlier run of a container's task.
     pub(super) fn is_left_of(&self, container: usize, task: Task) -> bool {
-        self.container == container && matches!(self.purpose, Purpose::GivenUp(t) if t == task)
+        self.container == container && matches!(self.purpose, Purpose::GivenUp(t) if t == Some(task))
+    }
+
+    /// Whether it ends with its client's connection.
+    pub(super) fn ends_with(&self, client: u64) -> bool {
+        matches!(self.purpose, Purpose::Client { id, hang_up: HangUp::Kill, .. } if id == client)
     }
 }
 
@@ -257,7 +266,7 @@ impl Supervisor {
         let end = match exec.stage {
             Stage::Failed(failed) => End::Failed(failed),
             Stage::Running => End::Ended(ended),
-            Stage::Creating | Stage::Starting => End::NotStarted,
+            Stage::Creating | Stage::Created | Stage::Starting => End::NotStarted,
         };
         match exec.purpose {
             Purpose::Client { id, .. } => self.client_exec_ended(id, &end),

@@ -17,6 +17,8 @@
 //! | `tasks` | probes and hooks |
 //! | `exec` | processes that are started in a running container, for clients and tasks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
+//! | `life` | who decides about the containers: the manifest, or a kubelet |
+//! | `commanded` | what a kubelet asks of a sandbox, through CRI |
 //! | [`timeline`] | what was done to make the pod, for `run --explain` |
 //! | `update` | what changes about a pod that runs: containers that join, `podshim apply` |
 //! | `storage` | limits of disk space: what the pod has written is measured, and a pod that exceeds one evicted |
@@ -25,9 +27,11 @@
 //! | [`remove`] | everything that a pod has on the host, taken away |
 
 mod clients;
+mod commanded;
 mod create;
 pub mod events;
 mod exec;
+mod life;
 mod network;
 mod pod;
 mod poll;

@@ -132,7 +132,7 @@ impl Supervisor {
             |c: &crate::lifecycle::status::Condition| c.type_ == "Ready" && c.status == ConditionStatus::True;
         let standing = Standing {
             ready: status.conditions.iter().any(is_ready),
-            terminating: self.state.deletion_timestamp().is_some(),
+            terminating: self.life.deletion_timestamp().is_some(),
             labels: sandbox.labels.clone(),
         };
         if self.networking.told.as_ref() != Some(&standing) {
@@ -237,7 +237,7 @@ impl Supervisor {
         if let Some((pidfd, token)) = self.networking.name_server.take() {
             self.poll.forget(token, pidfd.as_fd());
         }
-        if self.state.goes_on() {
+        if self.life.goes_on() {
             self.network_job(Job::Revive);
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! The loop: what becomes ready turns into an event for the machine, and the machine's actions are performed.
 
 use super::clients::Client;
+use super::commanded::Waiter;
 use super::events;
 use super::exec::Exec;
+use super::life::Life;
 use super::network::Networking;
 use super::poll::{Poll, Source};
 use super::remove;
@@ -14,6 +16,7 @@ use super::timeline::{Act, Timeline, numbers};
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
 use crate::host::{self, HostFacts};
+use crate::lifecycle::commanded::Commanded;
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{
     Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, PodState, Probes, StartFailure, Task,
@@ -65,7 +68,9 @@ pub(super) struct Supervisor {
     pub(super) next_id: u64,
     /// Events to be given to the machine, in order.
     pub(super) queue: VecDeque<Event>,
-    pub(super) state: PodState,
+    pub(super) life: Life,
+    /// Clients who wait for a container of a commanded pod to come so far.
+    pub(super) waiters: Vec<Waiter>,
     listener: OwnedFd,
     signals: SignalFd,
     timer: TimerFd,
@@ -177,7 +182,11 @@ impl Supervisor {
             pod_limits: plan.sandbox.resources.clone(),
             spare: Some(launcher.null()?),
             launcher,
-            state: PodState::new(machine_spec(&pod), now()),
+            life: match pod.record.commanded {
+                Some(_) => Life::Commanded(Commanded::new()),
+                None => Life::Own(Box::new(PodState::new(machine_spec(&pod), now()))),
+            },
+            waiters: Vec::new(),
             slots: plan.containers.iter().map(|_| Slot::default()).collect(),
             sandbox: made,
             facts,
@@ -246,9 +255,9 @@ impl Supervisor {
         let mut changed = false;
         while let Some(event) = self.queue.pop_front() {
             changed = true;
-            let (now, deletion) = (now(), self.state.deletion_timestamp());
-            let actions = self.state.step(event, now);
-            if let Some(at) = self.state.deletion_timestamp().filter(|at| Some(*at) != deletion) {
+            let (now, deletion) = (now(), self.life.deletion_timestamp());
+            let actions = self.life.step(event, now);
+            if let Some(at) = self.life.deletion_timestamp().filter(|at| Some(*at) != deletion) {
                 self.deletion_grace_seconds = Some(at.0 - Time::from(now.wall).0);
             }
             for action in actions {
@@ -260,6 +269,7 @@ impl Supervisor {
         if changed {
             self.report()?;
             self.arm_timer()?;
+            self.answer_waiters();
         }
         for data in std::mem::take(&mut self.discarded) {
             if let Err(error) = snapshot::remove(&data) {
@@ -353,6 +363,8 @@ impl Supervisor {
             Action::TimeOut { container, task } => self.time_out_task(container, task),
             Action::Signal { container } => self.signal_container(container),
             Action::Kill { container } => self.kill_container(container),
+            Action::Run { container } => self.release(container),
+            Action::Discard { container } => self.discard(container),
             Action::DestroySandbox => self.end_reaper(AfterReaper::Destroy),
             Action::Emit(event) => {
                 self.emit(event);
@@ -409,20 +421,22 @@ impl Supervisor {
         for early in std::mem::take(&mut self.slots[container].attached) {
             self.say(early.client, &Reply::Refused { kind, message: message.clone() }, &[]);
         }
+        self.refuse_waiters(container, kind, &message);
         self.queue.push_back(Event::StartFailed { container, failure, message });
     }
 
     fn report(&mut self) -> Result<()> {
-        let mut status = self.state.status();
+        let mut status = self.life.status();
         status.qos_class = Some(self.pod.record.plan.qos_class.clone());
         self.tell_network(&status);
         let report = Report {
             status,
-            deletion: self.state.deletion_timestamp(),
+            deletion: self.life.deletion_timestamp(),
             deletion_grace_seconds: self.deletion_grace_seconds,
             generation: self.pod.record.generation,
             over: self.over,
             failure: self.failure.clone(),
+            commanded: self.commanded_report(),
         };
         // Without space on the state's tmpfs the pod goes on unseen rather than ending.
         if let Err(error) = store::write_json(&self.pod.dirs.status(), &report) {
@@ -434,7 +448,7 @@ impl Supervisor {
     }
 
     fn arm_timer(&self) -> SysResult<()> {
-        let Some(deadline) = self.state.next_deadline() else {
+        let Some(deadline) = self.life.next_deadline() else {
             return self.timer.unset().called("timerfd_settime", "off");
         };
         // A zero time would disarm it; one in the past makes it fire at once; one beyond the kernel's reach is far enough.

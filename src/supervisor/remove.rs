@@ -4,11 +4,13 @@
 use crate::cgroups::Cgroup;
 use crate::error::{Kind, failure};
 use crate::host::cgroup::CgroupSetup;
+use crate::lifecycle::commanded::Commanded;
+use crate::lifecycle::status::Phase;
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
 use crate::runtime::sandbox;
-use crate::store::{self, Broken, Pod};
+use crate::store::{self, Broken, Pod, Report};
 use crate::sys::{Called, SysResult, mount, process, socket};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
@@ -91,6 +93,51 @@ pub fn kill_supervisor(pod: &PodDirs) -> Result<()> {
     Ok(process::send_signal(pidfd.as_fd(), libc::SIGKILL)?)
 }
 
+/// Ends what is left of a commanded sandbox whose supervisor has ended without it, and puts that into its report. Nothing is
+/// done about one that is supervised, or over.
+pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
+    let Some(_lock) = store::lock(&pod.dirs.lock(), store::Wait::No)? else { return Ok(()) };
+    let report = pod.report()?;
+    if report.as_ref().is_some_and(|report| report.over) {
+        return Ok(());
+    }
+    let errors = sandbox(setup, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
+    if let Some(error) = errors.into_iter().next() {
+        return Err(error.context(format!("ending what is left of pod {}", pod.full_name())));
+    }
+    let now = super::pod::now().wall;
+    let mut report = report.unwrap_or_else(|| Report::of(Commanded::new().status()));
+    for container in store::containers(pod)? {
+        let id = container.config.name;
+        if !report.commanded.iter().any(|known| known.id == id) {
+            // It was being created, which nobody heard of.
+            self::container(&pod.dirs, &id)?;
+        }
+    }
+    report.commanded.iter_mut().for_each(|container| container.lose(now));
+    report.status.phase = Phase::Failed;
+    report.over = true;
+    store::write_json(&pod.dirs.status(), &report)
+}
+
+/// CRI's RemoveContainer, of a sandbox that is over: nobody else writes its report.
+pub fn container_of_ended(pod: &Pod, id: &str) -> Result<()> {
+    let Some(_lock) = store::lock(&pod.dirs.lock(), store::Wait::Yes)? else { return Ok(()) };
+    if let Some(mut report) = pod.report()? {
+        report.commanded.retain(|container| container.id != id);
+        store::write_json(&pod.dirs.status(), &report)?;
+    }
+    container(&pod.dirs, id)
+}
+
+/// Takes away what is on disk of a container without a process, of a pod that is commanded through CRI. Its log stays: that is
+/// the kubelet's.
+pub(super) fn container(pod: &PodDirs, id: &str) -> Result<()> {
+    tree(&pod.container_layers(id))?;
+    // Its record last: as long as it is there, the container is.
+    Ok(tree(&pod.container_state(id))?)
+}
+
 fn tree(path: &Path) -> SysResult<()> {
     crate::snapshot::remove_tree(path)
 }
@@ -109,17 +156,18 @@ struct Remains {
     pod: PodDirs,
     uid: String,
     cgroup: CgroupPath,
-    /// Namespace and name; nothing is named after a pod that has none.
-    name: Option<(String, String)>,
+    /// The symlink that reserves its name.
+    link: Option<PathBuf>,
+    /// Its logs, unless they are somebody else's.
+    logs: Option<PathBuf>,
 }
 
 /// Removes a pod's name, unless it is another pod's by now: one who removes at the same time was quicker.
 fn name(remains: &Remains) -> Result<()> {
-    let Some((namespace, name)) = &remains.name else { return Ok(()) };
-    let link = remains.dirs.name_link(namespace, name);
+    let Some(link) = &remains.link else { return Ok(()) };
     let _lock = store::lock(&remains.dirs.store_lock(), store::Wait::Yes)?;
-    match std::fs::read_link(&link) {
-        Ok(target) if target.file_name().is_some_and(|n| n == &*remains.uid) => Ok(file(&link)?),
+    match std::fs::read_link(link) {
+        Ok(target) if target.file_name().is_some_and(|n| n == &*remains.uid) => Ok(file(link)?),
         _ => Ok(()),
     }
 }
@@ -144,7 +192,11 @@ pub fn pod(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
         pod: pod.dirs.clone(),
         uid: sandbox.uid.clone(),
         cgroup: sandbox.cgroup.clone(),
-        name: Some((sandbox.namespace.clone(), sandbox.name.clone())),
+        link: Some(pod.record.name_link()),
+        logs: match pod.record.commanded {
+            Some(_) => None,
+            None => Some(pod.record.dirs.pod_logs(&sandbox.namespace, &sandbox.name, &sandbox.uid)),
+        },
     };
     all(&remains, setup)
 }
@@ -152,17 +204,22 @@ pub fn pod(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
 /// As [`pod`], of one whose record is damaged: where its cgroups are is in its containers' bundles.
 pub fn damaged(dirs: &Dirs, broken: &Broken, setup: &CgroupSetup) -> Result<()> {
     let pod = dirs.pod(&broken.uid);
-    let group = format!("pod{}", broken.uid);
-    let bundles = std::fs::read_dir(pod.state.join("containers")).into_iter().flatten().flatten();
-    let parent = bundles.filter_map(|bundle| {
+    // Of a manifest's pod, and of a sandbox that was asked for through CRI.
+    let groups = [format!("pod{}", broken.uid), broken.uid.clone()];
+    let bundles = std::fs::read_dir(pod.containers()).into_iter().flatten().flatten();
+    let found = bundles.filter_map(|bundle| {
         let spec: oci_spec::runtime::Spec = store::read_json(&bundle.path().join("config.json")).ok()??;
         let path = spec.linux().as_ref()?.cgroups_path().as_ref()?.to_str()?.to_owned();
-        path.split_once(&format!("podshim/{group}")).map(|(parent, _)| parent.trim_matches('/').to_owned())
+        groups.iter().find_map(|group| {
+            let (parent, _) = path.split_once(&format!("podshim/{group}"))?;
+            Some(CgroupPath { parent: parent.trim_matches('/').to_owned(), pod: group.clone() })
+        })
     });
-    let parent = match parent.into_iter().next() {
-        Some(parent) => parent,
+    let [group, _] = &groups;
+    let cgroup = match found.into_iter().next() {
+        Some(cgroup) => cgroup,
         // It had no container yet, so it was made by the defaults or there is nothing to be found.
-        None => crate::cgroups::parent(setup, None)?,
+        None => CgroupPath { parent: crate::cgroups::parent(setup, None)?, pod: group.clone() },
     };
     let name = broken.full_name.as_deref().and_then(|full| full.split_once('/'));
     let remains = Remains {
@@ -170,8 +227,9 @@ pub fn damaged(dirs: &Dirs, broken: &Broken, setup: &CgroupSetup) -> Result<()> 
         dirs: dirs.clone(),
         pod,
         uid: broken.uid.clone(),
-        cgroup: CgroupPath { parent, pod: group },
-        name: name.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())),
+        cgroup,
+        link: name.map(|(namespace, name)| dirs.name_link(namespace, name)),
+        logs: name.map(|(namespace, name)| dirs.pod_logs(namespace, name, &broken.uid)),
     };
     all(&remains, setup)
 }
@@ -193,8 +251,8 @@ fn all(remains: &Remains, setup: &CgroupSetup) -> Result<()> {
     if errors.is_empty() {
         let mut attempt = |result: SysResult<()>| errors.extend(result.err().map(Into::into));
         attempt(tree(&pod.data));
-        if let Some((namespace, name)) = &remains.name {
-            attempt(tree(&remains.dirs.pod_logs(namespace, name, &remains.uid)));
+        if let Some(logs) = &remains.logs {
+            attempt(tree(logs));
         }
     }
     if let [first, rest @ ..] = &errors[..] {

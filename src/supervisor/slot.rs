@@ -43,7 +43,8 @@ pub(super) struct Instance {
     pub(super) stage: Stage,
     pub(super) cgroup: Cgroup,
     pub(super) restart_count: u32,
-    pub(super) log: logs::Writer,
+    /// `None` if its output is kept nowhere.
+    pub(super) log: Option<logs::Writer>,
     /// What the supervisor reads of the container's output.
     pub(super) outputs: Vec<(Output, Token, OwnedFd)>,
     /// What `attach` writes the container's input to: a FIFO or the terminal's master.
@@ -57,6 +58,8 @@ pub(super) struct Instance {
 pub(super) enum Stage {
     /// Its init performs the steps.
     Creating,
+    /// Its init waits to be told to start (CRI's CONTAINER_CREATED).
+    Created,
     /// It was told to start; end of file on the hand-off means that it did.
     Starting,
     /// execve(2) succeeded.
@@ -90,6 +93,7 @@ const LAST_READS: usize = 64;
 impl Supervisor {
     /// Init has something to say, or has become the container.
     pub(super) fn hand_off(&mut self, index: usize) -> Result<()> {
+        let is_commanded = self.life.commanded().is_some();
         loop {
             let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
             let Some((token, socket)) = &instance.hand_off else { return Ok(()) };
@@ -116,6 +120,11 @@ impl Supervisor {
                 Seen::Message(FromInit::Born, None) => instance.fail("its process has no pidfd".into())?,
                 Seen::Message(FromInit::Terminal, Some(master)) => self.terminal_opened(index, master)?,
                 Seen::Message(FromInit::Terminal, None) => {}
+                Seen::Message(FromInit::Ready, _) if is_commanded => {
+                    instance.stage = Stage::Created;
+                    self.take_down(index, Outcome::GoesOn);
+                    self.queue.push_back(Event::Held { container: index });
+                }
                 Seen::Message(FromInit::Ready, _) => {
                     // It was killed while it waited if this fails; its pidfd says so.
                     if crate::runtime::start(socket.as_fd()).is_ok() {
@@ -178,8 +187,10 @@ impl Supervisor {
             Err(Errno::EAGAIN) => false,
             Ok(count) if count > 0 => {
                 let stream = if output == Output::Stderr { Stream::Stderr } else { Stream::Stdout };
-                let outcome = instance.log.feed(stream, &buffer[..count], jiff::Timestamp::now());
-                log_trouble = outcome.trouble.map(|error| format!("{} log bytes are lost: {error}", outcome.lost));
+                if let Some(log) = &mut instance.log {
+                    let outcome = log.feed(stream, &buffer[..count], jiff::Timestamp::now());
+                    log_trouble = outcome.trouble.map(|error| format!("{} log bytes are lost: {error}", outcome.lost));
+                }
                 pass_on(&mut slot.attached, output, &buffer[..count]);
                 true
             }
@@ -188,7 +199,9 @@ impl Supervisor {
                 let (_, token, fd) = instance.outputs.remove(at);
                 self.poll.forget(token, fd.as_fd());
                 let stream = if output == Output::Stderr { Stream::Stderr } else { Stream::Stdout };
-                instance.log.end(stream, jiff::Timestamp::now());
+                if let Some(log) = &mut instance.log {
+                    log.end(stream, jiff::Timestamp::now());
+                }
                 false
             }
         };
@@ -249,7 +262,7 @@ impl Supervisor {
                 let kind = RefusedKind::Failed;
                 self.start_failed(index, count, StartFailed { failure: StartFailure::Create, kind, message });
             }
-            Stage::Starting | Stage::Running => {
+            Stage::Created | Stage::Starting | Stage::Running => {
                 let oom_killed = instance.cgroup.oom_kills().unwrap_or(0) > 0;
                 let (code, signal) = match ended {
                     Ended::Exited(code) => (code, None),
@@ -266,6 +279,9 @@ impl Supervisor {
     fn termination_message(&self, index: usize, instance: &Instance, code: i32) -> String {
         const MAX_FILE: u64 = 4096;
         let config = &self.pod.record.plan.containers[index];
+        if config.termination_message_path.is_empty() {
+            return String::new();
+        }
         let path = self.pod.dirs.termination_message(&config.name, instance.restart_count);
         let mut bytes = Vec::new();
         // Whoever has a lease on it (fcntl(2)) is not waited for.
@@ -293,7 +309,9 @@ impl Supervisor {
     /// Takes away what an instance had.
     pub(super) fn clear(&mut self, index: usize, mut instance: Instance) -> Result<()> {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            instance.log.end(stream, jiff::Timestamp::now());
+            if let Some(log) = &mut instance.log {
+                log.end(stream, jiff::Timestamp::now());
+            }
         }
         self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
         if let Some((token, socket)) = &instance.hand_off {

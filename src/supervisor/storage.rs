@@ -126,7 +126,7 @@ impl Supervisor {
             return Ok(storage.arm(OVERDUE)?);
         }
         // What ends, ends: nothing is looked at any more.
-        if !self.state.goes_on() {
+        if !self.life.goes_on() {
             return Ok(());
         }
         if let Err(error) = self.begin_measuring() {

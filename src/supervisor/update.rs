@@ -16,7 +16,7 @@ use std::time::Duration;
 impl Supervisor {
     /// A pod that ends, or has ended, is not changed any more.
     pub(super) fn require_going_on(&self) -> Result<()> {
-        if self.state.goes_on() {
+        if self.life.goes_on() {
             return Ok(());
         }
         Err(failure(Kind::NotReady, format!("pod {} has ended, or is being stopped", self.pod.full_name())))
@@ -49,7 +49,7 @@ impl Supervisor {
     }
 
     /// The record as it is on the disk, with the contents of files that are not kept in memory.
-    fn record(&self) -> Result<Record> {
+    pub(super) fn record(&self) -> Result<Record> {
         let path = self.pod.dirs.record();
         store::load(&self.pod.dirs)?.with_context(|| format!("{} is missing", path.display()))
     }
@@ -172,7 +172,7 @@ impl Supervisor {
     /// Limits of the pod that had to wait for the end of what ran with larger ones.
     pub(super) fn finish_pod_resize(&mut self) {
         let wanted = &self.pod.record.plan.sandbox.resources;
-        let is_resizing = || self.state.status().conditions.iter().any(|c| c.type_ == "PodResizeInProgress");
+        let is_resizing = || self.life.status().conditions.iter().any(|c| c.type_ == "PodResizeInProgress");
         if *wanted == self.pod_limits || is_resizing() {
             return;
         }
@@ -198,7 +198,7 @@ impl Supervisor {
         Ok(())
     }
 
-    fn resize(&self, index: usize, wanted: &LinuxContainerResources) -> Result<()> {
+    pub(super) fn resize(&self, index: usize, wanted: &LinuxContainerResources) -> Result<()> {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
         let config = &self.pod.record.plan.containers[index];
         let before = spec::adjustable(&config.resources, &self.cgroups)?;

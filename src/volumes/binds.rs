@@ -14,11 +14,13 @@ pub fn binds(plan: &PodPlan, config: &ContainerConfig, place: Place<'_>, restart
         NamespaceMode::Node => PathBuf::from("/dev/shm"),
         NamespaceMode::Pod | NamespaceMode::Container => pod.shm(),
     };
-    let message = pod.termination_message(&config.name, restart_count);
     let mut binds: Vec<Bind> =
         ["hosts", "resolv.conf", "hostname"].map(|file| Bind::file(pod.etc(file), &format!("/etc/{file}"))).into();
     binds.push(Bind::file(shm, "/dev/shm"));
-    binds.push(Bind::file(message, &config.termination_message_path));
+    if !config.termination_message_path.is_empty() {
+        let message = pod.termination_message(&config.name, restart_count);
+        binds.push(Bind::file(message, &config.termination_message_path));
+    }
     binds.retain(|bind| config.mounts.iter().all(|m| m.container_path != bind.destination));
     for mount in &config.mounts {
         let found = plan.volumes.iter().find(|volume| volume.name == mount.volume);

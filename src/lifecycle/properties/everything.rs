@@ -229,6 +229,7 @@ impl World {
                 assert!(!self.sandbox && !self.creating && self.alive().next().is_none());
                 self.finished = true;
             }
+            Action::Run { .. } | Action::Discard { .. } => panic!("it is no commanded pod"),
             Action::Emit(PodEvent { container: None, .. }) => {}
             Action::Emit(PodEvent { container: Some(index), reason, .. }) => {
                 self.known[index].ends_alone |= reason == "Killing" && self.stop.is_none();

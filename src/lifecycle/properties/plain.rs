@@ -196,6 +196,7 @@ impl World {
             }
             Action::Perform { .. } | Action::TimeOut { .. } => panic!("nobody has probes"),
             Action::Emit(_) => {}
+            Action::Run { .. } | Action::Discard { .. } => panic!("it is no commanded pod"),
         }
     }
 

@@ -1,0 +1,245 @@
+//! What a kubelet asks of a sandbox, through CRI. The machine ([`Commanded`](crate::lifecycle::commanded::Commanded)) decides what
+//! follows; who asked hears of it when it is so.
+//!
+//! Each container's [`ContainerRecord`] is in its run state, where the CRI server reads it: there is no other list.
+
+use super::pod::{FAR, Supervisor};
+use super::remove;
+use super::slot::Slot;
+use crate::control::{ContainerRecord, RefusedKind, Reply};
+use crate::error::{Kind, failure};
+use crate::lifecycle::Event;
+use crate::lifecycle::commanded::{Commanded, ContainerReport, Stage};
+use crate::plan::config::LinuxContainerResources;
+use crate::plan::spec;
+use crate::runtime;
+use crate::store;
+use crate::sys::Called;
+use anyhow::{Context, Result};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A client who waits for a container.
+pub(super) struct Waiter {
+    client: u64,
+    container: usize,
+    until: Until,
+}
+
+/// What for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Until {
+    /// Its init waits to be started.
+    Created,
+    /// Its command has been executed.
+    Started,
+    /// It has no process any more.
+    Ended,
+    /// Nothing of it is left.
+    Removed,
+}
+
+impl Until {
+    /// Whether it is so at this stage; `None` if it never will be.
+    fn is_reached(self, stage: Option<Stage>) -> Option<bool> {
+        match (self, stage) {
+            (Until::Ended | Until::Removed, None) => Some(true),
+            (Until::Created | Until::Started, None) => None,
+            (Until::Created, Some(stage)) => Some(stage != Stage::Creating),
+            (Until::Started, Some(stage)) => Some(matches!(stage, Stage::Running | Stage::Exited)),
+            (Until::Ended, Some(stage)) => Some(stage == Stage::Exited),
+            (Until::Removed, Some(_)) => Some(false),
+        }
+    }
+}
+
+impl Supervisor {
+    fn machine(&self) -> Result<&Commanded> {
+        let message = || format!("pod {} lives by its manifest, not by CRI", self.pod.full_name());
+        self.life.commanded().ok_or_else(|| failure(Kind::Invalid, message()))
+    }
+
+    /// A container of a commanded pod and how far it has come.
+    fn container(&self, id: &str) -> Result<(usize, Stage)> {
+        let machine = self.machine()?;
+        let found = machine.containers().find(|(_, report)| report.id == id);
+        let (index, report) = found.ok_or_else(|| failure(Kind::NotFound, format!("there is no container {id}")))?;
+        Ok((index, report.stage))
+    }
+
+    fn wait_until(&mut self, client: u64, container: usize, until: Until) {
+        self.waiters.push(Waiter { client, container, until });
+    }
+
+    /// CRI's CreateContainer.
+    pub(super) fn create_container(&mut self, client: u64, record: ContainerRecord) -> Result<()> {
+        let machine = self.machine()?;
+        if !machine.goes_on() {
+            return Err(failure(Kind::NotReady, "the sandbox is not ready: it has ended, or is being stopped"));
+        }
+        let id = record.config.name.clone();
+        if machine.containers().any(|(_, report)| report.id == id) {
+            return Err(failure(Kind::AlreadyExists, format!("there is a container {id} already")));
+        }
+        let index = machine.vacancy();
+        let state = self.pod.dirs.container_state(&id);
+        std::fs::create_dir_all(&state).called("mkdir", state.display())?;
+        store::write_json(&self.record_of(&id), &record)?;
+        let plan = &mut self.pod.record.plan;
+        plan.volumes.extend(record.volumes);
+        self.pod.record.volume_images.extend(record.volume_images);
+        if index == plan.containers.len() {
+            plan.containers.push(record.config);
+            self.pod.record.images.push(record.image);
+            self.slots.push(Slot::default());
+        } else {
+            plan.containers[index] = record.config;
+            self.pod.record.images[index] = record.image;
+            self.slots[index] = Slot::default();
+        }
+        self.wait_until(client, index, Until::Created);
+        self.queue.push_back(Event::Create { container: index, name: id });
+        Ok(())
+    }
+
+    fn record_of(&self, id: &str) -> PathBuf {
+        self.pod.dirs.container_state(id).join(store::CONTAINER_RECORD)
+    }
+
+    /// CRI's StartContainer.
+    pub(super) fn start_container(&mut self, client: u64, id: &str) -> Result<()> {
+        let (index, stage) = self.container(id)?;
+        if stage != Stage::Created {
+            let message = format!("container {id} cannot be started: it is {stage:?}, not Created");
+            return Err(failure(Kind::NotReady, message));
+        }
+        if !self.life.goes_on() {
+            return Err(failure(Kind::NotReady, "the sandbox is not ready: it has ended, or is being stopped"));
+        }
+        self.wait_until(client, index, Until::Started);
+        self.queue.push_back(Event::Run { container: index });
+        Ok(())
+    }
+
+    /// CRI's StopContainer; one that does not run is as it should be.
+    pub(super) fn end_container(&mut self, client: u64, id: &str, grace_seconds: u64) -> Result<()> {
+        let (index, stage) = self.container(id)?;
+        if !matches!(stage, Stage::Starting | Stage::Running) {
+            self.say(client, &Reply::Accepted, &[]);
+            return Ok(());
+        }
+        self.wait_until(client, index, Until::Ended);
+        self.queue.push_back(Event::End { container: index, grace: Duration::from_secs(grace_seconds).min(FAR) });
+        Ok(())
+    }
+
+    /// CRI's RemoveContainer.
+    pub(super) fn remove_container(&mut self, client: u64, id: &str) -> Result<()> {
+        let (index, _) = self.container(id)?;
+        self.wait_until(client, index, Until::Removed);
+        self.queue.push_back(Event::Remove { container: index });
+        Ok(())
+    }
+
+    /// CRI's ReopenContainerLog.
+    pub(super) fn reopen_log(&mut self, id: &str) -> Result<()> {
+        let (index, _) = self.container(id)?;
+        let instance = self.slots[index].instance.as_mut();
+        let instance = instance.ok_or_else(|| failure(Kind::NotReady, format!("container {id} is not running")))?;
+        match &mut instance.log {
+            Some(log) => Ok(log.reopen()?),
+            None => Ok(()),
+        }
+    }
+
+    /// CRI's UpdateContainerResources and UpdatePodSandboxResources.
+    pub(super) fn resize_commanded(&mut self, id: Option<&str>, resources: LinuxContainerResources) -> Result<()> {
+        let Some(id) = id else {
+            self.machine()?;
+            let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, "")?;
+            let of = |resources| spec::pod_resources(resources, &self.cgroups);
+            group.update(&of(&resources)?, &of(&self.pod_limits)?)?;
+            self.pod.record.plan.sandbox.resources = resources.clone();
+            self.pod_limits = resources;
+            let mut record = self.record()?;
+            record.plan.sandbox.resources = self.pod_limits.clone();
+            return store::write_json(&self.pod.dirs.record(), &record);
+        };
+        let (index, stage) = self.container(id)?;
+        if stage == Stage::Exited {
+            return Err(failure(Kind::NotReady, format!("container {id} has ended")));
+        }
+        let path = self.record_of(id);
+        let mut record: ContainerRecord =
+            store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        record.config.resources = resources.clone();
+        self.resize(index, &resources)?;
+        self.pod.record.plan.containers[index].resources = resources;
+        store::write_json(&path, &record)
+    }
+
+    /// The init that waits executes its command.
+    pub(super) fn release(&mut self, index: usize) -> Result<()> {
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        // It was killed while it waited if this fails; its pidfd says so.
+        if let Some((_, socket)) = &instance.hand_off
+            && runtime::start(socket.as_fd()).is_ok()
+        {
+            instance.stage = super::slot::Stage::Starting;
+        }
+        Ok(())
+    }
+
+    /// Takes away what is left of a container without a process: its index is free.
+    pub(super) fn discard(&mut self, index: usize) -> Result<()> {
+        let name = std::mem::take(&mut self.pod.record.plan.containers[index].name);
+        self.slots[index] = Slot::default();
+        let of_it: Vec<String> =
+            self.pod.record.plan.containers[index].mounts.drain(..).map(|mount| mount.volume).collect();
+        self.pod.record.plan.volumes.retain(|volume| !of_it.contains(&volume.name));
+        self.pod.record.volume_images.retain(|volume, _| !of_it.contains(volume));
+        remove::container(&self.pod.dirs, &name)
+    }
+
+    /// Tells those who wait for what is so by now.
+    pub(super) fn answer_waiters(&mut self) {
+        let Some(machine) = self.life.commanded() else { return };
+        let mut answers = Vec::new();
+        self.waiters.retain(|waiter| match waiter.until.is_reached(machine.stage(waiter.container)) {
+            Some(false) => true,
+            Some(true) => {
+                answers.push((waiter.client, Reply::Accepted));
+                false
+            }
+            None => {
+                let message = "it was removed meanwhile".to_owned();
+                answers.push((waiter.client, Reply::Refused { kind: RefusedKind::NotFound, message }));
+                false
+            }
+        });
+        for (client, answer) in answers {
+            self.say(client, &answer, &[]);
+        }
+    }
+
+    /// Tells those who wait for a container's creation or start that it failed.
+    pub(super) fn refuse_waiters(&mut self, container: usize, kind: RefusedKind, message: &str) {
+        let fails = |w: &Waiter| w.container == container && matches!(w.until, Until::Created | Until::Started);
+        let (failed, others) = std::mem::take(&mut self.waiters).into_iter().partition(fails);
+        self.waiters = others;
+        for waiter in Vec::<Waiter>::into_iter(failed) {
+            self.say(waiter.client, &Reply::Refused { kind, message: message.to_owned() }, &[]);
+        }
+    }
+
+    /// What a kubelet is told of the containers.
+    pub(super) fn commanded_report(&self) -> Vec<ContainerReport> {
+        let Some(machine) = self.life.commanded() else { return Vec::new() };
+        let with_pid = |(index, report): (usize, ContainerReport)| {
+            let instance = self.slots[index].instance.as_ref();
+            ContainerReport { pid: instance.map(|instance| instance.child.pid), ..report }
+        };
+        machine.containers().map(with_pid).collect()
+    }
+}

@@ -1,0 +1,59 @@
+//! Who decides about the pod's containers: its manifest, or a kubelet.
+
+use crate::lifecycle::commanded::Commanded;
+use crate::lifecycle::status::Time;
+use crate::lifecycle::{Action, Event, Now, PodState, PodStatus};
+use std::time::Duration;
+
+/// The machine of one pod.
+pub(super) enum Life {
+    /// A manifest's pod lives by the kubelet's rules, which are in the machine.
+    Own(Box<PodState>),
+    /// A sandbox of CRI does as it is told.
+    Commanded(Commanded),
+}
+
+impl Life {
+    pub(super) fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
+        match self {
+            Life::Own(state) => state.step(event, now),
+            Life::Commanded(state) => state.step(event, now),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        match self {
+            Life::Own(state) => state.next_deadline(),
+            Life::Commanded(state) => state.next_deadline(),
+        }
+    }
+
+    pub(super) fn deletion_timestamp(&self) -> Option<Time> {
+        match self {
+            Life::Own(state) => state.deletion_timestamp(),
+            Life::Commanded(state) => state.deletion_timestamp(),
+        }
+    }
+
+    pub(super) fn goes_on(&self) -> bool {
+        match self {
+            Life::Own(state) => state.goes_on(),
+            Life::Commanded(state) => state.goes_on(),
+        }
+    }
+
+    pub(super) fn status(&self) -> PodStatus {
+        match self {
+            Life::Own(state) => state.status(),
+            Life::Commanded(state) => state.status(),
+        }
+    }
+
+    /// If a kubelet decides.
+    pub(super) fn commanded(&self) -> Option<&Commanded> {
+        match self {
+            Life::Own(_) => None,
+            Life::Commanded(state) => Some(state),
+        }
+    }
+}
