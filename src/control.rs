@@ -107,10 +107,10 @@ pub enum Request {
         /// The container.
         container: String,
     },
-    /// CRI's UpdateContainerResources, or with no container UpdatePodSandboxResources: [`Reply::Accepted`] when it has them.
+    /// CRI's UpdateContainerResources: [`Reply::Accepted`] when it has them.
     Resize {
         /// The container.
-        container: Option<String>,
+        container: String,
         /// All of its resources.
         resources: LinuxContainerResources,
     },

@@ -20,6 +20,8 @@ pub enum Kind {
     CommandNotFound,
     /// A command to execute exists but cannot be executed (exit code 126, as in a shell).
     CommandNotExecutable,
+    /// It took longer than it was given.
+    TimedOut,
     /// The caller lacks the privilege.
     Forbidden,
     /// The user ended it (Ctrl-C).

@@ -6,5 +6,13 @@
 //! | file | content |
 //! |---|---|
 //! | [`api`] | the messages and services, generated |
+//! | `daemon` | what every call works with |
+//! | `sandboxes` | the sandboxes and containers that there are |
+//! | `runtime` | the RuntimeService, one file per call |
 
 pub mod api;
+mod daemon;
+mod runtime;
+mod sandboxes;
+
+use daemon::Daemon;

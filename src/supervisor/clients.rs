@@ -144,7 +144,7 @@ impl Supervisor {
                 Ok(())
             }
             Request::Resize { container, resources } => {
-                self.resize_commanded(container.as_deref(), resources)?;
+                self.resize_container(&container, resources)?;
                 self.say(id, &Reply::Accepted, &[]);
                 Ok(())
             }

@@ -11,7 +11,6 @@ use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::lifecycle::commanded::{Commanded, ContainerReport, Stage};
 use crate::plan::config::LinuxContainerResources;
-use crate::plan::spec;
 use crate::runtime;
 use crate::store;
 use crate::sys::Called;
@@ -153,19 +152,8 @@ impl Supervisor {
         }
     }
 
-    /// CRI's UpdateContainerResources and UpdatePodSandboxResources.
-    pub(super) fn resize_commanded(&mut self, id: Option<&str>, resources: LinuxContainerResources) -> Result<()> {
-        let Some(id) = id else {
-            self.machine()?;
-            let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, "")?;
-            let of = |resources| spec::pod_resources(resources, &self.cgroups);
-            group.update(&of(&resources)?, &of(&self.pod_limits)?)?;
-            self.pod.record.plan.sandbox.resources = resources.clone();
-            self.pod_limits = resources;
-            let mut record = self.record()?;
-            record.plan.sandbox.resources = self.pod_limits.clone();
-            return store::write_json(&self.pod.dirs.record(), &record);
-        };
+    /// CRI's UpdateContainerResources.
+    pub(super) fn resize_container(&mut self, id: &str, resources: LinuxContainerResources) -> Result<()> {
         let (index, stage) = self.container(id)?;
         if stage == Stage::Exited {
             return Err(failure(Kind::NotReady, format!("container {id} has ended")));

@@ -49,7 +49,7 @@ impl Supervisor {
     }
 
     /// The record as it is on the disk, with the contents of files that are not kept in memory.
-    pub(super) fn record(&self) -> Result<Record> {
+    fn record(&self) -> Result<Record> {
         let path = self.pod.dirs.record();
         store::load(&self.pod.dirs)?.with_context(|| format!("{} is missing", path.display()))
     }

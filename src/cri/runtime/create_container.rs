@@ -1,0 +1,65 @@
+//! CreateContainer: the container's init has done all of its steps and waits, so that everything that can go wrong but for the
+//! execution of the command has gone well.
+
+use crate::control::{self, ContainerRecord, Request};
+use crate::cri::sandboxes::{self, Sandbox};
+use crate::cri::{Daemon, api, convert};
+use crate::error::{Kind, failure};
+use crate::plan::config::ImageSpec;
+use anyhow::{Context, Result};
+use prost::Message as _;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+
+/// What is done.
+pub(in crate::cri) fn run(
+    daemon: &Daemon,
+    request: &api::CreateContainerRequest,
+) -> Result<api::CreateContainerResponse> {
+    let missing = |field: &str| failure(Kind::Invalid, format!("{field} is missing"));
+    let config = request.config.as_ref().ok_or_else(|| missing("config"))?;
+    let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
+    if !sandbox.is_ready() {
+        return Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id())));
+    }
+    let metadata = config.metadata.as_ref().ok_or_else(|| missing("config.metadata"))?;
+    let is_same = |other: &api::ContainerMetadata| (&other.name, other.attempt) == (&metadata.name, metadata.attempt);
+    if let Some(other) = sandbox.containers()?.iter().find(|container| is_same(&container.metadata())) {
+        let message = format!(
+            "sandbox {} has a container {} (attempt {}) already: {}",
+            sandbox.id(),
+            metadata.name,
+            metadata.attempt,
+            other.id()
+        );
+        return Err(failure(Kind::AlreadyExists, message));
+    }
+    let id = sandboxes::new_id()?;
+    let record = record(daemon, &sandbox, (&id, config))?;
+    let document = control::document("podshim", &record)?;
+    sandbox.ask(&Request::Create, &[document.as_fd()])?;
+    Ok(api::CreateContainerResponse { container_id: id })
+}
+
+/// What the supervisor makes it from. Nothing is made here but the host's directories that mounts ask for.
+fn record(daemon: &Daemon, sandbox: &Sandbox, (id, config): (&str, &api::ContainerConfig)) -> Result<ContainerRecord> {
+    let context = daemon.container_context(&sandbox.pod, id)?;
+    let converted = convert::container(config, &sandbox.config, &context)?;
+    let spec = config.image.as_ref().context("the request has no image")?;
+    let image = daemon.image(&spec.image).context("config.image")?;
+    let mut volume_images: BTreeMap<String, ImageSpec> = BTreeMap::new();
+    for (volume, reference) in &converted.images {
+        let image = daemon.image(reference).with_context(|| format!("the image of a mount, {reference}"))?;
+        volume_images.insert(volume.clone(), image);
+    }
+    for directory in &converted.host_directories {
+        convert::make_host_directory(directory)?;
+    }
+    Ok(ContainerRecord {
+        config: converted.config,
+        image,
+        volumes: converted.volumes,
+        volume_images,
+        request: config.encode_to_vec(),
+    })
+}

@@ -1,0 +1,76 @@
+//! RunPodSandbox: namespaces, cgroup, network and a supervisor. What fails is undone.
+
+use crate::control::Request;
+use crate::cri::sandboxes::{self, Sandbox};
+use crate::cri::{Daemon, api, convert};
+use crate::error::{Kind, failure};
+use crate::store::{self, Asked, Images, Pod, Record, Written};
+use crate::supervisor::{self, remove};
+use anyhow::Result;
+use prost::Message as _;
+
+/// What is done.
+pub(in crate::cri) fn run(
+    daemon: &Daemon,
+    request: &api::RunPodSandboxRequest,
+) -> Result<api::RunPodSandboxResponse> {
+    let config =
+        request.config.as_ref().ok_or_else(|| failure(Kind::Invalid, "config is missing"))?;
+    daemon.config.handler(&request.runtime_handler)?;
+    let id = sandboxes::new_id()?;
+    let record = record(daemon, (&id, config), &request.runtime_handler)?;
+    let pod = store::reserve(&record, &written(config, &id), None)?;
+    match start(daemon, &pod) {
+        Ok(()) => Ok(api::RunPodSandboxResponse { pod_sandbox_id: id }),
+        Err(error) => Err(match undo(daemon, &id, &pod) {
+            Ok(()) => error,
+            Err(left) => error.context(format!("and then it could not be removed: {left:#}")),
+        }),
+    }
+}
+
+fn record(daemon: &Daemon, (id, config): (&str, &api::PodSandboxConfig), handler: &str) -> Result<Record> {
+    let plan = convert::sandbox(config, &daemon.sandbox_context(id, config)?)?;
+    let metadata = config.metadata.clone().unwrap_or_default();
+    let mut record = store::record(&daemon.dirs, plan, Images::default())?;
+    record.commanded = Some(Asked {
+        identity: format!("{}/{}/{}/{}", metadata.namespace, metadata.name, metadata.uid, metadata.attempt),
+        handler: handler.to_owned(),
+        request: config.encode_to_vec(),
+        created_at: super::now()?,
+    });
+    Ok(record)
+}
+
+/// What `podshim get pod` shows of it.
+fn written(config: &api::PodSandboxConfig, id: &str) -> Written {
+    let metadata = config.metadata.clone().unwrap_or_default();
+    let manifest = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": metadata.name,
+            "namespace": metadata.namespace,
+            "uid": id,
+            "labels": config.labels,
+            "annotations": config.annotations,
+        },
+        "spec": { "containers": [] },
+    });
+    Written { manifest: manifest.to_string(), objects: "[]".to_owned() }
+}
+
+fn start(daemon: &Daemon, pod: &Pod) -> Result<()> {
+    let supervising = supervisor::spawn(pod)?;
+    daemon.reap(supervising);
+    // Answered from its loop, after its first report.
+    sandboxes::sandbox(&daemon.dirs, &pod.record.plan.sandbox.uid)?.ask(&Request::Watch, &[])
+}
+
+fn undo(daemon: &Daemon, id: &str, pod: &Pod) -> Result<()> {
+    let sandbox: Result<Sandbox> = sandboxes::sandbox(&daemon.dirs, id);
+    if let Ok(sandbox) = sandbox {
+        super::stop_pod_sandbox::stop(daemon, &sandbox)?;
+    }
+    remove::pod(pod, &daemon.facts.cgroups)
+}

@@ -1,0 +1,32 @@
+//! UpdatePodSandboxResources. What all containers of the pod may have together is the kubelet's own business, who has a cgroup for
+//! it above the sandbox's: here it is only kept, for NRI plugins and whoever asks.
+
+use crate::cri::{Daemon, api, sandboxes};
+use crate::error::{Kind, failure};
+use crate::store::{self, Wait};
+use anyhow::{Context, Result};
+use prost::Message as _;
+
+/// What is done.
+pub(in crate::cri) fn run(
+    daemon: &Daemon,
+    request: &api::UpdatePodSandboxResourcesRequest,
+) -> Result<api::UpdatePodSandboxResourcesResponse> {
+    let _lock = store::lock(&daemon.dirs.store_lock(), Wait::Yes)?;
+    let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
+    if !sandbox.is_ready() {
+        return Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id())));
+    }
+    let mut config = sandbox.config.clone();
+    let linux = config.linux.get_or_insert_default();
+    if request.resources.is_some() {
+        linux.resources.clone_from(&request.resources);
+    }
+    if request.overhead.is_some() {
+        linux.overhead.clone_from(&request.overhead);
+    }
+    let mut record = sandbox.pod.record.clone();
+    record.commanded.as_mut().context("it is no sandbox of CRI")?.request = config.encode_to_vec();
+    store::write_json(&sandbox.pod.dirs.record(), &record)?;
+    Ok(api::UpdatePodSandboxResourcesResponse {})
+}

@@ -1,0 +1,218 @@
+//! The sandboxes and containers that there are, as their supervisors' files say: the server keeps no list of its own.
+//!
+//! A file that is read is as new as the last answer of its supervisor, which writes before it answers.
+
+use super::api;
+use crate::control::{Connection, ContainerRecord, Reply, Request};
+use crate::error::{Kind, failure};
+use crate::host;
+use crate::lifecycle::commanded::{ContainerReport, Stage};
+use crate::paths::Dirs;
+use crate::store::{self, Asked, Pod, Report};
+use crate::sys::Called;
+use anyhow::{Context, Result};
+use prost::Message as _;
+use std::collections::HashMap;
+use std::os::fd::BorrowedFd;
+
+/// A sandbox.
+pub(super) struct Sandbox {
+    /// Its pod in the store.
+    pub(super) pod: Pod,
+    /// As it was asked for.
+    pub(super) config: api::PodSandboxConfig,
+    /// When, and which handler runs its containers.
+    pub(super) asked: Asked,
+    report: Option<Report>,
+    is_supervised: bool,
+}
+
+/// A container.
+pub(super) struct Container {
+    /// What its supervisor made it from.
+    pub(super) record: ContainerRecord,
+    /// As it was asked for.
+    pub(super) config: api::ContainerConfig,
+    /// How it is.
+    pub(super) report: ContainerReport,
+}
+
+impl Sandbox {
+    fn of(pod: Pod) -> Result<Option<Sandbox>> {
+        let Some(asked) = pod.record.commanded.clone() else { return Ok(None) };
+        let context = || format!("the request that made sandbox {}", pod.record.plan.sandbox.uid);
+        let config = api::PodSandboxConfig::decode(&*asked.request).with_context(context)?;
+        // In this order: a supervisor that ends in this moment has said so before.
+        let is_supervised = pod.is_supervised();
+        let report = pod.report()?;
+        Ok(Some(Sandbox { pod, config, asked, report, is_supervised }))
+    }
+
+    /// `id`
+    pub(super) fn id(&self) -> &str {
+        &self.pod.record.plan.sandbox.uid
+    }
+
+    /// Whether containers can be made in it: CRI's SANDBOX_READY.
+    pub(super) fn is_ready(&self) -> bool {
+        let is_ready =
+            |report: &Report| !report.over && report.deletion.is_none() && report.status.start_time.is_some();
+        self.is_supervised && self.report.as_ref().is_some_and(is_ready)
+    }
+
+    /// Whether its supervisor is there.
+    pub(super) fn is_supervised(&self) -> bool {
+        self.is_supervised
+    }
+
+    /// Whether its supervisor has ended without it.
+    pub(super) fn is_abandoned(&self) -> bool {
+        !self.is_supervised && self.report.as_ref().is_none_or(|report| !report.over)
+    }
+
+    /// Its addresses, the main one first.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let ips = self.report.iter().flat_map(|report| &report.status.pod_ips);
+        ips.map(|ip| ip.ip.clone()).collect()
+    }
+
+    /// `metadata`
+    pub(super) fn metadata(&self) -> api::PodSandboxMetadata {
+        self.config.metadata.clone().unwrap_or_default()
+    }
+
+    /// `state`
+    pub(super) fn state(&self) -> api::PodSandboxState {
+        match self.is_ready() {
+            true => api::PodSandboxState::SandboxReady,
+            false => api::PodSandboxState::SandboxNotready,
+        }
+    }
+
+    /// Its containers, but for those that are being created or removed.
+    pub(super) fn containers(&self) -> Result<Vec<Container>> {
+        let mut reports: HashMap<&str, &ContainerReport> = self
+            .report
+            .iter()
+            .flat_map(|report| &report.commanded)
+            .map(|report| (report.id.as_str(), report))
+            .collect();
+        let mut containers = Vec::new();
+        for record in store::containers(&self.pod)? {
+            if let Some(report) = reports.remove(record.config.name.as_str()).filter(|r| r.stage != Stage::Creating) {
+                containers.push(Container::of(record, report.clone())?);
+            }
+        }
+        Ok(containers)
+    }
+
+    /// Asks its supervisor, and waits for it to answer that it is done.
+    pub(super) fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
+        let connection = Connection::open(&self.pod.dirs.socket(), request, descriptors)?;
+        match connection.reply()? {
+            Some((Reply::Accepted | Reply::Changed, _)) => Ok(()),
+            Some((other, _)) => {
+                Err(failure(Kind::Invalid, format!("the supervisor's answer {other:?} is not to the question")))
+            }
+            None => Err(failure(Kind::NotReady, "the sandbox ended meanwhile")),
+        }
+    }
+}
+
+impl Container {
+    fn of(record: ContainerRecord, report: ContainerReport) -> Result<Container> {
+        let context = || format!("the request that made container {}", report.id);
+        let config = api::ContainerConfig::decode(&*record.request).with_context(context)?;
+        Ok(Container { record, config, report })
+    }
+
+    /// `id`
+    pub(super) fn id(&self) -> &str {
+        &self.report.id
+    }
+
+    /// `state`
+    pub(super) fn state(&self) -> api::ContainerState {
+        match self.report.stage {
+            Stage::Creating | Stage::Created | Stage::Starting => api::ContainerState::ContainerCreated,
+            Stage::Running => api::ContainerState::ContainerRunning,
+            Stage::Exited => api::ContainerState::ContainerExited,
+        }
+    }
+
+    /// `metadata`
+    pub(super) fn metadata(&self) -> api::ContainerMetadata {
+        self.config.metadata.clone().unwrap_or_default()
+    }
+
+    /// `image`: what the container runs, as it was named.
+    pub(super) fn image(&self) -> api::ImageSpec {
+        self.config.image.clone().unwrap_or_default()
+    }
+}
+
+/// All sandboxes, newest first as containerd lists them. One whose files are damaged is left out: `podshim ps` shows it.
+pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
+    let (pods, _) = store::list(dirs)?;
+    let mut sandboxes: Vec<Sandbox> =
+        pods.into_iter().filter_map(|pod| Sandbox::of(pod).transpose()).collect::<Result<_>>()?;
+    sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.asked.created_at));
+    Ok(sandboxes)
+}
+
+/// The sandbox of an id, or of the beginning of one that no other has.
+pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
+    let missing = || failure(Kind::NotFound, format!("there is no sandbox {id:?}"));
+    let full = complete(id, names(&dirs.pods())?.into_iter()).ok_or_else(missing)?;
+    let pod = dirs.pod(&full);
+    let record = store::load(&pod)?.ok_or_else(missing)?;
+    Sandbox::of(Pod { dirs: pod, record })?.ok_or_else(missing)
+}
+
+/// The container of an id, or of the beginning of one that no other has, and its sandbox.
+pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
+    let missing = || failure(Kind::NotFound, format!("there is no container {id:?}"));
+    let mut owners = HashMap::new();
+    for uid in names(&dirs.pods())? {
+        for container in names(&dirs.pod(&uid).containers())? {
+            owners.insert(container, uid.clone());
+        }
+    }
+    let full = complete(id, owners.keys().cloned()).ok_or_else(missing)?;
+    let sandbox = sandbox(dirs, &owners[&full]).map_err(|_| missing())?;
+    let container = sandbox.containers()?.into_iter().find(|container| container.id() == full);
+    Ok((sandbox, container.ok_or_else(missing)?))
+}
+
+/// The one id that is meant.
+fn complete(id: &str, all: impl Iterator<Item = String>) -> Option<String> {
+    if id.is_empty() {
+        return None;
+    }
+    let mut found: Vec<String> = all.filter(|full| full.starts_with(id)).collect();
+    match found.iter().position(|full| full == id) {
+        Some(exact) => Some(found.swap_remove(exact)),
+        None if found.len() == 1 => found.pop(),
+        None => None,
+    }
+}
+
+fn names(directory: &std::path::Path) -> Result<Vec<String>> {
+    match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => {
+            let entries = other.called("opendir", directory.display())?;
+            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+        }
+    }
+}
+
+/// Whether all of a filter's labels are there, with these values.
+pub(super) fn has_labels(labels: &HashMap<String, String>, wanted: &HashMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// A new id: 64 hexadecimal digits, as containerd's.
+pub(super) fn new_id() -> Result<String> {
+    Ok(format!("{}{}", host::uuid()?, host::uuid()?).replace('-', ""))
+}
