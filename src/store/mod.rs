@@ -73,6 +73,9 @@ pub struct Asked {
     pub identity: String,
     /// `runtime_handler`
     pub handler: String,
+    /// The OCI runtime that the handler stands for; `None` if podshim makes the containers itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<PathBuf>,
     /// `PodSandboxConfig`, encoded.
     #[serde(with = "crate::plan::base64_bytes")]
     pub request: Vec<u8>,

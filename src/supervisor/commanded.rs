@@ -170,6 +170,9 @@ impl Supervisor {
     /// The init that waits executes its command.
     pub(super) fn release(&mut self, index: usize) -> Result<()> {
         let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        if instance.external.is_some() {
+            return self.start_external(index);
+        }
         // It was killed while it waited if this fails; its pidfd says so.
         if let Some((_, socket)) = &instance.hand_off
             && runtime::start(socket.as_fd()).is_ok()

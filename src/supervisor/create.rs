@@ -1,10 +1,12 @@
 //! One container: from its config to a child that performs its steps.
 
+use super::external::Making;
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::remove;
 use super::slot::{Instance, Stage};
 use super::timeline::{Act, Told, new_numbers};
+use crate::cgroups::Cgroup;
 use crate::control::{self, RefusedKind};
 use crate::error::{Kind, failure};
 use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
@@ -57,6 +59,15 @@ impl Pull {
 
 /// Largest file of variables, in bytes (KEP-3721).
 const MAX_ENV_FILE: u64 = 64 << 10;
+
+/// What an instance has beside its process.
+struct Made {
+    cgroup: Cgroup,
+    log: Option<logs::Writer>,
+    pipes: Pipes,
+    restart_count: u32,
+    id: String,
+}
 
 /// A failure to create a container, with what the machine must know of it.
 struct CreateError {
@@ -212,9 +223,14 @@ impl Supervisor {
         let config = &plan.containers[index];
         let image = self.pod.record.images[index].clone();
         let state = self.pod.dirs.container_state(&config.name);
-        let bundle_rootfs = state.join("rootfs");
-        std::fs::create_dir_all(&bundle_rootfs).called("mkdir", bundle_rootfs.display())?;
         let data = self.pod.dirs.container_data(&config.name, restart_count);
+        let external = self.pod.record.commanded.as_ref().and_then(|asked| asked.runtime.clone());
+        // A runtime of the host finds it mounted, where the pod's mounts are looked for when it goes.
+        let rootfs_path = if external.is_some() { data.join("rootfs") } else { state.join("rootfs") };
+        if external.is_none() {
+            std::fs::create_dir_all(&rootfs_path).called("mkdir", rootfs_path.display())?;
+        }
+        let id = format!("{}-{}-{restart_count}", plan.sandbox.uid, config.name);
         let (timeline, container) = (self.timeline.clone(), || config.name.clone());
         let rootfs = timeline.act(
             || Act::RootFileSystem { container: container() },
@@ -243,7 +259,7 @@ impl Supervisor {
         let resolved = Resolved {
             user: &user,
             variables: &variables,
-            rootfs: bundle_rootfs,
+            rootfs: rootfs_path.clone(),
             cgroup: cgroup.path(),
             binds: &binds,
             pins,
@@ -269,6 +285,19 @@ impl Supervisor {
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         pipes.give_to(&user, plan.sandbox.id_range)?;
         let log = self.open_log(config, restart_count)?;
+        if let Some(runtime) = external {
+            let making = Making {
+                runtime: &runtime,
+                state: &state,
+                at: rootfs_path,
+                rootfs,
+                stdio: pipes.take_theirs()?,
+                with_terminal: config.stdio == Stdio::Terminal,
+            };
+            let (child, external) = self.launch_external(index, making)?;
+            let made = Made { cgroup, log, pipes, restart_count, id };
+            return Ok(self.watched((index, child), made)?.of_runtime(external));
+        }
         let showing = timeline.showing()?;
         let record = showing.as_ref().map(|showing| showing.record.clone());
         let request = Request {
@@ -290,25 +319,33 @@ impl Supervisor {
             || self.launcher.launch(request),
         )?;
         let told = record.map(|record| Told::new(record, steps, starting.child.pid));
-        let exit_token = self.poll.watch(&starting.child.pidfd, Source::Exit(index))?;
         let hand_off = self.poll.watch(&starting.sync, Source::HandOff(index))?;
+        let instance = self.watched((index, starting.child), Made { cgroup, log, pipes, restart_count, id })?;
+        Ok(Instance { hand_off: Some((hand_off, starting.sync)), told, ..instance })
+    }
+
+    /// An instance that is being created, whose end and output are seen from now on.
+    fn watched(&mut self, (index, child): (usize, process::Child), made: Made) -> Result<Instance> {
+        let Made { cgroup, log, pipes, restart_count, id } = made;
+        let exit_token = self.poll.watch(&child.pidfd, Source::Exit(index))?;
         let mut outputs = Vec::new();
         for (output, fd) in pipes.ours {
             let token = self.poll.watch(&fd, Source::Output(index, output))?;
             outputs.push((output, token, fd));
         }
         Ok(Instance {
-            child: starting.child,
+            child,
             exit_token,
-            hand_off: Some((hand_off, starting.sync)),
+            hand_off: None,
             stage: Stage::Creating,
             cgroup,
             restart_count,
             log,
             outputs,
             input: pipes.input,
-            id: format!("{}-{}-{restart_count}", plan.sandbox.uid, config.name),
-            told,
+            id,
+            told: None,
+            external: None,
         })
     }
 
@@ -473,7 +510,7 @@ fn start_failure(error: &anyhow::Error) -> StartFailure {
     }
 }
 
-fn create_cgroup(cgroup: &crate::cgroups::Cgroup, spec: &Spec) -> Result<()> {
+fn create_cgroup(cgroup: &Cgroup, spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref().context("the spec has no linux section")?;
     cgroup.create(&linux.resources().clone().unwrap_or_default())
 }

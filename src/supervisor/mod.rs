@@ -18,6 +18,7 @@
 //! | `exec` | processes that are started in a running container, for clients and tasks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
 //! | `life` | who decides about the containers: the manifest, or a kubelet |
+//! | `external` | containers that an OCI runtime of the host makes (runtime handlers of CRI) |
 //! | `commanded` | what a kubelet asks of a sandbox, through CRI |
 //! | [`timeline`] | what was done to make the pod, for `run --explain` |
 //! | `update` | what changes about a pod that runs: containers that join, `podshim apply` |
@@ -31,6 +32,7 @@ mod commanded;
 mod create;
 pub mod events;
 mod exec;
+mod external;
 mod life;
 mod network;
 mod pod;

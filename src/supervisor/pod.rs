@@ -69,6 +69,8 @@ pub(super) struct Supervisor {
     /// Events to be given to the machine, in order.
     pub(super) queue: VecDeque<Event>,
     pub(super) life: Life,
+    /// How many containers OCI runtimes of the host are creating.
+    pub(super) creating_externally: usize,
     /// Clients who wait for a container of a commanded pod to come so far.
     pub(super) waiters: Vec<Waiter>,
     listener: OwnedFd,
@@ -186,6 +188,7 @@ impl Supervisor {
                 Some(_) => Life::Commanded(Commanded::new()),
                 None => Life::Own(Box::new(PodState::new(machine_spec(&pod), now()))),
             },
+            creating_externally: 0,
             waiters: Vec::new(),
             slots: plan.containers.iter().map(|_| Slot::default()).collect(),
             sandbox: made,
@@ -238,6 +241,7 @@ impl Supervisor {
                 Ok(())
             }
             Source::HandOff(index) | Source::Exit(index) | Source::Output(index, _) => self.kill_container(index),
+            Source::Console(index) | Source::ExternalStart(index) => self.kill_container(index),
             Source::ExecHandOff(id) | Source::ExecExit(id) => self.execs.get(&id).map_or(Ok(()), Exec::kill),
             Source::Pull(index) => self.cancel_start(index),
             Source::Task(container, task) => {
@@ -308,6 +312,8 @@ impl Supervisor {
             Source::Client(id) => self.client_ready(id),
             Source::HandOff(index) => self.hand_off(index),
             Source::Exit(index) => self.exited(index),
+            Source::Console(index) => self.console_ready(index),
+            Source::ExternalStart(index) => self.external_started(index),
             Source::Output(index, output) => self.output_ready(index, output),
             Source::Pull(index) => self.pulled(index),
             Source::ExecHandOff(id) => self.exec_hand_off(id),

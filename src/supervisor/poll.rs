@@ -29,6 +29,10 @@ pub(super) enum Source {
     HandOff(usize),
     /// A container's pidfd.
     Exit(usize),
+    /// The socket where a container's OCI runtime sends its terminal.
+    Console(usize),
+    /// The pidfd of the OCI runtime that starts a container.
+    ExternalStart(usize),
     /// A container's output.
     Output(usize, Output),
     /// The answer of a pull.

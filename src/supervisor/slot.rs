@@ -1,5 +1,6 @@
 //! One container's place in its pod: the process that fills it, its output, its end.
 
+use super::external::External;
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::signals;
@@ -52,6 +53,8 @@ pub(super) struct Instance {
     pub(super) id: String,
     /// If its steps are shown.
     pub(super) told: Option<Told>,
+    /// If an OCI runtime of the host made it.
+    pub(super) external: Option<External>,
 }
 
 /// How far an instance came.
@@ -69,6 +72,11 @@ pub(super) enum Stage {
 }
 
 impl Instance {
+    /// The same, made by an OCI runtime of the host.
+    pub(super) fn of_runtime(self, external: External) -> Instance {
+        Instance { external: Some(external), ..self }
+    }
+
     /// Gives up an init that does not keep to the hand-off.
     fn fail(&mut self, message: String) -> Result<()> {
         self.stage = Stage::Failed(StepFailure { step: "hand-off".into(), message, kind: FailureKind::Setup });
@@ -155,7 +163,7 @@ impl Supervisor {
         }
     }
 
-    fn terminal_opened(&mut self, index: usize, master: OwnedFd) -> Result<()> {
+    pub(super) fn terminal_opened(&mut self, index: usize, master: OwnedFd) -> Result<()> {
         nix::fcntl::fcntl(
             &master,
             nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_RDWR | nix::fcntl::OFlag::O_NONBLOCK),
@@ -220,6 +228,9 @@ impl Supervisor {
             None => None,
         };
         let Some(ended) = ended else { return Ok(()) };
+        if self.external_created(index, ended)? {
+            return Ok(());
+        }
         self.look_at_reaper();
         if let Some(instance) = &self.slots[index].instance {
             // With a pid namespace of its own nothing is left; otherwise its other processes end with it.
@@ -321,6 +332,9 @@ impl Supervisor {
             self.poll.forget(*token, fd.as_fd());
         }
         self.drop_tasks(index);
+        if let Some(external) = instance.external.take() {
+            self.clear_external(external)?;
+        }
         let name = self.pod.record.plan.containers[index].name.clone();
         let data = self.pod.dirs.container_data(&name, instance.restart_count);
         if let Err(error) = instance.cgroup.remove(Duration::from_secs(2)) {

@@ -225,6 +225,20 @@ fn prctl(option: libc::c_int, value: libc::c_ulong, name: &str) -> SysResult<()>
     })
 }
 
+/// Whether orphans below a process become its children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subreaper {
+    /// They do.
+    Yes,
+    /// They become the children of somebody further up: the default.
+    No,
+}
+
+/// `PR_SET_CHILD_SUBREAPER`: of orphans from now on.
+pub fn set_subreaper(subreaper: Subreaper) -> SysResult<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(subreaper == Subreaper::Yes), "PR_SET_CHILD_SUBREAPER")
+}
+
 /// `PR_SET_DUMPABLE` 0: nobody without CAP_SYS_PTRACE over the initial user namespace may look into this process or
 /// reach its executable through `/proc/<pid>/exe`. execve(2) resets it.
 pub fn set_not_dumpable() -> SysResult<()> {

@@ -8,6 +8,7 @@ use crate::store::{self, Asked, Images, Pod, Record, Written};
 use crate::supervisor::{self, remove};
 use anyhow::Result;
 use prost::Message as _;
+use std::path::PathBuf;
 
 /// What is done.
 pub(in crate::cri) fn run(
@@ -16,9 +17,10 @@ pub(in crate::cri) fn run(
 ) -> Result<api::RunPodSandboxResponse> {
     let config =
         request.config.as_ref().ok_or_else(|| failure(Kind::Invalid, "config is missing"))?;
-    daemon.config.handler(&request.runtime_handler)?;
+    let runtime = daemon.config.handler(&request.runtime_handler)?;
     let id = sandboxes::new_id()?;
-    let record = record(daemon, (&id, config), &request.runtime_handler)?;
+    let handler = Handler { name: &request.runtime_handler, runtime };
+    let record = record(daemon, (&id, config), handler)?;
     let pod = store::reserve(&record, &written(config, &id), None)?;
     match start(daemon, &pod) {
         Ok(()) => Ok(api::RunPodSandboxResponse { pod_sandbox_id: id }),
@@ -29,13 +31,19 @@ pub(in crate::cri) fn run(
     }
 }
 
-fn record(daemon: &Daemon, (id, config): (&str, &api::PodSandboxConfig), handler: &str) -> Result<Record> {
+struct Handler<'a> {
+    name: &'a str,
+    runtime: Option<PathBuf>,
+}
+
+fn record(daemon: &Daemon, (id, config): (&str, &api::PodSandboxConfig), handler: Handler<'_>) -> Result<Record> {
     let plan = convert::sandbox(config, &daemon.sandbox_context(id, config)?)?;
     let metadata = config.metadata.clone().unwrap_or_default();
     let mut record = store::record(&daemon.dirs, plan, Images::default())?;
     record.commanded = Some(Asked {
         identity: format!("{}/{}/{}/{}", metadata.namespace, metadata.name, metadata.uid, metadata.attempt),
-        handler: handler.to_owned(),
+        handler: handler.name.to_owned(),
+        runtime: handler.runtime,
         request: config.encode_to_vec(),
         created_at: super::now()?,
     });

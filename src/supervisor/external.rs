@@ -1,0 +1,237 @@
+//! Containers that an OCI runtime of the host makes (runc, crun, …), from the bundle that podshim would make them from itself: what
+//! a runtime handler of CRI stands for.
+//!
+//! ```text
+//!  supervisor            runtime create            container's init
+//!     |-- spawn -------------->|--------- fork ---------->|  waits                    = OCI "created"
+//!     |<- exit 0, pid file ----x                          |  our child: we are the subreaper
+//!     |-- spawn: runtime start -------------------------->|  execve(2)                = OCI "running"
+//! ```
+//!
+//! We are the subreaper only as long as there is a creation: what a container leaves behind later is nobody's child here.
+//!
+//! From there on it is a process like any other: signals, its end, commands in it and its removal take no runtime. What the
+//! runtime keeps of it is in the container's run state, and goes with that.
+
+use super::pod::Supervisor;
+use super::poll::{Source, Token};
+use super::slot::Stage;
+use crate::lifecycle::Event;
+use crate::runtime::{FailureKind, StepFailure};
+use crate::sys::process::{self, Child, Ended, Subreaper};
+use crate::sys::socket::{self, Received};
+use crate::sys::{Called, SysResult, mount};
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A container's runtime, as far as it is needed after the creation.
+pub(super) struct External {
+    runtime: PathBuf,
+    state: PathBuf,
+    /// Where its root file system is mounted.
+    pub(super) rootfs: PathBuf,
+    console: Option<(Token, Console)>,
+    starting: Option<(Token, Child)>,
+}
+
+/// Where the runtime sends the terminal.
+enum Console {
+    Listening(UnixListener),
+    Connected(UnixStream),
+}
+
+impl Console {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Console::Listening(listener) => listener.as_fd(),
+            Console::Connected(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// What a runtime makes a container from.
+pub(super) struct Making<'a> {
+    pub(super) runtime: &'a Path,
+    pub(super) state: &'a Path,
+    /// Where the root file system is to be mounted: the spec's `root.path`.
+    pub(super) at: PathBuf,
+    pub(super) rootfs: OwnedFd,
+    pub(super) stdio: [OwnedFd; 3],
+    pub(super) with_terminal: bool,
+}
+
+impl External {
+    /// The runtime's command line up to its verb.
+    fn command(runtime: &Path, state: &Path) -> Command {
+        let mut command = Command::new(runtime);
+        // What it says of itself does not belong into the container's output.
+        command.arg("--root").arg(state.join("oci")).arg("--log").arg(state.join("oci.log"));
+        command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).current_dir("/");
+        command
+    }
+
+    fn id(&self) -> Result<&str> {
+        self.state.file_name().and_then(|name| name.to_str()).context("the container's run state has no name")
+    }
+
+    /// What the runtime said last: why it failed.
+    fn complaint(&self, ended: Ended) -> String {
+        let log = std::fs::read_to_string(self.state.join("oci.log")).unwrap_or_default();
+        let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+        format!("{} ended with {}: {last}", self.runtime.display(), ended.code())
+    }
+}
+
+impl Supervisor {
+    /// Starts a runtime that creates a container; its end is seen as the container's, and told apart by the stage.
+    pub(super) fn launch_external(&mut self, index: usize, making: Making<'_>) -> Result<(Child, External)> {
+        let at = making.at.clone();
+        let launched = self.make_external(index, making);
+        if launched.is_err() {
+            // The error that made us give up is the one to be told.
+            let _ = mount::detach(&at);
+        }
+        launched
+    }
+
+    fn make_external(&mut self, index: usize, making: Making<'_>) -> Result<(Child, External)> {
+        process::set_subreaper(Subreaper::Yes)?;
+        let Making { runtime, state, at, rootfs, stdio, with_terminal } = making;
+        std::fs::create_dir_all(&at).called("mkdir", at.display())?;
+        let target =
+            open(&at, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+                .called("open", at.display())?;
+        mount::attach(rootfs.as_fd(), target.as_fd())?;
+        let mut external = External {
+            runtime: runtime.to_owned(),
+            state: state.to_owned(),
+            rootfs: at,
+            console: None,
+            starting: None,
+        };
+        let mut command = External::command(runtime, state);
+        command.arg("create").arg("--bundle").arg(state).arg("--pid-file").arg(state.join("oci.pid"));
+        if with_terminal {
+            let path = state.join("console.sock");
+            super::remove::file(&path)?;
+            let listener = UnixListener::bind(&path).called("bind", path.display())?;
+            listener.set_nonblocking(true).called("ioctl", path.display())?;
+            command.arg("--console-socket").arg(&path);
+            let token = self.poll.watch(&listener, Source::Console(index))?;
+            external.console = Some((token, Console::Listening(listener)));
+        }
+        command.arg(external.id()?);
+        let [stdin, stdout, stderr] = stdio.map(Stdio::from);
+        let spawned = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn();
+        let spawned = spawned.called("execve", runtime.display()).context("starting the handler's OCI runtime")?;
+        self.creating_externally += 1;
+        Ok((process::open_child(spawned.id())?, external))
+    }
+
+    /// The runtime connects, or sends the terminal.
+    pub(super) fn console_ready(&mut self, index: usize) -> Result<()> {
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        let Some(external) = &mut instance.external else { return Ok(()) };
+        let Some((token, console)) = external.console.take() else { return Ok(()) };
+        self.poll.forget(token, console.as_fd());
+        match console {
+            Console::Listening(listener) => {
+                let (stream, _) = listener.accept().called("accept", "console socket")?;
+                stream.set_nonblocking(true).called("ioctl", "console socket")?;
+                let token = self.poll.watch(&stream, Source::Console(index))?;
+                external.console = Some((token, Console::Connected(stream)));
+                Ok(())
+            }
+            Console::Connected(stream) => match socket::receive(stream.as_fd())? {
+                Received::Message(_, descriptors) => match descriptors.into_iter().next() {
+                    Some(master) => self.terminal_opened(index, master),
+                    None => bail!("the runtime sent no terminal"),
+                },
+                Received::Closed | Received::Nothing => bail!("the runtime sent no terminal"),
+            },
+        }
+    }
+
+    /// The process that is being watched has ended: whether that was the runtime, and not the container.
+    pub(super) fn external_created(&mut self, index: usize, ended: Ended) -> Result<bool> {
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(false) };
+        let Some(external) = &instance.external else { return Ok(false) };
+        if !matches!(instance.stage, Stage::Creating) {
+            return Ok(false);
+        }
+        self.creating_externally -= 1;
+        if self.creating_externally == 0 {
+            process::set_subreaper(Subreaper::No)?;
+        }
+        if ended.code() != 0 {
+            let message = external.complaint(ended);
+            instance.stage = Stage::Failed(StepFailure { step: "create".into(), message, kind: FailureKind::Setup });
+            return Ok(false);
+        }
+        let path = external.state.join("oci.pid");
+        let text = std::fs::read_to_string(&path).called("read", path.display())?;
+        let pid = text.trim().parse().with_context(|| format!("{} holds no pid", path.display()))?;
+        // It is our child by now: who made it has ended, and we have reaped that.
+        let child = process::open_child(pid)?;
+        self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
+        instance.child = child;
+        instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
+        instance.stage = Stage::Created;
+        self.queue.push_back(Event::Held { container: index });
+        Ok(true)
+    }
+
+    /// Has the runtime start the container.
+    pub(super) fn start_external(&mut self, index: usize) -> Result<()> {
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        let Some(external) = &mut instance.external else { return Ok(()) };
+        let mut command = External::command(&external.runtime, &external.state);
+        command.arg("start").arg(external.id()?);
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = process::open_child(spawned.called("execve", external.runtime.display())?.id())?;
+        let token = self.poll.watch(&child.pidfd, Source::ExternalStart(index))?;
+        external.starting = Some((token, child));
+        instance.stage = Stage::Starting;
+        Ok(())
+    }
+
+    /// The runtime has started the container, or could not.
+    pub(super) fn external_started(&mut self, index: usize) -> Result<()> {
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        let Some(external) = &mut instance.external else { return Ok(()) };
+        let Some((token, child)) = external.starting.take() else { return Ok(()) };
+        let Some(ended) = process::try_wait(child.pidfd.as_fd())? else {
+            external.starting = Some((token, child));
+            return Ok(());
+        };
+        self.poll.forget(token, child.pidfd.as_fd());
+        if ended.code() == 0 {
+            instance.stage = Stage::Running;
+            self.queue.push_back(Event::Started { container: index });
+            return Ok(());
+        }
+        let message = external.complaint(ended);
+        let kind = match message.contains("no such file") || message.contains("not found") {
+            true => FailureKind::CommandNotFound,
+            false => FailureKind::CommandNotExecutable,
+        };
+        instance.stage = Stage::Failed(StepFailure { step: "start".into(), message, kind });
+        self.kill_container(index)
+    }
+
+    /// Before a container of a runtime is cleared away: what it has beside its process.
+    pub(super) fn clear_external(&mut self, external: External) -> SysResult<()> {
+        if let Some((token, console)) = &external.console {
+            self.poll.forget(*token, console.as_fd());
+        }
+        if let Some((token, child)) = &external.starting {
+            self.poll.forget(*token, child.pidfd.as_fd());
+        }
+        mount::detach(&external.rootfs)
+    }
+}
