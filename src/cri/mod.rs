@@ -6,5 +6,7 @@
 //! | file | content |
 //! |---|---|
 //! | [`api`] | the messages and services, generated |
+//! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
 pub mod api;
+pub mod streaming;
