@@ -1,7 +1,7 @@
 //! Whether a client is still there: a connection that says nothing for hours is given up, and one that has been closed by the
 //! other end is noticed even while nothing more of it is read.
 
-use crate::sys::{Called, SysResult};
+use crate::sys::{SysResult, poll};
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,8 +29,7 @@ pub(crate) struct Liveness {
 impl Liveness {
     /// Of a connection that was accepted.
     pub(crate) fn of(stream: &TcpStream) -> SysResult<Liveness> {
-        let socket = stream.as_fd().try_clone_to_owned().called("fcntl", "F_DUPFD_CLOEXEC")?;
-        let socket = AsyncFd::register_with_interest(socket, Interest::READABLE).called("epoll_ctl", "connection")?;
+        let socket = poll::readable(stream.as_fd())?;
         Ok(Liveness { socket, active: Mutex::new(Instant::now()), gone: watch::Sender::new(false) })
     }
 

@@ -3,7 +3,7 @@
 use super::spdy;
 use super::websocket;
 use crate::sys::process::{self, TerminalSize};
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, poll};
 use anyhow::Result;
 use bytes::Bytes;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -57,7 +57,7 @@ pub(super) fn end(fd: OwnedFd) -> SysResult<End> {
     let flags = fcntl(&fd, FcntlArg::F_GETFL).called("fcntl", "F_GETFL")?;
     let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
     fcntl(&fd, FcntlArg::F_SETFL(flags)).called("fcntl", "F_SETFL")?;
-    Ok(Arc::new(AsyncFd::register(fd).called("epoll_ctl", "a process's descriptor")?))
+    Ok(Arc::new(poll::both_ways(fd)?))
 }
 
 /// From a process to its client until it has no more, or nobody takes it. Without a client it is read and dropped: a process
