@@ -61,6 +61,9 @@ pub enum Request {
     Attach {
         /// The container.
         container: String,
+        /// Whether the client is to have its input.
+        #[serde(default)]
+        input: Input,
     },
     /// Set a condition of the pod that readiness gates may wait for. [`Reply::Accepted`].
     SetCondition {
@@ -118,6 +121,16 @@ pub enum Request {
     ///
     /// Descriptors: a [`document`] of [`Updating`].
     Update,
+}
+
+/// Whether a client writes to a container's standard input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Input {
+    /// It does, if the container has any. Of a `stdinOnce` container that is all that the container gets.
+    #[default]
+    Passed,
+    /// It does not.
+    NotPassed,
 }
 
 /// What becomes of a command whose client goes away.

@@ -8,7 +8,7 @@ use super::pump::{self, Streams};
 use super::run::Ended;
 use super::terminal::Interrupts;
 use super::until::{Warnings, is_ready};
-use crate::control::{Connection, Reply, Request};
+use crate::control::{Connection, Input, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::logs::{self, Follow, Record, Timestamps};
 use crate::paths::Dirs;
@@ -225,7 +225,8 @@ pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
         anyhow::bail!("container {container} has no `stdin: true`: nothing can be passed on to it");
     }
     let streams = Streams::output()?;
-    let connection = Connection::open(&pod.dirs.socket(), &Request::Attach { container }, &streams.lent())?;
+    let connection =
+        Connection::open(&pod.dirs.socket(), &Request::Attach { container, input: Input::Passed }, &streams.lent())?;
     started(connection, streams, Passed { stdin: args.stdin, tty: args.tty })
 }
 

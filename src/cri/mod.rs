@@ -9,10 +9,14 @@
 //! | `daemon` | what every call works with |
 //! | `sandboxes` | the sandboxes and containers that there are |
 //! | `runtime` | the RuntimeService, one file per call |
+//! | `streams` | the commands, containers and ports behind the streaming server |
+//! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
 pub mod api;
 mod daemon;
 mod runtime;
 mod sandboxes;
+pub mod streaming;
+mod streams;
 
 use daemon::Daemon;

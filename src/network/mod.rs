@@ -12,6 +12,7 @@
 //! | `dns`, `name_server` | the name server: what it does, and its process seen from outside |
 //! | `host_ports` | ports of the host |
 //! | `cni` | networks that CNI plugins make |
+//! | `dial` | connections to a pod's loopback, from outside |
 //! | `etc` | the pod's `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname` |
 //!
 //! The network namespace itself is made with the sandbox. What is done here takes memory and time: a supervisor has a child
@@ -19,6 +20,7 @@
 
 mod bridge;
 pub mod cni;
+mod dial;
 pub mod dns;
 pub mod endpoints;
 mod etc;
@@ -37,6 +39,7 @@ pub mod selectors;
 pub mod slices;
 pub mod view;
 
+pub use dial::dial;
 pub use etc::{files, write_files};
 
 use crate::paths::{Dirs, PodDirs};

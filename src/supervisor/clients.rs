@@ -4,7 +4,7 @@ use super::exec::{Command, Purpose};
 use super::pod::{FAR, Supervisor};
 use super::poll::{Source, Token};
 use super::slot::{Attached, Stage};
-use crate::control::{self, HangUp, OwnProcess, RefusedKind, Reply, Request};
+use crate::control::{self, HangUp, Input, OwnProcess, RefusedKind, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::Event;
 use crate::plan::config::Stdio;
@@ -110,7 +110,7 @@ impl Supervisor {
                 self.say(id, &Reply::Accepted, &[root.as_fd()]);
                 Ok(())
             }
-            Request::Attach { container } => self.attach(id, &container, descriptors),
+            Request::Attach { container, input } => self.attach(id, &container, input, descriptors),
             Request::SetCondition { type_, holds, reason, message } => {
                 self.require_going_on()?;
                 self.queue.push_back(Event::SetCondition { type_, holds, reason, message });
@@ -210,11 +210,17 @@ impl Supervisor {
         }
     }
 
-    fn attach(&mut self, id: u64, container: &str, descriptors: Vec<OwnedFd>) -> Result<()> {
+    fn attach(&mut self, id: u64, container: &str, input: Input, descriptors: Vec<OwnedFd>) -> Result<()> {
         let index = self.running(container)?;
         check_pipes(&descriptors, 2)?;
         self.show_output(id, index, descriptors)?;
-        self.say_started(id, index)
+        match input {
+            Input::Passed => self.say_started(id, index),
+            Input::NotPassed => {
+                self.say(id, &Reply::Started, &[]);
+                Ok(())
+            }
+        }
     }
 
     /// From now on the client sees the container's output, and hears of its end.

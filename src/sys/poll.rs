@@ -8,8 +8,17 @@ use tokio::io::unix::AsyncFd;
 /// Tells when there is something to read from a non-blocking descriptor, which stays with the caller to be read from: it is about
 /// a duplicate. To be called in a tokio runtime.
 pub fn readable(descriptor: BorrowedFd<'_>) -> SysResult<AsyncFd<OwnedFd>> {
-    let own = descriptor.try_clone_to_owned().called("fcntl", "F_DUPFD_CLOEXEC")?;
+    register(descriptor.try_clone_to_owned().called("fcntl", "F_DUPFD_CLOEXEC")?, Interest::READABLE)
+}
+
+/// Tells when there is something to read from a non-blocking descriptor, and when there is room to write to it. To be called in a
+/// tokio runtime.
+pub fn both_ways(descriptor: OwnedFd) -> SysResult<AsyncFd<OwnedFd>> {
+    register(descriptor, Interest::READABLE | Interest::WRITABLE)
+}
+
+fn register(own: OwnedFd, interest: Interest) -> SysResult<AsyncFd<OwnedFd>> {
     // SAFETY: the runtime is to be given a descriptor which stays open and the same as long as it has it; it owns this one.
-    let registered = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
+    let registered = unsafe { AsyncFd::register_with_interest(own, interest) };
     registered.map_err(std::io::Error::from).called("epoll_ctl", "EPOLL_CTL_ADD")
 }

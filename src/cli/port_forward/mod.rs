@@ -297,7 +297,7 @@ async fn accept(listener: TcpListener, forward: Forward, shared: Arc<Shared>) {
 async fn handle(client: TcpStream, forward: Forward, shared: &Shared) {
     // Whoever has closed standard output does not want to be told.
     let _ = output::line(format_args!("Handling connection for {}", forward.local));
-    let dialled = relay::dial(shared.place.namespace.as_ref(), forward.remote).await;
+    let dialled = crate::network::dial(shared.place.namespace.as_ref(), forward.remote).await;
     let result = match dialled.with_context(|| format!("connecting to port {} in pod {}", forward.remote, shared.pod)) {
         Ok(pod) => relay::relay(client, pod).await.with_context(|| format!("pod {}", shared.pod)),
         Err(error) => Err(error),
