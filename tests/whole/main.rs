@@ -13,6 +13,7 @@ mod cni;
 mod confinement;
 mod contexts;
 mod crash;
+mod cri;
 mod debugging;
 mod documents;
 mod ending;

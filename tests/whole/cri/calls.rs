@@ -1,0 +1,146 @@
+//! Lives of sandboxes and containers, and calls that are repeated.
+
+use super::super::harness::{Host, until};
+use super::client::{Cri, Kubelet, container, log, sandbox};
+use podshim::cri::api;
+use tonic::Code;
+
+#[test]
+fn e7_a_container_lives_as_it_is_told_and_nothing_is_left() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let status = cri.sandbox_status(&id).unwrap();
+    assert_eq!(status.state, api::PodSandboxState::SandboxReady as i32);
+    assert!(status.network.unwrap().ip.starts_with("10.86."), "the built-in bridge, as no CNI is configured");
+    assert_eq!((status.labels, status.annotations), (config.labels.clone(), config.annotations.clone()));
+
+    let made = cri.create((&id, &config), &container("c", "echo out; echo err >&2; read x; exit 3")).unwrap();
+    let status = cri.status(&made).unwrap();
+    assert_eq!(status.state, api::ContainerState::ContainerCreated as i32);
+    assert_eq!((status.started_at, status.finished_at), (0, 0));
+    assert!(log(&host, "p", "c").is_empty(), "its command is not executed before it is started");
+    cri.start_container(&made).unwrap();
+    let ended = cri.until_exited(&made);
+    assert_eq!((ended.exit_code, &*ended.reason), (3, "Error"), "{ended:?}");
+    assert!(ended.created_at < ended.started_at && ended.started_at < ended.finished_at, "{ended:?}");
+    let mut lines = log(&host, "p", "c");
+    lines.sort();
+    assert_eq!(lines, ["err", "out"]);
+
+    // What has ended stays to be seen, also when its sandbox has ended.
+    cri.stop_sandbox(&id).unwrap();
+    assert_eq!(cri.sandbox_status(&id).unwrap().state, api::PodSandboxState::SandboxNotready as i32);
+    assert_eq!(cri.status(&made).unwrap(), ended);
+    cri.remove_sandbox(&id).unwrap();
+    assert!(cri.sandboxes().is_empty() && cri.containers().is_empty());
+    assert_eq!(log(&host, "p", "c").len(), 2, "logs are the kubelet's");
+}
+
+#[test]
+fn e7_calls_can_be_repeated() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    assert_eq!(cri.run_sandbox(&config).unwrap_err().code(), Code::AlreadyExists, "the same identity");
+    let mut next = config.clone();
+    next.metadata.as_mut().unwrap().attempt = 1;
+    let second = cri.sandbox(&next);
+
+    let made = cri.create((&id, &config), &container("c", "sleep 1000")).unwrap();
+    let again = cri.create((&id, &config), &container("c", "sleep 1000")).unwrap_err();
+    assert_eq!(again.code(), Code::AlreadyExists, "{again}");
+    cri.stop(&made, 0).unwrap();
+    assert_eq!(cri.status(&made).unwrap().state, api::ContainerState::ContainerCreated as i32, "it did not run");
+    cri.start_container(&made).unwrap();
+    let twice = cri.start_container(&made).unwrap_err();
+    assert_eq!(twice.code(), Code::FailedPrecondition, "{twice}");
+    for _ in 0..2 {
+        cri.stop(&made, 0).unwrap();
+        assert_eq!(cri.status(&made).unwrap().exit_code, 137);
+    }
+    for _ in 0..2 {
+        cri.remove(&made).unwrap();
+        cri.stop(&made, 0).unwrap();
+    }
+    for sandbox in [&id, &second] {
+        for _ in 0..2 {
+            cri.stop_sandbox(sandbox).unwrap();
+        }
+        for _ in 0..2 {
+            cri.remove_sandbox(sandbox).unwrap();
+        }
+        cri.stop_sandbox(sandbox).unwrap();
+    }
+}
+
+#[test]
+fn e7_a_grace_period_is_kept_and_can_be_shortened() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let script = "trap 'echo term' TERM; echo up; while :; do sleep 0.05; done";
+    let stubborn = cri.running((&id, &config), "stubborn", script);
+    until("trap", || log(&host, "p", "stubborn").contains(&"up".to_owned()).then_some(()));
+    let begin = std::time::Instant::now();
+    let (socket, asked) = (cri.socket.clone(), stubborn.clone());
+    let patient = std::thread::spawn(move || Kubelet::new(socket).stop(&asked, 60));
+    until("signal", || log(&host, "p", "stubborn").contains(&"term".to_owned()).then_some(()));
+    cri.stop(&stubborn, 1).unwrap();
+    patient.join().unwrap().unwrap();
+    let took = begin.elapsed().as_secs_f64();
+    assert!((1.0..20.0).contains(&took), "{took} s: neither at once nor after a minute");
+    assert_eq!(log(&host, "p", "stubborn").iter().filter(|line| *line == "term").count(), 1, "one signal");
+    assert_eq!(cri.status(&stubborn).unwrap().exit_code, 137);
+}
+
+#[test]
+fn e7_a_failed_creation_and_a_failed_start_are_told_apart() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let mut missing = container("c", "");
+    missing.image.as_mut().unwrap().image = "no.such/image:1".to_owned();
+    let error = cri.create((&id, &config), &missing).unwrap_err();
+    assert_eq!(error.code(), Code::NotFound, "{error}");
+    assert!(cri.containers().is_empty(), "nothing is left of it");
+
+    let mut command = container("c", "");
+    command.command = vec!["/no/such/command".to_owned()];
+    let made = cri.create((&id, &config), &command).unwrap();
+    let error = cri.start_container(&made).unwrap_err();
+    assert!(error.message().contains("/no/such/command"), "{error}");
+    let status = cri.status(&made).unwrap();
+    assert_eq!((status.exit_code, &*status.reason), (128, "StartError"), "{status:?}");
+}
+
+#[test]
+fn e7_commands_have_output_codes_and_time_limits() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.running((&id, &config), "c", "sleep 1000");
+    let answer = cri.exec(&made, &["sh", "-c", "echo out; echo err >&2; exit 7"], 0).unwrap();
+    assert_eq!((&*answer.stdout, &*answer.stderr, answer.exit_code), (&b"out\n"[..], &b"err\n"[..], 7));
+    // What is started in the background holds the output, and is not waited for.
+    let answer = cri.exec(&made, &["sh", "-c", "sleep 500 & echo on"], 20).unwrap();
+    assert_eq!((&*answer.stdout, answer.exit_code), (&b"on\n"[..], 0));
+    let large = cri.exec(&made, &["sh", "-c", "head -c 3000000 /dev/zero"], 20).unwrap();
+    assert_eq!(large.stdout.len(), 3_000_000);
+    let begin = std::time::Instant::now();
+    let late = cri.exec(&made, &["sleep", "77"], 1).unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
+    assert!(begin.elapsed().as_secs() < 10);
+    until("end of the command", || {
+        let answer = cri.exec(&made, &["sh", "-c", "ps | grep -c '[s]leep 77'"], 5).unwrap();
+        (answer.stdout == b"0\n").then_some(())
+    });
+    let error = cri.exec(&made, &["no-such-command"], 5).unwrap_err();
+    assert!(error.message().contains("no-such-command"), "{error}");
+}

@@ -1,0 +1,148 @@
+//! Wrong and hostile requests: the right gRPC code, a message that names the field, and nothing made.
+
+use super::super::harness::Host;
+use super::client::{Cri, container, sandbox};
+use podshim::cri::api;
+use tonic::Code;
+
+type Change<T> = fn(&mut T);
+
+#[test]
+fn e7_wrong_sandboxes_are_refused_by_field() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    let rows: &[(&str, &str, Change<api::PodSandboxConfig>)] = &[
+        ("no metadata", "metadata", |c| c.metadata = None),
+        ("no name", "metadata.name", |c| c.metadata.as_mut().unwrap().name.clear()),
+        ("a name with a slash", "metadata.name", |c| c.metadata.as_mut().unwrap().name = "../../x".into()),
+        ("a NUL", "metadata.name", |c| c.metadata.as_mut().unwrap().name = "a\0b".into()),
+        ("a relative log directory", "log_directory", |c| c.log_directory = "logs".into()),
+        ("a log directory that leads up", "log_directory", |c| c.log_directory = "/var/log/../../etc".into()),
+        ("a systemd slice", "cgroup_parent", |c| c.linux.as_mut().unwrap().cgroup_parent = "a.slice:b:c".into()),
+        ("a cgroup that leads up", "cgroup_parent", |c| c.linux.as_mut().unwrap().cgroup_parent = "/../x".into()),
+        ("a host name too long", "hostname", |c| c.hostname = "h".repeat(300)),
+        ("an unknown sysctl's path", "sysctls", |c| {
+            c.linux.as_mut().unwrap().sysctls = [("kernel/../../x".to_owned(), "1".to_owned())].into();
+        }),
+        ("a port that is none", "port_mappings", |c| {
+            c.port_mappings = vec![api::PortMapping { container_port: 70000, host_port: 1, ..Default::default() }];
+        }),
+    ];
+    for (name, field, change) in rows {
+        let mut config = sandbox(&host, "p");
+        change(&mut config);
+        let error = cri.run_sandbox(&config).expect_err(name);
+        assert_eq!(error.code(), Code::InvalidArgument, "{name}: {error}");
+        assert!(error.message().contains(field), "{name}: {error}");
+    }
+    assert!(cri.sandboxes().is_empty());
+    let request = api::RunPodSandboxRequest { config: None, runtime_handler: String::new() };
+    assert_eq!(cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap_err().code(), Code::InvalidArgument);
+    let request =
+        api::RunPodSandboxRequest { config: Some(sandbox(&host, "p")), runtime_handler: "no-such-handler".to_owned() };
+    let error = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap_err();
+    assert!(error.code() == Code::InvalidArgument && error.message().contains("no-such-handler"), "{error}");
+}
+
+#[test]
+fn e7_wrong_containers_are_refused_by_field() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let mount = |host_path: &str, container_path: &str| api::Mount {
+        host_path: host_path.to_owned(),
+        container_path: container_path.to_owned(),
+        ..Default::default()
+    };
+    fn security(c: &mut api::ContainerConfig) -> &mut api::LinuxContainerSecurityContext {
+        c.linux.get_or_insert_default().security_context.get_or_insert_default()
+    }
+    fn resources(c: &mut api::ContainerConfig) -> &mut api::LinuxContainerResources {
+        c.linux.get_or_insert_default().resources.get_or_insert_default()
+    }
+    let relative = mount("relative", "/x");
+    let up = mount("/tmp/../etc", "/x/../../y");
+    let rows: Vec<(&str, &str, Box<dyn Fn(&mut api::ContainerConfig)>)> = vec![
+        ("no metadata", "metadata", Box::new(|c| c.metadata = None)),
+        ("no image", "image", Box::new(|c| c.image = None)),
+        ("a log that leads up", "log_path", Box::new(|c| c.log_path = "../../../etc/cron.d/x".into())),
+        ("an absolute log", "log_path", Box::new(|c| c.log_path = "/etc/passwd".into())),
+        ("a mount without a source", "mounts", Box::new(move |c| c.mounts = vec![relative.clone()])),
+        ("a mount that leads up", "mounts", Box::new(move |c| c.mounts = vec![up.clone()])),
+        ("an unknown propagation", "propagation", Box::new(|c| {
+            c.mounts = vec![api::Mount { host_path: "/tmp".into(), container_path: "/x".into(), propagation: 77, ..Default::default() }];
+        })),
+        ("an unknown capability", "capabilities", Box::new(|c| {
+            security(c).capabilities =
+                Some(api::Capability { add_capabilities: vec!["CAP_NO_SUCH".into()], ..Default::default() });
+        })),
+        ("a negative user", "run_as_user", Box::new(|c| security(c).run_as_user = Some(api::Int64Value { value: -5 }))),
+        ("a group without a user", "run_as_group", Box::new(|c| security(c).run_as_group = Some(api::Int64Value { value: 5 }))),
+        ("privileged in a sandbox that is not", "privileged", Box::new(|c| security(c).privileged = true)),
+        ("another network than the sandbox's", "network", Box::new(|c| {
+            let options = security(c).namespace_options.get_or_insert_default();
+            options.network = api::NamespaceMode::Node as i32;
+        })),
+        ("absurd memory", "memory_limit", Box::new(|c| resources(c).memory_limit_in_bytes = i64::MIN)),
+        ("an absurd score", "oom_score_adj", Box::new(|c| resources(c).oom_score_adj = 5000)),
+        ("absurd CPUs", "cpuset_cpus", Box::new(|c| resources(c).cpuset_cpus = "0-99999999999".into())),
+        ("a CDI device", "CDI", Box::new(|c| c.cdi_devices = vec![api::CdiDevice { name: "v.com/c=d".into() }])),
+        ("a device that is none", "devices", Box::new(|c| {
+            c.devices = vec![api::Device { host_path: "/etc/passwd".into(), container_path: "/dev/x".into(), permissions: "rwm".into() }];
+        })),
+        ("a variable without a name", "envs", Box::new(|c| {
+            c.envs = vec![api::KeyValue { key: String::new(), value: "v".into(), ..Default::default() }];
+        })),
+        ("a variable with a NUL", "envs", Box::new(|c| {
+            c.envs = vec![api::KeyValue { key: "A".into(), value: "a\0b".into(), ..Default::default() }];
+        })),
+    ];
+    for (name, field, change) in &rows {
+        let mut wrong = container("c", "true");
+        change(&mut wrong);
+        let error = cri.create((&id, &config), &wrong).expect_err(name);
+        assert_eq!(error.code(), Code::InvalidArgument, "{name}: {error}");
+        assert!(error.message().contains(field), "{name}: {error}");
+    }
+    assert!(cri.containers().is_empty());
+    assert!(!host.path("logs/etc").exists());
+    // More variables than execve(2) takes: its own error, and the container has ended.
+    let mut huge = container("huge", "true");
+    huge.envs = (0..40).map(|n| api::KeyValue { key: format!("V{n}"), value: "x".repeat(120_000), ..Default::default() }).collect();
+    let outcome = cri.create((&id, &config), &huge).and_then(|made| cri.start_container(&made));
+    assert!(outcome.unwrap_err().message().contains("E2BIG"));
+}
+
+#[test]
+fn e7_unknown_ids_are_not_found() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    for id in ["", "0123456789abcdef", "../..", "a\0b", &"f".repeat(100_000)] {
+        let code = |result: Result<(), tonic::Status>| result.unwrap_err().code();
+        assert_eq!(code(cri.status(id).map(drop)), Code::NotFound, "{id:.20}");
+        assert_eq!(code(cri.sandbox_status(id).map(drop)), Code::NotFound);
+        assert_eq!(code(cri.start_container(id)), Code::NotFound);
+        assert_eq!(code(cri.exec(id, &["true"], 1).map(drop)), Code::NotFound);
+        assert_eq!(code(cri.create((id, &sandbox(&host, "p")), &container("c", "true")).map(drop)), Code::NotFound);
+        // What is gone is as it should be.
+        for done in [cri.stop(id, 1), cri.remove(id), cri.stop_sandbox(id), cri.remove_sandbox(id)] {
+            done.unwrap();
+        }
+    }
+}
+
+#[test]
+fn e7_only_root_may_ask() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    let socket = std::fs::metadata(&cri.socket).unwrap();
+    assert_eq!((socket.permissions().mode() & 0o007, socket.uid()), (0, 0), "nobody else may connect");
+    // A second server does not take the place of one that is there.
+    let listen = format!("unix://{}", cri.socket.display());
+    let second = host.run(&["cri", "--listen", &listen]);
+    assert_ne!(second.code, 0);
+    assert!(second.err.contains("in use") || second.err.contains("already"), "{}", second.err);
+    cri.sandboxes();
+}
