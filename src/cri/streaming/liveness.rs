@@ -1,6 +1,7 @@
 //! Whether a client is still there: a connection that says nothing for hours is given up, and one that has been closed by the
 //! other end is noticed even while nothing more of it is read.
 
+use super::Timeouts;
 use crate::sys::{SysResult, poll};
 use anyhow::{Result, bail};
 use bytes::Bytes;
@@ -15,22 +16,21 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long what is written at the end of a connection may take to be written.
 pub(crate) const WRITTEN: Duration = Duration::from_secs(10);
-/// How long what a client has sent before it closed its connection may take to be taken.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// One connection.
 pub(crate) struct Liveness {
     /// The connection's socket once more, only to be watched.
     socket: AsyncFd<OwnedFd>,
+    timeouts: Timeouts,
     active: Mutex<Instant>,
     gone: watch::Sender<bool>,
 }
 
 impl Liveness {
     /// Of a connection that was accepted.
-    pub(crate) fn of(stream: &TcpStream) -> SysResult<Liveness> {
+    pub(crate) fn of(stream: &TcpStream, timeouts: Timeouts) -> SysResult<Liveness> {
         let socket = poll::readable(stream.as_fd())?;
-        Ok(Liveness { socket, active: Mutex::new(Instant::now()), gone: watch::Sender::new(false) })
+        Ok(Liveness { socket, timeouts, active: Mutex::new(Instant::now()), gone: watch::Sender::new(false) })
     }
 
     /// Something was read or written.
@@ -44,11 +44,11 @@ impl Liveness {
     }
 
     /// Until it is over, or has been idle for too long.
-    pub(crate) async fn gone(&self, idle: Duration) {
+    pub(crate) async fn gone(&self) {
         let mut gone = self.gone.subscribe();
         let idle = async {
             loop {
-                let until = *self.active.lock().expect("no panic while the time is set") + idle;
+                let until = *self.active.lock().expect("no panic while the time is set") + self.timeouts.idle;
                 if until <= Instant::now() {
                     return;
                 }
@@ -71,7 +71,7 @@ impl Liveness {
         };
         let closed = async {
             self.closed().await;
-            sleep(GRACE).await;
+            sleep(self.timeouts.grace).await;
         };
         tokio::select! {
             _ = to.send(bytes) => Ok(()),
