@@ -3,12 +3,16 @@
 use crate::available::available;
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
-use nix::pty::openpty;
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use podshim::cri::streaming::{
     Attach, Backend, Config, Ends, Exec, PortForward, Process, Request, Server, Streams, Timeouts,
 };
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -43,11 +47,11 @@ impl Local {
         let mut child = Command::new(&command[0]);
         child.args(&command[1..]);
         let (child, ends) = if streams.tty {
-            let pty = openpty(None, None)?;
+            let (master, slave) = terminal()?;
             let mut child = Command::new("setsid");
             child.args(["--ctty", "--wait"]).args(command);
-            child.stdin(pty.slave.try_clone()?).stdout(pty.slave.try_clone()?).stderr(pty.slave);
-            (child.spawn()?, Ends::Terminal(pty.master))
+            child.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
+            (child.spawn()?, Ends::Terminal(master))
         } else {
             child.stdin(if streams.stdin { Stdio::piped() } else { Stdio::null() });
             child.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -70,6 +74,17 @@ impl Local {
         };
         Ok(Process { ends, exit: exit.boxed() })
     }
+}
+
+/// openpty(3), but close-on-exec from the beginning: other tests start processes meanwhile, which would keep it open.
+fn terminal() -> Result<(OwnedFd, File)> {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits());
+    let slave = options.open(ptsname_r(&master)?)?;
+    Ok((master.as_fd().try_clone_to_owned()?, slave))
 }
 
 impl Backend for Local {
