@@ -64,10 +64,20 @@ impl Liveness {
 
     /// Hands on what a client has sent, when there is room for it. Nobody who takes it is no error; a client that has closed
     /// its connection meanwhile is one, after a while.
-    pub(crate) async fn deliver(&self, to: &mpsc::Sender<Bytes>, bytes: Bytes) -> Result<()> {
+    ///
+    /// As long as nothing is read, the end of what the client sends cannot be seen: its kernel keeps it until there is room for
+    /// what comes before. `probe` sends the client something without meaning, which the kernel of one that is gone answers with
+    /// RST (RFC 9293, 3.10.7.1).
+    pub(crate) async fn deliver(&self, to: &mpsc::Sender<Bytes>, bytes: Bytes, probe: impl Fn()) -> Result<()> {
         let bytes = match to.try_send(bytes) {
             Err(mpsc::error::TrySendError::Full(bytes)) => bytes,
             _ => return Ok(()),
+        };
+        let probing = async {
+            loop {
+                sleep(self.timeouts.grace).await;
+                probe();
+            }
         };
         let closed = async {
             self.closed().await;
@@ -75,11 +85,12 @@ impl Liveness {
         };
         tokio::select! {
             _ = to.send(bytes) => Ok(()),
+            () = probing => unreachable!("it has no end"),
             () = closed => bail!("the client has closed its connection, and nobody takes what it has sent"),
         }
     }
 
-    /// Until the other end has closed the connection (EPOLLRDHUP), whether all that it has sent is read or not.
+    /// Until the other end has closed the connection (EPOLLRDHUP, EPOLLHUP), whether all that it has sent is read or not.
     async fn closed(&self) {
         loop {
             let Ok(mut ready) = self.socket.ready(Interest::READABLE).await else {
