@@ -1,6 +1,7 @@
 //! What each fuzz target does with its bytes, and what must hold. The ordinary tests replay the corpus with the same
 //! functions (`tests/corpus.rs`).
 
+use podshim::cri::streaming::spdy;
 use podshim::image::manifest::{parse_config, parse_document};
 use podshim::image::tree::Below;
 use podshim::image::unpack::{self, Limits};
@@ -21,7 +22,7 @@ use std::sync::LazyLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("manifest", manifest),
     ("reference", reference),
     ("image_document", image_document),
@@ -31,6 +32,7 @@ pub const TARGETS: [Target; 9] = [
     ("probe", probe),
     ("dns", dns),
     ("seccomp_profile", seccomp_profile),
+    ("spdy", spdy),
 ];
 
 /// A manifest is admitted, or there is a fault to be shown.
@@ -175,6 +177,27 @@ pub fn dns(data: &[u8]) {
 
 /// For the addresses of `e.n.svc.cluster.local`.
 const ALIAS: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x01e\x01n\x03svc\x07cluster\x05local\0\0\x01\0\x01";
+
+/// Whatever a streaming client sends, its frames are read to the first that is wrong, and hold no more than was sent.
+pub fn spdy(data: &[u8]) {
+    let (frames, _) = spdy::read_all(data);
+    let mut total = 0;
+    for frame in frames {
+        match frame {
+            spdy::Frame::Data { stream, bytes, .. } => {
+                assert!(stream != 0);
+                total += bytes.len();
+            }
+            spdy::Frame::SynStream { stream, headers, .. } => {
+                assert!(stream != 0 && stream >> 31 == 0);
+                assert!(!headers.get("port").contains('\0'));
+            }
+            _ => {}
+        }
+    }
+    assert!(total <= data.len(), "{total} bytes came of {}", data.len());
+}
+
 /// A profile of the host's is refused, or comes to a program that the kernel takes, whatever the container may do and
 /// whichever kernel there is.
 pub fn seccomp_profile(data: &[u8]) {

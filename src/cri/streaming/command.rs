@@ -5,7 +5,7 @@
 //! its foreground gets SIGHUP. The process is not killed otherwise: as with containerd and a kubelet, it ends when it reads the
 //! end of its input, or writes to a pipe that nobody reads.
 
-use super::liveness::{GRACE, Liveness};
+use super::liveness::Liveness;
 use super::pipe::{self, Input, Output};
 use super::spdy::{self, Connection, Status};
 use super::websocket::{Channels, Codec};
@@ -107,10 +107,10 @@ where
             (Carrier::WebSocket(channels, report), carried, error)
         }
     };
-    let mut gone = pin!(liveness.gone(timeouts.idle));
+    let mut gone = pin!(liveness.gone());
     let outcome = tokio::select! {
         started = start => match started {
-            Ok(process) => converse(process, carried, gone.as_mut()).await,
+            Ok(process) => converse(process, carried, (gone.as_mut(), timeouts)).await,
             Err(error) => Some(Err(error)),
         },
         () = gone.as_mut() => None,
@@ -171,7 +171,11 @@ async fn channels_of(channels: &mut Channels, streams: Streams) -> Result<(Carri
 }
 
 /// Copies until the process has ended and its outputs are empty: its exit code. `None` if the client is gone before.
-async fn converse(process: Process, carried: Carried, gone: impl Future<Output = ()>) -> Option<Result<i32>> {
+async fn converse(
+    process: Process,
+    carried: Carried,
+    (gone, timeouts): (impl Future<Output = ()>, Timeouts),
+) -> Option<Result<i32>> {
     let mut inputs = JoinSet::new();
     let outputs = match connect(process.ends, carried, &mut inputs) {
         Ok(outputs) => outputs,
@@ -183,7 +187,7 @@ async fn converse(process: Process, carried: Carried, gone: impl Future<Output =
         () = gone => {
             // What the client has sent is still its process's: it goes on as if the client had only ended its input.
             let rest = async { while inputs.join_next().await.is_some() {} };
-            let _ = timeout(GRACE, rest).await;
+            let _ = timeout(timeouts.grace, rest).await;
             None
         }
     }

@@ -61,7 +61,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Backend,
 {
-    let mut gone = pin!(liveness.gone(timeouts.idle));
+    let mut gone = pin!(liveness.gone());
     match protocol {
         Protocol::Spdy => {
             let connection = Connection::start(io, Arc::clone(&liveness))?;

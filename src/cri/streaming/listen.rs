@@ -139,7 +139,7 @@ impl Server {
     /// Until the request is answered; an upgraded connection goes on by itself.
     async fn stranger<B: Backend>(self: &Arc<Self>, stream: TcpStream, backend: Arc<B>) -> Result<()> {
         prepare(&stream)?;
-        let liveness = Arc::new(Liveness::of(&stream)?);
+        let liveness = Arc::new(Liveness::of(&stream, self.timeouts)?);
         match &self.tls {
             None => self.http(stream, liveness, backend).await,
             Some(tls) => self.http(tls.accept(stream).await.context("TLS handshake")?, liveness, backend).await,

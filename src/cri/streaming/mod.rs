@@ -140,6 +140,8 @@ pub struct Timeouts {
     pub token: Duration,
     /// A connection to show a token, TLS included.
     pub request: Duration,
+    /// What a client has sent before it closed its connection, to be taken.
+    pub grace: Duration,
 }
 
 impl Default for Timeouts {
@@ -149,6 +151,7 @@ impl Default for Timeouts {
             creation: Duration::from_secs(30),
             token: Duration::from_secs(60),
             request: Duration::from_secs(10),
+            grace: Duration::from_secs(10),
         }
     }
 }

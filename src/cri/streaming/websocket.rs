@@ -81,10 +81,10 @@ impl Channels {
             senders.push(readable.then_some(sender));
             inputs.push(readable.then_some(input));
         }
-        let writing = Arc::clone(&liveness);
+        let (writing, probes) = (Arc::clone(&liveness), messages.clone());
         let reader = tokio::spawn(async move {
             // What a client does wrong ends its connection; there is no one to tell.
-            let _ = read(from, (codec, senders), &liveness).await;
+            let _ = read(from, (codec, senders), (&liveness, &probes)).await;
             liveness.end();
         });
         let writer = tokio::spawn(async move {
@@ -150,8 +150,11 @@ impl Output {
 async fn read<S: AsyncRead + AsyncWrite + Unpin>(
     mut from: SplitStream<WebSocketStream<S>>,
     (codec, mut channels): (Codec, Vec<Option<mpsc::Sender<Bytes>>>),
-    liveness: &Liveness,
+    (liveness, probes): (&Liveness, &mpsc::Sender<Option<Message>>),
 ) -> Result<()> {
+    // If there is no room for it, something else is on its way. It also is what client-go waits for in answer to its own pings,
+    // which are not read either meanwhile (RFC 6455, 5.5.3: unsolicited).
+    let probe = || drop(probes.try_send(Some(Message::Pong(Bytes::new()))));
     while let Some(message) = from.next().await {
         liveness.touch();
         let message = match message.context("reading a message")? {
@@ -171,7 +174,7 @@ async fn read<S: AsyncRead + AsyncWrite + Unpin>(
                 let Some(Some(channel)) = channels.get(usize::from(number)) else { continue };
                 while !bytes.is_empty() {
                     let piece = bytes.split_to(bytes.len().min(MAX_PIECE));
-                    liveness.deliver(channel, piece).await?;
+                    liveness.deliver(channel, piece, probe).await?;
                 }
             }
         }
@@ -211,8 +214,11 @@ async fn write<S: AsyncRead + AsyncWrite + Unpin>(
     liveness: &Liveness,
 ) -> Result<()> {
     while let Some(Some(message)) = messages.recv().await {
+        let is_probe = message.is_pong();
         to.send(message).await?;
-        liveness.touch();
+        if !is_probe {
+            liveness.touch();
+        }
     }
     to.send(Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))).await?;
     Ok(())

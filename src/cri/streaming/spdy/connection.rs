@@ -167,7 +167,9 @@ impl Shared {
                     if let Some(input) = input
                         && !bytes.is_empty()
                     {
-                        self.liveness.deliver(&input, bytes).await?;
+                        // If there is no room for it, something else is on its way.
+                        let probe = || drop(self.frames.try_send(Some(Frame::Other)));
+                        self.liveness.deliver(&input, bytes, probe).await?;
                     }
                     if fin {
                         self.finished(stream, |entry| entry.input = None);
@@ -286,7 +288,9 @@ async fn write(
         encoder.encode(&frame, &mut buffer)?;
         to.write_all(&buffer).await?;
         to.flush().await?;
-        liveness.touch();
+        if frame != Frame::Other {
+            liveness.touch();
+        }
     }
     to.shutdown().await?;
     Ok(())

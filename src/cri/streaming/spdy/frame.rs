@@ -82,7 +82,8 @@ pub enum Frame {
         /// Nothing more will come.
         fin: bool,
     },
-    /// SETTINGS, WINDOW_UPDATE: read, and without consequence. Go's library has no flow control either.
+    /// SETTINGS, WINDOW_UPDATE: read, and without consequence; Go's library has no flow control either. Written, it is SETTINGS
+    /// without any, which each client reads and drops. (A PING would have Go's answer, and wait for that with other streams.)
     Other,
 }
 
@@ -242,7 +243,8 @@ impl Encoder {
                 into.extend((u32::from(*fin) << 24 | bytes.len() as u32).to_be_bytes());
                 into.extend_from_slice(bytes);
             }
-            Frame::Headers { .. } | Frame::Other => {}
+            Frame::Other => control(into, (4, 0), &[&[0; 4]]),
+            Frame::Headers { .. } => {}
         }
         Ok(())
     }
@@ -298,6 +300,7 @@ mod tests {
             data(5, false, b"\0\xff"),
             Frame::Reset { stream: 7, status: Status::Refused as u32 },
             Frame::Ping { id: 2 },
+            Frame::Other,
             data(5, true, b""),
             Frame::GoAway { last_good: 7 },
         ];
