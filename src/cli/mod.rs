@@ -11,6 +11,7 @@ mod cni;
 mod columns;
 mod confine;
 mod convert;
+mod cri;
 mod debug;
 mod delete;
 mod disk_usage;
@@ -127,6 +128,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Learn what a pod is made of: lessons on namespaces, with checkers
     Lab(lab::LabArgs),
+    /// Serve a kubelet: the Container Runtime Interface on a unix socket
+    Cri(cri::CriArgs),
     /// Pull, import, list and remove images
     Image(image::ImageArgs),
     /// List and remove what persistentVolumeClaims hold
@@ -221,6 +224,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Delete(args) => delete::run(args, &dirs).map(|()| 0),
         Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
         Verb::Lab(args) => lab::run(args, &dirs),
+        Verb::Cri(args) => cri::run(args, &dirs).map(|()| 0),
         Verb::Image(args) => {
             let in_use = crate::store::images_in_use(&dirs)?;
             image::run(args, &dirs, &in_use).map(|()| 0)

@@ -4,11 +4,10 @@ use super::cni::CniPlaces;
 use crate::error::{Kind, failure};
 use crate::manifest::{AdmittedPod, NETWORK_ANNOTATION};
 use crate::plan::config::{BridgeNetwork, NetworkMode};
-use crate::plan::network::{Family, Subnet};
+use crate::plan::network::Subnet;
 use anyhow::Result;
 use clap::Args;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 /// What `run`, `apply` and `plan` have in common.
@@ -98,13 +97,14 @@ impl NetworkArgs {
             None => (None, None, None),
         };
         let pods = Some(self.pod_cidr.clone()).filter(|given| !given.is_empty()).or(pods);
-        let pods = pods.unwrap_or_else(|| vec![subnet((Ipv4Addr::new(10, 86, 0, 0).into(), 16))]);
+        let usual = BridgeNetwork::default();
+        let pods = pods.unwrap_or(usual.pods);
         let is_of_pods = |services: &Vec<Subnet>| self.pod_cidr.is_empty() || same_families(services, &pods);
         let given = Some(self.service_cidr.clone()).filter(|given| !given.is_empty());
         let services = given.or(services.filter(is_of_pods));
         let network = BridgeNetwork {
-            bridge: self.bridge.clone().or(bridge).unwrap_or_else(|| DEFAULT_BRIDGE.to_owned()),
-            services: services.unwrap_or_else(|| pods.iter().map(|pods| default_services(pods.family())).collect()),
+            bridge: self.bridge.clone().or(bridge).unwrap_or(usual.bridge),
+            services: services.unwrap_or_else(|| pods.iter().map(|pods| BridgeNetwork::default_services(pods.family())).collect()),
             pods,
         };
         check(&network)?;
@@ -137,20 +137,6 @@ fn check(BridgeNetwork { pods, services, .. }: &BridgeNetwork) -> Result<()> {
 fn same_families(a: &[Subnet], b: &[Subnet]) -> bool {
     let families = |list: &[Subnet]| list.iter().map(|subnet| subnet.family()).collect::<BTreeSet<_>>();
     families(a) == families(b)
-}
-
-/// The name of the bridge.
-const DEFAULT_BRIDGE: &str = "podshim0";
-
-fn default_services(family: Family) -> Subnet {
-    match family {
-        Family::V4 => subnet((Ipv4Addr::new(10, 87, 0, 0).into(), 16)),
-        Family::V6 => subnet((Ipv6Addr::new(0xfd86, 0x87, 0, 0, 0, 0, 0, 0).into(), 112)),
-    }
-}
-
-fn subnet((address, prefix): (IpAddr, u8)) -> Subnet {
-    Subnet::of(address, prefix).expect("the prefix is one of the family's")
 }
 
 fn one_per_family(option: &str, subnets: &[Subnet]) -> Result<()> {

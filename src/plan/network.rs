@@ -209,7 +209,28 @@ pub struct BridgeNetwork {
     pub services: Vec<Subnet>,
 }
 
+impl Default for BridgeNetwork {
+    /// `podshim0`, with pods in 10.86.0.0/16 and Services in 10.87.0.0/16.
+    fn default() -> Self {
+        let pods = Subnet::of(Ipv4Addr::new(10, 86, 0, 0).into(), 16).expect("the prefix is one of the family's");
+        BridgeNetwork {
+            bridge: "podshim0".to_owned(),
+            pods: vec![pods],
+            services: vec![BridgeNetwork::default_services(Family::V4)],
+        }
+    }
+}
+
 impl BridgeNetwork {
+    /// Where cluster IPs of Services come from unless somebody says otherwise.
+    pub fn default_services(family: Family) -> Subnet {
+        let (address, prefix) = match family {
+            Family::V4 => (IpAddr::from(Ipv4Addr::new(10, 87, 0, 0)), 16),
+            Family::V6 => (IpAddr::from(Ipv6Addr::new(0xfd86, 0x87, 0, 0, 0, 0, 0, 0)), 112),
+        };
+        Subnet::of(address, prefix).expect("the prefix is one of the family's")
+    }
+
     /// The bridge's own addresses, one per subnet: the first of each. They are the pods' gateways.
     pub fn gateways(&self) -> impl Iterator<Item = (IpAddr, Subnet)> {
         self.pods.iter().filter_map(|subnet| Some((subnet.nth(1)?, *subnet)))

@@ -137,5 +137,9 @@ fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
     let Some(lock) = store::lock(&pod.dirs.lock(), Wait::No)? else {
         bail!("the pod has a supervisor already");
     };
+    // Who started us was killed, and somebody has put an end to the pod before we came.
+    if pod.report()?.is_some_and(|report| report.over) {
+        bail!("the pod is over");
+    }
     Ok((Supervisor::new(pod)?, lock))
 }

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::cri::api::runtime_service_server::RuntimeService;
-use crate::cri::{Daemon, api, status};
+use crate::cri::status as grpc;
+use crate::cri::{Daemon, api};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -21,12 +22,31 @@ impl Runtime {
         let (daemon, request) = (Arc::clone(&self.0), request.into_inner());
         let done = tokio::task::spawn_blocking(move || call(&daemon, &request)).await;
         let done = done.map_err(|error| Status::internal(format!("a call's thread ended: {error}")))?;
-        done.map(Response::new).map_err(|error| status::of(&error))
+        done.map(Response::new).map_err(|error| grpc::of(&error))
     }
 }
 
 #[tonic::async_trait]
 impl RuntimeService for Runtime {
+    async fn version(&self, request: Request<api::VersionRequest>) -> Answer<api::VersionResponse> {
+        self.done(version::run, request).await
+    }
+
+    async fn status(&self, request: Request<api::StatusRequest>) -> Answer<api::StatusResponse> {
+        self.done(super::status::run, request).await
+    }
+
+    async fn runtime_config(&self, request: Request<api::RuntimeConfigRequest>) -> Answer<api::RuntimeConfigResponse> {
+        self.done(runtime_config::run, request).await
+    }
+
+    async fn update_runtime_config(
+        &self,
+        request: Request<api::UpdateRuntimeConfigRequest>,
+    ) -> Answer<api::UpdateRuntimeConfigResponse> {
+        self.done(update_runtime_config::run, request).await
+    }
+
     async fn run_pod_sandbox(&self, request: Request<api::RunPodSandboxRequest>) -> Answer<api::RunPodSandboxResponse> {
         self.done(run_pod_sandbox::run, request).await
     }

@@ -8,6 +8,10 @@ use crate::error::{Kind, kind_of};
 use crate::store::{self, Wait};
 use crate::supervisor::remove;
 use anyhow::Result;
+use std::time::{Duration, Instant};
+
+/// How long a sandbox may take to be set up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is done.
 pub(in crate::cri) fn run(
@@ -24,14 +28,18 @@ pub(in crate::cri) fn run(
 
 /// Ends a sandbox, and waits until it has ended.
 pub(in crate::cri) fn stop(daemon: &Daemon, sandbox: &Sandbox) -> Result<()> {
-    if sandbox.is_supervised() {
+    let pod = &sandbox.pod;
+    let deadline = Instant::now() + PATIENCE;
+    while pod.is_supervised() {
         match sandbox.ask(&Request::Stop { grace_seconds: Some(0) }, &[]) {
-            // It ended in this moment.
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) => {}
-            other => other?,
+            // Its supervisor holds this as long as it lives.
+            Ok(()) => drop(store::lock(&pod.dirs.lock(), Wait::Yes)?),
+            // It ends in this moment, or sets the sandbox up (for a server that was killed), and does not listen yet.
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(error),
         }
-        // Its supervisor holds this as long as it lives.
-        drop(store::lock(&sandbox.pod.dirs.lock(), Wait::Yes)?);
     }
     remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)
 }

@@ -149,7 +149,7 @@ fn boolean(object: &Object, key: &str, default: bool) -> Result<bool> {
 /// The configuration that counts: of the first file by name.
 pub(super) fn find(network: &CniNetwork) -> Result<NetworkConfig> {
     let directory = &network.conf_dir;
-    let files = files(directory, &["conflist", "conf", "json"])?;
+    let files = files(directory, &EXTENSIONS)?;
     let Some(file) = files.first() else {
         let message = format!(
             "there is no CNI network configuration: no file *.conflist, *.conf or *.json in {} (--cni-conf-dir)",
@@ -160,8 +160,11 @@ pub(super) fn find(network: &CniNetwork) -> Result<NetworkConfig> {
     read(file).with_context(|| format!("CNI network configuration {}", file.display()))
 }
 
+/// What a network configuration's file is called.
+pub(super) const EXTENSIONS: [&str; 3] = ["conflist", "conf", "json"];
+
 /// The files of a directory with one of these extensions, by name; none if there is no such directory.
-fn files(directory: &Path, extensions: &[&str]) -> SysResult<Vec<PathBuf>> {
+pub(super) fn files(directory: &Path, extensions: &[&str]) -> SysResult<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.called("opendir", directory.display())?,

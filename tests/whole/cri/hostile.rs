@@ -92,10 +92,10 @@ fn e7_wrong_containers_are_refused_by_field() {
             c.devices = vec![api::Device { host_path: "/etc/passwd".into(), container_path: "/dev/x".into(), permissions: "rwm".into() }];
         })),
         ("a variable without a name", "envs", Box::new(|c| {
-            c.envs = vec![api::KeyValue { key: String::new(), value: "v".into(), ..Default::default() }];
+            c.envs = vec![api::KeyValue { key: String::new(), value: "v".into() }];
         })),
         ("a variable with a NUL", "envs", Box::new(|c| {
-            c.envs = vec![api::KeyValue { key: "A".into(), value: "a\0b".into(), ..Default::default() }];
+            c.envs = vec![api::KeyValue { key: "A".into(), value: "a\0b".into() }];
         })),
     ];
     for (name, field, change) in &rows {
@@ -109,7 +109,7 @@ fn e7_wrong_containers_are_refused_by_field() {
     assert!(!host.path("logs/etc").exists());
     // More variables than execve(2) takes: its own error, and the container has ended.
     let mut huge = container("huge", "true");
-    huge.envs = (0..40).map(|n| api::KeyValue { key: format!("V{n}"), value: "x".repeat(120_000), ..Default::default() }).collect();
+    huge.envs = (0..40).map(|n| api::KeyValue { key: format!("V{n}"), value: "x".repeat(120_000).into() }).collect();
     let outcome = cri.create((&id, &config), &huge).and_then(|made| cri.start_container(&made));
     assert!(outcome.unwrap_err().message().contains("E2BIG"));
 }
