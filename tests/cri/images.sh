@@ -34,22 +34,23 @@ build_busybox() {
     printf 'deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s bookworm main\n' "$mirror" \
         >"$work/sources/busybox.list"
     (
-        cd "$work"
+        cd "$work" || exit 1
         set -- -qq -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts="$work/sources" \
             -o Dir::State::Lists="$work/lists" -o Dir::Cache="$work/cache" -o APT::Sandbox::User=root
         apt-get "$@" update
         apt-get "$@" --only-source source busybox >/dev/null
-        cd busybox-1.35.*/
+        cd busybox-1.35.*/ || exit 1
         make defconfig >/dev/null
         # tc does not compile with the headers of kernels from 6.8 on, and nothing here needs it.
         sed -i 's/^# CONFIG_STATIC is not set/CONFIG_STATIC=y/; s/^CONFIG_TC=y/# CONFIG_TC is not set/' .config
         make -j"$(nproc)" busybox >"$work/log" 2>&1 || { tail -n 20 "$work/log" >&2; exit 1; }
+        mv busybox "$work/busybox"
     )
     for applet in ipcs pgrep httpd; do
-        "$work"/busybox-1.35.*/busybox --list | grep -qx "$applet" ||
+        "$work/busybox" --list | grep -qx "$applet" ||
             { echo "images.sh: the busybox that was built has no $applet" >&2; exit 1; }
     done
-    mv "$work"/busybox-1.35.*/busybox "$cri/busybox"
+    mv "$work/busybox" "$cri/busybox"
     rm -rf "$work"
 }
 
