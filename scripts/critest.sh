@@ -24,7 +24,8 @@
 #
 # Results are kept in target/cri/results/NAME: report.json (ginkgo's), critest.log, server.log, table.txt.
 # Environment: PODSHIM_BIN (target/podshim), CARGO_TARGET_DIR, PODSHIM_CRITEST_SECONDS (patience, default 1800),
-# PODSHIM_CRITEST_IMAGES (a layout with the images, instead of building them).
+# PODSHIM_CRITEST_IMAGES (a layout with the images, instead of building them), PODSHIM_CONTAINERD (another containerd: a
+# directory into which its package, and runc's if wanted, are unpacked).
 set -euo pipefail
 exec </dev/null
 cd "$(dirname "$0")/.."
@@ -201,7 +202,7 @@ run_inside() {
     # Short: sockets' paths end at 107 bytes.
     run=$(mktemp -d /tmp/critest.XXXXXX)
     make_cgroups
-    SERVER=$server RUN=$run RESULTS=$results CRI=$cri PODSHIM=$podshim NRI=$nri IMAGES=$images TOOLS=$tools \
+    CONTAINERD=${PODSHIM_CONTAINERD:-$cri/debian} SERVER=$server RUN=$run RESULTS=$results CRI=$cri PODSHIM=$podshim NRI=$nri IMAGES=$images TOOLS=$tools \
         SECONDS_AT_MOST=${PODSHIM_CRITEST_SECONDS:-1800} CGROUPS=$(printf '%s\n' "${cgroups[@]}") \
         tests/cri/enter.sh tests/cri/inside.sh "$@" &
     inside_pid=$!

@@ -128,7 +128,7 @@ http {
     make_image "cri-$server_name" "$cri/busybox" "$cri/layers/$server_name/etc/nginx/nginx.conf" "$versions" -- \
         "$tools" debian --include nginx-light --applets "$cri/busybox" --exclude 'usr/bin/perl*' --exclude 'usr/lib/x86_64-linux-gnu/perl*' \
         --exclude usr/lib/x86_64-linux-gnu/gconv --exclude usr/share/debconf --exclude usr/share/perl5 --exclude var/lib/dpkg/info \
-        --mkdir var/log/nginx --mkdir var/lib/nginx --layer "$cri/layers/$server_name" --expose "$port" --stop-signal SIGQUIT \
+        --mkdir var/run --mkdir var/log/nginx --mkdir var/lib/nginx --layer "$cri/layers/$server_name" --expose "$port" --stop-signal SIGQUIT \
         --cmd '["nginx", "-g", "daemon off;"]' --types "$types" --tag "$tag" -o "$layout"
 done
 

@@ -3,11 +3,12 @@
 # registry and the CRI server, runs critest with the words given, ends the server and tells what is left.
 #
 # Environment, all from critest.sh: SERVER (podshim or containerd), RUN (a short directory, for this run only), RESULTS, CRI
-# (target/cri), PODSHIM (the binary), NRI (not empty: with a socket), IMAGES (the layout), TOOLS (rootfs-tools),
+# (target/cri), CONTAINERD (where its package is unpacked), PODSHIM (the binary), NRI (not empty: with a socket), IMAGES (the layout), TOOLS (rootfs-tools),
 # SECONDS_AT_MOST (for critest).
 set -euo pipefail
 trap 'echo "critest: inside.sh line $LINENO: $BASH_COMMAND: exit code $?" >&2' ERR
-export PATH=$CRI/bin:$CRI/debian/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export CRI_CONFIG_FILE=$RUN/crictl.yaml
+export PATH=$CRI/bin:$CONTAINERD/usr/bin:$CONTAINERD/usr/sbin:$CRI/debian/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 registry=127.0.0.1:5000
 socket=$RUN/cri.sock
 nri_socket=$RUN/nri.sock
@@ -140,6 +141,10 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.crun.options]
       BinaryName = "/usr/bin/crun"
 END
+    if [ -n "$NRI" ]; then
+        printf '[plugins."io.containerd.nri.v1.nri"]\n  disable = false\n  socket_path = "%s"\n  plugin_path = "%s"\n' \
+            "$nri_socket" "$RUN/nri-plugins" >>"$RUN/config.toml"
+    fi
     containerd --config "$RUN/config.toml" >"$RESULTS/server.log" 2>&1 &
     server_pid=$!
 }
@@ -149,7 +154,8 @@ start_podshim() {
 [registry]
 config_path = "$RUN/hosts"
 
-[network.cni]
+[network]
+mode = "cni"
 bin_dirs = ["/usr/lib/cni"]
 conf_dir = "$RUN/cni"
 
@@ -205,6 +211,7 @@ stop_server() {
 }
 
 isolate
+touch "$CRI_CONFIG_FILE"
 export TMPDIR=$RUN/tmp
 mkdir -p "$TMPDIR"
 start_registry
@@ -217,7 +224,7 @@ esac
 wait_for 30 "$SERVER" crictl --runtime-endpoint "$endpoint" --timeout 5s version
 crictl --runtime-endpoint "$endpoint" version >"$RESULTS/version.txt"
 
-words=(-runtime-endpoint "$endpoint" -config "$RUN/no-config" -ginkgo.no-color -ginkgo.json-report "$RESULTS/report.json")
+words=(-runtime-endpoint "$endpoint" -config "$CRI_CONFIG_FILE" -ginkgo.no-color -ginkgo.json-report "$RESULTS/report.json")
 [ -z "$NRI" ] || words+=(-nri-socket "$nri_socket")
 cd "$TMPDIR"
 code=0
