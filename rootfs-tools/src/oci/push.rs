@@ -16,6 +16,8 @@ use super::layout::{Entry, Layout};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of an answer's head and body is read.
 const MAX_ANSWER: u64 = 1 << 16;
+/// The media type of a blob on its way.
+const BYTES: &str = "application/octet-stream";
 
 /// A registry that listens at an address, and what it is known to have.
 #[derive(Debug)]
@@ -24,6 +26,25 @@ pub struct Registry {
     address: String,
     /// Blob → a repository that has it, from which another takes it without a second upload.
     known: HashMap<String, String>,
+}
+
+/// Where a manifest goes.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    repository: &'a str,
+    /// A tag, or the manifest's own digest.
+    name: &'a str,
+}
+
+/// What is asked.
+struct Request<'a, B> {
+    method: &'a str,
+    /// Path and query.
+    target: &'a str,
+    media_type: &'a str,
+    body: B,
+    /// The body's length in bytes.
+    len: u64,
 }
 
 /// The parts of an answer that a push looks at.
@@ -47,17 +68,19 @@ impl Registry {
         let reference = entry.reference.as_deref().context("an image without a name cannot be pushed")?;
         let (_, path) = reference.split_once('/').with_context(|| format!("{reference}: no repository"))?;
         let (repository, tag) = path.rsplit_once(':').with_context(|| format!("{reference}: no tag"))?;
-        self.push_as(layout, &entry.descriptor, repository, tag).with_context(|| format!("pushing {reference}"))?;
+        let target = Target { repository, name: tag };
+        self.push_as(layout, &entry.descriptor, target).with_context(|| format!("pushing {reference}"))?;
         Ok(format!("{repository}:{tag}"))
     }
 
     /// Pushes what `descriptor` leads to, parts first: a registry refuses a manifest whose parts it does not have.
-    fn push_as(&mut self, layout: &Layout, descriptor: &Value, repository: &str, name: &str) -> Result<()> {
+    fn push_as(&mut self, layout: &Layout, descriptor: &Value, to: Target<'_>) -> Result<()> {
+        let repository = to.repository;
         let digest = text(descriptor, "digest")?;
         let content = layout.json(digest)?;
         if let Some(members) = content["manifests"].as_array() {
             for member in members {
-                self.push_as(layout, member, repository, text(member, "digest")?)?;
+                self.push_as(layout, member, Target { repository, name: text(member, "digest")? })?;
             }
         } else {
             let layers = content["layers"].as_array().with_context(|| format!("{digest}: no layers"))?;
@@ -67,10 +90,10 @@ impl Registry {
         }
         let path = layout.blob(digest)?;
         let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let target = format!("/v2/{repository}/manifests/{name}");
-        let head = format!("Content-Type: {}\r\n", text(descriptor, "mediaType")?);
-        let answer = self.ask("PUT", &target, &head, &bytes[..], bytes.len() as u64)?;
-        answer.expect(&[201], "PUT", &target).map(drop)
+        let target = format!("/v2/{repository}/manifests/{}", to.name);
+        let media_type = text(descriptor, "mediaType")?;
+        let request = Request { method: "PUT", target: &target, media_type, body: &bytes[..], len: bytes.len() as u64 };
+        self.ask(request, &[201]).map(drop)
     }
 
     fn push_blob(&mut self, layout: &Layout, digest: &str, repository: &str) -> Result<()> {
@@ -80,7 +103,8 @@ impl Registry {
             Some(from) => target.push_str(&format!("?mount={digest}&from={from}")),
             None => {}
         }
-        let answer = self.ask("POST", &target, "", io::empty(), 0)?.expect(&[201, 202], "POST", &target)?;
+        let begin = Request { method: "POST", target: &target, media_type: BYTES, body: io::empty(), len: 0 };
+        let answer = self.ask(begin, &[201, 202])?;
         if answer.status == 202 {
             let location = answer.location.with_context(|| format!("POST {target}: no Location"))?;
             let joint = if location.contains('?') { '&' } else { '?' };
@@ -88,8 +112,7 @@ impl Registry {
             let path = layout.blob(digest)?;
             let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
             let len = file.metadata().with_context(|| format!("size of {}", path.display()))?.len();
-            let head = "Content-Type: application/octet-stream\r\n";
-            self.ask("PUT", &target, head, file, len)?.expect(&[201], "PUT", &target)?;
+            self.ask(Request { method: "PUT", target: &target, media_type: BYTES, body: file, len }, &[201])?;
         }
         self.known.insert(digest.to_string(), repository.to_string());
         Ok(())
@@ -104,21 +127,25 @@ impl Registry {
         }
     }
 
-    /// One request on a connection of its own.
-    fn ask(&self, method: &str, target: &str, head: &str, body: impl Read, len: u64) -> Result<Answer> {
+    /// One request on a connection of its own, whose answer has one of the statuses `wanted`.
+    fn ask(&self, request: Request<'_, impl Read>, wanted: &[u16]) -> Result<Answer> {
+        let Request { method, target, media_type, body, len } = request;
         let what = || format!("{method} {target} at {}", self.address);
         let stream = TcpStream::connect(&self.address).with_context(|| format!("connecting to {}", self.address))?;
         stream.set_read_timeout(Some(PATIENCE)).with_context(what)?;
         stream.set_write_timeout(Some(PATIENCE)).with_context(what)?;
-        let request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Length: {len}\r\n{head}\r\n",
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
+             Content-Length: {len}\r\n\r\n",
             self.address
         );
         let mut out = &stream;
-        out.write_all(request.as_bytes()).with_context(what)?;
+        out.write_all(head.as_bytes()).with_context(what)?;
         let sent = io::copy(&mut body.take(len), &mut out).with_context(what)?;
         ensure!(sent == len, "{}: the body ended after {sent} of {len} bytes", what());
-        Answer::read(&stream).with_context(what)
+        let answer = Answer::read(&stream).with_context(what)?;
+        ensure!(wanted.contains(&answer.status), "{}: HTTP {}: {}", what(), answer.status, answer.body);
+        Ok(answer)
     }
 }
 
@@ -148,11 +175,6 @@ impl Answer {
         reader.read_to_end(&mut body).context("reading the answer")?;
         answer.body = String::from_utf8_lossy(&body).trim().to_string();
         Ok(answer)
-    }
-
-    fn expect(self, wanted: &[u16], method: &str, target: &str) -> Result<Answer> {
-        ensure!(wanted.contains(&self.status), "{method} {target}: HTTP {}: {}", self.status, self.body);
-        Ok(self)
     }
 }
 
