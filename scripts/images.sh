@@ -5,7 +5,8 @@
 #
 # DIR/oci is one OCI layout with all of them; DIR/facts.docker.tar and DIR/busybox.oci.tar are archives for the tests
 # of `podshim image import`. An image whose inputs did not change is not made again.
-# Environment: CARGO_TARGET_DIR (as cargo's), PODSHIM_IMAGES (only these, e.g. "busybox facts"; default all).
+# Environment: CARGO_TARGET_DIR (as cargo's), PODSHIM_IMAGES (only these, e.g. "busybox facts"; default all but "cri",
+# which are those of tests/cri/images.sh).
 set -eu
 # A login shell finds cargo here; a CI job or `sudo` often does not.
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
@@ -123,6 +124,10 @@ if wants git; then
         --exclude usr/lib/git-core/scalar --exclude usr/lib/git-core/git-sh-i18n--envsubst \
         --exclude var/lib/dpkg/info --exclude usr/share/zsh --exclude usr/share/debconf \
         --mkdir /git --workdir /git --entrypoint git --cmd --help --tag alpine/git -o "$layout"
+fi
+
+if wants cri; then
+    . tests/cri/images.sh
 fi
 
 "$tools" list "$layout"

@@ -11,7 +11,8 @@ use rootfs_tools::debian::{self, Debian, Docs};
 use rootfs_tools::oci::archive::{Form, Scratch, pack};
 use rootfs_tools::oci::config::{self, Config};
 use rootfs_tools::oci::layer::Compression;
-use rootfs_tools::oci::layout::{Layout, NewImage};
+use rootfs_tools::oci::layout::{Layout, MediaTypes, NewImage};
+use rootfs_tools::oci::push::Registry;
 use rootfs_tools::oci::reference::normalise;
 use rootfs_tools::source;
 use rootfs_tools::tree::{Node, Tree};
@@ -99,6 +100,27 @@ enum Verb {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Joins images of a layout folder, one for each platform, into an index that has a name of its own.
+    Index {
+        /// The layout.
+        layout: PathBuf,
+        /// An image in it. Repeatable.
+        #[arg(long = "image", value_name = "REF", required = true)]
+        images: Vec<String>,
+        /// The index's name. Repeatable.
+        #[arg(long = "tag", value_name = "REF", required = true)]
+        tags: Vec<String>,
+        /// In whose words the index is written.
+        #[arg(long, value_enum, default_value_t = Types::Oci)]
+        types: Types,
+    },
+    /// Pushes all images of a layout folder to a registry without TLS or logins, under their names without domain.
+    Push {
+        /// The layout.
+        layout: PathBuf,
+        /// HOST:PORT.
+        registry: String,
+    },
     /// Lists the images of a layout folder: digest and reference.
     List {
         /// The layout.
@@ -114,6 +136,14 @@ enum Format {
     OciArchive,
     /// What `docker load` reads.
     DockerArchive,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Types {
+    /// OCI image specification.
+    Oci,
+    /// Docker's image manifest version 2, schema 2.
+    Docker,
 }
 
 #[derive(Debug, Args)]
@@ -172,6 +202,9 @@ struct ImageArgs {
     /// Layers without compression.
     #[arg(long, action = ArgAction::SetTrue, overrides_with = "gzip")]
     uncompressed: bool,
+    /// In whose words manifest, configuration and layers are named.
+    #[arg(long, value_enum, default_value_t = Types::Oci)]
+    types: Types,
     /// The form of the output.
     #[arg(long, value_enum, default_value_t = Format::Oci)]
     format: Format,
@@ -235,8 +268,22 @@ pub(crate) fn run() -> Result<()> {
             image.write(matches, tree, &config)
         }
         Verb::Pack { layout, tags, format, output } => {
-            let references = tags.iter().map(|t| normalise(t)).collect::<Result<Vec<_>>>()?;
+            let references = references_of(&tags)?;
             pack(&Layout::open(&layout)?, &references, format.form()?, &output)
+        }
+        Verb::Index { layout, images, tags, types } => {
+            let (images, tags) = (references_of(&images)?, references_of(&tags)?);
+            let digest = Layout::open(&layout)?.add_index(&images, &tags, types.words())?;
+            println!("{digest} {}", tags.join(" "));
+            Ok(())
+        }
+        Verb::Push { layout, registry } => {
+            let layout = Layout::open(&layout)?;
+            let mut registry = Registry::new(&registry);
+            for entry in layout.entries()? {
+                println!("{}", registry.push(&layout, &entry)?);
+            }
+            Ok(())
         }
         Verb::List { layout } => {
             for entry in Layout::open(&layout)?.entries()? {
@@ -244,6 +291,20 @@ pub(crate) fn run() -> Result<()> {
                 println!("{digest} {}", entry.reference.unwrap_or_default());
             }
             Ok(())
+        }
+    }
+}
+
+/// References in full.
+fn references_of(tags: &[String]) -> Result<Vec<String>> {
+    tags.iter().map(|tag| normalise(tag)).collect()
+}
+
+impl Types {
+    fn words(self) -> MediaTypes {
+        match self {
+            Types::Oci => MediaTypes::Oci,
+            Types::Docker => MediaTypes::Docker,
         }
     }
 }
@@ -295,7 +356,7 @@ impl ImageArgs {
         for dir in &self.mkdir {
             base.insert_missing(dir, Node::dir()).context("--mkdir")?;
         }
-        let references = self.tags.iter().map(|t| normalise(t)).collect::<Result<Vec<_>>>()?;
+        let references = references_of(&self.tags)?;
         let mut trees = vec![base];
         trees.extend(self.upper_layers(matches)?);
         let scratch = match self.format {
@@ -308,7 +369,8 @@ impl ImageArgs {
         let compression = if self.uncompressed { Compression::None } else { Compression::Gzip };
         let epoch = source_date_epoch()?;
         let layers = trees.iter().map(|t| layout.add_layer(t, epoch, compression)).collect::<Result<Vec<_>>>()?;
-        let image = NewImage { config, layers: &layers, created: epoch, references: &references };
+        let types = self.types.words();
+        let image = NewImage { config, layers: &layers, created: epoch, references: &references, types };
         let digest = layout.add_image(&image)?;
         if self.format != Format::Oci {
             pack(&layout, &references, self.format.form()?, &self.output)?;

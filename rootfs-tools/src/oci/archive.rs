@@ -101,6 +101,8 @@ fn docker_tree(layout: &Layout, entries: &[Entry], scratch: &Path) -> Result<Tre
     let mut tree = Tree::new();
     let mut images: BTreeMap<String, (Vec<String>, Value)> = BTreeMap::new();
     for entry in entries {
+        let name = entry.reference.as_deref().unwrap_or_default();
+        ensure!(!entry.is_index(), "{name}: a docker-archive has no place for an index of several images");
         let digests = layout.blobs_of(entry)?;
         let [manifest, config, layers @ ..] = digests.as_slice() else { unreachable!("blobs_of gives both") };
         let image = match images.entry(manifest.clone()) {

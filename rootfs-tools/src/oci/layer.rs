@@ -26,16 +26,6 @@ pub enum Compression {
     Gzip,
 }
 
-impl Compression {
-    /// The media type of a layer stored so.
-    pub fn media_type(self) -> &'static str {
-        match self {
-            Compression::None => "application/vnd.oci.image.layer.v1.tar",
-            Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-        }
-    }
-}
-
 /// A layer that has been written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layer {

@@ -15,16 +15,68 @@ use crate::tree::Tree;
 
 /// Media type of an image index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Media type of an image manifest.
-pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Media type of an image configuration.
-pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The annotation by which the layout names an image; here it holds the full reference.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation by which containerd names an image.
 pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The file that makes a folder a layout.
 pub const LAYOUT_FILE: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// In whose words an image tells what its parts are. The parts are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MediaTypes {
+    /// OCI image specification 1.1, media-types.md.
+    #[default]
+    Oci,
+    /// Docker's image manifest version 2, schema 2, which most images of public registries still use.
+    Docker,
+}
+
+impl MediaTypes {
+    /// The type of a list of images, one for each platform.
+    pub fn index(self) -> &'static str {
+        match self {
+            Self::Oci => INDEX,
+            Self::Docker => "application/vnd.docker.distribution.manifest.list.v2+json",
+        }
+    }
+
+    /// The type of an image manifest.
+    pub fn manifest(self) -> &'static str {
+        match self {
+            Self::Oci => "application/vnd.oci.image.manifest.v1+json",
+            Self::Docker => "application/vnd.docker.distribution.manifest.v2+json",
+        }
+    }
+
+    /// The type of an image configuration.
+    pub fn config(self) -> &'static str {
+        match self {
+            Self::Oci => "application/vnd.oci.image.config.v1+json",
+            Self::Docker => "application/vnd.docker.container.image.v1+json",
+        }
+    }
+
+    /// The type of a layer.
+    pub fn layer(self, compression: Compression) -> &'static str {
+        match (self, compression) {
+            (Self::Oci, Compression::None) => "application/vnd.oci.image.layer.v1.tar",
+            (Self::Oci, Compression::Gzip) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            (Self::Docker, Compression::None) => "application/vnd.docker.image.rootfs.diff.tar",
+            (Self::Docker, Compression::Gzip) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        }
+    }
+
+    /// Whether `media_type` is that of an index, in either's words.
+    fn is_index(media_type: &Value) -> bool {
+        [Self::Oci, Self::Docker].iter().any(|types| media_type == types.index())
+    }
+
+    /// Whether `media_type` is that of a manifest, in either's words.
+    fn is_manifest(media_type: &Value) -> bool {
+        [Self::Oci, Self::Docker].iter().any(|types| media_type == types.manifest())
+    }
+}
 
 /// A layout folder, locked for this process until dropped.
 #[derive(Debug)]
@@ -45,6 +97,8 @@ pub struct NewImage<'a> {
     pub created: u64,
     /// Full references.
     pub references: &'a [String],
+    /// In whose words.
+    pub types: MediaTypes,
 }
 
 /// An image in the index.
@@ -115,32 +169,66 @@ impl Layout {
     /// place of what had them. Gives the manifest's digest.
     pub fn add_image(&self, image: &NewImage<'_>) -> Result<String> {
         let config = self.add_json(&image.config.to_json(image.created, image.layers))?;
+        let types = image.types;
         let descriptors = image
             .layers
             .iter()
-            .map(|l| json!({ "mediaType": l.compression.media_type(), "digest": l.digest, "size": l.size }));
+            .map(|l| json!({ "mediaType": types.layer(l.compression), "digest": l.digest, "size": l.size }));
         let manifest = self.add_json(&json!({
             "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": { "mediaType": CONFIG, "digest": config.0, "size": config.1 },
+            "mediaType": types.manifest(),
+            "config": { "mediaType": types.config(), "digest": config.0, "size": config.1 },
             "layers": descriptors.collect::<Vec<_>>(),
         }))?;
+        let descriptor = json!({
+            "mediaType": types.manifest(),
+            "digest": manifest.0,
+            "size": manifest.1,
+            "platform": { "architecture": image.config.architecture(), "os": "linux" },
+        });
+        self.enter(image.references, &descriptor)?;
+        Ok(manifest.0)
+    }
+
+    /// Writes an index of the images with the references `members`, one for each platform, and enters it under
+    /// `references`, in place of what had them. Gives its digest.
+    ///
+    /// Fails when a member is missing, is an index itself, or is for the platform of another.
+    pub fn add_index(&self, members: &[String], references: &[String], types: MediaTypes) -> Result<String> {
+        let entries = self.entries()?;
+        let mut platforms = BTreeSet::new();
+        let mut descriptors = Vec::new();
+        for member in members {
+            let entry = entries.iter().find(|e| e.reference.as_ref() == Some(member));
+            let mut descriptor =
+                entry.with_context(|| format!("{member}: no such image in the layout"))?.descriptor.clone();
+            ensure!(MediaTypes::is_manifest(&descriptor["mediaType"]), "{member}: an index, not an image");
+            let platform = descriptor["platform"].to_string();
+            ensure!(platforms.insert(platform.clone()), "{member}: a second image for {platform}");
+            descriptor.as_object_mut().context("an index entry that is no object")?.remove("annotations");
+            descriptors.push(descriptor);
+        }
+        let index = self.add_json(&json!({
+            "schemaVersion": 2,
+            "mediaType": types.index(),
+            "manifests": descriptors,
+        }))?;
+        self.enter(references, &json!({ "mediaType": types.index(), "digest": index.0, "size": index.1 }))?;
+        Ok(index.0)
+    }
+
+    /// Names what `descriptor` leads to, in place of what had the names, and removes what nothing leads to any more.
+    fn enter(&self, references: &[String], descriptor: &Value) -> Result<()> {
         let mut entries = self.entries()?;
-        entries.retain(|e| e.reference.as_ref().is_none_or(|r| !image.references.contains(r)));
-        for reference in image.references {
-            let descriptor = json!({
-                "mediaType": MANIFEST,
-                "digest": manifest.0,
-                "size": manifest.1,
-                "annotations": { REF_NAME: reference, CONTAINERD_NAME: reference },
-                "platform": { "architecture": image.config.architecture(), "os": "linux" },
-            });
+        entries.retain(|e| e.reference.as_ref().is_none_or(|r| !references.contains(r)));
+        for reference in references {
+            let mut descriptor = descriptor.clone();
+            descriptor["annotations"] = json!({ REF_NAME: reference, CONTAINERD_NAME: reference });
             entries.push(Entry { reference: Some(reference.clone()), descriptor });
         }
         entries.sort_by(|a, b| a.reference.cmp(&b.reference));
         self.write_index(&entries)?;
-        self.prune(&entries)?;
-        Ok(manifest.0)
+        self.prune(&entries)
     }
 
     /// The images in the index.
@@ -207,7 +295,8 @@ impl Layout {
     fn prune(&self, entries: &[Entry]) -> Result<()> {
         let mut needed = BTreeSet::new();
         for entry in entries {
-            if entry.descriptor["mediaType"] != MANIFEST {
+            let media_type = &entry.descriptor["mediaType"];
+            if !MediaTypes::is_manifest(media_type) && !MediaTypes::is_index(media_type) {
                 return Ok(());
             }
             needed.extend(self.blobs_of(entry)?);
@@ -227,16 +316,31 @@ impl Layout {
         Ok(())
     }
 
-    /// The digests of all that an image consists of: manifest, configuration, layers from the bottom up.
+    /// The digests of all that an image consists of: manifest, configuration, layers from the bottom up. Of an index:
+    /// itself, then the same of each image.
     pub fn blobs_of(&self, entry: &Entry) -> Result<Vec<String>> {
         let digest = entry.descriptor["digest"].as_str().context("an index entry without digest")?;
-        let manifest = self.json(digest)?;
-        let layers = manifest["layers"].as_array().with_context(|| format!("{digest}: no layers"))?;
+        let content = self.json(digest)?;
         let mut found = vec![digest.to_string()];
-        for descriptor in [&manifest["config"]].into_iter().chain(layers) {
+        if entry.is_index() {
+            for member in content["manifests"].as_array().with_context(|| format!("{digest}: no manifests"))? {
+                ensure!(MediaTypes::is_manifest(&member["mediaType"]), "{digest}: holds more than images");
+                found.extend(self.blobs_of(&Entry { reference: None, descriptor: member.clone() })?);
+            }
+            return Ok(found);
+        }
+        let layers = content["layers"].as_array().with_context(|| format!("{digest}: no layers"))?;
+        for descriptor in [&content["config"]].into_iter().chain(layers) {
             let part = descriptor["digest"].as_str().with_context(|| format!("{digest}: a part without digest"))?;
             found.push(part.to_string());
         }
         Ok(found)
+    }
+}
+
+impl Entry {
+    /// Whether it is an index of images rather than one image.
+    pub fn is_index(&self) -> bool {
+        MediaTypes::is_index(&self.descriptor["mediaType"])
     }
 }

@@ -1,0 +1,248 @@
+#!/bin/bash
+# Runs the ecosystem's own suite for container runtimes, critest (cri-tools, unmodified), against a CRI server.
+#
+#   sudo scripts/critest.sh [--server podshim|containerd] [--parallel N] [--websocket] [--runtime-handler NAME] [--nri]
+#                           [--focus REGEX] [--benchmark] [--seed N]
+#
+#   --server podshim        what is tested; containerd is Debian's, to see what is the suite's or the machine's fault
+#   --parallel N            N specs at once, as ginkgo does it; those that are marked serial still run alone
+#   --websocket             exec, attach and port-forward over WebSocket instead of SPDY
+#   --runtime-handler NAME  every sandbox with this handler; "crun" is there (Debian's crun)
+#   --nri                   with an NRI socket: without it the NRI specs are skipped
+#   --focus REGEX           only specs whose full name matches
+#   --benchmark             `critest -benchmark` instead, against podshim and containerd in turn, and the ratio of their times
+#   --seed N                the order of the specs, as an earlier run printed it
+#
+# Everything is made here, as root on a fresh Debian (bookworm or later): packages, critest and crictl from the Go module
+# proxy (tests/cri/go.mod), the images that the specs name (tests/cri/images.sh), a registry on loopback that serves them, and
+# hosts.toml files that lead the names of public registries to it. The server and critest run in a network, mount, pid, ipc,
+# uts and cgroup namespace of their own: nothing of the machine's is touched, and all ends with the first process of it.
+#
+# Prints a table of passed, failed and skipped specs, and what was left behind. Exit code 1 if a spec failed that is not in
+# tests/cri/expected.tsv, if one was skipped for a reason that is not there, or if something was left behind (podshim only:
+# containerd is not under test).
+#
+# Results are kept in target/cri/results/NAME: report.json (ginkgo's), critest.log, server.log, table.txt.
+# Environment: PODSHIM_BIN (target/podshim), CARGO_TARGET_DIR, PODSHIM_CRITEST_SECONDS (patience, default 1800),
+# PODSHIM_CRITEST_IMAGES (a layout with the images, instead of building them), PODSHIM_CONTAINERD (another containerd: a
+# directory into which its package, and runc's if wanted, are unpacked).
+set -euo pipefail
+exec </dev/null
+cd "$(dirname "$0")/.."
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+cri=$target_dir/cri
+bin=$cri/bin
+podshim=$(realpath -m "${PODSHIM_BIN:-$target_dir/podshim}")
+
+die() {
+    echo "critest.sh: $*" >&2
+    exit 2
+}
+
+server=podshim parallel=1 websocket='' handler='' nri='' focus='' benchmark='' seed=''
+while [ $# -gt 0 ]; do
+    case $1 in
+    --server) server=${2:?} && shift ;;
+    --parallel) parallel=${2:?} && shift ;;
+    --runtime-handler) handler=${2:?} && shift ;;
+    --focus) focus=${2:?} && shift ;;
+    --seed) seed=${2:?} && shift ;;
+    --websocket) websocket=yes ;;
+    --nri) nri=yes ;;
+    --benchmark) benchmark=yes ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;;
+    *) die "unknown option $1 (--help tells what there is)" ;;
+    esac
+    shift
+done
+case $server in podshim | containerd) ;; *) die "--server is podshim or containerd, not $server" ;; esac
+[[ $parallel =~ ^[1-9][0-9]?$ ]] || die "--parallel takes a number from 1 to 99, not $parallel"
+[ "$(id -u)" = 0 ] || die "namespaces, mounts and cgroups are made: try again with sudo"
+
+install_packages() {
+    local package missing=()
+    for package in build-essential busybox-static ca-certificates containernetworking-plugins crun debian-archive-keyring \
+        iproute2 iptables mmdebstrap procps python3 runc util-linux; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    if [ ${#missing[@]} -gt 0 ] || ! apt-cache show docker-registry >/dev/null 2>&1; then
+        apt-get update -qq
+    fi
+    [ ${#missing[@]} = 0 ] ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+    # Unpacked, not installed: their packages start servers.
+    unpack docker-registry usr/bin/docker-registry
+    if [ "$server" = containerd ] || [ -n "$benchmark" ]; then
+        unpack containerd usr/bin/containerd
+    fi
+}
+# unpack PACKAGE FILE: a Debian package below target/cri/debian, unless its FILE is there.
+unpack() {
+    local dir=$cri/debian
+    [ ! -x "$dir/$2" ] || return 0
+    mkdir -p "$dir/archives"
+    (cd "$dir/archives" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x "$1"_*.deb "$dir")
+    rm -rf "$dir/archives"
+}
+
+# The Go that tests/cri/go.mod asks for. Where there is none, or one too old to fetch another by itself (before 1.21), it
+# is taken as a module: Debian's old one suffices for that, and go.sum's database vouches for it.
+find_go() {
+    local version module dir
+    version=$(sed -n 's/^go //p' tests/cri/go.mod)
+    PATH=$PATH:/usr/local/go/bin
+    if go version 2>/dev/null | grep -Eq 'go(1\.(2[1-9]|[3-9][0-9])|[2-9])'; then
+        export GOTOOLCHAIN=auto
+        return
+    fi
+    if ! command -v go >/dev/null; then
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends golang-go >/dev/null
+    fi
+    module=golang.org/toolchain@v0.0.1-go$version.linux-$(dpkg --print-architecture)
+    dir=$(cd / && go mod download -json "$module" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
+    [ -d "$dir" ] || die "go mod download $module gave no directory"
+    # Files of a module are not executable, and the module cache is read-only.
+    if [ ! -x "$cri/go/bin/go" ]; then
+        rm -rf "$cri/go.new" "$cri/go"
+        cp -r --no-preserve=mode "$dir" "$cri/go.new"
+        chmod -R +x "$cri/go.new/bin" "$cri/go.new/pkg/tool"
+        mv "$cri/go.new" "$cri/go"
+    fi
+    export GOTOOLCHAIN=local
+    PATH=$cri/go/bin:$PATH
+}
+build_tools() {
+    local stamp
+    stamp=$(cat tests/cri/go.mod tests/cri/go.sum | sha256sum)
+    [ "$(cat "$bin/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
+    find_go
+    mkdir -p "$bin"
+    # -modcacherw: `rm -r` of a module cache below target is then possible without chmod.
+    (
+        cd tests/cri
+        export GOFLAGS="-mod=readonly -modcacherw -buildvcs=false" CGO_ENABLED=0
+        # critest is a test of its package, and no tool that `go build` would make.
+        go test -c -o "$bin/critest" sigs.k8s.io/cri-tools/cmd/critest
+        go build -o "$bin/crictl" sigs.k8s.io/cri-tools/cmd/crictl
+        # With this critest runs specs in parallel; its version must be the one that critest is linked with.
+        go build -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
+    )
+    echo "$stamp" >"$bin/.stamp"
+}
+
+# Where this process is in each cgroup hierarchy: one directory a line; empty names are version 2.
+own_cgroups() {
+    local controllers path root mountpoint directory
+    while IFS=: read -r _ controllers path; do
+        read -r root mountpoint < <(awk -v want="${controllers%%,*}" '{
+            for (i = 7; $i != "-"; i++);
+            if (want == "" ? $(i + 1) == "cgroup2" : $(i + 1) == "cgroup" && ("," $(i + 3) ",") ~ ("," want ",")) {
+                print $4, $5
+                exit
+            }
+        }' /proc/self/mountinfo) || continue
+        [ "$root" = / ] || path=${path#"$root"}
+        directory=$mountpoint/${path#/}
+        # Version 2 gives children controllers only where the parent hands them down.
+        if [ -z "$controllers" ] && [ "$mountpoint" = /sys/fs/cgroup ] &&
+            ! grep -qw memory "$directory/cgroup.subtree_control"; then
+            directory=$mountpoint
+        fi
+        echo "${directory%/}"
+    done </proc/self/cgroup
+}
+cgroups=()
+make_cgroups() {
+    local directory file
+    while read -r directory; do
+        directory=$directory/podshim-critest.$$
+        mkdir "$directory"
+        cgroups+=("$directory")
+        # A new group of cpuset has no processors and no memory, and takes no process.
+        for file in cpuset.cpus cpuset.mems; do
+            [ ! -f "$directory/$file" ] || [ -f "$directory/cgroup.controllers" ] ||
+                cat "${directory%/*}/$file" >"$directory/$file"
+        done
+        [ ! -f "$directory/cgroup.controllers" ] || mkdir "$directory/harness"
+    done < <(own_cgroups)
+}
+remove_cgroups() {
+    local directory
+    for directory in "${cgroups[@]}"; do
+        # The last process of a namespace that was killed may need a moment.
+        for _ in $(seq 50); do
+            find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null && break
+            sleep 0.1
+        done
+        [ ! -d "$directory" ] || echo "critest.sh: left behind: $directory" >&2
+    done
+    cgroups=()
+}
+
+inside_pid='' run=''
+end() {
+    if [ -n "$inside_pid" ]; then
+        # unshare's --kill-child ends the first process of the pid namespace, and so all of them.
+        kill "$inside_pid" 2>/dev/null || true
+        wait "$inside_pid" 2>/dev/null || true
+    fi
+    remove_cgroups
+    [ -z "$run" ] || rm -rf "$run"
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# run_inside SERVER NAME WORDS...: one server, one run of critest with WORDS; results to target/cri/results/NAME.
+run_inside() {
+    local server=$1 results=$cri/results/$2 code=0
+    shift 2
+    rm -rf "$results"
+    mkdir -p "$results"
+    # Short: sockets' paths end at 107 bytes.
+    run=$(mktemp -d /tmp/critest.XXXXXX)
+    make_cgroups
+    CONTAINERD=${PODSHIM_CONTAINERD:-$cri/debian} SERVER=$server RUN=$run RESULTS=$results CRI=$cri PODSHIM=$podshim NRI=$nri IMAGES=$images TOOLS=$tools \
+        SECONDS_AT_MOST=${PODSHIM_CRITEST_SECONDS:-1800} CGROUPS=$(printf '%s\n' "${cgroups[@]}") \
+        tests/cri/enter.sh tests/cri/inside.sh "$@" &
+    inside_pid=$!
+    wait "$inside_pid" || code=$?
+    inside_pid=''
+    remove_cgroups
+    rm -rf "$run"
+    run=''
+    return "$code"
+}
+
+mkdir -p "$cri"
+install_packages
+build_tools
+images=${PODSHIM_CRITEST_IMAGES:-$cri/images/oci}
+if [ -z "${PODSHIM_CRITEST_IMAGES:-}" ]; then
+    PODSHIM_IMAGES=cri scripts/images.sh "$cri/images" >/dev/null
+fi
+tools=$(find "$target_dir" -maxdepth 3 -path '*release/rootfs-tools' -type f -print -quit)
+[ -x "$tools" ] || die "rootfs-tools is missing: scripts/images.sh makes it"
+if [ "$server" = podshim ]; then
+    [ -x "$podshim" ] || die "$podshim is missing: scripts/build.sh makes it"
+fi
+
+if [ -n "$benchmark" ]; then
+    mkdir -p "$cri/results"
+    for server in podshim containerd; do
+        run_inside "$server" "benchmark-$server" -benchmark -benchmarking-params-file "$PWD/tests/cri/benchmark.yaml" \
+            -benchmarking-output-dir "$cri/results/benchmark-$server" || die "the benchmark of $server failed: see $cri/results"
+    done
+    exec python3 tests/cri/report.py benchmark "$cri/results/benchmark-podshim" "$cri/results/benchmark-containerd"
+fi
+
+name=$server-serial words=()
+[ "$parallel" = 1 ] || name=$server-parallel words+=(-parallel "$parallel")
+[ -z "$websocket" ] || name+=-websocket words+=(-websocket-exec -websocket-attach -websocket-portforward)
+[ -z "$handler" ] || name+=-$handler words+=(-runtime-handler "$handler")
+[ -z "$nri" ] || name+=-nri
+[ -z "$focus" ] || name+=-focus words+=(-ginkgo.focus "$focus")
+[ -z "$seed" ] || words+=(-ginkgo.seed "$seed")
+code=0
+run_inside "$server" "$name" "${words[@]}" || code=$?
+python3 tests/cri/report.py table --server "$server" --expected tests/cri/expected.tsv --code "$code" "$cri/results/$name"
