@@ -11,6 +11,7 @@
 //! | `endpoints`, `names` | pure: which pods a Service leads to; what a name means |
 //! | `dns`, `name_server` | the name server: what it does, and its process seen from outside |
 //! | `host_ports` | ports of the host |
+//! | `dial` | connections to a pod's ports from outside |
 //! | `cni` | networks that CNI plugins make |
 //! | `etc` | the pod's `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname` |
 //!
@@ -19,6 +20,7 @@
 
 mod bridge;
 pub mod cni;
+pub mod dial;
 pub mod dns;
 pub mod endpoints;
 mod etc;
