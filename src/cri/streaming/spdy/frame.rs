@@ -72,7 +72,7 @@ pub enum Frame {
         stream: u32,
         /// These are the last bytes.
         fin: bool,
-        /// At most [`MAX_PIECE`] when read.
+        /// At most 16 KiB when read: a frame may come in pieces.
         bytes: Bytes,
     },
     /// HEADERS, which mean nothing here but for the end of a stream that they may be.
