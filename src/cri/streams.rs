@@ -6,6 +6,7 @@ use super::streaming::{Attach, Backend, Ends, Exec, Process};
 use crate::control::{Connection, HangUp, Input, OwnProcess, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::network;
+use crate::runtime;
 use crate::paths::Dirs;
 use crate::plan::config::{NetworkMode, Stdio};
 use crate::sys::process::TerminalSize;
@@ -138,6 +139,7 @@ impl Backend for Streams {
     async fn connect(&self, sandbox_id: &str, port: u16) -> Result<TcpStream> {
         let (dirs, id) = (self.dirs.clone(), sandbox_id.to_owned());
         let namespace = spawn_blocking(move || namespace(&dirs, &id)).await.context("connecting")??;
-        network::dial(namespace.as_ref(), port).await
+        let namespace = namespace.map(runtime::open_namespace).transpose().context("the sandbox's network namespace")?;
+        network::dial::dial(namespace.as_ref().map(AsFd::as_fd), port).await
     }
 }

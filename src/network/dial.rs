@@ -1,12 +1,11 @@
-//! Connections to a pod's own loopback, made from outside: what port-forwarding takes.
+//! A connection to a port of a pod, made in the pod's network namespace: for port forwarding.
 
 use crate::sys::net;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use nix::errno::Errno;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -14,13 +13,14 @@ use tokio::net::{TcpSocket, TcpStream};
 /// packets vanish.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Connects to a port of the pod as a kubelet does: to its loopback, over IPv4, else over IPv6. `namespace` is the path of
-/// its network namespace; `None` with the host's.
-pub async fn dial(namespace: Option<&PathBuf>, port: u16) -> Result<TcpStream> {
+/// Connects to a port of the pod as a kubelet does: to its loopback, over IPv4, else over IPv6. `namespace` is its network
+/// namespace; `None` with the host's.
+pub async fn dial(namespace: Option<BorrowedFd<'_>>, port: u16) -> Result<TcpStream> {
     let mut errors = Vec::new();
     for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)] {
         let address = SocketAddr::new(ip, port);
-        let connecting = socket(namespace, address)?.connect(address);
+        let socket = TcpSocket::from_std_stream(net::tcp_socket(address, namespace)?.into());
+        let connecting = socket.connect(address);
         match tokio::time::timeout(PATIENCE, connecting).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => errors.push(format!("{address}: {}", text(&error))),
@@ -28,13 +28,6 @@ pub async fn dial(namespace: Option<&PathBuf>, port: u16) -> Result<TcpStream> {
         }
     }
     bail!("{}", errors.join("; "))
-}
-
-/// Opened anew for each connection: a pod may be given another sandbox.
-fn socket(namespace: Option<&PathBuf>, address: SocketAddr) -> Result<TcpSocket> {
-    let namespace = namespace.map(crate::runtime::open_namespace).transpose().context("the pod's network namespace")?;
-    let fd: OwnedFd = net::tcp_socket(address, namespace.as_ref().map(std::os::fd::AsFd::as_fd))?;
-    Ok(TcpSocket::from_std_stream(fd.into()))
 }
 
 fn text(error: &io::Error) -> String {

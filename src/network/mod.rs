@@ -11,8 +11,8 @@
 //! | `endpoints`, `names` | pure: which pods a Service leads to; what a name means |
 //! | `dns`, `name_server` | the name server: what it does, and its process seen from outside |
 //! | `host_ports` | ports of the host |
+//! | `dial` | connections to a pod's ports from outside |
 //! | `cni` | networks that CNI plugins make |
-//! | `dial` | connections to a pod's loopback, from outside |
 //! | `etc` | the pod's `/etc/hosts`, `/etc/resolv.conf`, `/etc/hostname` |
 //!
 //! The network namespace itself is made with the sandbox. What is done here takes memory and time: a supervisor has a child
@@ -20,7 +20,7 @@
 
 mod bridge;
 pub mod cni;
-mod dial;
+pub mod dial;
 pub mod dns;
 pub mod endpoints;
 mod etc;
@@ -39,7 +39,6 @@ pub mod selectors;
 pub mod slices;
 pub mod view;
 
-pub use dial::dial;
 pub use etc::{files, write_files};
 
 use crate::paths::{Dirs, PodDirs};

@@ -1,9 +1,11 @@
 //! PortForward.
 
-use crate::fixture::{Client, DEADLINE, Fixture, ask, client, head, web_socket};
+use crate::fixture::{Client, DEADLINE, Fixture, ask, client, head, timeouts, web_socket};
+use crate::raw::Raw;
+use podshim::cri::streaming::{Config, Timeouts};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A port that sends back what it is sent, from its first to its last byte, and then says farewell.
 fn echo() -> u16 {
@@ -168,4 +170,67 @@ fn the_old_websocket_protocol_has_a_pair_of_channels_for_each_port() {
         let mut stream = ask("GET", &server.forward(&ports), &web_socket("v4.channel.k8s.io"));
         assert!(head(&mut stream).starts_with("http/1.1 400 "));
     }
+}
+
+const SYN_REPLY: u8 = 2;
+const RST_STREAM: u8 = 3;
+
+#[test]
+fn a_stream_that_says_no_port_is_reset() {
+    let server = Fixture::start();
+    let mut client = Raw::open(&server.forward(&[]), "portforward.k8s.io");
+    let cases: [&[(&str, &str)]; 7] = [
+        &[],
+        &[("streamtype", "data")],
+        &[("streamtype", "data"), ("port", "0")],
+        &[("streamtype", "data"), ("port", "65536")],
+        &[("streamtype", "data"), ("port", "-1")],
+        &[("port", "80")],
+        &[("streamtype", "stdin"), ("port", "80")],
+    ];
+    for (number, headers) in cases.into_iter().enumerate() {
+        let id = 2 * number as u32 + 1;
+        client.syn(id, headers);
+        assert_eq!(client.next(), (RST_STREAM, id, vec![0, 0, 0, 5]), "{headers:?}");
+    }
+    client.syn(99, &[("streamtype", "error"), ("port", "80")]);
+    let (kind, stream, _) = client.next();
+    assert_eq!((kind, stream), (SYN_REPLY, 99), "the connection goes on");
+}
+
+#[test]
+fn streams_find_each_other_by_their_request_or_by_their_ids() {
+    let (server, port) = (Fixture::start(), echo().to_string());
+    let mut client = Raw::open(&server.forward(&[]), "portforward.k8s.io");
+    let with = |kind, id| [("streamtype", kind), ("port", port.as_str()), ("requestid", id)];
+    // Two at once, the second one's streams the other way round.
+    client.syn(1, &with("error", "first"));
+    client.syn(3, &with("data", "second"));
+    client.syn(5, &with("error", "second"));
+    client.syn(7, &with("data", "first"));
+    // An old client's.
+    client.syn(9, &with("error", "")[..2]);
+    client.syn(11, &with("data", "")[..2]);
+    for (data, text) in [(3, "b"), (7, "a"), (11, "c")] {
+        client.last(data, text.as_bytes());
+        assert_eq!(client.all_of(data), format!("{text}farewell"));
+    }
+    // One too many of a kind does not harm the one that waits.
+    client.syn(13, &with("error", "third"));
+    client.syn(15, &with("error", "third"));
+    assert_eq!(client.all_of(15), "error processing stream for request third: error stream already assigned");
+    client.syn(17, &with("data", "third"));
+    client.last(17, b"");
+    assert_eq!(client.all_of(17), "farewell");
+}
+
+#[test]
+fn half_a_pair_is_not_waited_for() {
+    let creation = Duration::from_millis(200);
+    let server = Fixture::with(&Config { timeouts: Timeouts { creation, ..timeouts() }, ..Config::default() });
+    let mut client = Raw::open(&server.forward(&[]), "portforward.k8s.io");
+    client.syn(1, &[("streamtype", "error"), ("port", "80"), ("requestid", "7")]);
+    assert_eq!(client.all_of(1), "(request=7) timed out waiting for streams");
+    client.syn(3, &[("streamtype", "data"), ("port", "80"), ("requestid", "8")]);
+    assert_eq!(client.all_of(3), "");
 }

@@ -7,3 +7,4 @@ mod command;
 mod fixture;
 mod forward;
 mod hostile;
+mod raw;

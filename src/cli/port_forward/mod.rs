@@ -12,11 +12,11 @@ use super::terminal::Interrupts;
 use super::wait::duration;
 use crate::error::{Kind, failure};
 use crate::lifecycle::status::Phase;
-use crate::network::endpoints;
 use crate::network::view::{self, Member};
+use crate::network::{self, endpoints};
 use crate::paths::Dirs;
 use crate::plan::config::NetworkMode;
-use crate::runtime::NamespaceKind;
+use crate::runtime::{self, NamespaceKind};
 use crate::store::{self, Pod};
 use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result};
@@ -293,11 +293,17 @@ async fn accept(listener: TcpListener, forward: Forward, shared: Arc<Shared>) {
     }
 }
 
+/// The namespace is opened anew for each connection: a pod may be given another sandbox.
+async fn dial(namespace: Option<&PathBuf>, port: u16) -> Result<TcpStream> {
+    let namespace = namespace.map(runtime::open_namespace).transpose().context("the pod's network namespace")?;
+    network::dial::dial(namespace.as_ref().map(AsFd::as_fd), port).await
+}
+
 /// One connection, whose errors are its own.
 async fn handle(client: TcpStream, forward: Forward, shared: &Shared) {
     // Whoever has closed standard output does not want to be told.
     let _ = output::line(format_args!("Handling connection for {}", forward.local));
-    let dialled = crate::network::dial(shared.place.namespace.as_ref(), forward.remote).await;
+    let dialled = dial(shared.place.namespace.as_ref(), forward.remote).await;
     let result = match dialled.with_context(|| format!("connecting to port {} in pod {}", forward.remote, shared.pod)) {
         Ok(pod) => relay::relay(client, pod).await.with_context(|| format!("pod {}", shared.pod)),
         Err(error) => Err(error),

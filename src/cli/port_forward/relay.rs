@@ -63,6 +63,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::Shutdown;
+    use std::time::Duration;
 
     /// A client, the pod's end, and what the relay between them comes to.
     fn connected() -> (std::net::TcpStream, std::net::TcpStream, std::thread::JoinHandle<io::Result<()>>) {

@@ -6,15 +6,15 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | [`tokens`] | what URLs stand for |
-//! | [`listen`] | connections, TLS, bounds on those that have shown no token |
-//! | [`http`] | the request that is upgraded: routes, protocols |
-//! | [`command`] | Exec and Attach |
-//! | [`forward`] | PortForward |
-//! | [`pipe`] | bytes between channels and a process's descriptors |
-//! | [`liveness`] | idle and closed connections |
+//! | `tokens` | what URLs stand for |
+//! | `listen` | connections, TLS, bounds on those that have shown no token |
+//! | `http` | the request that is upgraded: routes, protocols |
+//! | `command` | Exec and Attach |
+//! | `forward` | PortForward |
+//! | `pipe` | bytes between channels and a process's descriptors |
+//! | `liveness` | idle and closed connections |
 //! | [`spdy`] | SPDY/3.1 |
-//! | [`websocket`] | channels over a WebSocket |
+//! | `websocket` | channels over a WebSocket |
 
 mod command;
 mod forward;

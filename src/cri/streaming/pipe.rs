@@ -155,7 +155,7 @@ mod tests {
         text.extend(b"ight\":2}{\"width\":3}\n");
         assert_eq!(take_sizes(&mut text), Some(vec![size(1, 2), size(3, 0)]));
         assert!(text.is_empty());
-        for wrong in ["x", "{\"Width\":-1}", "{\"Width\":70000}", "[]"] {
+        for wrong in ["x", "{\"Width\":-1}", "{\"Width\":70000}", "\"80x24\""] {
             assert_eq!(take_sizes(&mut wrong.into()), None, "{wrong}");
         }
         assert_eq!(take_sizes(&mut format!("{{\"Width\":{}", " ".repeat(2000)).into_bytes()), None, "without end");

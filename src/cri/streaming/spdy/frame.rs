@@ -72,7 +72,7 @@ pub enum Frame {
         stream: u32,
         /// These are the last bytes.
         fin: bool,
-        /// At most [`MAX_PIECE`] when read.
+        /// At most 16 KiB when read: a frame may come in pieces.
         bytes: Bytes,
     },
     /// HEADERS, which mean nothing here but for the end of a stream that they may be.
@@ -228,7 +228,7 @@ impl Encoder {
         match frame {
             Frame::SynStream { stream, fin, unidirectional, headers } => {
                 let block = self.0.write(headers)?;
-                let flags = u8::from(*fin) * FIN | u8::from(*unidirectional) * UNIDIRECTIONAL;
+                let flags = if *fin { FIN } else { 0 } | if *unidirectional { UNIDIRECTIONAL } else { 0 };
                 control(into, (1, flags), &[&stream.to_be_bytes(), &[0; 6], &block]);
             }
             Frame::SynReply { stream } => {
@@ -240,7 +240,7 @@ impl Encoder {
             Frame::GoAway { last_good } => control(into, (7, 0), &[&last_good.to_be_bytes(), &[0; 4]]),
             Frame::Data { stream, fin, bytes } => {
                 into.extend(stream.to_be_bytes());
-                into.extend((u32::from(*fin) << 24 | bytes.len() as u32).to_be_bytes());
+                into.extend(((u32::from(*fin) << 24) | bytes.len() as u32).to_be_bytes());
                 into.extend_from_slice(bytes);
             }
             Frame::Other => control(into, (4, 0), &[&[0; 4]]),
@@ -254,7 +254,7 @@ fn control(into: &mut Vec<u8>, (kind, flags): (u16, u8), payload: &[&[u8]]) {
     let length: usize = payload.iter().map(|part| part.len()).sum();
     into.extend(CONTROL.to_be_bytes());
     into.extend(kind.to_be_bytes());
-    into.extend((u32::from(flags) << 24 | length as u32).to_be_bytes());
+    into.extend(((u32::from(flags) << 24) | length as u32).to_be_bytes());
     payload.iter().for_each(|part| into.extend_from_slice(part));
 }
 

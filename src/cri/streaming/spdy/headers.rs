@@ -159,15 +159,16 @@ mod tests {
             a = (a + u32::from(*byte)) % 65521;
             b = (b + a) % 65521;
         }
-        assert_eq!(b << 16 | a, 0xe3c6_a7c2);
+        assert_eq!((b << 16) | a, 0xe3c6_a7c2);
     }
 
     #[test]
     fn blocks_of_one_connection_refer_to_those_before() {
         let (mut deflater, mut inflater) = (Deflater::new().unwrap(), Inflater::new());
-        let long = "x".repeat(40_000);
         let mut sizes = Vec::new();
-        for _ in 0..3 {
+        // The last one is longer than what is remembered.
+        for length in [1, 1, 1, 60_000] {
+            let long = "x".repeat(length);
             let headers = Headers::new(&[("streamtype", "data"), ("port", "8080"), ("requestid", "0"), ("x", &long)]);
             let block = deflater.write(&headers).unwrap();
             sizes.push(block.len());

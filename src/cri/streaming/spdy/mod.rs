@@ -3,9 +3,9 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | [`connection`] | the streams of one connection |
-//! | [`frame`] | frames, read and written |
-//! | [`headers`] | their headers, compressed |
+//! | `connection` | the streams of one connection |
+//! | `frame` | frames, read and written |
+//! | `headers` | their headers, compressed |
 
 mod connection;
 mod frame;
