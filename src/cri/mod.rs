@@ -6,5 +6,7 @@
 //! | file | content |
 //! |---|---|
 //! | [`api`] | the messages and services, generated |
+//! | [`nri`] | plugins that are told of pods and containers, and that may change containers |
 
 pub mod api;
+pub mod nri;
