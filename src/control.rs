@@ -3,6 +3,7 @@
 //! One request a connection. The socket answers only to podshim's own user (SO_PEERCRED), and lies in a directory of mode 0700.
 
 use crate::error::{Kind, failure};
+use crate::plan::adjust::Adjustment;
 use crate::plan::config::{ContainerConfig, ImageSpec, LinuxContainerResources, PodPlan, VolumePlan};
 use crate::plan::spec::User;
 use crate::sys::process::TerminalSize;
@@ -190,6 +191,9 @@ pub struct ContainerRecord {
     pub volumes: Vec<VolumePlan>,
     /// The images of volumes, by the volume's name.
     pub volume_images: BTreeMap<String, ImageSpec>,
+    /// What NRI plugins want changed of its spec.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjustment: Option<Adjustment>,
     /// CRI's `ContainerConfig` as it was asked for, encoded: what a status shows of it.
     #[serde(with = "crate::plan::base64_bytes")]
     pub request: Vec<u8>,

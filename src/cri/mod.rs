@@ -14,6 +14,7 @@
 //! | `convert` | requests as `plan`'s configs |
 //! | `runtime` | the RuntimeService, one file per call |
 //! | `image` | the ImageService |
+//! | [`nri`] | plugins that are told, and may change containers |
 //! | `streams` | the commands, containers and ports behind the streaming server |
 //! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
@@ -22,6 +23,7 @@ pub mod config;
 mod convert;
 mod daemon;
 mod image;
+pub mod nri;
 mod runtime;
 mod sandboxes;
 mod server;

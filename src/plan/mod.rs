@@ -3,6 +3,7 @@
 //! Nothing here asks the kernel or touches a file: what is known of the host comes in as plain values. So a plan can be
 //! printed, compared in a test and shown to a student.
 
+pub mod adjust;
 pub(crate) mod base64_bytes;
 pub mod capabilities;
 pub mod capacity;

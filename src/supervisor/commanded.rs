@@ -97,6 +97,7 @@ impl Supervisor {
             self.pod.record.images[index] = record.image;
             self.slots[index] = Slot::default();
         }
+        self.slots[index].adjustment = record.adjustment;
         self.wait_until(client, index, Until::Created);
         self.queue.push_back(Event::Create { container: index, name: id });
         Ok(())

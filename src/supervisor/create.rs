@@ -16,6 +16,7 @@ use crate::plan::config::{
     ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, Log, MountPropagation, NamespaceMode, PullPolicy,
     Stdio, VolumePlan,
 };
+use crate::plan::adjust::{self, Executor};
 use crate::plan::env;
 use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved, User};
@@ -270,8 +271,12 @@ impl Supervisor {
             kernel: &self.facts.kernel,
             lsms: self.facts.lsms,
         };
-        let spec = spec::container(&plan.sandbox, config, &image.config, resolved)
+        let mut spec = spec::container(&plan.sandbox, config, &image.config, resolved)
             .map_err(|error| CreateError { failure: start_failure(&error), error })?;
+        if let Some(adjustment) = &self.slots[index].adjustment {
+            let executor = if external.is_some() { Executor::Oci } else { Executor::Own };
+            adjust::apply(adjustment, &mut spec, executor).context("what NRI plugins want")?;
+        }
         runtime::write_bundle(&spec, &state)?;
         let steps = runtime::container_steps(&spec)?;
         let trees = timeline.act(
@@ -440,18 +445,26 @@ impl Supervisor {
         let wanted = spec.mounts().iter().flatten().filter(|m| m.typ().as_deref() == Some("bind"));
         let trees = wanted
             .map(|mount| {
-                let is_wanted = |bind: &&Bind| Path::new(&bind.destination) == mount.destination();
-                let bind = binds.iter().find(is_wanted).context("a bind mount of the spec was not asked for")?;
-                let source = self.open_source(config, bind)?;
-                let depth = if bind.propagation == MountPropagation::None && !is_volume(config, bind) {
-                    Depth::Top
-                } else {
-                    Depth::Recursive
+                let source_path = mount.source().as_ref().context("a bind mount of the spec has no source")?;
+                let is_wanted = |bind: &&Bind| {
+                    Path::new(&bind.destination) == mount.destination() && bind.source == *source_path
                 };
-                let context = || format!("mounting {}", bind.destination);
+                let (source, depth) = match binds.iter().find(is_wanted) {
+                    Some(bind) if bind.propagation == MountPropagation::None && !is_volume(config, bind) => {
+                        (self.open_source(config, bind)?, Depth::Top)
+                    }
+                    Some(bind) => (self.open_source(config, bind)?, Depth::Recursive),
+                    // What an NRI plugin wants: a path of the host, whatever is there.
+                    None => {
+                        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+                        let found = open(source_path, flags, Mode::empty());
+                        (found.called("open", source_path.display())?, Depth::Recursive)
+                    }
+                };
+                let context = || format!("mounting {}", mount.destination().display());
                 let tree = mount::clone_tree(source.as_fd(), depth).with_context(context)?;
                 if let Some(owner) = owner {
-                    snapshot::id_map(tree.as_fd(), owner, &bind.source).with_context(context)?;
+                    snapshot::id_map(tree.as_fd(), owner, source_path).with_context(context)?;
                 }
                 Ok(tree)
             })

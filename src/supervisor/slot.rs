@@ -9,6 +9,7 @@ use crate::cgroups::Cgroup;
 use crate::control::RefusedKind;
 use crate::lifecycle::{Event, Exit, StartFailure};
 use crate::logs::{self, Stream};
+use crate::plan::adjust::Adjustment;
 use crate::plan::config::TerminationMessagePolicy;
 use crate::runtime::{FailureKind, FromInit, Seen, StepFailure};
 use crate::sys::Called;
@@ -27,6 +28,8 @@ pub(super) struct Slot {
     pub(super) attached: Vec<Attached>,
     /// The start under way was given up: that it fails is no failure.
     pub(super) start_cancelled: bool,
+    /// What is to be changed of its spec.
+    pub(super) adjustment: Option<Adjustment>,
 }
 
 /// A client that sees a container's output as it comes.

@@ -60,6 +60,7 @@ fn record(daemon: &Daemon, sandbox: &Sandbox, (id, config): (&str, &api::Contain
         image,
         volumes: converted.volumes,
         volume_images,
+        adjustment: None,
         request: config.encode_to_vec(),
     })
 }
