@@ -2,7 +2,7 @@
 """Reads what critest wrote, prints a table, and says by its exit code whether it is as it should be.
 
     report.py table --server NAME --expected FILE --code N RESULTS
-    report.py benchmark PODSHIM_RESULTS CONTAINERD_RESULTS
+    report.py benchmark RESULTS...
 """
 
 import argparse
@@ -22,6 +22,13 @@ def full_name(spec):
 def first_line(text):
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return lines[0] if lines else ""
+
+
+def gist(text):
+    """The lines of gomega's message that say something: what was done, and the error's own words."""
+    noise = re.compile(r"^(Unexpected error:|<.*>: *$|[{}].*|occurred$|[a-zA-Z]+: \{$)")
+    lines = [line.strip() for line in (text or "").splitlines()]
+    return "; ".join([line for line in lines if line and not noise.match(line)][:2])[:300]
 
 
 def reason(spec):
@@ -87,7 +94,7 @@ def table(arguments):
             unexpected += 0 if why else len(specs)
             if outcome == "failed":
                 out.append(f"FAILED   {title}  ({mark})")
-                out.append(f"         {first_line(reason(specs[0]))[:200]}")
+                out.append(f"         {gist(reason(specs[0]))}")
             else:
                 out.append(f"SKIPPED  {len(specs):3d}  {title[:160]}  ({mark})")
                 out += [f"              {full_name(spec)}" for spec in specs]
@@ -136,18 +143,23 @@ def samples(directory):
 
 
 def benchmark(arguments):
-    ours, theirs = samples(arguments.podshim), samples(arguments.containerd)
-    names = [name for name in ours if name in theirs]
-    if not names or set(ours) != set(theirs):
-        print(f"the two runs did not measure the same: {sorted(ours)} and {sorted(theirs)}", file=sys.stderr)
+    """A column for each run, and how many times the first one's time each other takes."""
+    runs = {Path(directory).name.removeprefix("benchmark-"): samples(directory) for directory in arguments.results}
+    first, *others = runs
+    names = list(runs[first])
+    if not names or any(set(runs[other]) != set(names) for other in others):
+        print(f"the runs did not measure the same: { {run: sorted(runs[run]) for run in runs} }", file=sys.stderr)
         return 1
-    print(f"{'median of samples':20} {'podshim':>12} {'containerd':>12} {'ratio':>8}")
+    heads = [f"{run:>13}" for run in runs] + [f"{other}/{first}" for other in others]
+    print(f"{'median':18} {'samples':>7} {' '.join(heads)}")
     for name in names:
-        if not ours[name] or not theirs[name]:
+        if not all(runs[run][name] for run in runs):
             print(f"{name}: no samples", file=sys.stderr)
             return 1
-        a, b = statistics.median(ours[name]), statistics.median(theirs[name])
-        print(f"{name:20} {a:9.2f} ms {b:9.2f} ms {b / a:7.1f}x  ({len(ours[name])} and {len(theirs[name])})")
+        medians = {run: statistics.median(runs[run][name]) for run in runs}
+        cells = [f"{medians[run]:10.2f} ms" for run in runs]
+        cells += [f"{medians[other] / medians[first]:{len(other) + len(first)}.1f}x" for other in others]
+        print(f"{name:18} {len(runs[first][name]):7d} {' '.join(cells)}")
     return 0
 
 
@@ -161,8 +173,7 @@ def main():
     verb.add_argument("results")
     verb.set_defaults(run=table)
     verb = verbs.add_parser("benchmark")
-    verb.add_argument("podshim")
-    verb.add_argument("containerd")
+    verb.add_argument("results", nargs="+")
     verb.set_defaults(run=benchmark)
     arguments = parser.parse_args()
     sys.exit(arguments.run(arguments))

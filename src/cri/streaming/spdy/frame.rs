@@ -356,4 +356,20 @@ mod tests {
             assert!(error.contains(expected), "{error} for {bytes:?}");
         }
     }
+
+    proptest::proptest! {
+        /// Bytes of Go's framer with some of them changed: never more comes of them than there is, and no panic.
+        #[test]
+        fn changed_bytes_are_read_or_refused(changes in proptest::collection::vec((0usize..234, proptest::num::u8::ANY), 1..6)) {
+            let mut bytes = include_bytes!("../../../../fuzz/seeds/spdy/go-framer").to_vec();
+            for (at, byte) in changes {
+                bytes[at] = byte;
+            }
+            let total: usize = read_all(&bytes).0.iter().map(|frame| match frame {
+                Frame::Data { bytes, .. } => 8 + bytes.len(),
+                _ => 8,
+            }).sum();
+            assert!(total <= bytes.len());
+        }
+    }
 }
