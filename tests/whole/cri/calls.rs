@@ -42,7 +42,8 @@ fn e7_a_container_lives_as_it_is_told_and_nothing_is_left() {
 #[test]
 fn e7_calls_can_be_repeated() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
     assert_eq!(cri.run_sandbox(&config).unwrap_err().code(), Code::AlreadyExists, "the same identity");
@@ -80,7 +81,8 @@ fn e7_calls_can_be_repeated() {
 #[test]
 fn e7_a_grace_period_is_kept_and_can_be_shortened() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
     let script = "trap 'echo term' TERM; echo up; while :; do sleep 0.05; done";
@@ -101,7 +103,8 @@ fn e7_a_grace_period_is_kept_and_can_be_shortened() {
 #[test]
 fn e7_a_failed_creation_and_a_failed_start_are_told_apart() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
     let mut missing = container("c", "");
@@ -122,7 +125,8 @@ fn e7_a_failed_creation_and_a_failed_start_are_told_apart() {
 #[test]
 fn e7_commands_have_output_codes_and_time_limits() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
     let made = cri.running((&id, &config), "c", "sleep 1000");
@@ -143,4 +147,42 @@ fn e7_commands_have_output_codes_and_time_limits() {
     });
     let error = cri.exec(&made, &["no-such-command"], 5).unwrap_err();
     assert!(error.message().contains("no-such-command"), "{error}");
+}
+
+#[test]
+fn e7_a_handler_stands_for_an_oci_runtime() {
+    let Some(host) = Host::new(&["runc"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "[runtime_handlers.other]\npath = \"/usr/sbin/runc\"\n");
+    let config = sandbox(&host, "p");
+    let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "other".to_owned() };
+    let id = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap().pod_sandbox_id;
+    assert_eq!(cri.sandbox_status(&id).unwrap().runtime_handler, "other");
+
+    let made = cri.create((&id, &config), &container("c", "echo out; while ! [ -e /end ]; do sleep 0.05; done; exit 5")).unwrap();
+    let bundle = host.path(&format!("state/pods/{id}/containers/{made}"));
+    assert!(bundle.join("oci").join(&made).exists(), "runc's own state of it");
+    assert!(log(&host, "p", "c").is_empty(), "created, not started");
+    cri.start_container(&made).unwrap();
+    let answer = cri.exec(&made, &["sh", "-c", "hostname; touch /end"], 10).unwrap();
+    assert_eq!((&*answer.stdout, answer.exit_code), (&b"p\n"[..], 0));
+    assert_eq!(cri.until_exited(&made).exit_code, 5);
+    assert_eq!(log(&host, "p", "c"), ["out"]);
+    cri.remove(&made).unwrap();
+    assert!(!bundle.exists());
+
+    let killed = cri.running((&id, &config), "killed", "sleep 1000");
+    cri.stop(&killed, 0).unwrap();
+    assert_eq!(cri.status(&killed).unwrap().exit_code, 137);
+    let mut wrong = container("wrong", "");
+    wrong.command = vec!["/no/such/command".to_owned()];
+    let made = cri.create((&id, &config), &wrong);
+    // runc looks for the command when it creates the container, crun when it starts it.
+    let error = made.and_then(|made| cri.start_container(&made)).unwrap_err();
+    assert!(error.message().contains("/no/such/command"), "{error}");
+    let waits = cri.create((&id, &config), &container("waits", "true")).unwrap();
+    cri.remove(&waits).unwrap();
+    cri.stop_sandbox(&id).unwrap();
+    cri.remove_sandbox(&id).unwrap();
+    cri.call(|mut c| async move { c.version(api::VersionRequest::default()).await }).unwrap();
 }

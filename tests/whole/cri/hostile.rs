@@ -10,7 +10,8 @@ type Change<T> = fn(&mut T);
 #[test]
 fn e7_wrong_sandboxes_are_refused_by_field() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let rows: &[(&str, &str, Change<api::PodSandboxConfig>)] = &[
         ("no metadata", "metadata", |c| c.metadata = None),
         ("no name", "metadata.name", |c| c.metadata.as_mut().unwrap().name.clear()),
@@ -47,7 +48,8 @@ fn e7_wrong_sandboxes_are_refused_by_field() {
 #[test]
 fn e7_wrong_containers_are_refused_by_field() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
     let mount = |host_path: &str, container_path: &str| api::Mount {
@@ -117,7 +119,8 @@ fn e7_wrong_containers_are_refused_by_field() {
 #[test]
 fn e7_unknown_ids_are_not_found() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     for id in ["", "0123456789abcdef", "../..", "a\0b", &"f".repeat(100_000)] {
         let code = |result: Result<(), tonic::Status>| result.unwrap_err().code();
         assert_eq!(code(cri.status(id).map(drop)), Code::NotFound, "{id:.20}");
@@ -136,7 +139,8 @@ fn e7_unknown_ids_are_not_found() {
 fn e7_only_root_may_ask() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let socket = std::fs::metadata(&cri.socket).unwrap();
     assert_eq!((socket.permissions().mode() & 0o007, socket.uid()), (0, 0), "nobody else may connect");
     // A second server does not take the place of one that is there.

@@ -36,7 +36,8 @@ fn life(cri: &Kubelet, config: &api::PodSandboxConfig) {
 #[test]
 fn e7_the_server_can_be_killed_at_any_moment() {
     let Some(host) = Host::new(&[]) else { return };
-    let mut cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let mut cri = Cri::start(&host, "");
     let config = sandbox(&host, "steady");
     let steady = cri.sandbox(&config);
     let counts = cri.running((&steady, &config), "counts", "n=0; while :; do echo $n; n=$((n+1)); sleep 0.01; done");
@@ -128,7 +129,8 @@ fn supervisor(host: &Host, id: &str) -> i32 {
 #[test]
 fn e7_a_supervisor_that_is_killed_is_told_and_cleared_away() {
     let Some(host) = Host::new(&[]) else { return };
-    let cri = Cri::start(&host, "[network]\nmode = \"none\"\n");
+    host.own_network();
+    let cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
     let made = cri.running((&id, &config), "c", "sleep 1000");
