@@ -20,6 +20,10 @@ pub enum Kind {
     CommandNotFound,
     /// A command to execute exists but cannot be executed (exit code 126, as in a shell).
     CommandNotExecutable,
+    /// What is asked for is none of what can be done here.
+    Unsupported,
+    /// There is no room for it: of a size, a number, a disk.
+    Exhausted,
     /// The caller lacks the privilege.
     Forbidden,
     /// The user ended it (Ctrl-C).

@@ -3,6 +3,7 @@
 //! | what | where |
 //! |---|---|
 //! | run state, sockets, namespace pins (gone after a reboot) | `<state>/pods/<uid>/` |
+//! | `podshim cri`: its socket; what a kubelet told the node | `<state>/cri.sock`, `<state>/cri-told.json` |
 //! | the network: who is on it, Services, policies | `<state>/network/` |
 //! | names in use: one symlink per pod | `<state>/names/<namespace>_<name>` |
 //! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
@@ -81,6 +82,21 @@ impl Dirs {
     /// The symlink that reserves a pod's name. Neither part can contain `_` or `/` (DNS-1123).
     pub fn name_link(&self, namespace: &str, name: &str) -> PathBuf {
         self.names().join(format!("{namespace}_{name}"))
+    }
+
+    /// The socket of `podshim cri`, unless it is told another.
+    pub fn cri_socket(&self) -> PathBuf {
+        self.state.join("cri.sock")
+    }
+
+    /// What a kubelet told the node (`UpdateRuntimeConfig`).
+    pub fn cri_told(&self) -> PathBuf {
+        self.state.join("cri-told.json")
+    }
+
+    /// The lock which orders its changes.
+    pub fn cri_told_lock(&self) -> PathBuf {
+        self.state.join("cri-told.lock")
     }
 
     /// What is kept of the network: who is on it, Services, policies.

@@ -11,6 +11,7 @@ mod cni;
 mod columns;
 mod confine;
 mod convert;
+mod cri;
 mod debug;
 mod delete;
 mod disk_usage;
@@ -133,6 +134,8 @@ enum Verb {
     Volume(volume::VolumeArgs),
     /// Ask the CNI plugins of --network cni how they and their pods are
     Cni(cni::CniArgs),
+    /// Serve a kubelet: the Container Runtime Interface, v1, on a unix socket
+    Cri(cri::CriArgs),
     /// Show what this host offers
     Info(info::InfoArgs),
     /// Show podshim's version
@@ -227,6 +230,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         }
         Verb::Volume(args) => volume::run(args, &dirs).map(|()| 0),
         Verb::Cni(args) => cni::run(args, &dirs).map(|()| 0),
+        Verb::Cri(args) => cri::run(args, &dirs).map(|()| 0),
         Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),

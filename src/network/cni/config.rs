@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+/// How the names of network configurations end.
+const EXTENSIONS: &[&str] = &["conflist", "conf", "json"];
+
 /// A JSON object.
 pub(super) type Object = Map<String, Value>;
 
@@ -146,10 +149,15 @@ fn boolean(object: &Object, key: &str, default: bool) -> Result<bool> {
     }
 }
 
+/// Whether there is a file that could be one.
+pub(super) fn is_there(network: &CniNetwork) -> Result<bool> {
+    Ok(!files(&network.conf_dir, EXTENSIONS)?.is_empty())
+}
+
 /// The configuration that counts: of the first file by name.
 pub(super) fn find(network: &CniNetwork) -> Result<NetworkConfig> {
     let directory = &network.conf_dir;
-    let files = files(directory, &["conflist", "conf", "json"])?;
+    let files = files(directory, EXTENSIONS)?;
     let Some(file) = files.first() else {
         let message = format!(
             "there is no CNI network configuration: no file *.conflist, *.conf or *.json in {} (--cni-conf-dir)",

@@ -149,6 +149,11 @@ pub fn gc(directory: &NetworkDir, pods: &Path) -> Result<Vec<String>> {
     Ok(networks.into_keys().collect())
 }
 
+/// Whether there is a network configuration, good or bad.
+pub fn is_configured(network: &CniNetwork) -> Result<bool> {
+    config::is_there(network)
+}
+
 /// Whether pods can be attached: the configuration is read, its plugins are there, and say that they are ready (STATUS, from
 /// version 1.1.0 on). The network's name.
 pub fn status(network: &CniNetwork) -> Result<String> {
