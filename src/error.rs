@@ -22,6 +22,10 @@ pub enum Kind {
     CommandNotExecutable,
     /// It took longer than it was given.
     TimedOut,
+    /// What is asked for is none of what can be done here.
+    Unsupported,
+    /// There is no room for it: of a size, a number, a disk.
+    Exhausted,
     /// The caller lacks the privilege.
     Forbidden,
     /// The user ended it (Ctrl-C).

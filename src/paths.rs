@@ -3,6 +3,7 @@
 //! | what | where |
 //! |---|---|
 //! | run state, sockets, namespace pins (gone after a reboot) | `<state>/pods/<uid>/` |
+//! | `podshim cri`: its socket; what a kubelet told the node | `<state>/cri.sock`, `<state>/cri-told.json` |
 //! | the network: who is on it, Services, policies | `<state>/network/` |
 //! | names in use: one symlink per pod | `<state>/names/<namespace>_<name>` |
 //! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
@@ -89,6 +90,21 @@ impl Dirs {
     pub fn identity_link(&self, identity: &str) -> PathBuf {
         let digest: String = Sha256::digest(identity).iter().map(|byte| format!("{byte:02x}")).collect();
         self.names().join(format!("cri_{digest}"))
+    }
+
+    /// The socket of `podshim cri`, unless it is told another.
+    pub fn cri_socket(&self) -> PathBuf {
+        self.state.join("cri.sock")
+    }
+
+    /// What a kubelet told the node (`UpdateRuntimeConfig`).
+    pub fn cri_told(&self) -> PathBuf {
+        self.state.join("cri-told.json")
+    }
+
+    /// The lock which orders its changes.
+    pub fn cri_told_lock(&self) -> PathBuf {
+        self.state.join("cri-told.lock")
     }
 
     /// What is kept of the network: who is on it, Services, policies.

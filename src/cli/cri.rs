@@ -1,7 +1,7 @@
-//! `podshim cri`: the CRI server that a kubelet drives.
+//! `podshim cri`: what a kubelet drives.
 
 use super::notify;
-use crate::cri::{self, Config};
+use crate::cri::{self, Config, Options};
 use crate::paths::Dirs;
 use anyhow::Result;
 use clap::Args;
@@ -9,22 +9,25 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct CriArgs {
-    /// Where to listen: unix://PATH
-    #[arg(long, value_name = "ADDRESS", default_value = concat!("unix://", "/run/podshim/cri.sock"), value_parser = socket)]
-    listen: PathBuf,
-    /// The configuration [default: /etc/podshim/cri.toml, if it is there]
-    #[arg(long, value_name = "FILE")]
+    /// The unix socket to serve on, as a kubelet's --container-runtime-endpoint has it [default: cri.sock in the state
+    /// directory, which is unix:///run/podshim/cri.sock]
+    #[arg(long, value_name = "ENDPOINT", env = "PODSHIM_CRI_LISTEN", value_parser = cri::parse_endpoint)]
+    listen: Option<PathBuf>,
+    /// The configuration, a TOML file [default: /etc/podshim/cri.toml, if it is there]
+    #[arg(long, value_name = "FILE", env = "PODSHIM_CRI_CONFIG")]
     config: Option<PathBuf>,
-}
-
-fn socket(text: &str) -> Result<PathBuf, String> {
-    match text.strip_prefix("unix://").unwrap_or(text) {
-        path if path.starts_with('/') => Ok(path.into()),
-        _ => Err("it takes unix:// and an absolute path".into()),
-    }
+    /// Print the configuration with its defaults, and leave
+    #[arg(long)]
+    print_config: bool,
 }
 
 pub(super) fn run(args: CriArgs, dirs: &Dirs) -> Result<()> {
-    let config = Config::read(args.config.as_deref())?;
-    cri::serve(dirs, &args.listen, config, || notify::ready(None))
+    let config = Config::load(args.config.as_deref())?;
+    if args.print_config {
+        anstream::print!("{}", config.to_toml()?);
+        return Ok(());
+    }
+    let socket = args.listen.unwrap_or_else(|| dirs.cri_socket());
+    cri::serve(Options { dirs: dirs.clone(), config, socket }, notify::serving)?;
+    Ok(())
 }

@@ -128,14 +128,14 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Learn what a pod is made of: lessons on namespaces, with checkers
     Lab(lab::LabArgs),
-    /// Serve a kubelet: the Container Runtime Interface on a unix socket
-    Cri(cri::CriArgs),
     /// Pull, import, list and remove images
     Image(image::ImageArgs),
     /// List and remove what persistentVolumeClaims hold
     Volume(volume::VolumeArgs),
     /// Ask the CNI plugins of --network cni how they and their pods are
     Cni(cni::CniArgs),
+    /// Serve a kubelet: the Container Runtime Interface, v1, on a unix socket
+    Cri(cri::CriArgs),
     /// Show what this host offers
     Info(info::InfoArgs),
     /// Show podshim's version
@@ -224,13 +224,13 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Delete(args) => delete::run(args, &dirs).map(|()| 0),
         Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
         Verb::Lab(args) => lab::run(args, &dirs),
-        Verb::Cri(args) => cri::run(args, &dirs).map(|()| 0),
         Verb::Image(args) => {
             let in_use = crate::store::images_in_use(&dirs)?;
             image::run(args, &dirs, &in_use).map(|()| 0)
         }
         Verb::Volume(args) => volume::run(args, &dirs).map(|()| 0),
         Verb::Cni(args) => cni::run(args, &dirs).map(|()| 0),
+        Verb::Cri(args) => cri::run(args, &dirs).map(|()| 0),
         Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
         Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
         Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),

@@ -1,4 +1,4 @@
-//! sd_notify(3): tells a service manager how far the pods are, if it wants to know (`$NOTIFY_SOCKET`).
+//! sd_notify(3): tells a service manager how far the pods or the server are, if it wants to know (`$NOTIFY_SOCKET`).
 
 use crate::error::{Kind, failure};
 use crate::sys::Called;
@@ -12,6 +12,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub(super) fn ready(main_process: Option<u32>) -> Result<()> {
     let main_process = main_process.map(|pid| format!("MAINPID={pid}\n")).unwrap_or_default();
     tell(&format!("READY=1\n{main_process}STATUS=All pods are ready\n"))
+}
+
+/// A server takes requests.
+pub(super) fn serving() -> Result<()> {
+    tell("READY=1\nSTATUS=Requests are taken\n")
 }
 
 /// The pods are being stopped.

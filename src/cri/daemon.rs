@@ -1,89 +1,206 @@
-//! What every call works with.
+//! What every RPC is given, and how it is answered.
 
-use super::api;
-use super::config::Config;
-use super::sandboxes;
-use super::streaming;
+use super::config::{Config, WithoutCni};
+use super::sandboxes::{self, Sandbox};
+use super::{api, convert, status, streaming};
+use crate::control::{Connection, Request as Asked};
 use crate::error::{Kind, failure};
-use crate::host::{self, HostFacts};
-use crate::image;
+use crate::host::HostFacts;
+use crate::image::Store;
+use crate::network::cni;
 use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode};
 use crate::store::{self, Pod};
 use crate::supervisor::{Supervising, remove};
-use crate::sys::{Called, poll, process};
-use anyhow::{Context, Result};
+use crate::sys::{Called, poll, process, socket};
+use anyhow::{Context, Result, anyhow};
+use std::future::Future;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tonic::{Request, Response, Status};
 
-/// The server's own: nothing of it is state.
-pub(super) struct Daemon {
+/// What the RPCs share. Nothing in it is lost when the process dies: state is on disk and with the supervisors.
+pub(in crate::cri) struct Daemon {
     /// Where everything is.
-    pub(super) dirs: Dirs,
+    pub(in crate::cri) dirs: Dirs,
+    /// `cri.toml`
+    pub(in crate::cri) config: Config,
     /// What the host has.
-    pub(super) facts: HostFacts,
-    /// As it was read.
-    pub(super) config: Config,
+    pub(in crate::cri) facts: HostFacts,
     /// Exec, attach and port-forward.
-    pub(super) streaming: Arc<streaming::Server>,
-    /// For what calls begin that goes on after them.
-    tokio: tokio::runtime::Handle,
+    pub(in crate::cri) streaming: Arc<streaming::Server>,
+    /// For what goes on after the call that began it.
+    pub(in crate::cri) tokio: tokio::runtime::Handle,
+    /// Becomes true when the daemon is to end: streams that have no end of their own end then.
+    pub(in crate::cri) stopping: watch::Receiver<bool>,
 }
 
 impl Daemon {
-    /// To be called in a tokio runtime.
-    pub(super) fn new(dirs: Dirs, config: Config, streaming: Arc<streaming::Server>) -> Result<Daemon> {
-        Ok(Daemon { dirs, facts: host::probe()?, config, streaming, tokio: tokio::runtime::Handle::current() })
+    /// Runs what blocks (files, locks, control sockets) on a thread of its own, to its end, whatever becomes of the caller.
+    pub(in crate::cri) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Daemon>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let daemon = self.clone();
+        spawn_blocking(move || work(&daemon)).await.context("a thread of the daemon's ended early")?
     }
 
-    /// What was left by a server, or a supervisor, that was killed: a sandbox whose supervisor never came to be is as if it had not
-    /// been asked for, one whose supervisor has ended without it has ended too.
-    pub(super) async fn take_over(self: &Arc<Self>) -> Result<()> {
-        let daemon = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || -> Result<()> {
-            for sandbox in sandboxes::list(&daemon.dirs)?.iter().filter(|sandbox| sandbox.is_abandoned()) {
-                remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
+    /// Resolves when the daemon is to end.
+    pub(in crate::cri) async fn stop(&self) {
+        let mut stopping = self.stopping.clone();
+        // An error says that the sender is gone, and with it the server.
+        let _ = stopping.wait_for(|stop| *stop).await;
+    }
+}
+
+impl Daemon {
+    /// What was left by a daemon, or a supervisor, that was killed: a sandbox whose supervisor has ended without it ends too. The
+    /// supervisors that are there are watched from now on.
+    pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
+        let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
+        for sandbox in all {
+            if sandbox.is_abandoned() {
+                self.blocking(move |daemon| remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)).await?;
+            } else if sandbox.is_supervised() {
+                self.watch(sandbox);
             }
-            Ok(())
-        });
-        done.await.context("taking over")?
+        }
+        Ok(())
     }
 
-    /// Waits for a supervisor's end, whenever that is: it is this process's child as long as that lives.
-    pub(super) fn reap(&self, supervising: Supervising) {
+    /// Sees a supervisor end that another daemon has started.
+    fn watch(self: &Arc<Self>, sandbox: Sandbox) {
+        let daemon = self.clone();
         self.tokio.spawn(async move {
-            let waited = async {
-                let pidfd = process::open_pid(supervising.pid())?;
-                let _ended = poll::readable(pidfd.as_fd())?.readable().await.called("epoll_wait", "a supervisor")?;
-                supervising.wait()
+            let pidfd = loop {
+                match Connection::open(&sandbox.pod.dirs.socket(), &Asked::Watch, &[]) {
+                    Ok(connection) => break socket::peer_pidfd(connection.as_fd()),
+                    // It sets its sandbox up, and does not listen yet.
+                    Err(_) if sandbox.pod.is_supervised() => tokio::time::sleep(SETTING_UP).await,
+                    Err(_) => return,
+                }
             };
-            // A child that cannot be waited for is a zombie until this process ends: no harm.
-            let _: Result<()> = waited.await;
+            let ended = async {
+                poll::readable(pidfd?.as_fd())?.readable().await.called("epoll_wait", "a supervisor").map(drop)
+            };
+            if ended.await.is_ok() {
+                daemon.supervisor_ended(sandbox.pod).await;
+            }
         });
+    }
+
+    /// Waits for the end of a supervisor that this daemon has started, and whose parent it is.
+    pub(in crate::cri) fn reap(self: &Arc<Self>, supervising: Supervising, pod: Pod) {
+        let daemon = self.clone();
+        self.tokio.spawn(async move {
+            let ended = async {
+                let pidfd = process::open_pid(supervising.pid())?;
+                poll::readable(pidfd.as_fd())?.readable().await.called("epoll_wait", "a supervisor").map(drop)
+            };
+            if ended.await.is_ok() {
+                // It has ended: this does not block.
+                let _ = supervising.wait();
+                daemon.supervisor_ended(pod).await;
+            }
+        });
+    }
+
+    /// If it has ended without its sandbox, that ends too.
+    async fn supervisor_ended(self: &Arc<Self>, pod: Pod) {
+        // What cannot be ended now is tried again by StopPodSandbox, whose error is seen.
+        let _ = self.blocking(move |daemon| remove::abandoned(&pod, &daemon.facts.cgroups)).await;
     }
 
     /// The image of a container, which is to be here.
-    pub(super) fn image(&self, name: &str) -> Result<ImageSpec> {
-        super::image::find(&self.dirs, name)?
-            .ok_or_else(|| failure(Kind::NotFound, format!("image {name:?} is not here: it has to be pulled before")))
+    pub(in crate::cri) fn image(&self, name: &str) -> Result<ImageSpec> {
+        let found = Store::look(&self.dirs, name)?;
+        let image = found.ok_or_else(|| failure(Kind::NotFound, format!("image {name:?} is not here: pull it first")))?;
+        Ok(ImageSpec {
+            reference: image.reference,
+            id: image.id,
+            digest: image.digest,
+            config: image.config,
+            layers: image.layers,
+        })
     }
 
-    /// podshim's own network, if that is what a sandbox is given.
-    pub(super) fn bridge(&self, mode: &NetworkMode) -> Result<Option<BridgeNetwork>> {
-        if *mode != NetworkMode::Bridge {
-            return Ok(None);
+    /// What a sandbox that does not have the host's network is given, and podshim's own network if that is it.
+    fn network(&self) -> Result<(NetworkMode, Option<BridgeNetwork>)> {
+        let network = self.config.network.cni();
+        if self.config.network.without_cni == WithoutCni::Wait || cni::is_configured(&network)? {
+            return Ok((NetworkMode::Cni(network), None));
         }
         let there: Option<BridgeNetwork> = store::read_json(&self.dirs.network().config())?;
-        Ok(Some(there.unwrap_or_default()))
+        Ok((NetworkMode::Bridge, Some(there.unwrap_or_default())))
+    }
+
+    pub(in crate::cri) fn sandbox_context(&self, id: &str, _: &api::PodSandboxConfig) -> Result<convert::SandboxContext> {
+        let (network, bridge) = self.network()?;
+        let seccomp_root = self.config.seccomp_profile_root.0.clone();
+        Ok(convert::SandboxContext { id: id.to_owned(), bridge, network, seccomp_root, cgroup_parent: String::new() })
+    }
+
+    pub(in crate::cri) fn container_context(&self, _: &Pod, id: &str) -> Result<convert::ContainerContext> {
+        Ok(convert::ContainerContext { id: id.to_owned() })
     }
 }
 
-impl Daemon {
-    pub(super) fn sandbox_context(&self, id: &str, _: &api::PodSandboxConfig) -> Result<super::convert::SandboxContext> {
-        let network = self.config.network_mode();
-        Ok(super::convert::SandboxContext { id: id.to_owned(), bridge: self.bridge(&network)?, network, seccomp_root: self.config.seccomp.profile_root.clone(), cgroup_parent: String::new() })
-    }
-    pub(super) fn container_context(&self, _: &Pod, id: &str) -> Result<super::convert::ContainerContext> {
-        Ok(super::convert::ContainerContext { id: id.to_owned() })
+/// How often it is looked whether a supervisor listens.
+const SETTING_UP: Duration = Duration::from_millis(10);
+
+/// Both services: each method calls its RPC's file.
+#[derive(Clone)]
+pub(in crate::cri) struct Service(pub(in crate::cri) Arc<Daemon>);
+
+/// What an RPC's file answers.
+pub(in crate::cri) type Answer<T> = Result<Response<T>, Status>;
+
+/// Answers of an RPC whose answers are a stream.
+pub(in crate::cri) type Stream<T> = tonic::codegen::BoxStream<T>;
+
+/// A future of an RPC.
+type Pending<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+
+impl Service {
+    /// Performs an RPC to its end even if the client hangs up: half a sandbox is nobody's wish.
+    pub(in crate::cri) async fn perform<Q, A: Send + 'static>(
+        &self,
+        request: Request<Q>,
+        rpc: impl FnOnce(Arc<Daemon>, Q) -> Pending<A>,
+    ) -> Answer<A> {
+        let task = tokio::spawn(rpc(self.0.clone(), request.into_inner()));
+        let done = task.await.unwrap_or_else(|e| Err(anyhow!("the request was not performed to its end: {e}")));
+        answer(done)
     }
 }
+
+/// The answer, or the error's status.
+pub(in crate::cri) fn answer<A>(done: Result<A>) -> Answer<A> {
+    done.map(Response::new).map_err(|error| status::of(&error))
+}
+
+/// `perform!(self, request, room)`: the answer of `room::run(&daemon, request)`.
+macro_rules! perform {
+    ($service:expr, $request:expr, $($rpc:ident)::+) => {
+        $service
+            .perform($request, |daemon, request| Box::pin(async move { $($rpc)::+::run(&daemon, request).await }))
+            .await
+    };
+}
+pub(in crate::cri) use perform;
+
+/// The same of an RPC that blocks: `call(&daemon, &request)`.
+macro_rules! block {
+    ($service:expr, $request:expr, $call:path) => {
+        $service
+            .perform($request, |daemon, request| {
+                Box::pin(async move { daemon.blocking(move |daemon| $call(daemon, &request)).await })
+            })
+            .await
+    };
+}
+pub(in crate::cri) use block;

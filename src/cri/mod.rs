@@ -6,15 +6,15 @@
 //! | file | content |
 //! |---|---|
 //! | [`api`] | the messages and services, generated |
-//! | [`config`] | the server's configuration |
-//! | `server` | the process: socket, connections, signals |
-//! | `daemon` | what every call works with |
-//! | `status` | errors as gRPC has them |
+//! | [`config`] | `cri.toml` |
+//! | `server` | the socket, its connections, their end |
+//! | `daemon` | what every RPC is given; how it is answered |
+//! | `status` | errors as gRPC codes |
 //! | `sandboxes` | the sandboxes and containers that there are |
 //! | `convert` | requests as `plan`'s configs |
-//! | `runtime` | the RuntimeService, one file per call |
-//! | `image` | the ImageService |
-//! | [`nri`] | plugins that are told, and may change containers |
+//! | `runtime` | RuntimeService, one file per RPC |
+//! | `image` | ImageService, one file per RPC |
+//! | [`nri`] | plugins that are told of pods and containers, and that may change containers |
 //! | `streams` | the commands, containers and ports behind the streaming server |
 //! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
@@ -32,6 +32,6 @@ pub mod streaming;
 mod streams;
 
 pub use config::Config;
-pub use server::{SOCKET, serve};
+pub use server::{Options, parse_endpoint, serve};
 
 use daemon::Daemon;

@@ -1,134 +1,256 @@
-//! The server's process: from its socket to its end.
+//! The socket, its connections, and their end.
+//!
+//! One thread serves all connections; what blocks is done on others (`Daemon::blocking`). Only the two services of CRI v1 are
+//! there; whatever else is asked for is answered with `Unimplemented`.
 
 use super::api::image_service_server::ImageServiceServer;
 use super::api::runtime_service_server::RuntimeServiceServer;
 use super::config::Config;
-use super::daemon::Daemon;
-use super::image::Images;
-use super::runtime::Runtime;
+use super::daemon::{Daemon, Service};
 use super::streaming;
 use super::streams::Streams;
 use crate::error::{Kind, failure};
+use crate::host;
 use crate::paths::Dirs;
 use crate::store;
 use crate::supervisor::remove;
-use crate::sys::Called;
-use anyhow::Result;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use crate::sys::{Called, SysError};
+use anyhow::{Context, Result};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::{Mode, umask};
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder, File};
+use std::future::Future;
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::body::Body;
-use tonic::codegen::Service;
+use tonic::codegen::Service as _;
 
-/// The largest message, in bytes: a kubelet's and containerd's.
+/// The largest message either way, as kubelets and containerd have it.
 const MAX_MESSAGE: usize = 16 << 20;
-/// How long calls that are under way may take after the server was asked to end.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How many connections are served at a time; a kubelet has two.
+const MAX_CONNECTIONS: usize = 256;
+/// How many requests of one connection are answered at a time.
+const MAX_STREAMS: u32 = 1000;
+/// How long requests may take to end once the daemon is told to.
+const GRACE: Duration = Duration::from_secs(20);
+/// How long to wait when no connection can be accepted (too many files are open).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where it listens unless told otherwise.
-pub const SOCKET: &str = "/run/podshim/cri.sock";
+/// What the daemon is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// Where everything is.
+    pub dirs: Dirs,
+    /// `cri.toml`
+    pub config: Config,
+    /// The unix socket.
+    pub socket: PathBuf,
+}
 
-/// Serves until it gets SIGTERM or SIGINT. `ready` is called when it can be asked.
-pub fn serve(dirs: &Dirs, socket: &Path, config: Config, ready: impl FnOnce() -> Result<()>) -> Result<()> {
-    store::make_directories(dirs)?;
-    remove::sweep(dirs)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().called("epoll_create1", "")?;
+/// The path of an endpoint: `unix:///run/podshim/cri.sock`, or the path alone.
+pub fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
+    let path = text.strip_prefix("unix://").unwrap_or(text);
+    match path.starts_with('/') && !path.ends_with('/') {
+        true => Ok(path.into()),
+        false => Err("it takes unix:// and an absolute path, like unix:///run/podshim/cri.sock".into()),
+    }
+}
+
+/// Serves until SIGTERM or SIGINT: then requests that run come to their end, and the socket goes. Containers go on. `ready` is
+/// called once requests are taken.
+pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+    let Options { dirs, config, socket } = options;
+    store::make_directories(&dirs)?;
+    remove::sweep(&dirs)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let served = runtime.block_on(async {
-        let streaming = streaming::Server::bind(&config.streaming())?;
-        let daemon = Arc::new(Daemon::new(dirs.clone(), config, Arc::clone(&streaming))?);
+        // Before the socket is there: who sees it may send a signal.
+        let signals = Signals::watch()?;
+        let listener = Listener::bind(&socket)?;
+        let (stop, stopping) = watch::channel(false);
+        let streaming = streaming::Server::bind(&config.streaming.settings())?;
+        let tokio = tokio::runtime::Handle::current();
+        let daemon = Arc::new(Daemon { facts: host::probe()?, streaming: streaming.clone(), tokio, dirs, config, stopping });
         daemon.take_over().await?;
-        let listener = listen(socket)?;
+        let behind = Arc::new(Streams::new(daemon.dirs.clone()));
+        tokio::spawn(streaming.serve(behind));
         ready()?;
-        let behind = Arc::new(Streams::new(dirs.clone()));
-        tokio::select! {
-            served = accept(&listener, &daemon) => served,
-            served = streaming.serve(behind) => served,
-        }
+        let mut connections = accept(&listener, &daemon, signals).await;
+        stop.send_replace(true);
+        // No new ones: a client sees that nobody is there.
+        drop(listener);
+        let ended = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+        connections.abort_all();
+        ended.map_err(|_| {
+            let text = format!("requests did not end within {} s of the signal, and were given up", GRACE.as_secs());
+            failure(Kind::Interrupted, text)
+        })
     });
-    // Threads that wait for a supervisor are not waited for.
+    // Threads that still work on something must not keep the process: what they do is made to be cut off anywhere.
     runtime.shutdown_background();
-    let removed = std::fs::remove_file(socket).called("unlink", socket.display());
-    served.and(removed.map_err(Into::into))
+    served
 }
 
-/// A socket for root and its group. One that nobody listens on any more is replaced.
-fn listen(path: &Path) -> Result<UnixListener> {
-    if let Some(parent) = path.parent() {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(parent);
-        made.called("mkdir", parent.display())?;
-    }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        let message = format!("{} is in use: another server is there", path.display());
-        return Err(failure(Kind::AlreadyExists, message));
-    }
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).called("unlink", path.display())?,
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).called("bind", path.display())?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).called("chmod", path.display())?;
-    Ok(listener)
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
 }
 
-/// Takes connections until a signal comes, then lets calls end.
-async fn accept(listener: &UnixListener, daemon: &Arc<Daemon>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).called("sigaction", "SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).called("sigaction", "SIGINT")?;
-    let (stop, stopped) = tokio::sync::watch::channel(());
+impl Signals {
+    fn watch() -> Result<Signals> {
+        let watch = |kind: SignalKind, name: &str| signal(kind).called("sigaction", name);
+        Ok(Signals {
+            terminate: watch(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: watch(SignalKind::interrupt(), "SIGINT")?,
+        })
+    }
+
+    async fn come(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Takes connections until a signal comes; returns those that are still served.
+async fn accept(listener: &Listener, daemon: &Arc<Daemon>, mut signals: Signals) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     loop {
+        let is_full = connections.len() >= MAX_CONNECTIONS;
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(stream, Arc::clone(daemon), stopped.clone()));
-                }
-                // No descriptor left (EMFILE): that passes.
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            () = signals.come() => return connections,
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            accepted = listener.inner.accept(), if !is_full => match accepted {
+                Ok((stream, _)) => drop(connections.spawn(serve_connection(stream, daemon.clone()))),
+                // The client is gone already, or files are short: either way the next one may fare better.
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
-            Some(_) = connections.join_next() => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
         }
     }
-    drop(stop);
-    let _ = tokio::time::timeout(PATIENCE, async { while connections.join_next().await.is_some() {} }).await;
-    Ok(())
 }
 
-/// One client, over HTTP/2.
-async fn connection(stream: UnixStream, daemon: Arc<Daemon>, mut stopped: tokio::sync::watch::Receiver<()>) {
-    let runtime = RuntimeServiceServer::new(Runtime(Arc::clone(&daemon)))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    let images = ImageServiceServer::new(Images(daemon))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    // By the service's name: the first part of the path.
-    let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-        let (mut runtime, mut images) = (runtime.clone(), images.clone());
-        let request = request.map(Body::new);
-        async move {
-            let path = request.uri().path();
-            if path.starts_with("/runtime.v1.RuntimeService/") {
-                runtime.call(request).await
-            } else if path.starts_with("/runtime.v1.ImageService/") {
-                images.call(request).await
-            } else {
-                Ok(tonic::Status::unimplemented(format!("there is no {path}")).into_http())
-            }
-        }
-    });
-    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    let mut connection = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+/// One client's connection, to its end. What goes wrong with it is the client's to notice.
+async fn serve_connection(stream: UnixStream, daemon: Arc<Daemon>) {
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), Mux::new(&daemon)));
     tokio::select! {
-        // What goes wrong on a connection is its client's to see.
         _ = connection.as_mut() => return,
-        _ = stopped.changed() => connection.as_mut().graceful_shutdown(),
+        () = daemon.stop() => connection.as_mut().graceful_shutdown(),
     }
     let _ = connection.await;
+}
+
+/// Which service a request is for.
+struct Mux {
+    runtime: RuntimeServiceServer<Service>,
+    image: ImageServiceServer<Service>,
+}
+
+impl Mux {
+    fn new(daemon: &Arc<Daemon>) -> Mux {
+        let service = Service(daemon.clone());
+        Mux {
+            runtime: RuntimeServiceServer::new(service.clone())
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+            image: ImageServiceServer::new(service)
+                .max_decoding_message_size(MAX_MESSAGE)
+                .max_encoding_message_size(MAX_MESSAGE),
+        }
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Mux {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        match request.uri().path().split('/').nth(1) {
+            Some("runtime.v1.RuntimeService") => self.runtime.clone().call(request),
+            Some("runtime.v1.ImageService") => self.image.clone().call(request),
+            other => {
+                let status = tonic::Status::unimplemented(format!("unknown service {}", other.unwrap_or("")));
+                Box::pin(async move { Ok(status.into_http()) })
+            }
+        }
+    }
+}
+
+/// A bound socket, which goes when this is dropped.
+struct Listener {
+    inner: UnixListener,
+    path: PathBuf,
+    /// Device and inode: a socket that somebody else put there meanwhile is not removed.
+    identity: (u64, u64),
+}
+
+impl Listener {
+    /// Binds with mode 0660. A socket that nobody listens on is replaced; one that is in use is an error.
+    fn bind(path: &Path) -> Result<Listener> {
+        let listening = || format!("listening on {}", path.display());
+        let directory = path.parent().context("a socket needs a directory").with_context(listening)?;
+        // Others may pass through to what they may use, nobody may look.
+        let made = DirBuilder::new().recursive(true).mode(0o711).create(directory);
+        made.called("mkdir", directory.display()).with_context(listening)?;
+        // Two daemons that start at the same time must not take each other's socket for a stale one.
+        let _turn = lock_directory(directory).with_context(listening)?;
+        remove_stale(path).with_context(listening)?;
+        // Not chmod afterwards: in between anybody could connect.
+        let before = umask(Mode::from_bits_truncate(0o117));
+        let bound = UnixListener::bind(path);
+        umask(before);
+        let inner = bound.called("bind", path.display()).with_context(listening)?;
+        let found = fs::symlink_metadata(path).called("lstat", path.display()).with_context(listening)?;
+        Ok(Listener { inner, path: path.to_owned(), identity: (found.dev(), found.ino()) })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let found = fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
+            // One that cannot be removed is stale, and replaced at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn lock_directory(path: &Path) -> Result<Flock<File>> {
+    let directory = File::open(path).called("open", path.display())?;
+    Flock::lock(directory, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| SysError::new("flock", path.display(), errno).into())
+}
+
+fn remove_stale(path: &Path) -> Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.called("lstat", path.display())?,
+    };
+    if !found.file_type().is_socket() {
+        return Err(failure(Kind::AlreadyExists, format!("{} is there and is no socket", path.display())));
+    }
+    match StdUnixStream::connect(path) {
+        Ok(_) => Err(failure(Kind::AlreadyExists, "another process serves there".to_owned())),
+        Err(e) if e.raw_os_error() == Some(Errno::ECONNREFUSED as i32) => {
+            Ok(fs::remove_file(path).called("unlink", path.display())?)
+        }
+        Err(e) => Err(e).called("connect", path.display()).map_err(Into::into),
+    }
 }

@@ -75,12 +75,21 @@ pub struct Asked {
     pub handler: String,
     /// The OCI runtime that the handler stands for; `None` if podshim makes the containers itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runtime: Option<PathBuf>,
+    pub runtime: Option<OciRuntime>,
     /// `PodSandboxConfig`, encoded.
     #[serde(with = "crate::plan::base64_bytes")]
     pub request: Vec<u8>,
     /// When, in nanoseconds since the epoch.
     pub created_at: i64,
+}
+
+/// An OCI runtime of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OciRuntime {
+    /// The binary.
+    pub path: PathBuf,
+    /// Arguments before the runtime's verb.
+    pub args: Vec<String>,
 }
 
 impl Record {

@@ -18,6 +18,7 @@ use super::poll::{Source, Token};
 use super::slot::Stage;
 use crate::lifecycle::Event;
 use crate::runtime::{FailureKind, StepFailure};
+use crate::store::OciRuntime;
 use crate::sys::process::{self, Child, Ended, Subreaper};
 use crate::sys::socket::{self, Received};
 use crate::sys::{Called, SysResult, mount};
@@ -31,7 +32,7 @@ use std::process::{Command, Stdio};
 
 /// A container's runtime, as far as it is needed after the creation.
 pub(super) struct External {
-    runtime: PathBuf,
+    runtime: OciRuntime,
     state: PathBuf,
     /// Where its root file system is mounted.
     pub(super) rootfs: PathBuf,
@@ -56,7 +57,7 @@ impl Console {
 
 /// What a runtime makes a container from.
 pub(super) struct Making<'a> {
-    pub(super) runtime: &'a Path,
+    pub(super) runtime: &'a OciRuntime,
     pub(super) state: &'a Path,
     /// Where the root file system is to be mounted: the spec's `root.path`.
     pub(super) at: PathBuf,
@@ -67,10 +68,10 @@ pub(super) struct Making<'a> {
 
 impl External {
     /// The runtime's command line up to its verb.
-    fn command(runtime: &Path, state: &Path) -> Command {
-        let mut command = Command::new(runtime);
+    fn command(runtime: &OciRuntime, state: &Path) -> Command {
+        let mut command = Command::new(&runtime.path);
         // What it says of itself does not belong into the container's output.
-        command.arg("--root").arg(state.join("oci")).arg("--log").arg(state.join("oci.log"));
+        command.args(&runtime.args).arg("--root").arg(state.join("oci")).arg("--log").arg(state.join("oci.log"));
         command.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path))).current_dir("/");
         command
     }
@@ -83,7 +84,7 @@ impl External {
     fn complaint(&self, ended: Ended) -> String {
         let log = std::fs::read_to_string(self.state.join("oci.log")).unwrap_or_default();
         let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
-        format!("{} ended with {}: {last}", self.runtime.display(), ended.code())
+        format!("{} ended with {}: {last}", self.runtime.path.display(), ended.code())
     }
 }
 
@@ -108,7 +109,7 @@ impl Supervisor {
                 .called("open", at.display())?;
         mount::attach(rootfs.as_fd(), target.as_fd())?;
         let mut external = External {
-            runtime: runtime.to_owned(),
+            runtime: runtime.clone(),
             state: state.to_owned(),
             rootfs: at,
             console: None,
@@ -128,7 +129,7 @@ impl Supervisor {
         command.arg(external.id()?);
         let [stdin, stdout, stderr] = stdio.map(Stdio::from);
         let spawned = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn();
-        let spawned = spawned.called("execve", runtime.display()).context("starting the handler's OCI runtime")?;
+        let spawned = spawned.called("execve", runtime.path.display()).context("starting the handler's OCI runtime")?;
         self.creating_externally += 1;
         Ok((process::open_child(spawned.id())?, external))
     }
@@ -193,7 +194,7 @@ impl Supervisor {
         let mut command = External::command(&external.runtime, &external.state);
         command.arg("start").arg(external.id()?);
         let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = process::open_child(spawned.called("execve", external.runtime.display())?.id())?;
+        let child = process::open_child(spawned.called("execve", external.runtime.path.display())?.id())?;
         let token = self.poll.watch(&child.pidfd, Source::ExternalStart(index))?;
         external.starting = Some((token, child));
         instance.stage = Stage::Starting;

@@ -1,33 +1,32 @@
-//! The RuntimeService, one file per call. Each is a blocking function of the request; `service` has them done off the loop.
+//! RuntimeService: one file per RPC, each with `run(&daemon, request)`; a method that is not in `service` answers `Unimplemented`.
+//! Most of them block, on files and on supervisors, and are done off the event loop.
 
-pub(super) mod create_container;
-pub(super) mod container_status;
-pub(super) mod exec;
-pub(super) mod exec_sync;
-pub(super) mod list_containers;
-pub(super) mod list_pod_sandbox;
-pub(super) mod pod_sandbox_status;
-pub(super) mod remove_container;
-pub(super) mod remove_pod_sandbox;
-pub(super) mod reopen_container_log;
-pub(super) mod run_pod_sandbox;
-pub(super) mod runtime_config;
+mod container_status;
+mod create_container;
+mod exec;
+mod exec_sync;
+mod list_containers;
+mod list_pod_sandbox;
+mod pod_sandbox_status;
+mod remove_container;
+mod remove_pod_sandbox;
+mod reopen_container_log;
+mod run_pod_sandbox;
+mod runtime_config;
 mod service;
-pub(super) mod start_container;
-pub(super) mod status;
-pub(super) mod stop_container;
-pub(super) mod stop_pod_sandbox;
-pub(super) mod update_container_resources;
-pub(super) mod update_pod_sandbox_resources;
-pub(super) mod update_runtime_config;
-pub(super) mod version;
-
-pub(super) use service::Runtime;
+mod start_container;
+mod status;
+mod stop_container;
+mod stop_pod_sandbox;
+mod update_container_resources;
+mod update_pod_sandbox_resources;
+mod update_runtime_config;
+mod version;
 
 use anyhow::{Context, Result};
 
 /// Nanoseconds since the epoch.
-pub(super) fn now() -> Result<i64> {
+fn now() -> Result<i64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
     i64::try_from(now.as_nanos()).context("the clock is after 2262")
 }

@@ -1,23 +1,24 @@
 //! RunPodSandbox: namespaces, cgroup, network and a supervisor. What fails is undone.
 
 use crate::control::Request;
+use crate::cri::config::RuntimeHandler;
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api, convert};
 use crate::error::{Kind, failure};
-use crate::store::{self, Asked, Images, Pod, Record, Written};
+use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Written};
 use crate::supervisor::{self, remove};
 use anyhow::Result;
 use prost::Message as _;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What is done.
 pub(in crate::cri) fn run(
-    daemon: &Daemon,
+    daemon: &Arc<Daemon>,
     request: &api::RunPodSandboxRequest,
 ) -> Result<api::RunPodSandboxResponse> {
     let config =
         request.config.as_ref().ok_or_else(|| failure(Kind::Invalid, "config is missing"))?;
-    let runtime = daemon.config.handler(&request.runtime_handler)?;
+    let runtime = daemon.config.runtime(&request.runtime_handler)?;
     let id = sandboxes::new_id()?;
     let handler = Handler { name: &request.runtime_handler, runtime };
     let record = record(daemon, (&id, config), handler)?;
@@ -33,7 +34,7 @@ pub(in crate::cri) fn run(
 
 struct Handler<'a> {
     name: &'a str,
-    runtime: Option<PathBuf>,
+    runtime: Option<&'a RuntimeHandler>,
 }
 
 fn record(daemon: &Daemon, (id, config): (&str, &api::PodSandboxConfig), handler: Handler<'_>) -> Result<Record> {
@@ -43,7 +44,7 @@ fn record(daemon: &Daemon, (id, config): (&str, &api::PodSandboxConfig), handler
     record.commanded = Some(Asked {
         identity: format!("{}/{}/{}/{}", metadata.namespace, metadata.name, metadata.uid, metadata.attempt),
         handler: handler.name.to_owned(),
-        runtime: handler.runtime,
+        runtime: handler.runtime.map(|runtime| OciRuntime { path: runtime.path.clone(), args: runtime.args.clone() }),
         request: config.encode_to_vec(),
         created_at: super::now()?,
     });
@@ -68,9 +69,9 @@ fn written(config: &api::PodSandboxConfig, id: &str) -> Written {
     Written { manifest: manifest.to_string(), objects: "[]".to_owned() }
 }
 
-fn start(daemon: &Daemon, pod: &Pod) -> Result<()> {
+fn start(daemon: &Arc<Daemon>, pod: &Pod) -> Result<()> {
     let supervising = supervisor::spawn(pod)?;
-    daemon.reap(supervising);
+    daemon.reap(supervising, pod.clone());
     // Answered from its loop, after its first report.
     sandboxes::sandbox(&daemon.dirs, &pod.record.plan.sandbox.uid)?.ask(&Request::Watch, &[])
 }

@@ -1,10 +1,14 @@
-//! RuntimeConfig: podshim makes cgroups itself, which is what a kubelet calls the cgroupfs driver.
+//! `RuntimeConfig`
 
-use crate::cri::{Daemon, api};
+use crate::cri::api::{CgroupDriver, LinuxRuntimeConfiguration, RuntimeConfigRequest, RuntimeConfigResponse};
+use crate::cri::daemon::Daemon;
 use anyhow::Result;
+use std::sync::Arc;
 
-/// What is done.
-pub(in crate::cri) fn run(_: &Daemon, _: &api::RuntimeConfigRequest) -> Result<api::RuntimeConfigResponse> {
-    let linux = api::LinuxRuntimeConfiguration { cgroup_driver: api::CgroupDriver::Cgroupfs as i32 };
-    Ok(api::RuntimeConfigResponse { linux: Some(linux) })
+/// The cgroup driver, which a kubelet then uses as well.
+pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, _: RuntimeConfigRequest) -> Result<RuntimeConfigResponse> {
+    let driver = match daemon.config.cgroup_driver {
+        crate::cri::config::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
+    };
+    Ok(RuntimeConfigResponse { linux: Some(LinuxRuntimeConfiguration { cgroup_driver: driver.into() }) })
 }

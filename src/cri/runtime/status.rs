@@ -1,57 +1,109 @@
-//! Status: whether pods can be run, by which handlers, and with which features.
+//! `Status`: whether the node can run pods, and what it can do for them.
 
-use crate::cri::{Daemon, api};
+use super::update_runtime_config::Told;
+use crate::cri::api::{
+    RuntimeCondition, RuntimeFeatures, RuntimeHandler, RuntimeHandlerFeatures, RuntimeStatus, StatusRequest,
+    StatusResponse,
+};
+use crate::cri::config::WithoutCni;
+use crate::cri::daemon::Daemon;
+use crate::host::{self, HostFacts};
 use crate::network::cni;
-use crate::plan::config::NetworkMode;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::collections::HashMap;
+use std::sync::Arc;
 
-/// What is done.
-pub(in crate::cri) fn run(daemon: &Daemon, request: &api::StatusRequest) -> Result<api::StatusResponse> {
-    let handlers = ["".to_owned(), "podshim".to_owned()].into_iter().chain(daemon.config.runtime_handlers.keys().cloned());
-    Ok(api::StatusResponse {
-        status: Some(api::RuntimeStatus { conditions: vec![condition("RuntimeReady", Ok(())), network(daemon)] }),
-        info: if request.verbose { info(daemon) } else { HashMap::new() },
-        runtime_handlers: handlers.map(|name| handler(daemon, name)).collect(),
-        features: Some(api::RuntimeFeatures {
+/// What a kubelet waits for before it starts pods, and the features that it tells the cluster of.
+pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, request: StatusRequest) -> Result<StatusResponse> {
+    daemon.blocking(move |daemon| status(daemon, request.verbose)).await
+}
+
+fn status(daemon: &Daemon, verbose: bool) -> Result<StatusResponse> {
+    let facts = host::probe();
+    let features = facts.as_ref().ok().map(|facts| handler_features(&facts.kernel));
+    let handler = |name: &str| RuntimeHandler { name: name.to_owned(), features };
+    let info = if verbose { info(daemon, facts.as_ref().ok())? } else { HashMap::new() };
+    Ok(StatusResponse {
+        status: Some(RuntimeStatus { conditions: vec![runtime_ready(&facts), network_ready(daemon)] }),
+        info,
+        runtime_handlers: daemon.config.handlers().map(handler).collect(),
+        features: Some(RuntimeFeatures {
             supplemental_groups_policy: true,
-            ..api::RuntimeFeatures::default()
+            // A user namespace cannot own the host's network.
+            user_namespaces_host_network: false,
+            mount_options: true,
         }),
     })
 }
 
-fn condition(name: &str, holds: Result<()>) -> api::RuntimeCondition {
-    let (status, reason, message) = match holds {
-        Ok(()) => (true, String::new(), String::new()),
-        Err(error) => (false, format!("{name}False"), format!("{error:#}")),
-    };
-    api::RuntimeCondition { r#type: name.to_owned(), status, reason, message }
+fn runtime_ready(facts: &Result<HostFacts>) -> RuntimeCondition {
+    condition("RuntimeReady", facts.as_ref().err().map(|error| ("HostUnreadable", format!("{error:#}"))))
 }
 
-/// The built-in bridge is made when it is needed; CNI plugins have to be there.
-fn network(daemon: &Daemon) -> api::RuntimeCondition {
-    let ready = match daemon.config.network_mode() {
-        NetworkMode::Cni(network) => cni::status(&network).map(drop),
-        _ => Ok(()),
+fn network_ready(daemon: &Daemon) -> RuntimeCondition {
+    let network = &daemon.config.network;
+    let cni = network.cni();
+    let fault = match (cni::is_configured(&cni), network.without_cni) {
+        (Ok(true), _) => cni::status(&cni).err(),
+        (Ok(false), WithoutCni::Bridge) => None,
+        // Its error tells what is missing where.
+        (Ok(false), WithoutCni::Wait) => cni::status(&cni).err(),
+        (Err(error), _) => Some(error),
     };
-    condition("NetworkReady", ready)
+    condition("NetworkReady", fault.map(|error| ("NetworkPluginNotReady", format!("{error:#}"))))
 }
 
-fn handler(daemon: &Daemon, name: String) -> api::RuntimeHandler {
-    let features = api::RuntimeHandlerFeatures {
-        // mount_setattr(2) with AT_RECURSIVE: Linux 5.12, as all that podshim runs on.
-        recursive_read_only_mounts: true,
-        user_namespaces: true,
-        ..api::RuntimeHandlerFeatures::default()
-    };
-    api::RuntimeHandler { name, features: Some(features) }
+/// A condition that is met unless there is a fault: its reason and message.
+fn condition(kind: &str, fault: Option<(&str, String)>) -> RuntimeCondition {
+    let status = fault.is_none();
+    let (reason, message) = fault.map(|(reason, message)| (reason.to_owned(), message)).unwrap_or_default();
+    RuntimeCondition { r#type: kind.to_owned(), status, reason, message }
 }
 
-fn info(daemon: &Daemon) -> HashMap<String, String> {
-    let info = serde_json::json!({
-        "root": daemon.dirs.root,
-        "state": daemon.dirs.state,
-        "kernel": daemon.facts.kernel,
-    });
-    [("info".to_owned(), info.to_string())].into()
+/// Both take mount_setattr(2) with `AT_RECURSIVE` and `MOUNT_ATTR_IDMAP`: Linux 5.12.
+fn handler_features(kernel: &str) -> RuntimeHandlerFeatures {
+    let is_new = release(kernel).is_some_and(|release| release >= (5, 12));
+    RuntimeHandlerFeatures { recursive_read_only_mounts: is_new, user_namespaces: is_new }
+}
+
+/// The first two numbers of `uname -r`.
+fn release(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
+/// What a person who looks for a fault wants to see; there are no secrets in it.
+fn info(daemon: &Daemon, facts: Option<&HostFacts>) -> Result<HashMap<String, String>> {
+    let mut info = HashMap::new();
+    let mut add = |key: &str, value: serde_json::Result<String>| -> Result<()> {
+        info.insert(key.to_owned(), value.with_context(|| format!("writing {key}"))?);
+        Ok(())
+    };
+    add("config", serde_json::to_string(&daemon.config))?;
+    add("dirs", serde_json::to_string(&daemon.dirs))?;
+    add("runtimeConfig", serde_json::to_string(&Told::read(daemon)?))?;
+    if let Some(facts) = facts {
+        add("host", serde_json::to_string(facts))?;
+    }
+    Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_go_by_the_kernel() {
+        for (kernel, expected) in
+            [("5.11.0-generic", false), ("5.12", true), ("6.1.0-13-amd64", true), ("4.19.1", false), ("x", false)]
+        {
+            let features = handler_features(kernel);
+            assert_eq!(
+                (features.recursive_read_only_mounts, features.user_namespaces),
+                (expected, expected),
+                "{kernel}"
+            );
+        }
+    }
 }

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+/// How the names of network configurations end.
+const EXTENSIONS: &[&str] = &["conflist", "conf", "json"];
+
 /// A JSON object.
 pub(super) type Object = Map<String, Value>;
 
@@ -146,10 +149,15 @@ fn boolean(object: &Object, key: &str, default: bool) -> Result<bool> {
     }
 }
 
+/// Whether there is a file that could be one.
+pub(super) fn is_there(network: &CniNetwork) -> Result<bool> {
+    Ok(!files(&network.conf_dir, EXTENSIONS)?.is_empty())
+}
+
 /// The configuration that counts: of the first file by name.
 pub(super) fn find(network: &CniNetwork) -> Result<NetworkConfig> {
     let directory = &network.conf_dir;
-    let files = files(directory, &EXTENSIONS)?;
+    let files = files(directory, EXTENSIONS)?;
     let Some(file) = files.first() else {
         let message = format!(
             "there is no CNI network configuration: no file *.conflist, *.conf or *.json in {} (--cni-conf-dir)",
@@ -160,11 +168,8 @@ pub(super) fn find(network: &CniNetwork) -> Result<NetworkConfig> {
     read(file).with_context(|| format!("CNI network configuration {}", file.display()))
 }
 
-/// What a network configuration's file is called.
-pub(super) const EXTENSIONS: [&str; 3] = ["conflist", "conf", "json"];
-
 /// The files of a directory with one of these extensions, by name; none if there is no such directory.
-pub(super) fn files(directory: &Path, extensions: &[&str]) -> SysResult<Vec<PathBuf>> {
+fn files(directory: &Path, extensions: &[&str]) -> SysResult<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.called("opendir", directory.display())?,

@@ -149,9 +149,9 @@ pub fn gc(directory: &NetworkDir, pods: &Path) -> Result<Vec<String>> {
     Ok(networks.into_keys().collect())
 }
 
-/// Whether there is a configuration in a directory, whatever it is worth.
-pub fn is_configured(conf_dir: &Path) -> bool {
-    config::files(conf_dir, &config::EXTENSIONS).is_ok_and(|files| !files.is_empty())
+/// Whether there is a network configuration, good or bad.
+pub fn is_configured(network: &CniNetwork) -> Result<bool> {
+    config::is_there(network)
 }
 
 /// Whether pods can be attached: the configuration is read, its plugins are there, and say that they are ready (STATUS, from
