@@ -2,7 +2,7 @@
 # Runs the ecosystem's own suite for container runtimes, critest (cri-tools, unmodified), against a CRI server.
 #
 #   sudo scripts/critest.sh [--server podshim|containerd] [--parallel N] [--websocket] [--runtime-handler NAME] [--nri]
-#                           [--focus REGEX] [--benchmark] [--seed N]
+#                           [--focus REGEX] [--seed N] [--benchmark | --crictl]
 #
 #   --server podshim        what is tested; containerd is Debian's, to see what is the suite's or the machine's fault
 #   --parallel N            N specs at once, as ginkgo does it; those that are marked serial still run alone
@@ -12,6 +12,7 @@
 #   --focus REGEX           only specs whose full name matches
 #   --benchmark             `critest -benchmark` instead, against podshim and containerd in turn, and the ratio of their times
 #                           (with --server containerd: that one alone)
+#   --crictl                tests/cri/crictl.sh instead: what a person does with crictl
 #   --seed N                the order of the specs, as an earlier run printed it
 #
 # Everything is made here, as root on a fresh Debian (bookworm or later): packages, critest and crictl from the Go module
@@ -40,7 +41,7 @@ die() {
     exit 2
 }
 
-server=podshim parallel=1 websocket='' handler='' nri='' focus='' benchmark='' seed=''
+server=podshim parallel=1 websocket='' handler='' nri='' focus='' benchmark='' crictl='' seed=''
 while [ $# -gt 0 ]; do
     case $1 in
     --server) server=${2:?} && shift ;;
@@ -51,6 +52,7 @@ while [ $# -gt 0 ]; do
     --websocket) websocket=yes ;;
     --nri) nri=yes ;;
     --benchmark) benchmark=yes ;;
+    --crictl) crictl=yes ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0" && exit 0 ;;
     *) die "unknown option $1 (--help tells what there is)" ;;
     esac
@@ -123,8 +125,9 @@ build_tools() {
         cd tests/cri
         export GOFLAGS="-mod=readonly -modcacherw -buildvcs=false" CGO_ENABLED=0
         # critest is a test of its package, and no tool that `go build` would make.
-        go test -c -o "$bin/critest" sigs.k8s.io/cri-tools/cmd/critest
-        go build -o "$bin/crictl" sigs.k8s.io/cri-tools/cmd/crictl
+        version=sigs.k8s.io/cri-tools/pkg/version.Version=$(go list -m -f '{{.Version}}' sigs.k8s.io/cri-tools)
+        go test -c -ldflags "-X $version" -o "$bin/critest" sigs.k8s.io/cri-tools/cmd/critest
+        go build -ldflags "-X $version" -o "$bin/crictl" sigs.k8s.io/cri-tools/cmd/crictl
         # With this critest runs specs in parallel; its version must be the one that critest is linked with.
         go build -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
     )
@@ -203,7 +206,7 @@ run_inside() {
     # Short: sockets' paths end at 107 bytes.
     run=$(mktemp -d /tmp/critest.XXXXXX)
     make_cgroups
-    CONTAINERD=${PODSHIM_CONTAINERD:-$cri/debian} SERVER=$server RUN=$run RESULTS=$results CRI=$cri PODSHIM=$podshim NRI=$nri IMAGES=$images TOOLS=$tools \
+    CONTAINERD=${PODSHIM_CONTAINERD:-$cri/debian} SERVER=$server RUN=$run RESULTS=$results CRI=$cri PODSHIM=$podshim HANDLER=$handler NRI=$nri IMAGES=$images TOOLS=$tools \
         SECONDS_AT_MOST=${PODSHIM_CRITEST_SECONDS:-1800} CGROUPS=$(printf '%s\n' "${cgroups[@]}") \
         tests/cri/enter.sh tests/cri/inside.sh "$@" &
     inside_pid=$!
@@ -238,6 +241,20 @@ if [ -n "$benchmark" ]; then
     done
     python3 tests/cri/report.py benchmark "${servers[@]/#/$cri/results/benchmark-}" | tee "$cri/results/benchmark.txt"
     exit
+fi
+
+if [ -n "$crictl" ]; then
+    code=0
+    export TRANSPORTS="spdy websocket"
+    [ "$server" = podshim ] || TRANSPORTS=spdy
+    run_inside "$server" "$server-crictl" crictl || code=$?
+    cat "$cri/results/$server-crictl/table.txt"
+    left=$cri/results/$server-crictl/left.txt
+    if [ -s "$left" ]; then
+        sed 's/^/left: /' "$left"
+        [ "$server" != podshim ] || code=1
+    fi
+    exit "$code"
 fi
 
 name=$server-serial words=()

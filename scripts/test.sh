@@ -102,6 +102,17 @@ if may_skip v2-guest; then
 else
     step "cgroup v2" scripts/test-v2.sh || true
 fi
+# The ecosystem's own suite, in the ways a kubelet may use a server; it installs what it needs.
+if may_skip critest; then
+    summary+=("skipped         critest (PODSHIM_MAY_SKIP)")
+else
+    step "critest" scripts/critest.sh --nri || true
+    step "critest, parallel" scripts/critest.sh --parallel 4 || true
+    step "critest, WebSocket" scripts/critest.sh --websocket --focus Streaming || true
+    step "critest, crun" scripts/critest.sh --parallel 4 --runtime-handler crun || true
+    step "critest, benchmark" scripts/critest.sh --benchmark || true
+    step "crictl" scripts/critest.sh --crictl || true
+fi
 step "figures" scripts/figures.sh 2 10 || true
 # The machine's own network is not for tests: no bridge there.
 step "demo" env PODSHIM_DEMO_SECONDS=5 PODSHIM_NETWORK=none PODSHIM_ROOT="$target_dir/demo/root" PODSHIM_STATE="$target_dir/demo/run" \

@@ -289,8 +289,10 @@ async fn plugins_adjust_one_after_the_other_and_conflicts_name_both() {
     }
     let bench = Bench::new().await;
     let mut late = script("90", "late");
-    late["adjust"] = json!({ "annotations": { "late": "yes" }, "env": [{ "key": "-PATH" }], "args": ["", "run", "late"] });
-    late["update"] = json!([{ "container_id": "other", "linux": { "resources": { "cpu": { "shares": { "value": 7 } } } } }]);
+    late["adjust"] =
+        json!({ "annotations": { "late": "yes" }, "env": [{ "key": "-PATH" }], "args": ["", "run", "late"] });
+    late["update"] =
+        json!([{ "container_id": "other", "linux": { "resources": { "cpu": { "shares": { "value": 7 } } } } }]);
     let mut late = bench.plugin(late).await.registered().await;
     let mut early = script("10", "early");
     early["events"] = json!("createcontainer");
@@ -449,7 +451,8 @@ async fn unsolicited_updates_reach_the_runtime_and_those_that_fail_are_told() {
     }
     let bench = Bench::new().await;
     let mut script = script("10", "asking");
-    let update = |id: &str| json!({ "container_id": id, "linux": { "resources": { "cpu": { "shares": { "value": 9 } } } } });
+    let update =
+        |id: &str| json!({ "container_id": id, "linux": { "resources": { "cpu": { "shares": { "value": 9 } } } } });
     script["unsolicited"] = json!([update("here"), update("gone")]);
     let mut plugin = bench.plugin(script).await.registered().await;
     let told = plugin.hears("Updated").await;
@@ -486,7 +489,7 @@ async fn plugins_of_a_directory_are_started_with_their_configuration() {
     bench.nri.events().await.run_pod_sandbox(&pod()).await.unwrap();
     bench.nri.shut_down().await;
     let said = || std::fs::read_to_string(&output).unwrap();
-    bench.until("it ends", async || said().contains("Ended")).await;
+    bench.until("it is told", async || said().contains("Shutdown")).await;
     let said = said();
     assert!(said.contains("\"config\":\"for this one\"") && said.contains("RunPodSandbox"), "{said}");
     drop(bench.dir);

@@ -6,8 +6,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{
     Hook, Hooks, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIOPriority,
-    LinuxMemory, LinuxMemoryPolicy, LinuxNamespace, LinuxNamespaceType, LinuxNetDevice, LinuxResources, LinuxSeccomp, Mount,
-    PosixRlimit, Scheduler, Spec,
+    LinuxMemory, LinuxMemoryPolicy, LinuxNamespace, LinuxNamespaceType, LinuxNetDevice, LinuxResources, LinuxSeccomp,
+    Mount, PosixRlimit, Scheduler, Spec,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,7 +105,8 @@ fn can_be_done(adjustment: &Adjustment) -> Result<()> {
     ensure!(refused.is_empty(), "podshim cannot adjust {}", refused.join(", "));
     for mount in adjustment.mounts.iter().filter(|mount| is_bind(mount)) {
         const WORDS: &[&str] = &[
-            "bind", "rbind", "ro", "rro", "rw", "nosuid", "nodev", "noexec", "relatime", "rprivate", "rslave", "rshared",
+            "bind", "rbind", "ro", "rro", "rw", "nosuid", "nodev", "noexec", "relatime", "rprivate", "rslave",
+            "rshared",
         ];
         for option in mount.options().iter().flatten() {
             let is_known = WORDS.contains(&option.as_str());

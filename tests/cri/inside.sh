@@ -1,14 +1,16 @@
 #!/bin/bash
 # The part of scripts/critest.sh that runs in namespaces of its own, as the first process of the pid namespace: starts the
-# registry and the CRI server, runs critest with the words given, ends the server and tells what is left.
+# registry and the CRI server, runs critest with the words given (or tests/cri/crictl.sh for the word "crictl"), ends the server and tells what is left.
 #
 # Environment, all from critest.sh: SERVER (podshim or containerd), RUN (a short directory, for this run only), RESULTS, CRI
-# (target/cri), CONTAINERD (where its package is unpacked), PODSHIM (the binary), NRI (not empty: with a socket), IMAGES (the layout), TOOLS (rootfs-tools),
+# (target/cri), CONTAINERD (where its package is unpacked), PODSHIM (the binary), HANDLER (of all sandboxes; may be empty),
+# NRI (not empty: with a socket), IMAGES (the layout), TOOLS (rootfs-tools),
 # SECONDS_AT_MOST (for critest).
 set -euo pipefail
 trap 'echo "critest: inside.sh line $LINENO: $BASH_COMMAND: exit code $?" >&2' ERR
 export CRI_CONFIG_FILE=$RUN/crictl.yaml
 export PATH=$CRI/bin:$CONTAINERD/usr/bin:$CONTAINERD/usr/sbin:$CRI/debian/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+HERE=$(cd "$(dirname "$0")" && pwd)
 registry=127.0.0.1:5000
 socket=$RUN/cri.sock
 nri_socket=$RUN/nri.sock
@@ -30,6 +32,8 @@ remount_cgroups() {
     fi
     mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup
     while read -r mountpoint type options; do
+        # crun refuses a hybrid layout whose version 2 has controllers of its own; version 1 alone it takes.
+        [ "$type:$HANDLER" != cgroup2:crun ] || continue
         mkdir -p "$mountpoint"
         if [ "$type" = cgroup2 ]; then
             mount -t cgroup2 cgroup2 "$mountpoint"
@@ -224,11 +228,15 @@ esac
 wait_for 30 "$SERVER" crictl --runtime-endpoint "$endpoint" --timeout 5s version
 crictl --runtime-endpoint "$endpoint" version >"$RESULTS/version.txt"
 
-words=(-runtime-endpoint "$endpoint" -config "$CRI_CONFIG_FILE" -ginkgo.no-color -ginkgo.json-report "$RESULTS/report.json")
-[ -z "$NRI" ] || words+=(-nri-socket "$nri_socket")
 cd "$TMPDIR"
 code=0
-timeout --kill-after=10 "$SECONDS_AT_MOST" critest "${words[@]}" "$@" >"$RESULTS/critest.log" 2>&1 || code=$?
+if [ "${1:-}" = crictl ]; then
+    ENDPOINT=$endpoint WORK=$TMPDIR "$HERE/crictl.sh" >"$RESULTS/table.txt" 2>&1 || code=$?
+else
+    words=(-runtime-endpoint "$endpoint" -config "$CRI_CONFIG_FILE" -ginkgo.no-color -ginkgo.json-report "$RESULTS/report.json")
+    [ -z "$NRI" ] || words+=(-nri-socket "$nri_socket")
+    timeout --kill-after=10 "$SECONDS_AT_MOST" critest "${words[@]}" "$@" >"$RESULTS/critest.log" 2>&1 || code=$?
+fi
 cd /
 kill -0 "$server_pid" 2>/dev/null || echo "the server ended during the run" >>"$RESULTS/left.txt"
 stop_server

@@ -225,7 +225,13 @@ impl Connection {
     }
 
     /// Calls a method of a service of the plugin and waits at most `limit` for its answer.
-    pub(super) async fn call<Q, A>(&self, service: &str, method: &str, question: &Q, limit: Duration) -> Result<A, CallError>
+    pub(super) async fn call<Q, A>(
+        &self,
+        service: &str,
+        method: &str,
+        question: &Q,
+        limit: Duration,
+    ) -> Result<A, CallError>
     where
         Q: prost::Message,
         A: prost::Message + Default,
@@ -242,8 +248,10 @@ impl Connection {
             return Err(closed());
         }
         let stream = self.shared.next_stream.fetch_add(2, Ordering::Relaxed);
-        let message = Message { stream, kind: Kind::Request, flags: frame::REMOTE_CLOSED, body: request.encode_to_vec() };
-        let bytes = frame::frames(PLUGIN_SERVICE, &message).map_err(|e| CallError::TooLong(format!("{method}: {e:#}")))?;
+        let message =
+            Message { stream, kind: Kind::Request, flags: frame::REMOTE_CLOSED, body: request.encode_to_vec() };
+        let bytes =
+            frame::frames(PLUGIN_SERVICE, &message).map_err(|e| CallError::TooLong(format!("{method}: {e:#}")))?;
         let (answer, answered) = oneshot::channel();
         {
             let mut calls = self.shared.calls();
@@ -366,7 +374,8 @@ fn answer_frames(stream: u32, answer: Result<Vec<u8>, Status>) -> Result<Vec<u8>
         Ok(payload) => Response { status: None, payload },
         Err(status) => Response { status: Some(status), payload: Vec::new() },
     };
-    let message = |response: &Response| Message { stream, kind: Kind::Response, flags: 0, body: response.encode_to_vec() };
+    let message =
+        |response: &Response| Message { stream, kind: Kind::Response, flags: 0, body: response.encode_to_vec() };
     frame::frames(RUNTIME_SERVICE, &message(&response)).or_else(|error| {
         let status = Some(Status::new(code::RESOURCE_EXHAUSTED, format!("{error:#}")));
         frame::frames(RUNTIME_SERVICE, &message(&Response { status, payload: Vec::new() }))

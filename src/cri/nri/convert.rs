@@ -28,7 +28,11 @@ pub(super) fn adjustment(given: &nri::ContainerAdjustment) -> Result<Adjustment>
         rlimits: given.rlimits.iter().map(rlimit).collect::<Result<_>>()?,
         resources: linux.resources.as_ref().map(resources).transpose()?,
         cgroups_path: Some(&linux.cgroups_path).filter(|path| !path.is_empty()).map(PathBuf::from),
-        oom_score_adj: linux.oom_score_adj.map(|score| i32::try_from(score.value)).transpose().context("oom_score_adj")?,
+        oom_score_adj: linux
+            .oom_score_adj
+            .map(|score| i32::try_from(score.value))
+            .transpose()
+            .context("oom_score_adj")?,
         io_priority: linux.io_priority.as_ref().map(io_priority).transpose()?.flatten(),
         scheduler: linux.scheduler.as_ref().map(scheduler).transpose()?.flatten(),
         seccomp: linux.seccomp_policy.as_ref().map(seccomp).transpose()?,

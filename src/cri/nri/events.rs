@@ -128,7 +128,8 @@ impl Events {
         let mut creation = Creation::new(container.clone());
         let mut asked_plugins = Vec::new();
         for plugin in list.list.iter().filter(|plugin| !plugin.is_closed()) {
-            let request = CreateContainerRequest { pod: Some(pod.clone()), container: Some(creation.container.clone()) };
+            let request =
+                CreateContainerRequest { pod: Some(pod.clone()), container: Some(creation.container.clone()) };
             let asked = Asked { event: Event::CreateContainer, request: &request, state_change: None };
             let identity = &plugin.identity;
             asked_plugins.push(PluginInstance { name: identity.name.clone(), index: identity.index.clone() });

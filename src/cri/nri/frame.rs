@@ -54,7 +54,11 @@ pub(super) struct Message {
 /// and the rest of the message from then on; and it closes the connection if 256 frames wait. So a long message is two frames:
 /// one of 4096 bytes and one of the rest, as Go's own writer makes them.
 pub(super) fn frames(connection: u32, message: &Message) -> Result<Vec<u8>> {
-    ensure!(message.body.len() <= MAX_MESSAGE, "a message of {} bytes is longer than ttrpc's 4 MiB", message.body.len());
+    ensure!(
+        message.body.len() <= MAX_MESSAGE,
+        "a message of {} bytes is longer than ttrpc's 4 MiB",
+        message.body.len()
+    );
     let mut bytes = Vec::with_capacity(MESSAGE_HEADER + message.body.len() + 2 * FRAME_HEADER);
     let mut stream = Vec::with_capacity(MESSAGE_HEADER + message.body.len());
     stream.extend((message.body.len() as u32).to_be_bytes());

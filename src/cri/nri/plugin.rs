@@ -45,7 +45,10 @@ impl Identity {
         ensure!(!name.is_empty(), "invalid plugin name: it is empty");
         ensure!(name.len() <= LONGEST_NAME, "invalid plugin name: longer than {LONGEST_NAME} characters");
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
-        ensure!(name.chars().all(is_allowed), "invalid plugin name {name:?}: only letters, digits and - _ . + are allowed");
+        ensure!(
+            name.chars().all(is_allowed),
+            "invalid plugin name {name:?}: only letters, digits and - _ . + are allowed"
+        );
         Ok(Identity { index: index.to_owned(), name: name.to_owned() })
     }
 
@@ -165,8 +168,7 @@ impl Plugin {
         let is_configured = AtomicBool::new(false);
         let desk = Arc::new(Desk { runtime, registered: Mutex::new(Some(registered)), launched, is_configured });
         let answering = Arc::clone(&desk);
-        let answers: Answers =
-            Arc::new(move |method, payload| Arc::clone(&answering).answer(method, payload).boxed());
+        let answers: Answers = Arc::new(move |method, payload| Arc::clone(&answering).answer(method, payload).boxed());
         let connection = Connection::start(arrival.socket, RUNTIME, answers);
         let identity = tokio::select! {
             result = tokio::time::timeout(timeouts.registration, registration) => result
@@ -219,7 +221,11 @@ impl Plugin {
     /// Tells it what there is; answers with the updates that it wants made.
     ///
     /// It has the time of a registration for all of it, as it may have to look at thousands of containers.
-    pub(super) async fn synchronize(&self, pods: &[PodSandbox], containers: &[Container]) -> Result<Vec<ContainerUpdate>> {
+    pub(super) async fn synchronize(
+        &self,
+        pods: &[PodSandbox],
+        containers: &[Container],
+    ) -> Result<Vec<ContainerUpdate>> {
         let whole = self.identity.whole();
         let limit = self.timeouts.registration;
         let until = tokio::time::Instant::now() + limit;
@@ -228,7 +234,8 @@ impl Plugin {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
             let answer: SynchronizeResponse = match self.connection.call(PLUGIN, "Synchronize", &request, left).await {
                 Err(CallError::TimedOut(_)) => {
-                    return Err(CallError::TimedOut(limit)).with_context(|| format!("synchronising the plugin {whole}"));
+                    return Err(CallError::TimedOut(limit))
+                        .with_context(|| format!("synchronising the plugin {whole}"));
                 }
                 result => result.with_context(|| format!("synchronising the plugin {whole}"))?,
             };
@@ -260,7 +267,8 @@ impl Plugin {
             && status.code == code::UNIMPLEMENTED
         {
             // A plugin of a protocol before v0.12.
-            let event = StateChangeEvent { event: asked.event.into(), pod: Some(pod.clone()), container: container.cloned() };
+            let event =
+                StateChangeEvent { event: asked.event.into(), pod: Some(pod.clone()), container: container.cloned() };
             let old: Result<Empty, CallError> = self.connection.call(PLUGIN, "StateChange", &event, limit).await;
             result = old.map(|_| A::default());
         }

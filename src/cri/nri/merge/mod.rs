@@ -84,7 +84,12 @@ impl Update {
     }
 
     /// Takes one plugin's answer.
-    pub(super) fn add(&mut self, given: Vec<ContainerUpdate>, evict: Vec<ContainerEviction>, plugin: &str) -> Result<()> {
+    pub(super) fn add(
+        &mut self,
+        given: Vec<ContainerUpdate>,
+        evict: Vec<ContainerEviction>,
+        plugin: &str,
+    ) -> Result<()> {
         self.others.add(given, plugin)?;
         self.others.evict(evict);
         if let Some(own) = self.others.updates.iter().find(|update| update.container_id == self.container)
@@ -214,7 +219,10 @@ impl Adjusting<'_> {
         field: Field,
         given: HashMap<String, V>,
         of_container: fn(&mut Container) -> &mut HashMap<String, V>,
-        of_merged: for<'m> fn(&'m mut ContainerAdjustment, &'m mut LinuxContainerAdjustment) -> &'m mut HashMap<String, V>,
+        of_merged: for<'m> fn(
+            &'m mut ContainerAdjustment,
+            &'m mut LinuxContainerAdjustment,
+        ) -> &'m mut HashMap<String, V>,
     ) -> Result<()> {
         let container = of_container(self.container);
         let merged = of_merged(self.merged, &mut self.linux);
@@ -238,7 +246,8 @@ impl Adjusting<'_> {
     /// A list of what can be marked for removal, into the merged list. Answers with the keys that the container loses, and with
     /// what it gets.
     fn list<T: Keyed>(owners: &mut Owners<'_>, field: Field, given: Vec<T>, merged: &mut Vec<T>) -> Result<Change<T>> {
-        let (removals, additions): (Vec<_>, Vec<_>) = given.into_iter().partition(|item| item.key().starts_with(REMOVED));
+        let (removals, additions): (Vec<_>, Vec<_>) =
+            given.into_iter().partition(|item| item.key().starts_with(REMOVED));
         let mut gone: HashSet<String> = HashSet::new();
         for item in removals {
             let key = item.key()[REMOVED.len()..].to_owned();
@@ -327,7 +336,8 @@ impl Adjusting<'_> {
         self.single(Field::LinuxSched, given.scheduler, |l| &mut l.scheduler, |c| Some(&mut c.scheduler))?;
         self.single(Field::MemoryPolicy, given.memory_policy, |l| &mut l.memory_policy, |_| None)?;
         self.namespaces(given.namespaces)?;
-        let sysctl: fn(&mut Container) -> &mut HashMap<String, String> = |c| &mut c.linux.get_or_insert_default().sysctl;
+        let sysctl: fn(&mut Container) -> &mut HashMap<String, String> =
+            |c| &mut c.linux.get_or_insert_default().sysctl;
         self.map(Field::Sysctl, given.sysctl, sysctl, |_, linux| &mut linux.sysctl)?;
         let devices: fn(&mut Container) -> &mut HashMap<_, _> = |c| &mut c.linux.get_or_insert_default().net_devices;
         self.map(Field::LinuxNetDevices, given.net_devices, devices, |_, linux| &mut linux.net_devices)?;
