@@ -9,7 +9,7 @@ use crate::plan::spec::User;
 use crate::sys::process::TerminalSize;
 use crate::sys::socket::{self, Received};
 use crate::sys::{Called, SysError, SysResult};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
@@ -259,6 +259,8 @@ pub enum RefusedKind {
     CommandNotExecutable,
     /// There is one already.
     AlreadyExists,
+    /// The request is wrong.
+    Invalid,
     /// Anything else.
     Failed,
 }
@@ -271,6 +273,7 @@ impl From<RefusedKind> for Kind {
             RefusedKind::CommandNotFound => Kind::CommandNotFound,
             RefusedKind::CommandNotExecutable => Kind::CommandNotExecutable,
             RefusedKind::AlreadyExists => Kind::AlreadyExists,
+            RefusedKind::Invalid => Kind::Invalid,
             RefusedKind::Failed => Kind::Invalid,
         }
     }
@@ -307,6 +310,8 @@ impl Connection {
             Received::Closed | Received::Nothing => Ok(None),
             Received::Message(bytes, descriptors) => {
                 match serde_json::from_slice(&bytes).context("decoding a reply")? {
+                    // Of no kind that a caller could act on.
+                    Reply::Refused { kind: RefusedKind::Failed, message } => Err(anyhow!(message)),
                     Reply::Refused { kind, message } => Err(failure(kind.into(), message)),
                     reply => Ok(Some((reply, descriptors))),
                 }

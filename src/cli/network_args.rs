@@ -104,7 +104,8 @@ impl NetworkArgs {
         let services = given.or(services.filter(is_of_pods));
         let network = BridgeNetwork {
             bridge: self.bridge.clone().or(bridge).unwrap_or(usual.bridge),
-            services: services.unwrap_or_else(|| pods.iter().map(|pods| BridgeNetwork::default_services(pods.family())).collect()),
+            services: services
+                .unwrap_or_else(|| pods.iter().map(|pods| BridgeNetwork::default_services(pods.family())).collect()),
             pods,
         };
         check(&network)?;

@@ -422,10 +422,7 @@ mod tests {
             ("[streaming]\nport = 65536", &["line 2", "65536"]),
             ("[runtime_handlers.podshim]\npath = \"/x\"", &["own executor"]),
             ("[runtime_handlers.Crun]\npath = \"/x\"", &["\"Crun\" is not"]),
-            (
-                "[runtime_handlers.a]\npath = \"x\"",
-                &["runtime_handlers.a.path"],
-            ),
+            ("[runtime_handlers.a]\npath = \"x\"", &["runtime_handlers.a.path"]),
             ("[runtime_handlers.a]\n", &["missing field `path`"]),
             ("[runtime_handlers.a]\npath = \"/x\"\nruntime_type = \"v2\"", &["line 3", "runtime_type"]),
         ] {

@@ -118,7 +118,8 @@ impl Daemon {
     /// The image of a container, which is to be here.
     pub(in crate::cri) fn image(&self, name: &str) -> Result<ImageSpec> {
         let found = Store::look(&self.dirs, name)?;
-        let image = found.ok_or_else(|| failure(Kind::NotFound, format!("image {name:?} is not here: pull it first")))?;
+        let image =
+            found.ok_or_else(|| failure(Kind::NotFound, format!("image {name:?} is not here: pull it first")))?;
         Ok(ImageSpec {
             reference: image.reference,
             id: image.id,
@@ -138,7 +139,11 @@ impl Daemon {
         Ok((NetworkMode::Bridge, Some(there.unwrap_or_default())))
     }
 
-    pub(in crate::cri) fn sandbox_context(&self, id: &str, _: &api::PodSandboxConfig) -> Result<convert::SandboxContext> {
+    pub(in crate::cri) fn sandbox_context(
+        &self,
+        id: &str,
+        _: &api::PodSandboxConfig,
+    ) -> Result<convert::SandboxContext> {
         let (network, bridge) = self.network()?;
         let seccomp_root = self.config.seccomp_profile_root.0.clone();
         Ok(convert::SandboxContext { id: id.to_owned(), bridge, network, seccomp_root, cgroup_parent: String::new() })

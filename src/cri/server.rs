@@ -84,7 +84,8 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         let (stop, stopping) = watch::channel(false);
         let streaming = streaming::Server::bind(&config.streaming.settings())?;
         let tokio = tokio::runtime::Handle::current();
-        let daemon = Arc::new(Daemon { facts: host::probe()?, streaming: streaming.clone(), tokio, dirs, config, stopping });
+        let daemon =
+            Arc::new(Daemon { facts: host::probe()?, streaming: streaming.clone(), tokio, dirs, config, stopping });
         daemon.take_over().await?;
         let behind = Arc::new(Streams::new(daemon.dirs.clone()));
         tokio::spawn(streaming.serve(behind));

@@ -6,9 +6,9 @@ use super::streaming::{Attach, Backend, Ends, Exec, Process};
 use crate::control::{Connection, HangUp, Input, OwnProcess, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::network;
-use crate::runtime;
 use crate::paths::Dirs;
 use crate::plan::config::{NetworkMode, Stdio};
+use crate::runtime;
 use crate::sys::process::TerminalSize;
 use crate::sys::{Called, SysResult, poll};
 use anyhow::{Context, Result};
@@ -139,7 +139,8 @@ impl Backend for Streams {
     async fn connect(&self, sandbox_id: &str, port: u16) -> Result<TcpStream> {
         let (dirs, id) = (self.dirs.clone(), sandbox_id.to_owned());
         let namespace = spawn_blocking(move || namespace(&dirs, &id)).await.context("connecting")??;
-        let namespace = namespace.map(runtime::open_namespace).transpose().context("the sandbox's network namespace")?;
+        let namespace =
+            namespace.map(runtime::open_namespace).transpose().context("the sandbox's network namespace")?;
         network::dial::dial(namespace.as_ref().map(AsFd::as_fd), port).await
     }
 }

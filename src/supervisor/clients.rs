@@ -185,6 +185,7 @@ impl Supervisor {
             Some(Kind::CommandNotFound) => RefusedKind::CommandNotFound,
             Some(Kind::CommandNotExecutable) => RefusedKind::CommandNotExecutable,
             Some(Kind::AlreadyExists) => RefusedKind::AlreadyExists,
+            Some(Kind::Invalid) => RefusedKind::Invalid,
             _ => RefusedKind::Failed,
         };
         self.say(id, &Reply::Refused { kind, message: format!("{error:#}") }, &[]);

@@ -12,11 +12,11 @@ use crate::error::{Kind, failure};
 use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
 use crate::logs;
 use crate::network;
+use crate::plan::adjust::{self, Executor};
 use crate::plan::config::{
     ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, Log, MountPropagation, NamespaceMode, PullPolicy,
     Stdio, VolumePlan,
 };
-use crate::plan::adjust::{self, Executor};
 use crate::plan::env;
 use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved, User};
@@ -211,6 +211,7 @@ impl Supervisor {
                 }
                 let kind = match crate::error::kind_of(&error) {
                     Some(Kind::CommandNotFound) => RefusedKind::CommandNotFound,
+                    Some(Kind::Invalid) => RefusedKind::Invalid,
                     _ => RefusedKind::Failed,
                 };
                 self.start_failed(index, restart_count, StartFailed { failure, kind, message: format!("{error:#}") });
@@ -276,6 +277,10 @@ impl Supervisor {
         if let Some(adjustment) = &self.slots[index].adjustment {
             let executor = if external.is_some() { Executor::Oci } else { Executor::Own };
             adjust::apply(adjustment, &mut spec, executor).context("what NRI plugins want")?;
+        }
+        if external.is_some() && self.facts.cgroups.mode == crate::host::cgroup::Mode::Hybrid {
+            // A runtime of the host sees version 1 only there; that controller is in version 2.
+            without_hugepage_limits(&mut spec);
         }
         runtime::write_bundle(&spec, &state)?;
         let steps = runtime::container_steps(&spec)?;
@@ -446,9 +451,8 @@ impl Supervisor {
         let trees = wanted
             .map(|mount| {
                 let source_path = mount.source().as_ref().context("a bind mount of the spec has no source")?;
-                let is_wanted = |bind: &&Bind| {
-                    Path::new(&bind.destination) == mount.destination() && bind.source == *source_path
-                };
+                let is_wanted =
+                    |bind: &&Bind| Path::new(&bind.destination) == mount.destination() && bind.source == *source_path;
                 let (source, depth) = match binds.iter().find(is_wanted) {
                     Some(bind) if bind.propagation == MountPropagation::None && !is_volume(config, bind) => {
                         (self.open_source(config, bind)?, Depth::Top)
@@ -520,6 +524,12 @@ fn start_failure(error: &anyhow::Error) -> StartFailure {
     match crate::error::kind_of(error) {
         Some(_) => StartFailure::Config,
         None => StartFailure::Create,
+    }
+}
+
+fn without_hugepage_limits(spec: &mut Spec) {
+    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
+        resources.set_hugepage_limits(None);
     }
 }
 

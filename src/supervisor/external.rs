@@ -108,13 +108,8 @@ impl Supervisor {
             open(&at, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
                 .called("open", at.display())?;
         mount::attach(rootfs.as_fd(), target.as_fd())?;
-        let mut external = External {
-            runtime: runtime.clone(),
-            state: state.to_owned(),
-            rootfs: at,
-            console: None,
-            starting: None,
-        };
+        let mut external =
+            External { runtime: runtime.clone(), state: state.to_owned(), rootfs: at, console: None, starting: None };
         let mut command = External::command(runtime, state);
         command.arg("create").arg("--bundle").arg(state).arg("--pid-file").arg(state.join("oci.pid"));
         if with_terminal {

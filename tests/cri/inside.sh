@@ -159,7 +159,7 @@ start_podshim() {
 config_path = "$RUN/hosts"
 
 [network]
-mode = "cni"
+without_cni = "wait"
 bin_dirs = ["/usr/lib/cni"]
 conf_dir = "$RUN/cni"
 
@@ -167,7 +167,7 @@ conf_dir = "$RUN/cni"
 path = "/usr/bin/crun"
 END
     if [ -n "$NRI" ]; then
-        printf '\n[nri]\nsocket = "%s"\n' "$nri_socket" >>"$RUN/config.toml"
+        printf '\n[nri]\nenabled = true\nsocket_path = "%s"\nplugin_path = "%s"\n' "$nri_socket" "$RUN/nri-plugins" >>"$RUN/config.toml"
     fi
     "$PODSHIM" --root "$RUN/root" --state "$RUN/state" --log-dir "$RUN/log" cri --listen "$endpoint" \
         --config "$RUN/config.toml" >"$RESULTS/server.log" 2>&1 &

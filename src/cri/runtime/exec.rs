@@ -12,8 +12,7 @@ pub(in crate::cri) fn exec(daemon: &Daemon, request: &api::ExecRequest) -> Resul
         return Err(failure(Kind::Invalid, "cmd is empty"));
     }
     let container_id = running(daemon, &request.container_id)?;
-    let streams =
-        Streams { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
+    let streams = Streams { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
     let url = daemon.streaming.url(Request::Exec(Exec { container_id, command: request.cmd.clone(), streams }))?;
     Ok(api::ExecResponse { url })
 }
@@ -21,8 +20,7 @@ pub(in crate::cri) fn exec(daemon: &Daemon, request: &api::ExecRequest) -> Resul
 /// A container's own streams.
 pub(in crate::cri) fn attach(daemon: &Daemon, request: &api::AttachRequest) -> Result<api::AttachResponse> {
     let container_id = running(daemon, &request.container_id)?;
-    let streams =
-        Streams { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
+    let streams = Streams { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, tty: request.tty };
     Ok(api::AttachResponse { url: daemon.streaming.url(Request::Attach(Attach { container_id, streams }))? })
 }
 

@@ -16,8 +16,7 @@ pub(in crate::cri) fn run(
     daemon: &Arc<Daemon>,
     request: &api::RunPodSandboxRequest,
 ) -> Result<api::RunPodSandboxResponse> {
-    let config =
-        request.config.as_ref().ok_or_else(|| failure(Kind::Invalid, "config is missing"))?;
+    let config = request.config.as_ref().ok_or_else(|| failure(Kind::Invalid, "config is missing"))?;
     let runtime = daemon.config.runtime(&request.runtime_handler)?;
     let id = sandboxes::new_id()?;
     let handler = Handler { name: &request.runtime_handler, runtime };

@@ -20,7 +20,10 @@ impl RuntimeService for Service {
         perform!(self, request, runtime_config)
     }
 
-    async fn update_runtime_config(&self, request: Request<api::UpdateRuntimeConfigRequest>) -> Answer<api::UpdateRuntimeConfigResponse> {
+    async fn update_runtime_config(
+        &self,
+        request: Request<api::UpdateRuntimeConfigRequest>,
+    ) -> Answer<api::UpdateRuntimeConfigResponse> {
         perform!(self, request, update_runtime_config)
     }
 
@@ -28,27 +31,45 @@ impl RuntimeService for Service {
         block!(self, request, run_pod_sandbox::run)
     }
 
-    async fn stop_pod_sandbox(&self, request: Request<api::StopPodSandboxRequest>) -> Answer<api::StopPodSandboxResponse> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: Request<api::StopPodSandboxRequest>,
+    ) -> Answer<api::StopPodSandboxResponse> {
         block!(self, request, stop_pod_sandbox::run)
     }
 
-    async fn remove_pod_sandbox(&self, request: Request<api::RemovePodSandboxRequest>) -> Answer<api::RemovePodSandboxResponse> {
+    async fn remove_pod_sandbox(
+        &self,
+        request: Request<api::RemovePodSandboxRequest>,
+    ) -> Answer<api::RemovePodSandboxResponse> {
         block!(self, request, remove_pod_sandbox::run)
     }
 
-    async fn pod_sandbox_status(&self, request: Request<api::PodSandboxStatusRequest>) -> Answer<api::PodSandboxStatusResponse> {
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<api::PodSandboxStatusRequest>,
+    ) -> Answer<api::PodSandboxStatusResponse> {
         block!(self, request, pod_sandbox_status::run)
     }
 
-    async fn list_pod_sandbox(&self, request: Request<api::ListPodSandboxRequest>) -> Answer<api::ListPodSandboxResponse> {
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<api::ListPodSandboxRequest>,
+    ) -> Answer<api::ListPodSandboxResponse> {
         block!(self, request, list_pod_sandbox::run)
     }
 
-    async fn create_container(&self, request: Request<api::CreateContainerRequest>) -> Answer<api::CreateContainerResponse> {
+    async fn create_container(
+        &self,
+        request: Request<api::CreateContainerRequest>,
+    ) -> Answer<api::CreateContainerResponse> {
         block!(self, request, create_container::run)
     }
 
-    async fn start_container(&self, request: Request<api::StartContainerRequest>) -> Answer<api::StartContainerResponse> {
+    async fn start_container(
+        &self,
+        request: Request<api::StartContainerRequest>,
+    ) -> Answer<api::StartContainerResponse> {
         block!(self, request, start_container::run)
     }
 
@@ -56,27 +77,45 @@ impl RuntimeService for Service {
         block!(self, request, stop_container::run)
     }
 
-    async fn remove_container(&self, request: Request<api::RemoveContainerRequest>) -> Answer<api::RemoveContainerResponse> {
+    async fn remove_container(
+        &self,
+        request: Request<api::RemoveContainerRequest>,
+    ) -> Answer<api::RemoveContainerResponse> {
         block!(self, request, remove_container::run)
     }
 
-    async fn list_containers(&self, request: Request<api::ListContainersRequest>) -> Answer<api::ListContainersResponse> {
+    async fn list_containers(
+        &self,
+        request: Request<api::ListContainersRequest>,
+    ) -> Answer<api::ListContainersResponse> {
         block!(self, request, list_containers::run)
     }
 
-    async fn container_status(&self, request: Request<api::ContainerStatusRequest>) -> Answer<api::ContainerStatusResponse> {
+    async fn container_status(
+        &self,
+        request: Request<api::ContainerStatusRequest>,
+    ) -> Answer<api::ContainerStatusResponse> {
         block!(self, request, container_status::run)
     }
 
-    async fn update_container_resources(&self, request: Request<api::UpdateContainerResourcesRequest>) -> Answer<api::UpdateContainerResourcesResponse> {
+    async fn update_container_resources(
+        &self,
+        request: Request<api::UpdateContainerResourcesRequest>,
+    ) -> Answer<api::UpdateContainerResourcesResponse> {
         block!(self, request, update_container_resources::run)
     }
 
-    async fn update_pod_sandbox_resources(&self, request: Request<api::UpdatePodSandboxResourcesRequest>) -> Answer<api::UpdatePodSandboxResourcesResponse> {
+    async fn update_pod_sandbox_resources(
+        &self,
+        request: Request<api::UpdatePodSandboxResourcesRequest>,
+    ) -> Answer<api::UpdatePodSandboxResourcesResponse> {
         block!(self, request, update_pod_sandbox_resources::run)
     }
 
-    async fn reopen_container_log(&self, request: Request<api::ReopenContainerLogRequest>) -> Answer<api::ReopenContainerLogResponse> {
+    async fn reopen_container_log(
+        &self,
+        request: Request<api::ReopenContainerLogRequest>,
+    ) -> Answer<api::ReopenContainerLogResponse> {
         block!(self, request, reopen_container_log::run)
     }
 

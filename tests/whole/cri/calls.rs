@@ -159,7 +159,9 @@ fn e7_a_handler_stands_for_an_oci_runtime() {
     let id = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap().pod_sandbox_id;
     assert_eq!(cri.sandbox_status(&id).unwrap().runtime_handler, "other");
 
-    let made = cri.create((&id, &config), &container("c", "echo out; while ! [ -e /end ]; do sleep 0.05; done; exit 5")).unwrap();
+    let made = cri
+        .create((&id, &config), &container("c", "echo out; while ! [ -e /end ]; do sleep 0.05; done; exit 5"))
+        .unwrap();
     let bundle = host.path(&format!("state/pods/{id}/containers/{made}"));
     assert!(bundle.join("oci").join(&made).exists(), "runc's own state of it");
     assert!(log(&host, "p", "c").is_empty(), "created, not started");

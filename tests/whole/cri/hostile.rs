@@ -38,7 +38,10 @@ fn e7_wrong_sandboxes_are_refused_by_field() {
     }
     assert!(cri.sandboxes().is_empty());
     let request = api::RunPodSandboxRequest { config: None, runtime_handler: String::new() };
-    assert_eq!(cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(
+        cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap_err().code(),
+        Code::InvalidArgument
+    );
     let request =
         api::RunPodSandboxRequest { config: Some(sandbox(&host, "p")), runtime_handler: "no-such-handler".to_owned() };
     let error = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap_err();
@@ -72,33 +75,70 @@ fn e7_wrong_containers_are_refused_by_field() {
         ("an absolute log", "log_path", Box::new(|c| c.log_path = "/etc/passwd".into())),
         ("a mount without a source", "mounts", Box::new(move |c| c.mounts = vec![relative.clone()])),
         ("a mount that leads up", "mounts", Box::new(move |c| c.mounts = vec![up.clone()])),
-        ("an unknown propagation", "propagation", Box::new(|c| {
-            c.mounts = vec![api::Mount { host_path: "/tmp".into(), container_path: "/x".into(), propagation: 77, ..Default::default() }];
-        })),
-        ("an unknown capability", "capabilities", Box::new(|c| {
-            security(c).capabilities =
-                Some(api::Capability { add_capabilities: vec!["CAP_NO_SUCH".into()], ..Default::default() });
-        })),
+        (
+            "an unknown propagation",
+            "propagation",
+            Box::new(|c| {
+                c.mounts = vec![api::Mount {
+                    host_path: "/tmp".into(),
+                    container_path: "/x".into(),
+                    propagation: 77,
+                    ..Default::default()
+                }];
+            }),
+        ),
+        (
+            "an unknown capability",
+            "capabilities",
+            Box::new(|c| {
+                security(c).capabilities =
+                    Some(api::Capability { add_capabilities: vec!["CAP_NO_SUCH".into()], ..Default::default() });
+            }),
+        ),
         ("a negative user", "run_as_user", Box::new(|c| security(c).run_as_user = Some(api::Int64Value { value: -5 }))),
-        ("a group without a user", "run_as_group", Box::new(|c| security(c).run_as_group = Some(api::Int64Value { value: 5 }))),
+        (
+            "a group without a user",
+            "run_as_group",
+            Box::new(|c| security(c).run_as_group = Some(api::Int64Value { value: 5 })),
+        ),
         ("privileged in a sandbox that is not", "privileged", Box::new(|c| security(c).privileged = true)),
-        ("another network than the sandbox's", "network", Box::new(|c| {
-            let options = security(c).namespace_options.get_or_insert_default();
-            options.network = api::NamespaceMode::Node as i32;
-        })),
+        (
+            "another network than the sandbox's",
+            "network",
+            Box::new(|c| {
+                let options = security(c).namespace_options.get_or_insert_default();
+                options.network = api::NamespaceMode::Node as i32;
+            }),
+        ),
         ("absurd memory", "memory_limit", Box::new(|c| resources(c).memory_limit_in_bytes = i64::MIN)),
         ("an absurd score", "oom_score_adj", Box::new(|c| resources(c).oom_score_adj = 5000)),
         ("absurd CPUs", "cpuset_cpus", Box::new(|c| resources(c).cpuset_cpus = "0-99999999999".into())),
         ("a CDI device", "CDI", Box::new(|c| c.cdi_devices = vec![api::CdiDevice { name: "v.com/c=d".into() }])),
-        ("a device that is none", "devices", Box::new(|c| {
-            c.devices = vec![api::Device { host_path: "/etc/passwd".into(), container_path: "/dev/x".into(), permissions: "rwm".into() }];
-        })),
-        ("a variable without a name", "envs", Box::new(|c| {
-            c.envs = vec![api::KeyValue { key: String::new(), value: "v".into() }];
-        })),
-        ("a variable with a NUL", "envs", Box::new(|c| {
-            c.envs = vec![api::KeyValue { key: "A".into(), value: "a\0b".into() }];
-        })),
+        (
+            "a device that is none",
+            "devices",
+            Box::new(|c| {
+                c.devices = vec![api::Device {
+                    host_path: "/etc/passwd".into(),
+                    container_path: "/dev/x".into(),
+                    permissions: "rwm".into(),
+                }];
+            }),
+        ),
+        (
+            "a variable without a name",
+            "envs",
+            Box::new(|c| {
+                c.envs = vec![api::KeyValue { key: String::new(), value: "v".into() }];
+            }),
+        ),
+        (
+            "a variable with a NUL",
+            "envs",
+            Box::new(|c| {
+                c.envs = vec![api::KeyValue { key: "A".into(), value: "a\0b".into() }];
+            }),
+        ),
     ];
     for (name, field, change) in &rows {
         let mut wrong = container("c", "true");
