@@ -175,16 +175,24 @@ END
 }
 
 # What a run may leave: one fact a line. Taken before the server starts and after it has ended.
-facts() {
+facts() (
     local depth=3
+    # What is not there is nothing: no pipe here fails.
+    set +e +o pipefail
     # Version 2 has no directory for each controller.
     [ ! -f /sys/fs/cgroup/cgroup.controllers ] || depth=2
     findmnt -rn -o TARGET | sed 's/^/mount /'
     ip -o link | sed -E 's/^[0-9]+: ([^:@]+).*/link \1/'
     find /run/netns -mindepth 1 2>/dev/null | sed 's/^/network namespace /'
+    # Addresses and rules of pods, which CNI plugins keep until they are told that a pod is gone.
+    find "$RUN/ipam" -type f -name '[0-9]*.*' 2>/dev/null | sed 's/^/address /'
+    iptables-save 2>/dev/null | grep -F ' id: ' | sed 's/^/rule /'
+    # podshim's own of pods; no such directories otherwise.
+    find "$RUN/state/pods" "$RUN/state/names" "$RUN/root/pods" "$RUN/root/claims" "$RUN/root/tmp" -mindepth 1 -maxdepth 1 \
+        2>/dev/null | sed 's/^/file /'
     # The groups that a server makes for itself once are no leak: only what is below them counts.
     find /sys/fs/cgroup -mindepth $depth -type d ! -path '/sys/fs/cgroup/harness/*' | sed 's/^/cgroup /'
-}
+)
 tell_what_is_left() {
     local process
     facts | sort | comm -13 "$RUN/facts" - | grep -vx 'link cni0' || true

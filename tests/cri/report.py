@@ -26,7 +26,7 @@ def first_line(text):
 
 def gist(text):
     """The lines of gomega's message that say something: what was done, and the error's own words."""
-    noise = re.compile(r"^(Unexpected error:|<.*>: *$|[{}].*|occurred$|[a-zA-Z]+: \{$)")
+    noise = re.compile(r"^(Unexpected error:|<.*>: *$|[{}].*|occurred$|\w+: [\[{\"<].*|\w+: (nil|\d+),?$)")
     lines = [line.strip() for line in (text or "").splitlines()]
     return "; ".join([line for line in lines if line and not noise.match(line)][:2])[:300]
 
