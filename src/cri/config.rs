@@ -47,7 +47,7 @@
 //! # args = []                      # before the runtime's own verb, like ["--debug"]
 //! ```
 
-use super::streaming;
+use super::{nri, streaming};
 use crate::error::{Kind, failure};
 use crate::plan::config::CniNetwork;
 use crate::plan::security::SECCOMP_ROOT;
@@ -321,6 +321,22 @@ impl Config {
         faults.extend(self.streaming.faults());
         faults.extend(self.runtime_handlers.iter().flat_map(|(name, handler)| handler.faults(name)));
         faults
+    }
+}
+
+impl Nri {
+    /// As `nri` takes them.
+    pub(super) fn settings(&self) -> nri::Settings {
+        let plugins = Some(self.plugin_path.clone()).filter(|directory| directory.is_dir());
+        nri::Settings {
+            socket: self.enabled.then(|| self.socket_path.clone()),
+            plugins: plugins.filter(|_| self.enabled),
+            plugin_configs: self.plugin_config_path.clone(),
+            timeouts: nri::Timeouts {
+                registration: Duration::from_secs(self.plugin_registration_timeout_seconds),
+                request: Duration::from_secs(self.plugin_request_timeout_seconds),
+            },
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every RPC is given, and how it is answered.
 
 use super::config::{Config, WithoutCni};
+use super::plugins::Plugins;
 use super::sandboxes::{self, Sandbox};
 use super::{api, convert, status, streaming};
 use crate::control::{Connection, Request as Asked};
@@ -33,6 +34,8 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) facts: HostFacts,
     /// Exec, attach and port-forward.
     pub(in crate::cri) streaming: Arc<streaming::Server>,
+    /// NRI
+    pub(in crate::cri) plugins: Plugins,
     /// For what goes on after the call that began it.
     pub(in crate::cri) tokio: tokio::runtime::Handle,
     /// Becomes true when the daemon is to end: streams that have no end of their own end then.
@@ -66,6 +69,7 @@ impl Daemon {
             if sandbox.is_abandoned() {
                 self.blocking(move |daemon| remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)).await?;
             } else if sandbox.is_supervised() {
+                self.watch_containers(&sandbox);
                 self.watch(sandbox);
             }
         }

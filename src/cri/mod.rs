@@ -15,6 +15,7 @@
 //! | `runtime` | RuntimeService, one file per RPC |
 //! | `image` | ImageService, one file per RPC |
 //! | [`nri`] | plugins that are told of pods and containers, and that may change containers |
+//! | `plugins` | what NRI plugins are told of what there is, and do to it |
 //! | `streams` | the commands, containers and ports behind the streaming server |
 //! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
@@ -24,6 +25,7 @@ mod convert;
 mod daemon;
 mod image;
 pub mod nri;
+mod plugins;
 mod runtime;
 mod sandboxes;
 mod server;

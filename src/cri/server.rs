@@ -7,6 +7,8 @@ use super::api::image_service_server::ImageServiceServer;
 use super::api::runtime_service_server::RuntimeServiceServer;
 use super::config::Config;
 use super::daemon::{Daemon, Service};
+use super::nri::Nri;
+use super::plugins::{self, Plugins};
 use super::streaming;
 use super::streams::Streams;
 use crate::error::{Kind, failure};
@@ -84,14 +86,17 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         let (stop, stopping) = watch::channel(false);
         let streaming = streaming::Server::bind(&config.streaming.settings())?;
         let tokio = tokio::runtime::Handle::current();
-        let daemon =
-            Arc::new(Daemon { facts: host::probe()?, streaming: streaming.clone(), tokio, dirs, config, stopping });
+        let nri = Nri::start(&config.nri.settings(), Arc::new(plugins::Asked { dirs: dirs.clone() })).await?;
+        let (facts, plugins) = (host::probe()?, Plugins::new(nri));
+        let streams = streaming.clone();
+        let daemon = Arc::new(Daemon { facts, streaming: streams, plugins, tokio, dirs, config, stopping });
         daemon.take_over().await?;
         let behind = Arc::new(Streams::new(daemon.dirs.clone()));
         tokio::spawn(streaming.serve(behind));
         ready()?;
         let mut connections = accept(&listener, &daemon, signals).await;
         stop.send_replace(true);
+        daemon.plugins.nri.shut_down().await;
         // No new ones: a client sees that nobody is there.
         drop(listener);
         let ended = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;

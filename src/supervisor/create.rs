@@ -278,6 +278,10 @@ impl Supervisor {
             let executor = if external.is_some() { Executor::Oci } else { Executor::Own };
             adjust::apply(adjustment, &mut spec, executor).context("what NRI plugins want")?;
         }
+        if external.is_some() {
+            // Nothing of what came after that is in it, and older runtimes refuse a version that they do not know.
+            spec.set_version("1.0.2".to_owned());
+        }
         if external.is_some() && self.facts.cgroups.mode == crate::host::cgroup::Mode::Hybrid {
             // A runtime of the host sees version 1 only there; that controller is in version 2.
             without_hugepage_limits(&mut spec);

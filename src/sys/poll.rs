@@ -22,3 +22,10 @@ fn register(own: OwnedFd, interest: Interest) -> SysResult<AsyncFd<OwnedFd>> {
     let registered = unsafe { AsyncFd::register_with_interest(own, interest) };
     registered.map_err(std::io::Error::from).called("epoll_ctl", "EPOLL_CTL_ADD")
 }
+
+/// Whether there is something to read now: poll(2) without waiting.
+pub fn has_more(descriptor: BorrowedFd<'_>) -> SysResult<bool> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut fds = [PollFd::new(descriptor, PollFlags::POLLIN)];
+    Ok(poll(&mut fds, PollTimeout::ZERO).called("poll", "")? > 0)
+}

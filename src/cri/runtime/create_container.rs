@@ -3,7 +3,7 @@
 
 use crate::control::{self, ContainerRecord, Request};
 use crate::cri::sandboxes::{self, Sandbox};
-use crate::cri::{Daemon, api, convert};
+use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
 use crate::plan::config::ImageSpec;
 use anyhow::{Context, Result};
@@ -35,9 +35,21 @@ pub(in crate::cri) fn run(
         return Err(failure(Kind::AlreadyExists, message));
     }
     let id = sandboxes::new_id()?;
-    let record = record(daemon, &sandbox, (&id, config))?;
+    let mut record = record(daemon, &sandbox, (&id, config))?;
+    let events = daemon.events();
+    let planned = plugins::planned(&sandbox, &id, config);
+    let adjusted = daemon.wait(events.create_container(&plugins::pod(&sandbox), &planned));
+    let adjusted = adjusted.context("what NRI plugins say to the container")?;
+    record.adjustment = adjusted.adjustment;
     let document = control::document("podshim", &record)?;
     sandbox.ask(&Request::Create, &[document.as_fd()])?;
+    plugins::update_all(&daemon.dirs, &adjusted.updates);
+    plugins::evict_all(&daemon.dirs, &adjusted.evictions)?;
+    if daemon.plugins.nri.is_on() {
+        let (sandbox, container) = sandboxes::container(&daemon.dirs, &id)?;
+        let told = plugins::told(&sandbox, &container)?;
+        daemon.wait(events.post_create_container(&plugins::pod(&sandbox), &told))?;
+    }
     Ok(api::CreateContainerResponse { container_id: id })
 }
 

@@ -14,7 +14,8 @@ pub(in crate::cri) fn run(
 
 /// What a filter lets through.
 pub(in crate::cri) fn items(daemon: &Daemon, filter: Option<&api::PodSandboxFilter>) -> Result<Vec<api::PodSandbox>> {
-    let all = sandboxes::list(&daemon.dirs)?;
+    let mut all = sandboxes::list(&daemon.dirs)?;
+    all.retain(|sandbox| !daemon.plugins.hides(sandbox.id()));
     Ok(all.iter().filter(|sandbox| filter.is_none_or(|filter| passes(sandbox, filter))).map(item).collect())
 }
 

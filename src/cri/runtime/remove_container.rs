@@ -1,8 +1,11 @@
 //! RemoveContainer: killed if it runs, and nothing of it is left but its log, which is the kubelet's. Of a container that is gone
 //! it is no error.
 
+use super::stop_container;
 use crate::control::Request;
-use crate::cri::{Daemon, api, sandboxes};
+use crate::cri::nri::Events;
+use crate::cri::sandboxes::{self, Container, Sandbox};
+use crate::cri::{Daemon, api, plugins};
 use crate::error::{Kind, kind_of};
 use crate::supervisor::remove;
 use anyhow::Result;
@@ -17,6 +20,13 @@ pub(in crate::cri) fn run(
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
         found => found?,
     };
+    let events = daemon.events();
+    if daemon.plugins.nri.is_on() {
+        stop_container::end(daemon, (&sandbox, &container), 0)?;
+        if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
+            daemon.wait(tell(daemon, &events, (&sandbox, &container)))?;
+        }
+    }
     if sandbox.is_supervised() {
         match sandbox.ask(&Request::Remove { container: container.id().to_owned() }, &[]) {
             Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
@@ -28,4 +38,16 @@ pub(in crate::cri) fn run(
     remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
     remove::container_of_ended(&sandbox.pod, container.id())?;
     done
+}
+
+/// Tells plugins that a container has ended, if they do not know, and that it is about to be removed.
+pub(in crate::cri) async fn tell(
+    daemon: &Daemon,
+    events: &Events,
+    (sandbox, container): (&Sandbox, &Container),
+) -> Result<()> {
+    daemon.tell_stopped(events, sandbox, container).await?;
+    events.remove_container(&plugins::pod(sandbox), &plugins::told(sandbox, container)?).await?;
+    daemon.forget(container.id()).await;
+    Ok(())
 }

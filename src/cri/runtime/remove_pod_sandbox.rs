@@ -1,8 +1,9 @@
 //! RemovePodSandbox: the sandbox is stopped if it is not, and nothing is left of it and its containers but their logs. Of a
 //! sandbox that is gone it is no error.
 
+use super::remove_container;
 use super::stop_pod_sandbox::stop;
-use crate::cri::{Daemon, api, sandboxes};
+use crate::cri::{Daemon, api, plugins, sandboxes};
 use crate::error::{Kind, kind_of};
 use crate::supervisor::remove;
 use anyhow::Result;
@@ -14,7 +15,14 @@ pub(in crate::cri) fn run(
 ) -> Result<api::RemovePodSandboxResponse> {
     match sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id) {
         Ok(sandbox) => {
-            stop(daemon, &sandbox)?;
+            let events = daemon.events();
+            stop(daemon, &sandbox, &events)?;
+            if daemon.plugins.nri.is_on() {
+                for container in sandbox.containers()? {
+                    daemon.wait(remove_container::tell(daemon, &events, (&sandbox, &container)))?;
+                }
+                daemon.wait(events.remove_pod_sandbox(&plugins::pod(&sandbox)))?;
+            }
             remove::pod(&sandbox.pod, &daemon.facts.cgroups)?;
         }
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => {}

@@ -2,12 +2,13 @@
 
 use crate::control::Request;
 use crate::cri::config::RuntimeHandler;
+use crate::cri::nri::Events;
 use crate::cri::sandboxes::{self, Sandbox};
-use crate::cri::{Daemon, api, convert};
+use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
 use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Written};
 use crate::supervisor::{self, remove};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use prost::Message as _;
 use std::sync::Arc;
 
@@ -21,8 +22,10 @@ pub(in crate::cri) fn run(
     let id = sandboxes::new_id()?;
     let handler = Handler { name: &request.runtime_handler, runtime };
     let record = record(daemon, (&id, config), handler)?;
+    let events = daemon.events();
+    let _hidden = daemon.plugins.hide(&id);
     let pod = store::reserve(&record, &written(config, &id), None)?;
-    match start(daemon, &pod) {
+    match start(daemon, &pod, &events) {
         Ok(()) => Ok(api::RunPodSandboxResponse { pod_sandbox_id: id }),
         Err(error) => Err(match undo(daemon, &id, &pod) {
             Ok(()) => error,
@@ -68,17 +71,21 @@ fn written(config: &api::PodSandboxConfig, id: &str) -> Written {
     Written { manifest: manifest.to_string(), objects: "[]".to_owned() }
 }
 
-fn start(daemon: &Arc<Daemon>, pod: &Pod) -> Result<()> {
+fn start(daemon: &Arc<Daemon>, pod: &Pod, events: &Events) -> Result<()> {
     let supervising = supervisor::spawn(pod)?;
     daemon.reap(supervising, pod.clone());
+    let sandbox = || sandboxes::sandbox(&daemon.dirs, &pod.record.plan.sandbox.uid);
     // Answered from its loop, after its first report.
-    sandboxes::sandbox(&daemon.dirs, &pod.record.plan.sandbox.uid)?.ask(&Request::Watch, &[])
+    sandbox()?.ask(&Request::Watch, &[])?;
+    let sandbox = sandbox()?;
+    daemon.watch_containers(&sandbox);
+    daemon.wait(events.run_pod_sandbox(&plugins::pod(&sandbox))).context("what NRI plugins say to the sandbox")
 }
 
 fn undo(daemon: &Daemon, id: &str, pod: &Pod) -> Result<()> {
     let sandbox: Result<Sandbox> = sandboxes::sandbox(&daemon.dirs, id);
     if let Ok(sandbox) = sandbox {
-        super::stop_pod_sandbox::stop(daemon, &sandbox)?;
+        super::stop_pod_sandbox::end(daemon, &sandbox)?;
     }
     remove::pod(pod, &daemon.facts.cgroups)
 }

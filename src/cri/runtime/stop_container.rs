@@ -1,8 +1,10 @@
 //! StopContainer: the stop signal, and after the time-out SIGKILL. Repeated, or of a container that is gone, it is no error.
 
 use crate::control::Request;
-use crate::cri::{Daemon, api, sandboxes};
+use crate::cri::sandboxes::{self, Container, Sandbox};
+use crate::cri::{Daemon, api};
 use crate::error::{Kind, kind_of};
+use crate::supervisor::remove;
 use anyhow::Result;
 
 /// What is done.
@@ -12,14 +14,28 @@ pub(in crate::cri) fn run(daemon: &Daemon, request: &api::StopContainerRequest) 
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
         found => found?,
     };
-    if !sandbox.is_supervised() {
-        crate::supervisor::remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
-        return done;
+    end(daemon, (&sandbox, &container), u64::try_from(request.timeout).unwrap_or(0))?;
+    if daemon.plugins.nri.is_on() {
+        // It is told how it ended.
+        if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
+            daemon.wait(daemon.tell_stopped(&daemon.events(), &sandbox, &container))?;
+        }
     }
-    let grace_seconds = u64::try_from(request.timeout).unwrap_or(0);
+    done
+}
+
+/// Ends a container, and waits until it has ended.
+pub(in crate::cri) fn end(
+    daemon: &Daemon,
+    (sandbox, container): (&Sandbox, &Container),
+    grace_seconds: u64,
+) -> Result<()> {
+    if !sandbox.is_supervised() {
+        return remove::abandoned(&sandbox.pod, &daemon.facts.cgroups);
+    }
     match sandbox.ask(&Request::End { container: container.id().to_owned(), grace_seconds }, &[]) {
         // It was removed, or its sandbox ended, in this moment.
-        Err(error) if matches!(kind_of(&error), Some(Kind::NotFound | Kind::NotReady)) => done,
-        other => other.and(done),
+        Err(error) if matches!(kind_of(&error), Some(Kind::NotFound | Kind::NotReady)) => Ok(()),
+        other => other,
     }
 }

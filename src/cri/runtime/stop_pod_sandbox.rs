@@ -1,13 +1,15 @@
 //! StopPodSandbox: every process is killed, and the sandbox's network given back. Repeated, or of a sandbox that is gone, it is no
 //! error.
 
+use super::stop_container;
 use crate::control::Request;
+use crate::cri::nri::Events;
 use crate::cri::sandboxes::{self, Sandbox};
-use crate::cri::{Daemon, api};
+use crate::cri::{Daemon, api, plugins};
 use crate::error::{Kind, kind_of};
 use crate::store::{self, Wait};
 use crate::supervisor::remove;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::{Duration, Instant};
 
 /// How long a sandbox may take to be set up.
@@ -19,15 +21,27 @@ pub(in crate::cri) fn run(
     request: &api::StopPodSandboxRequest,
 ) -> Result<api::StopPodSandboxResponse> {
     match sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id) {
-        Ok(sandbox) => stop(daemon, &sandbox)?,
+        Ok(sandbox) => stop(daemon, &sandbox, &daemon.events())?,
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => {}
         Err(error) => return Err(error),
     }
     Ok(api::StopPodSandboxResponse {})
 }
 
+/// Stops a sandbox: its containers, then itself. Plugins are told in between, while the network is still there.
+pub(in crate::cri) fn stop(daemon: &Daemon, sandbox: &Sandbox, events: &Events) -> Result<()> {
+    if daemon.plugins.nri.is_on() && sandbox.is_ready() {
+        for container in sandbox.containers()? {
+            stop_container::end(daemon, (sandbox, &container), 0)?;
+            daemon.wait(daemon.tell_stopped(events, sandbox, &container))?;
+        }
+        daemon.wait(events.stop_pod_sandbox(&plugins::pod(sandbox))).context("what NRI plugins say to the end")?;
+    }
+    end(daemon, sandbox)
+}
+
 /// Ends a sandbox, and waits until it has ended.
-pub(in crate::cri) fn stop(daemon: &Daemon, sandbox: &Sandbox) -> Result<()> {
+pub(in crate::cri) fn end(daemon: &Daemon, sandbox: &Sandbox) -> Result<()> {
     let pod = &sandbox.pod;
     let deadline = Instant::now() + PATIENCE;
     while pod.is_supervised() {

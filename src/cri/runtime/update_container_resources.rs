@@ -1,9 +1,10 @@
 //! UpdateContainerResources: what is not set stays as it is.
 
 use crate::control::Request;
-use crate::cri::{Daemon, api, convert, sandboxes};
+use crate::cri::nri::describe;
+use crate::cri::{Daemon, api, convert, plugins, sandboxes};
 use crate::error::{Kind, failure};
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 /// What is done.
 pub(in crate::cri) fn run(
@@ -12,7 +13,28 @@ pub(in crate::cri) fn run(
 ) -> Result<api::UpdateContainerResourcesResponse> {
     let (sandbox, container) = sandboxes::container(&daemon.dirs, &request.container_id)?;
     let linux = request.linux.as_ref().ok_or_else(|| failure(Kind::Invalid, "linux is missing"))?;
-    let resources = convert::updated(&container.record.config.resources, linux)?;
+    let mut linux = linux.clone();
+    // Checked before plugins are asked.
+    convert::updated(&container.record.config.resources, &linux)?;
+    let events = daemon.events();
+    let mut effects = None;
+    if daemon.plugins.nri.is_on() {
+        let (pod, told) = (plugins::pod(&sandbox), plugins::told(&sandbox, &container)?);
+        let updated = daemon.wait(events.update_container(&pod, &told, describe::asked_resources(&linux)));
+        let updated = updated.context("what NRI plugins say to the resources")?;
+        let score = linux.oom_score_adj;
+        linux = plugins::asked(&updated.resources)?;
+        linux.oom_score_adj = score;
+        effects = Some(updated);
+    }
+    let resources = convert::updated(&container.record.config.resources, &linux)?;
     sandbox.ask(&Request::Resize { container: container.id().to_owned(), resources }, &[])?;
+    if let Some(updated) = effects {
+        plugins::update_all(&daemon.dirs, &updated.updates);
+        plugins::evict_all(&daemon.dirs, &updated.evictions)?;
+        let (sandbox, container) = sandboxes::container(&daemon.dirs, container.id())?;
+        let told = plugins::told(&sandbox, &container)?;
+        daemon.wait(events.post_update_container(&plugins::pod(&sandbox), &told))?;
+    }
     Ok(api::UpdateContainerResourcesResponse {})
 }

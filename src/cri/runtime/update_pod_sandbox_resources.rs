@@ -1,7 +1,8 @@
 //! UpdatePodSandboxResources. What all containers of the pod may have together is the kubelet's own business, who has a cgroup for
 //! it above the sandbox's: here it is only kept, for NRI plugins and whoever asks.
 
-use crate::cri::{Daemon, api, sandboxes};
+use crate::cri::nri::describe;
+use crate::cri::{Daemon, api, plugins, sandboxes};
 use crate::error::{Kind, failure};
 use crate::store::{self, Wait};
 use anyhow::{Context, Result};
@@ -12,6 +13,17 @@ pub(in crate::cri) fn run(
     daemon: &Daemon,
     request: &api::UpdatePodSandboxResourcesRequest,
 ) -> Result<api::UpdatePodSandboxResourcesResponse> {
+    let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
+    let events = daemon.events();
+    let resources = |asked: &Option<api::LinuxContainerResources>| asked.as_ref().map(describe::asked_resources);
+    let (overhead, wanted) = (resources(&request.overhead), resources(&request.resources));
+    daemon.wait(events.update_pod_sandbox(&plugins::pod(&sandbox), overhead, wanted))?;
+    keep(daemon, request)?;
+    daemon.wait(events.post_update_pod_sandbox(&plugins::pod(&sandbox)))?;
+    Ok(api::UpdatePodSandboxResourcesResponse {})
+}
+
+fn keep(daemon: &Daemon, request: &api::UpdatePodSandboxResourcesRequest) -> Result<()> {
     let _lock = store::lock(&daemon.dirs.store_lock(), Wait::Yes)?;
     let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
     if !sandbox.is_ready() {
@@ -27,6 +39,5 @@ pub(in crate::cri) fn run(
     }
     let mut record = sandbox.pod.record.clone();
     record.commanded.as_mut().context("it is no sandbox of CRI")?.request = config.encode_to_vec();
-    store::write_json(&sandbox.pod.dirs.record(), &record)?;
-    Ok(api::UpdatePodSandboxResourcesResponse {})
+    store::write_json(&sandbox.pod.dirs.record(), &record)
 }
