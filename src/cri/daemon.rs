@@ -1,6 +1,7 @@
 //! What every RPC is given, and how it is answered.
 
 use super::config::Config;
+use super::image::{LayerSizes, Pulls};
 use super::status;
 use crate::paths::Dirs;
 use anyhow::{Context, Result, anyhow};
@@ -17,11 +18,19 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) dirs: Dirs,
     /// `cri.toml`
     pub(in crate::cri) config: Config,
+    /// The pulls that run.
+    pub(in crate::cri) pulls: Pulls,
+    /// What layers take of the disk, as far as it was measured.
+    pub(in crate::cri) layer_sizes: LayerSizes,
     /// Becomes true when the daemon is to end: streams that have no end of their own end then.
     pub(in crate::cri) stopping: watch::Receiver<bool>,
 }
 
 impl Daemon {
+    pub(in crate::cri) fn new(dirs: Dirs, config: Config, stopping: watch::Receiver<bool>) -> Daemon {
+        Daemon { dirs, config, pulls: Pulls::default(), layer_sizes: LayerSizes::default(), stopping }
+    }
+
     /// Runs what blocks (files, locks, control sockets) on a thread of its own, to its end, whatever becomes of the caller.
     pub(in crate::cri) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,

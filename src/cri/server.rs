@@ -77,7 +77,7 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         let signals = Signals::watch()?;
         let listener = Listener::bind(&socket)?;
         let (stop, stopping) = watch::channel(false);
-        let daemon = Arc::new(Daemon { dirs, config, stopping });
+        let daemon = Arc::new(Daemon::new(dirs, config, stopping));
         ready()?;
         let mut connections = accept(&listener, &daemon, signals).await;
         stop.send_replace(true);
