@@ -120,7 +120,12 @@ impl Dirs {
 
     /// One pod's directories.
     pub fn pod(&self, uid: &str) -> PodDirs {
-        PodDirs { state: self.pods().join(uid), data: self.root.join("pods").join(uid) }
+        PodDirs { state: self.pods().join(uid), data: self.pods_data().join(uid) }
+    }
+
+    /// All pods' data.
+    pub fn pods_data(&self) -> PathBuf {
+        self.root.join("pods")
     }
 
     /// One pod's log directory, named as a kubelet names it.
@@ -274,7 +279,12 @@ impl PodDirs {
 
     /// The writable layers of all instances of a container.
     pub fn container_layers(&self, container: &str) -> PathBuf {
-        self.data.join("containers").join(container)
+        self.layers().join(container)
+    }
+
+    /// The writable layers of all containers, one directory for each.
+    pub fn layers(&self) -> PathBuf {
+        self.data.join("containers")
     }
 
     /// What was done to make the pod.

@@ -9,6 +9,7 @@ use crate::error::{Kind, failure};
 use crate::host::HostFacts;
 use crate::image::Store;
 use crate::network::cni;
+use super::image::{LayerSizes, Pulls};
 use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode};
 use crate::store::{self, Pod};
@@ -38,11 +39,33 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) plugins: Plugins,
     /// For what goes on after the call that began it.
     pub(in crate::cri) tokio: tokio::runtime::Handle,
+    /// The pulls that run.
+    pub(in crate::cri) pulls: Pulls,
+    /// What layers take of the disk, as far as it was measured.
+    pub(in crate::cri) layer_sizes: LayerSizes,
     /// Becomes true when the daemon is to end: streams that have no end of their own end then.
     pub(in crate::cri) stopping: watch::Receiver<bool>,
 }
 
+/// What a daemon is made from.
+pub(in crate::cri) struct Shared {
+    pub(in crate::cri) facts: HostFacts,
+    pub(in crate::cri) streaming: Arc<streaming::Server>,
+    pub(in crate::cri) plugins: Plugins,
+    pub(in crate::cri) tokio: tokio::runtime::Handle,
+}
+
 impl Daemon {
+    pub(in crate::cri) fn new(
+        (dirs, config): (Dirs, Config),
+        shared: Shared,
+        stopping: watch::Receiver<bool>,
+    ) -> Daemon {
+        let Shared { facts, streaming, plugins, tokio } = shared;
+        let (pulls, layer_sizes) = (Pulls::default(), LayerSizes::default());
+        Daemon { dirs, config, facts, streaming, plugins, tokio, pulls, layer_sizes, stopping }
+    }
+
     /// Runs what blocks (files, locks, control sockets) on a thread of its own, to its end, whatever becomes of the caller.
     pub(in crate::cri) async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,

@@ -6,7 +6,7 @@
 use super::api::image_service_server::ImageServiceServer;
 use super::api::runtime_service_server::RuntimeServiceServer;
 use super::config::Config;
-use super::daemon::{Daemon, Service};
+use super::daemon::{Daemon, Service, Shared};
 use super::nri::Nri;
 use super::plugins::{self, Plugins};
 use super::streaming;
@@ -89,7 +89,8 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         let nri = Nri::start(&config.nri.settings(), Arc::new(plugins::Asked { dirs: dirs.clone() })).await?;
         let (facts, plugins) = (host::probe()?, Plugins::new(nri));
         let streams = streaming.clone();
-        let daemon = Arc::new(Daemon { facts, streaming: streams, plugins, tokio, dirs, config, stopping });
+        let shared = Shared { facts, streaming: streams, plugins, tokio };
+        let daemon = Arc::new(Daemon::new((dirs, config), shared, stopping));
         daemon.take_over().await?;
         let behind = Arc::new(Streams::new(daemon.dirs.clone()));
         tokio::spawn(streaming.serve(behind));

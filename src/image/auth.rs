@@ -19,6 +19,8 @@ pub enum Credential {
     Password(String, String),
     /// An OAuth 2 refresh token, to be exchanged at the token server.
     RefreshToken(String),
+    /// A token that the registry itself takes.
+    BearerToken(String),
 }
 
 /// Where logins are looked for: `$REGISTRY_AUTH_FILE` alone if it is set (it must exist), else podman's file of this
@@ -76,9 +78,10 @@ impl AuthFiles {
         own.retain(|(scope, _)| covers(scope, registry, repository));
         // Stable: of the same scope the pod's order counts.
         own.sort_by(|(a, _), (b, _)| b.cmp(a));
-        let credential = |(_, login): (String, &Login)| match &login.identity_token {
-            Some(token) => Credential::RefreshToken(token.clone()),
-            None => Credential::Password(login.username.clone(), login.password.clone()),
+        let credential = |(_, login): (String, &Login)| match (&login.registry_token, &login.identity_token) {
+            (Some(token), _) => Credential::BearerToken(token.clone()),
+            (None, Some(token)) => Credential::RefreshToken(token.clone()),
+            (None, None) => Credential::Password(login.username.clone(), login.password.clone()),
         };
         let mut list: Vec<Credential> = own.into_iter().map(credential).collect();
         list.extend(self.find(registry, repository)?);
@@ -240,6 +243,7 @@ mod tests {
             username: name.into(),
             password: "p".into(),
             identity_token: None,
+            registry_token: None,
         };
         let logins = vec![
             login("registry.example", "host"),

@@ -6,7 +6,7 @@
 //! which images are in use is told to it.
 //!
 //! - [`mod@reference`]: names and digests; [`manifest`]: manifests, indexes, configs
-//! - [`store`], [`index`]: the content store; [`session`]: work in progress, invisible until it is complete
+//! - [`store`], [`index`], [`known`]: the content store; [`session`]: work in progress, invisible until it is complete
 //! - [`registry`], `transport`, [`auth`]: pulling; [`archive`]: import and export
 //! - [`layer`], [`entry`], [`unpack`], [`tree`]: from a blob to a directory
 //! - [`progress`]: what a person sees meanwhile
@@ -19,6 +19,7 @@ pub mod archive;
 pub mod auth;
 pub mod entry;
 pub mod index;
+pub mod known;
 pub mod layer;
 pub mod manifest;
 pub mod progress;
@@ -34,8 +35,10 @@ pub mod unpack;
 mod hostile;
 
 pub use crate::plan::config::{ImageConfig, PullPolicy};
+pub use known::Known;
 pub use progress::{Event, Progress, Quiet};
 pub use reference::{Digest, Reference, image_id};
+pub use session::Stop;
 pub use store::Store;
 
 /// An image that is ready to run.

@@ -25,13 +25,24 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Makes distinct the directories of one process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-/// A directory for work in progress, removed on drop. While it exists SIGINT and SIGTERM are not fatal to this thread:
-/// they end the work with an error of kind `Interrupted`, after which nothing is left.
+/// What ends work early.
+#[derive(Debug, Clone, Default)]
+pub enum Stop {
+    /// SIGINT and SIGTERM, which are not fatal to the thread meanwhile.
+    #[default]
+    Signal,
+    /// This flag, once it is true: for a process that takes signals elsewhere.
+    Flag(Arc<AtomicBool>),
+}
+
+/// A directory for work in progress, removed on drop. While it exists its [`Stop`] ends the work with an error of kind
+/// `Interrupted`, after which nothing is left.
 pub struct Session<'a> {
     dirs: &'a Dirs,
     dir: PathBuf,
@@ -43,7 +54,7 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Makes the directory. The caller holds the store's lock, so that nobody sweeps it before it is locked.
-    pub(super) fn create(dirs: &'a Dirs) -> Result<Session<'a>> {
+    pub(super) fn create(dirs: &'a Dirs, stop: &Stop) -> Result<Session<'a>> {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = OsString::from(format!("{}-{number}", std::process::id()));
         let dir = dirs.image_tmp().join(&name);
@@ -54,14 +65,14 @@ impl<'a> Session<'a> {
         make_private_dir(&dir)?;
         let lock = File::open(&dir).called("open", dir.display())?;
         lock.try_lock().map_err(|e| anyhow::anyhow!("flock {}: {e}", dir.display()))?;
-        let session = Session { dirs, dir, name, _lock: lock, interrupt: Interrupt::watch()? };
+        let session = Session { dirs, dir, name, _lock: lock, interrupt: Interrupt::watch(stop)? };
         for part in ["blobs", "layers", "trash"] {
             make_private_dir(&session.dir.join(part))?;
         }
         Ok(session)
     }
 
-    /// An error of kind `Interrupted` once SIGINT or SIGTERM came.
+    /// An error of kind `Interrupted` once the work is to stop.
     pub fn check_interrupt(&self) -> Result<()> {
         match self.interrupt.seen()? {
             true => Err(failure(Kind::Interrupted, "interrupted")),
@@ -255,20 +266,42 @@ impl<R: Read> Read for Interruptible<'_, R> {
     }
 }
 
+/// A [`Stop`] at work.
+enum Interrupt {
+    Signal(Signals),
+    Flag(Arc<AtomicBool>),
+}
+
+impl Interrupt {
+    fn watch(stop: &Stop) -> Result<Interrupt> {
+        Ok(match stop {
+            Stop::Signal => Interrupt::Signal(Signals::watch()?),
+            Stop::Flag(flag) => Interrupt::Flag(flag.clone()),
+        })
+    }
+
+    fn seen(&self) -> Result<bool> {
+        match self {
+            Interrupt::Signal(signals) => signals.seen(),
+            Interrupt::Flag(flag) => Ok(flag.load(Ordering::Relaxed)),
+        }
+    }
+}
+
 /// SIGINT and SIGTERM as something to look at instead of something that kills.
-struct Interrupt {
+struct Signals {
     signals: SignalFd,
     before: SigSet,
     seen: Cell<bool>,
 }
 
-impl Interrupt {
-    fn watch() -> Result<Interrupt> {
+impl Signals {
+    fn watch() -> Result<Signals> {
         let mask: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .called("signalfd", "SIGINT, SIGTERM")?;
         let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK).called("pthread_sigmask", "SIGINT, SIGTERM")?;
-        Ok(Interrupt { signals, before, seen: Cell::new(false) })
+        Ok(Signals { signals, before, seen: Cell::new(false) })
     }
 
     fn seen(&self) -> Result<bool> {
@@ -279,7 +312,7 @@ impl Interrupt {
     }
 }
 
-impl Drop for Interrupt {
+impl Drop for Signals {
     fn drop(&mut self) {
         // The mask was read from this thread: setting it again cannot fail.
         let _ = self.before.thread_set_mask();

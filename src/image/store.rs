@@ -15,7 +15,7 @@ use super::manifest::{
     ConfigFile, Descriptor, Document, MAX_DOCUMENT, Manifest, Platform, parse_config, parse_document,
 };
 use super::reference::{Digest, Reference, image_id};
-use super::session::{Session, Work, blob_file, make_private_dir, open_readable, read_verified, remove_path};
+use super::session::{Session, Stop, Work, blob_file, make_private_dir, open_readable, read_verified, remove_path};
 use super::{Event, Image, ImageFailure, ImageFailureKind, Progress, PullPolicy, Quiet, archive, registry, unpack};
 use crate::error::{Kind, failure, kind_of};
 use crate::paths::Dirs;
@@ -66,15 +66,16 @@ pub struct Store {
     limits: unpack::Limits,
     registries: Option<registry::Settings>,
     logins: Vec<Login>,
+    stop: Stop,
 }
 
 /// Held as long as the lock is.
-struct Lock(#[allow(dead_code)] File);
+pub(super) struct Lock(#[allow(dead_code)] File);
 
 /// What a name or an ID was found to be.
-struct Stored {
-    entry: Entry,
-    manifest: Manifest,
+pub(super) struct Stored {
+    pub(super) entry: Entry,
+    pub(super) manifest: Manifest,
     file: ConfigFile,
 }
 
@@ -92,7 +93,7 @@ impl Store {
         let mut dirs = dirs.clone();
         // The paths of layers are used by processes with other working directories.
         dirs.root = std::path::absolute(&dirs.root).called("getcwd", dirs.root.display())?;
-        let store = Store { dirs, limits, registries: None, logins: Vec::new() };
+        let store = Store { dirs, limits, registries: None, logins: Vec::new(), stop: Stop::Signal };
         let dirs = &store.dirs;
         let prepare = || -> Result<()> {
             // Others may pass through, nobody may look: containers' own files lie below.
@@ -119,6 +120,12 @@ impl Store {
     /// Tries these logins before those of the host.
     pub fn with_logins(mut self, logins: &[Login]) -> Store {
         self.logins = logins.to_vec();
+        self
+    }
+
+    /// Stops work for this reason instead of SIGINT and SIGTERM.
+    pub fn with_stop(mut self, stop: Stop) -> Store {
+        self.stop = stop;
         self
     }
 
@@ -168,7 +175,7 @@ impl Store {
     /// The image of this name or ID if it is here with its layers unpacked: nothing is made or changed for it.
     pub fn look(dirs: &Dirs, text: &str) -> Result<Option<Image>> {
         let limits = unpack::Limits::default();
-        let store = Store { dirs: dirs.clone(), limits, registries: None, logins: Vec::new() };
+        let store = Store { dirs: dirs.clone(), limits, registries: None, logins: Vec::new(), stop: Stop::Signal };
         let path = dirs.image_lock();
         let lock = match File::open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
@@ -389,9 +396,9 @@ impl Store {
 
     // Below: how it is done.
 
-    fn session(&self) -> Result<Session<'_>> {
+    pub(super) fn session(&self) -> Result<Session<'_>> {
         let _lock = self.lock_shared()?;
-        Session::create(&self.dirs)
+        Session::create(&self.dirs, &self.stop)
     }
 
     fn lock_file(&self) -> Result<File> {
@@ -407,13 +414,13 @@ impl Store {
             .called("open", path.display())?)
     }
 
-    fn lock_shared(&self) -> Result<Lock> {
+    pub(super) fn lock_shared(&self) -> Result<Lock> {
         let file = self.lock_file()?;
         file.lock_shared().called("flock", self.dirs.image_lock().display())?;
         Ok(Lock(file))
     }
 
-    fn lock_exclusive(&self) -> Result<Lock> {
+    pub(super) fn lock_exclusive(&self) -> Result<Lock> {
         let file = self.lock_file()?;
         file.lock().called("flock", self.dirs.image_lock().display())?;
         Ok(Lock(file))
@@ -438,7 +445,7 @@ impl Store {
             }
         }
         if !dead.is_empty() || !layout.exists() {
-            let session = Session::create(&self.dirs)?;
+            let session = Session::create(&self.dirs, &self.stop)?;
             if !layout.exists() {
                 self.replace(&session, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
             }
@@ -450,7 +457,7 @@ impl Store {
         Ok(())
     }
 
-    fn entries(&self) -> Result<Vec<Entry>> {
+    pub(super) fn entries(&self) -> Result<Vec<Entry>> {
         let path = self.dirs.images().join("index.json");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -460,7 +467,7 @@ impl Store {
         index::parse(&bytes).with_context(|| format!("{} is damaged", path.display()))
     }
 
-    fn write_index(&self, session: &Session, entries: &[Entry]) -> Result<()> {
+    pub(super) fn write_index(&self, session: &Session, entries: &[Entry]) -> Result<()> {
         self.replace(session, "index.json", &index::serialize(entries)?)
     }
 
@@ -480,7 +487,7 @@ impl Store {
         Ok((manifest, file))
     }
 
-    fn read_stored(&self, descriptor: &Descriptor) -> Result<(Manifest, ConfigFile)> {
+    pub(super) fn read_stored(&self, descriptor: &Descriptor) -> Result<(Manifest, ConfigFile)> {
         ensure!(descriptor.size <= MAX_DOCUMENT, "manifest {} is too large", descriptor.digest);
         let read = |digest: &Digest| read_verified(&blob_file(&self.dirs, digest), digest);
         let manifest = as_manifest(&read(&descriptor.digest)?, descriptor)?;
@@ -493,7 +500,7 @@ impl Store {
         self.find_locked(text)
     }
 
-    fn find_locked(&self, text: &str) -> Result<Option<Stored>> {
+    pub(super) fn find_locked(&self, text: &str) -> Result<Option<Stored>> {
         let entries = self.entries()?;
         let stored = |entry: Entry| -> Result<Option<Stored>> {
             let (manifest, file) = self.read_stored(&entry.manifest)?;
@@ -602,7 +609,7 @@ impl Store {
     }
 
     /// Removes blobs and layers that no entry needs. They are renamed away first: half a layer is never seen.
-    fn collect(&self, session: &Session, entries: &[Entry]) -> Result<()> {
+    pub(super) fn collect(&self, session: &Session, entries: &[Entry]) -> Result<()> {
         let (mut blobs, mut layers) = (BTreeSet::new(), BTreeSet::new());
         for entry in entries {
             // If one cannot be read, what it needs is not known, so nothing goes.

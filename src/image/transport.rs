@@ -388,6 +388,9 @@ impl<'a> Transport<'a> {
         let challenges: Vec<_> = texts.iter().filter_map(|t| http_auth::parse_challenges(t).ok()).flatten().collect();
         let scheme = |name: &str| challenges.iter().find(|c| c.scheme.eq_ignore_ascii_case(name));
         if let Some(bearer) = scheme("Bearer") {
+            if let Some(Credential::BearerToken(token)) = self.credential() {
+                return secret_header(format!("Bearer {token}"));
+            }
             let parameter = |name: &str| {
                 let found = bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
                 found.map(|(_, value)| value.to_unescaped())

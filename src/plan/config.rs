@@ -594,6 +594,9 @@ pub struct Login {
     pub password: String,
     /// `identitytoken`, an OAuth 2 refresh token, in the place of both.
     pub identity_token: Option<String>,
+    /// A token that is sent as it is, in the place of all of them (a kubelet's `registry_token`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_token: Option<String>,
 }
 
 impl std::fmt::Debug for Login {

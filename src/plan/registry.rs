@@ -42,7 +42,13 @@ fn login(server: String, entry: &Value) -> Option<Login> {
     if username.is_empty() && identity_token.is_none() {
         return None;
     }
-    Some(Login { server, username: username.to_owned(), password: password.to_owned(), identity_token })
+    Some(Login {
+        server,
+        username: username.to_owned(),
+        password: password.to_owned(),
+        identity_token,
+        registry_token: None,
+    })
 }
 
 #[cfg(test)]

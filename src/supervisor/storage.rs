@@ -233,7 +233,7 @@ mod tests {
         let volume = StorageOf::Volume("v".into());
         let limits = [limit(volume.clone(), 100), limit(StorageOf::Pod, 300), limit(container("a"), 200)];
         let (a, b) = (container("a"), container("b"));
-        let whole = |bytes| Usage { bytes, extent: Extent::Whole };
+        let whole = |bytes| Usage { bytes, inodes: 0, extent: Extent::Whole };
         let rows = [
             ("at the limits", [whole(100), whole(100), whole(100), whole(0)], None),
             ("the volume", [whole(101), whole(500), whole(0), whole(0)], Some("EmptyDir volume \"v\"")),
@@ -242,15 +242,19 @@ mod tests {
             ("one without a limit counts", [whole(0), whole(0), whole(0), whole(301)], Some("total limit")),
             (
                 "partly, and already too much",
-                [Usage { bytes: 101, extent: Extent::OutOfTime }, whole(0), whole(0), whole(0)],
+                [Usage { bytes: 101, inodes: 0, extent: Extent::OutOfTime }, whole(0), whole(0), whole(0)],
                 Some("EmptyDir"),
             ),
             (
                 "not known to be too much",
-                [Usage { bytes: 99, extent: Extent::OutOfTime }, whole(0), whole(0), whole(0)],
+                [Usage { bytes: 99, inodes: 0, extent: Extent::OutOfTime }, whole(0), whole(0), whole(0)],
                 None,
             ),
-            ("hidden", [Usage { bytes: 1, extent: Extent::TooDeep }, whole(0), whole(0), whole(0)], Some("too deep")),
+            (
+                "hidden",
+                [Usage { bytes: 1, inodes: 0, extent: Extent::TooDeep }, whole(0), whole(0), whole(0)],
+                Some("too deep"),
+            ),
         ];
         for (name, usages, expected) in rows {
             let measured: Vec<_> = [&volume, &a, &a, &b].into_iter().zip(usages).collect();

@@ -32,6 +32,9 @@ pub struct Request {
 pub struct Usage {
     /// Bytes: at least so many, if it was not measured to its end.
     pub bytes: u64,
+    /// Inodes, likewise; a file with several names in it counts as many times.
+    #[serde(default)]
+    pub inodes: u64,
     /// How far it was measured.
     pub extent: Extent,
 }
@@ -82,10 +85,10 @@ impl Level {
 fn measure_tree(root: &Path, deadline: Instant) -> SysResult<Usage> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let root = match open(root, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(Usage { bytes: 0, extent: Extent::Whole }),
+        Err(Errno::ENOENT) => return Ok(Usage { bytes: 0, inodes: 0, extent: Extent::Whole }),
         other => other.called("open", root.display())?,
     };
-    let mut usage = Usage { bytes: 0, extent: Extent::Whole };
+    let mut usage = Usage { bytes: 0, inodes: 0, extent: Extent::Whole };
     let mut levels = vec![Level::new(root)?];
     let mut names = 0u32;
     loop {
@@ -108,6 +111,7 @@ fn measure_tree(root: &Path, deadline: Instant) -> SysResult<Usage> {
         // Gone meanwhile.
         let Some(stat) = stat_entry(level.dir.as_fd(), name)? else { continue };
         usage.bytes = usage.bytes.saturating_add(size(&stat));
+        usage.inodes = usage.inodes.saturating_add(1);
         if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFDIR {
             continue;
         }
@@ -163,7 +167,7 @@ mod tests {
         let outside = tempfile::tempdir().unwrap();
         fs::write(outside.path().join("large"), vec![1; 4 << 20]).unwrap();
         let at = |name: &str| dir.path().join(name);
-        assert_eq!(whole(&at("missing")), Usage { bytes: 0, extent: Extent::Whole });
+        assert_eq!(whole(&at("missing")), Usage { bytes: 0, inodes: 0, extent: Extent::Whole });
         fs::create_dir_all(at("a/b")).unwrap();
         fs::write(at("a/b/file"), vec![1; 1 << 20]).unwrap();
         fs::hard_link(at("a/b/file"), at("again")).unwrap();
@@ -182,7 +186,9 @@ mod tests {
     fn empty_files_take_something() {
         let dir = tempfile::tempdir().unwrap();
         (0..1000).for_each(|n| drop(fs::File::create(dir.path().join(n.to_string())).unwrap()));
-        assert!(whole(dir.path()).bytes >= 1000 * INODE);
+        let found = whole(dir.path());
+        assert!(found.bytes >= 1000 * INODE);
+        assert_eq!(found.inodes, 1000);
     }
 
     #[test]
