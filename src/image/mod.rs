@@ -7,7 +7,7 @@
 //!
 //! - [`mod@reference`]: names and digests; [`manifest`]: manifests, indexes, configs
 //! - [`store`], [`index`], [`known`]: the content store; [`session`]: work in progress, invisible until it is complete
-//! - [`registry`], `transport`, [`auth`]: pulling; [`archive`]: import and export
+//! - [`registry`], `endpoint`, `hosts`, `transport`, `tls`, [`auth`]: pulling; [`archive`]: import and export
 //! - [`layer`], [`entry`], [`unpack`], [`tree`]: from a blob to a directory
 //! - [`progress`]: what a person sees meanwhile
 
@@ -17,7 +17,9 @@ use std::path::PathBuf;
 
 pub mod archive;
 pub mod auth;
+mod endpoint;
 pub mod entry;
+mod hosts;
 pub mod index;
 pub mod known;
 pub mod layer;
@@ -27,6 +29,7 @@ pub mod reference;
 pub mod registry;
 pub mod session;
 pub mod store;
+mod tls;
 mod transport;
 pub mod tree;
 pub mod unpack;

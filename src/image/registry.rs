@@ -7,13 +7,15 @@
 //! The transport is in `transport.rs`. Own code on reqwest rather than oci-client, for the reasons in Cargo.toml.
 
 use super::auth::AuthFiles;
+use super::endpoint::Endpoint;
+use super::hosts;
 use super::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MAX_DOCUMENT, MAX_INDEX_DEPTH, Manifest, OCI_INDEX,
     OCI_MANIFEST, parse_document,
 };
 use super::reference::{Digest, Reference};
 use super::session::{BlobWriter, Session};
-use super::transport::{Endpoint, Fault, Get, Transport};
+use super::transport::{Fault, Get, Transport};
 use super::{Event, Progress};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -25,6 +27,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where hosts are configured unless the environment says otherwise.
+const HOSTS: &str = "/etc/podshim/certs.d";
 /// How many layers are fetched at a time.
 const PARALLEL: usize = 3;
 /// So much progress makes an attempt count as the first one again.
@@ -64,14 +68,18 @@ impl Default for Limits {
 
 /// What a host's administrator decides.
 ///
-/// Mirrors are read from `/etc/podshim/registries.json`, or the file that `PODSHIM_REGISTRIES` names:
+/// Which hosts are asked for a registry's images is read from a tree of `hosts.toml`, as containerd has it: `/etc/podshim/certs.d`,
+/// or the directory that `PODSHIM_REGISTRY_HOSTS` names. For a registry that it does not speak of there are mirrors in
+/// `/etc/podshim/registries.json`, or the file that `PODSHIM_REGISTRIES` names:
 /// `{"mirrors": {"docker.io": ["https://mirror.example", "http://127.0.0.1:5000"]}}`. They are asked in order before the
 /// registry itself; plain http is accepted for loopback addresses only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Time limits.
     pub limits: Limits,
-    /// Registry → base URLs of its mirrors.
+    /// The tree of `<registry>/hosts.toml`, if there is one.
+    pub hosts: Option<PathBuf>,
+    /// Registry → base URLs of its mirrors, if the tree says nothing of it.
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Where logins are.
     pub auth: AuthFiles,
@@ -98,17 +106,27 @@ impl Settings {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound && named.is_none() => BTreeMap::new(),
             Err(e) => return Err(e).with_context(|| format!("registry settings {}", path.display())),
         };
-        Ok(Settings { limits: Limits::default(), mirrors, auth: AuthFiles::from_environment() })
+        let tree = std::env::var_os("PODSHIM_REGISTRY_HOSTS").map(PathBuf::from);
+        if let Some(tree) = tree.as_ref().filter(|tree| !tree.is_dir()) {
+            bail!("PODSHIM_REGISTRY_HOSTS={}: it is no directory", tree.display());
+        }
+        let hosts = Some(tree.unwrap_or_else(|| HOSTS.into()));
+        Ok(Settings { limits: Limits::default(), hosts, mirrors, auth: AuthFiles::from_environment() })
     }
 
     /// No mirrors, no logins, default limits.
     pub fn plain() -> Settings {
-        Settings { limits: Limits::default(), mirrors: BTreeMap::new(), auth: AuthFiles::none() }
+        Settings { limits: Limits::default(), hosts: None, mirrors: BTreeMap::new(), auth: AuthFiles::none() }
     }
 
     fn endpoints(&self, registry: &str) -> Result<Vec<Endpoint>> {
+        if let Some(tree) = &self.hosts
+            && let Some(hosts) = hosts::load(tree, registry)?
+        {
+            return Endpoint::hosts(registry, hosts);
+        }
         let mirrors = self.mirrors.get(registry).map(Vec::as_slice).unwrap_or_default();
-        let mut list = mirrors.iter().map(|url| Endpoint::mirror(url)).collect::<Result<Vec<_>>>()?;
+        let mut list = mirrors.iter().map(|url| Endpoint::mirror(registry, url)).collect::<Result<Vec<_>>>()?;
         list.push(Endpoint::registry(registry)?);
         Ok(list)
     }
@@ -160,36 +178,156 @@ struct Fetch<'a> {
     progress: RefCell<&'a mut dyn Progress>,
 }
 
-impl Fetch<'_> {
-    /// Mirrors first, the registry last; one that cannot give the whole image is no use.
+/// What a reference stands for: its index or manifest.
+struct Top {
+    bytes: Vec<u8>,
+    kind: Option<String>,
+    digest: Digest,
+}
+
+/// A host to ask, connected at most once.
+struct Source<'a> {
+    endpoint: Endpoint,
+    transport: Option<Transport<'a>>,
+    /// It cannot be reached or is out of order.
+    is_down: bool,
+}
+
+/// What went wrong so far.
+#[derive(Default)]
+struct Failures {
+    /// With hosts that are asked before the last one.
+    mirrors: Vec<(String, anyhow::Error)>,
+    /// With the last one, which mostly is the registry itself.
+    last: Option<anyhow::Error>,
+}
+
+impl Failures {
+    /// The last host's error, after those of the others.
+    fn into_error(mut self) -> anyhow::Error {
+        let last = self.last.or_else(|| {
+            let (note, error) = self.mirrors.pop()?;
+            Some(error.context(note))
+        });
+        let last = last.unwrap_or_else(|| anyhow::anyhow!("there is no host that may be asked for it"));
+        let mut notes: Vec<String> = self.mirrors.iter().map(|(note, error)| format!("{note}: {error:#}")).collect();
+        notes.dedup();
+        match notes.is_empty() {
+            true => last,
+            false => last.context(notes.join("; ")),
+        }
+    }
+}
+
+impl<'a> Fetch<'a> {
+    /// Hosts in order, the registry last. One that may resolve says which digest a tag stands for; whoever may be pulled from
+    /// gives the content of that digest, and one that cannot give the whole image is no use.
     async fn image(&self) -> Result<Pulled> {
-        let mut failed = Vec::new();
         let endpoints = self.settings.endpoints(self.reference.registry())?;
-        let last = endpoints.len() - 1;
-        for (i, endpoint) in endpoints.into_iter().enumerate() {
-            let name = endpoint.name.clone();
-            let error = match self.image_from(endpoint).await {
-                Ok(pulled) => return Ok(pulled),
-                Err(error) => error,
-            };
-            self.session.check_interrupt()?;
-            if i < last {
-                let note = format!("mirror {name}: {error:#}");
-                self.progress.borrow_mut().report(Event::Retrying(&note, Duration::ZERO));
-                failed.push(note);
+        let source = |endpoint: Endpoint| Source { endpoint, transport: None, is_down: false };
+        let mut sources: Vec<Source> = endpoints.into_iter().filter(|e| e.pull).map(source).collect();
+        let mut failures = Failures::default();
+        if self.reference.digest().is_some() {
+            let pulled = self.content(&mut sources, None, &mut failures).await?;
+            return pulled.ok_or_else(|| failures.into_error());
+        }
+        for i in (0..sources.len()).filter(|i| sources[*i].endpoint.resolve).collect::<Vec<_>>() {
+            if sources[i].is_down {
                 continue;
             }
-            return Err(match failed.is_empty() {
-                true => error,
-                false => error.context(failed.join("; ")),
-            });
+            let top = match self.resolve(&mut sources[i]).await {
+                Ok(top) => top,
+                Err(error) => {
+                    self.failed((&mut sources, i), error, &mut failures)?;
+                    continue;
+                }
+            };
+            if let Some(pulled) = self.content(&mut sources, Some(&top), &mut failures).await? {
+                return Ok(pulled);
+            }
         }
-        bail!("there is no registry to ask")
+        Err(failures.into_error())
     }
 
-    async fn image_from(&self, endpoint: Endpoint) -> Result<Pulled> {
-        let transport = Transport::connect(self.session, endpoint, (self.settings, self.reference)).await?;
-        let (descriptor, resolved, manifest) = self.manifest(&transport).await?;
+    /// The content from the first host that has all of it.
+    async fn content(
+        &self,
+        sources: &mut [Source<'a>],
+        top: Option<&Top>,
+        failures: &mut Failures,
+    ) -> Result<Option<Pulled>> {
+        for i in 0..sources.len() {
+            if sources[i].is_down {
+                continue;
+            }
+            match self.image_from(&mut sources[i], top).await {
+                Ok(pulled) => return Ok(Some(pulled)),
+                Err(error) => self.failed((sources, i), error, failures)?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes on to the next host, unless the user has had enough.
+    fn failed(
+        &self,
+        (sources, i): (&mut [Source<'a>], usize),
+        error: anyhow::Error,
+        failures: &mut Failures,
+    ) -> Result<()> {
+        self.session.check_interrupt()?;
+        sources[i].is_down |= error.chain().any(|cause| cause.is::<Unavailable>());
+        if i + 1 == sources.len() {
+            failures.last = Some(error);
+            return Ok(());
+        }
+        let note = format!("mirror {}", sources[i].endpoint.name);
+        self.progress.borrow_mut().report(Event::Retrying(&format!("{note}: {error:#}"), Duration::ZERO));
+        failures.mirrors.push((note, error));
+        Ok(())
+    }
+
+    async fn connect<'s>(&self, source: &'s mut Source<'a>) -> Result<&'s Transport<'a>> {
+        let transport = match source.transport.take() {
+            Some(transport) => transport,
+            None => Transport::connect(self.session, source.endpoint.clone(), (self.settings, self.reference)).await?,
+        };
+        Ok(source.transport.insert(transport))
+    }
+
+    /// What the reference stands for on a host.
+    async fn resolve(&self, source: &mut Source<'a>) -> Result<Top> {
+        let transport = self.connect(source).await?;
+        let tag = self.reference.tag().unwrap_or("latest");
+        let (bytes, kind) = self.document(transport, tag, &self.what()).await?;
+        Ok(Top { digest: Digest::of(&bytes), bytes, kind })
+    }
+
+    /// The same of a digest.
+    async fn by_digest(&self, transport: &Transport<'_>, digest: &Digest) -> Result<Top> {
+        let what = self.what();
+        let (bytes, kind) = self.document(transport, &digest.to_string(), &what).await?;
+        let found = Digest::of(&bytes);
+        ensure!(found == *digest, "{}: {what} has digest {found}", transport.name());
+        Ok(Top { digest: found, bytes, kind })
+    }
+
+    fn what(&self) -> String {
+        format!("manifest {}", self.reference.familiar())
+    }
+
+    async fn image_from(&self, source: &mut Source<'a>, top: Option<&Top>) -> Result<Pulled> {
+        let transport = self.connect(source).await?;
+        let asked;
+        let top = match (top, self.reference.digest()) {
+            (Some(top), _) => top,
+            (None, Some(digest)) => {
+                asked = self.by_digest(transport, digest).await?;
+                &asked
+            }
+            (None, None) => bail!("{} has neither a tag nor a digest", self.reference.familiar()),
+        };
+        let (descriptor, manifest) = self.manifest(transport, top).await?;
         let mut blobs: Vec<&Descriptor> = Vec::new();
         for blob in manifest.layers.iter().chain([&manifest.config]) {
             if blobs.iter().any(|b| b.digest == blob.digest) {
@@ -201,26 +339,18 @@ impl Fetch<'_> {
             }
         }
         stream::iter(blobs)
-            .map(|blob| self.blob(&transport, blob))
+            .map(|blob| self.blob(transport, blob))
             .buffer_unordered(PARALLEL)
             .try_collect::<Vec<()>>()
             .await?;
-        Ok(Pulled { manifest: descriptor, resolved })
+        Ok(Pulled { manifest: descriptor, resolved: top.digest.clone() })
     }
 
-    /// From the tag, through an index or two, to the manifest for this host. Everything after the tag goes by digest, so a
-    /// tag that moves meanwhile changes nothing.
-    async fn manifest(&self, transport: &Transport<'_>) -> Result<(Descriptor, Digest, Manifest)> {
-        let reference = match (self.reference.tag(), self.reference.digest()) {
-            (_, Some(digest)) => digest.to_string(),
-            (tag, None) => tag.unwrap_or("latest").to_owned(),
-        };
-        let what = format!("manifest {}", self.reference.familiar());
-        let (mut bytes, mut kind) = self.document(transport, &reference, &what).await?;
-        let resolved = Digest::of(&bytes);
-        if let Some(wanted) = self.reference.digest() {
-            ensure!(resolved == *wanted, "{}: {what} has digest {resolved}", transport.name());
-        }
+    /// From what the reference stands for, through an index or two, to the manifest for this host. Everything after the tag goes
+    /// by digest, so a tag that moves meanwhile changes nothing.
+    async fn manifest(&self, transport: &Transport<'_>, top: &Top) -> Result<(Descriptor, Manifest)> {
+        let what = self.what();
+        let (mut bytes, mut kind) = (top.bytes.clone(), top.kind.clone());
         for _ in 0..=MAX_INDEX_DEPTH {
             let in_document = || format!("{}: {what}", transport.name());
             let index = match parse_document(&bytes, kind.as_deref()).with_context(in_document)? {
@@ -228,7 +358,7 @@ impl Fetch<'_> {
                     let own = manifest.media_type.clone().or(kind);
                     let media_type = own.filter(|t| t == DOCKER_MANIFEST).unwrap_or_else(|| OCI_MANIFEST.to_owned());
                     let descriptor = self.session.put(&media_type, &bytes)?;
-                    return Ok((descriptor, resolved, manifest));
+                    return Ok((descriptor, manifest));
                 }
                 Document::Index(index) => index,
             };

@@ -1,10 +1,12 @@
 //! HTTP with one registry: bounded waits, authentication, redirects.
 
 use super::auth::Credential;
+use super::endpoint::{Endpoint, Plain, is_local, is_loopback, same_origin};
 use super::manifest::MAX_DOCUMENT;
 use super::reference::Reference;
 use super::registry::{Limits, Settings, Unavailable};
 use super::session::Session;
+use super::tls::{self, Peer};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -12,9 +14,7 @@ use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -46,75 +46,6 @@ fn again(error: anyhow::Error) -> Fault {
     Fault::Again { error, wait: None, fresh: false }
 }
 
-/// A registry or a mirror of one.
-pub(super) struct Endpoint {
-    /// Host and port: what errors call it, and what its login is found by.
-    pub(super) name: String,
-    /// Base URL without `/v2/`; of a loopback registry the scheme is found out.
-    base: Url,
-    loopback: Loopback,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Loopback {
-    /// Somewhere else: https only.
-    No,
-    /// Here, and plain http was asked for.
-    Http,
-    /// Here: https is tried, then http.
-    Either,
-}
-
-impl Endpoint {
-    /// A registry as a reference names it.
-    pub(super) fn registry(registry: &str) -> Result<Endpoint> {
-        let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
-        let base = Url::parse(&format!("https://{host}/")).with_context(|| format!("registry {registry}"))?;
-        let loopback = if is_loopback(&base) { Loopback::Either } else { Loopback::No };
-        Ok(Endpoint { name: registry.to_owned(), base, loopback })
-    }
-
-    /// A mirror by its base URL.
-    pub(super) fn mirror(url: &str) -> Result<Endpoint> {
-        let mut base = Url::parse(url).with_context(|| format!("mirror {url:?}"))?;
-        ensure!(base.username().is_empty() && base.password().is_none(), "mirror {url:?}: no logins in URLs");
-        let Some(host) = base.host_str() else { bail!("mirror {url:?} has no host") };
-        let name = base.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let loopback = match base.scheme() {
-            "https" => Loopback::No,
-            "http" if is_loopback(&base) => Loopback::Http,
-            "http" => bail!("mirror {url:?}: plain http only for loopback addresses"),
-            other => bail!("mirror {url:?}: scheme {other:?} is not supported"),
-        };
-        if !base.path().ends_with('/') {
-            base.set_path(&format!("{}/", base.path()));
-        }
-        Ok(Endpoint { name, base, loopback })
-    }
-}
-
-fn address(url: &Url) -> Option<IpAddr> {
-    let host = url.host_str()?;
-    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host).parse().ok()
-}
-
-fn is_loopback(url: &Url) -> bool {
-    url.host_str() == Some("localhost") || address(url).is_some_and(|a| a.to_canonical().is_loopback())
-}
-
-/// Addresses at which cloud metadata services listen, and this host's own.
-fn is_local(url: &Url) -> bool {
-    is_loopback(url)
-        || address(url).is_some_and(|a| match a.to_canonical() {
-            IpAddr::V4(a) => a.is_link_local() || a == Ipv4Addr::UNSPECIFIED,
-            IpAddr::V6(a) => a.is_unicast_link_local() || a == Ipv6Addr::UNSPECIFIED,
-        })
-}
-
-fn same_origin(a: &Url, b: &Url) -> bool {
-    a.scheme() == b.scheme() && a.host_str() == b.host_str() && a.port_or_known_default() == b.port_or_known_default()
-}
-
 /// A request below the repository.
 pub(super) struct Get<'a> {
     /// `manifests/<reference>` or `blobs/<digest>`.
@@ -143,6 +74,8 @@ pub(super) struct Transport<'a> {
     credentials: Vec<Credential>,
     tried: Cell<usize>,
     http: reqwest::Client,
+    /// For whom the registry sends us to.
+    elsewhere: reqwest::Client,
     /// What the registry itself gets as Authorization.
     authorization: RefCell<Option<HeaderValue>>,
 }
@@ -150,13 +83,13 @@ pub(super) struct Transport<'a> {
 impl<'a> Transport<'a> {
     pub(super) async fn connect(
         session: &'a Session<'a>,
-        mut endpoint: Endpoint,
+        endpoint: Endpoint,
         (settings, reference): (&'a Settings, &'a Reference),
     ) -> Result<Transport<'a>> {
         let credentials = settings.auth.candidates(&endpoint.name, reference.repository())?;
-        let http = client(&settings.limits, endpoint.loopback)?;
-        let either = endpoint.loopback == Loopback::Either;
-        endpoint.loopback = if either { Loopback::Http } else { endpoint.loopback };
+        let http = client(&settings.limits, &endpoint, Peer::Host)?;
+        let elsewhere = client(&settings.limits, &endpoint, Peer::Other)?;
+        let is_open = endpoint.plain == Plain::Fallback;
         let mut transport = Transport {
             session,
             limits: &settings.limits,
@@ -165,11 +98,12 @@ impl<'a> Transport<'a> {
             credentials,
             tried: Cell::new(0),
             http,
+            elsewhere,
             authorization: RefCell::new(None),
         };
-        if either && !transport.speaks_tls().await? {
+        if is_open && !transport.speaks_tls().await? {
             // Url refuses to change a scheme only between special and other ones.
-            let _ = transport.endpoint.base.set_scheme("http");
+            let _ = transport.endpoint.api.set_scheme("http");
         }
         Ok(transport)
     }
@@ -180,8 +114,7 @@ impl<'a> Transport<'a> {
 
     /// Whether the loopback registry talks TLS. A certificate that is not trusted is an error, no reason for plain http.
     async fn speaks_tls(&self) -> Result<bool> {
-        let url = self.endpoint.base.join("v2/").context("base URL")?;
-        let sent = self.bounded(self.limits.headers, self.http.get(url).send()).await?;
+        let sent = self.bounded(self.limits.headers, self.http.get(self.endpoint.api.clone()).send()).await?;
         let Some(Err(error)) = sent else { return Ok(true) };
         let refused =
             source::<std::io::Error>(&error).is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
@@ -195,11 +128,14 @@ impl<'a> Transport<'a> {
 
     /// Sends a request and follows where it leads. The answer is 200, 206 or 416.
     pub(super) async fn get(&self, get: Get<'_>) -> Result<Response, Fault> {
-        let path = format!("v2/{}/{}", self.repository, get.path);
-        let mut url = self.endpoint.base.join(&path).context("request URL").map_err(Fault::Final)?;
+        let path = format!("{}/{}", self.repository, get.path);
+        let mut url = self.endpoint.api.join(&path).context("request URL").map_err(Fault::Final)?;
+        if let Some(namespace) = &self.endpoint.namespace {
+            url.query_pairs_mut().append_pair("ns", namespace);
+        }
         let (mut redirects, mut authenticated) = (0, false);
         loop {
-            let home = same_origin(&url, &self.endpoint.base);
+            let home = same_origin(&url, &self.endpoint.api);
             let response = self.send(&url, &get).await?;
             let status = response.status();
             if status == StatusCode::UNAUTHORIZED && home && (!authenticated || self.next_login()) {
@@ -226,7 +162,12 @@ impl<'a> Transport<'a> {
     }
 
     async fn send(&self, url: &Url, get: &Get<'_>) -> Result<Response, Fault> {
-        let mut headers = HeaderMap::new();
+        // Credentials and what is configured never leave the registry's own origin; another port of the same host is another one.
+        let home = same_origin(url, &self.endpoint.api);
+        let (http, mut headers) = match home {
+            true => (&self.http, self.endpoint.headers.clone()),
+            false => (&self.elsewhere, HeaderMap::new()),
+        };
         if let Some(accept) = get.accept {
             headers.insert(ACCEPT, HeaderValue::from_static(accept));
         }
@@ -235,13 +176,10 @@ impl<'a> Transport<'a> {
                 HeaderValue::from_str(&format!("bytes={first}-{last}")).context("Range").map_err(Fault::Final)?;
             headers.insert(RANGE, value);
         }
-        // Credentials never leave the registry's own origin; another port of the same host is another origin.
-        if same_origin(url, &self.endpoint.base)
-            && let Some(value) = self.authorization.borrow().clone()
-        {
+        if home && let Some(value) = self.authorization.borrow().clone() {
             headers.insert(AUTHORIZATION, value);
         }
-        let request = self.http.get(url.clone()).headers(headers).send();
+        let request = http.get(url.clone()).headers(headers).send();
         match self.bounded(self.limits.headers, request).await? {
             Some(Ok(response)) => Ok(response),
             Some(Err(error)) => {
@@ -328,7 +266,7 @@ impl<'a> Transport<'a> {
         ensure!(matches!(to.scheme(), "http" | "https"), "{} is refused: not http", shown());
         ensure!(from.scheme() == "http" || to.scheme() == "https", "{} is refused: it drops encryption", shown());
         ensure!(to.username().is_empty() && to.password().is_none(), "{} is refused: it has a login", shown());
-        let home = is_loopback(&self.endpoint.base) && is_loopback(&to);
+        let home = is_loopback(&self.endpoint.api) && is_loopback(&to);
         ensure!(home || !is_local(&to), "{} is refused: it is a local address", shown());
         Ok(to)
     }
@@ -413,13 +351,17 @@ impl<'a> Transport<'a> {
     async fn token(&self, realm: &str, service: Option<String>) -> Result<String> {
         let mut url = Url::parse(realm).with_context(|| format!("token server {realm:?}"))?;
         let same_host = url.scheme() == "http"
-            && self.endpoint.base.scheme() == "http"
-            && url.host_str() == self.endpoint.base.host_str();
+            && self.endpoint.api.scheme() == "http"
+            && url.host_str() == self.endpoint.api.host_str();
         ensure!(url.scheme() == "https" || same_host, "token server {realm:?} is refused: not https");
         ensure!(
-            is_loopback(&self.endpoint.base) || !is_local(&url),
+            is_loopback(&self.endpoint.api) || !is_local(&url),
             "token server {realm:?} is refused: a local address"
         );
+        let (http, headers) = match same_origin(&url, &self.endpoint.api) {
+            true => (&self.http, self.endpoint.headers.clone()),
+            false => (&self.elsewhere, HeaderMap::new()),
+        };
         let scope = format!("repository:{}:pull", self.repository);
         let mut fields = vec![("scope", scope.as_str()), ("client_id", "podshim")];
         if let Some(service) = &service {
@@ -431,11 +373,14 @@ impl<'a> Transport<'a> {
                 let mut form = Url::parse("form:")?;
                 form.query_pairs_mut().extend_pairs(fields);
                 let body = form.query().unwrap_or("").to_owned();
-                self.http.post(url.clone()).header("content-type", "application/x-www-form-urlencoded").body(body)
+                http.post(url.clone())
+                    .headers(headers)
+                    .header("content-type", "application/x-www-form-urlencoded")
+                    .body(body)
             }
             other => {
                 url.query_pairs_mut().extend_pairs(fields);
-                let request = self.http.get(url.clone());
+                let request = http.get(url.clone()).headers(headers);
                 match other {
                     Some(Credential::Password(user, password)) => {
                         request.header(AUTHORIZATION, secret_header(basic(user, password))?)
@@ -527,69 +472,14 @@ fn registry_message(body: &[u8]) -> Option<String> {
     Some(text.chars().filter(|c| !c.is_control()).take(200).collect())
 }
 
-fn client(limits: &Limits, loopback: Loopback) -> Result<reqwest::Client> {
-    let loaded = rustls_native_certs::load_native_certs();
-    if let (Some(file), Some(error)) = (std::env::var_os("SSL_CERT_FILE"), loaded.errors.first()) {
-        bail!("certificates in SSL_CERT_FILE={}: {error}", file.display());
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    // Some systems carry certificates that cannot be parsed; the others still count.
-    roots.add_parsable_certificates(loaded.certs);
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .context("TLS versions")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+/// A client for a peer: of the endpoint itself, or of whom it sends us to.
+fn client(limits: &Limits, endpoint: &Endpoint, peer: Peer) -> Result<reqwest::Client> {
     let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
+        .tls_backend_preconfigured(tls::config(&endpoint.tls, peer)?)
         .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(limits.connect)
+        .connect_timeout(endpoint.dial.unwrap_or(limits.connect))
         .user_agent(concat!("podshim/", env!("CARGO_PKG_VERSION")));
     // A proxy cannot reach this host's own loopback.
-    let builder = if loopback == Loopback::No { builder } else { builder.no_proxy() };
+    let builder = if endpoint.is_loopback() { builder.no_proxy() } else { builder };
     builder.build().context("HTTP client")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_loopback_registries_may_be_plain() {
-        for (registry, base, plain) in [
-            ("docker.io", "https://registry-1.docker.io/", false),
-            ("localhost:5000", "https://localhost:5000/", true),
-            ("127.9.9.9:1", "https://127.9.9.9:1/", true),
-            ("[::1]:5000", "https://[::1]:5000/", true),
-            ("localhost.evil.example", "https://localhost.evil.example/", false),
-            ("10.0.0.1:5000", "https://10.0.0.1:5000/", false),
-        ] {
-            let endpoint = Endpoint::registry(registry).unwrap();
-            assert_eq!((endpoint.base.as_str(), endpoint.loopback == Loopback::Either), (base, plain), "{registry}");
-        }
-        for (url, accepted) in [
-            ("https://mirror.example/p", true),
-            ("http://127.0.0.1:5000", true),
-            ("http://mirror.example", false),
-            ("file:///etc/passwd", false),
-            ("https://u:p@mirror.example", false),
-        ] {
-            assert_eq!(Endpoint::mirror(url).is_ok(), accepted, "{url}");
-        }
-    }
-
-    #[test]
-    fn local_addresses_are_known() {
-        for (url, local) in [
-            ("http://169.254.169.254/latest", true),
-            ("http://[fe80::1]/", true),
-            ("http://127.0.0.3/", true),
-            ("http://[::ffff:127.0.0.1]/", true),
-            ("http://0.0.0.0/", true),
-            ("https://example.org/", false),
-            ("https://93.184.216.34/", false),
-        ] {
-            assert_eq!(is_local(&Url::parse(url).unwrap()), local, "{url}");
-        }
-    }
 }

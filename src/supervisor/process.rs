@@ -58,7 +58,7 @@ pub fn spawn(pod: &Pod) -> Result<Supervising> {
 const READY: &str = "ready";
 
 fn is_passed_on(key: &std::ffi::OsStr) -> bool {
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         "PATH",
         "HOME",
         "REGISTRY_AUTH_FILE",
@@ -67,6 +67,7 @@ fn is_passed_on(key: &std::ffi::OsStr) -> bool {
         "SSL_CERT_DIR",
         "TZ",
         "PODSHIM_REGISTRIES",
+        "PODSHIM_REGISTRY_HOSTS",
     ];
     NAMES.iter().any(|name| key == *name)
 }

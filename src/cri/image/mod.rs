@@ -18,6 +18,7 @@ use super::api::{
 };
 use super::daemon::{Answer, Daemon, Service, Stream, perform};
 use crate::error::{Kind, failure};
+use crate::image::registry::Settings;
 use crate::image::{self, Known, Stop, Store};
 use anyhow::Result;
 use std::sync::Arc;
@@ -58,7 +59,10 @@ impl ImageService for Service {
 impl Daemon {
     /// The image store with the registries of the configuration. Signals are the server's: `stop` ends work early.
     pub(in crate::cri) fn images(&self, stop: Arc<AtomicBool>) -> Result<Store> {
-        Ok(Store::open(&self.dirs)?.with_stop(Stop::Flag(stop)))
+        let tree = &self.config.registry.config_path;
+        // No logins of this host's: a pod has its own or none, and the kubelet sends them.
+        let settings = Settings { hosts: (!tree.as_os_str().is_empty()).then(|| tree.clone()), ..Settings::plain() };
+        Ok(Store::open(&self.dirs)?.with_stop(Stop::Flag(stop)).with_registries(settings))
     }
 
     /// The same for what is not ended early.
