@@ -24,7 +24,7 @@ pub(in crate::cri) struct LayerSizes(Mutex<BTreeMap<PathBuf, Usage>>);
 
 /// Both file systems are the one of the root directory.
 pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, _: ImageFsInfoRequest) -> Result<ImageFsInfoResponse> {
-    daemon.blocking(info).await
+    daemon.blocking(|daemon| info(daemon)).await
 }
 
 fn info(daemon: &Daemon) -> Result<ImageFsInfoResponse> {
