@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File};
@@ -43,8 +44,8 @@ use tonic::codegen::Service as _;
 
 /// The largest message either way, as kubelets and containerd have it.
 const MAX_MESSAGE: usize = 16 << 20;
-/// How many connections are served at a time; a kubelet has two.
-const MAX_CONNECTIONS: usize = 256;
+/// How many connections are served at a time. A kubelet has two; critest opens two for each spec, and closes none.
+const MAX_CONNECTIONS: usize = 4096;
 /// How many requests of one connection are answered at a time.
 const MAX_STREAMS: u32 = 1000;
 /// How long requests may take to end once the daemon is told to.
@@ -76,6 +77,9 @@ pub fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
 /// called once requests are taken.
 pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     let Options { dirs, config, socket } = options;
+    // A descriptor per connection, and those of calls that are under way.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).called("setrlimit", "NOFILE")?;
     store::make_directories(&dirs)?;
     remove::sweep(&dirs)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;

@@ -96,9 +96,14 @@ pub fn kill_supervisor(pod: &PodDirs) -> Result<()> {
 /// Ends what is left of a commanded sandbox whose supervisor has ended without it, and puts that into its report. Nothing is
 /// done about one that is supervised, or over.
 pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
+    let is_over = || -> Result<bool> { Ok(pod.report()?.is_some_and(|report| report.over)) };
+    // Nobody is held up by a lock that is not needed.
+    if is_over()? {
+        return Ok(());
+    }
     let Some(_lock) = store::lock(&pod.dirs.lock(), store::Wait::No)? else { return Ok(()) };
     let report = pod.report()?;
-    if report.as_ref().is_some_and(|report| report.over) {
+    if is_over()? {
         return Ok(());
     }
     let errors = sandbox(setup, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));

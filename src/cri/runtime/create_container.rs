@@ -19,7 +19,7 @@ pub(in crate::cri) fn run(
     let missing = |field: &str| failure(Kind::Invalid, format!("{field} is missing"));
     let config = request.config.as_ref().ok_or_else(|| missing("config"))?;
     let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
-    if !sandbox.is_ready() {
+    if !sandbox.is_ready() || daemon.plugins.hides(sandbox.id()) {
         return Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id())));
     }
     let metadata = config.metadata.as_ref().ok_or_else(|| missing("config.metadata"))?;
@@ -45,8 +45,8 @@ pub(in crate::cri) fn run(
     sandbox.ask(&Request::Create, &[document.as_fd()])?;
     plugins::update_all(&daemon.dirs, &adjusted.updates);
     plugins::evict_all(&daemon.dirs, &adjusted.evictions)?;
-    if daemon.plugins.nri.is_on() {
-        let (sandbox, container) = sandboxes::container(&daemon.dirs, &id)?;
+    // Somebody may have removed it already.
+    if daemon.plugins.nri.is_on() && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, &id) {
         let told = plugins::told(&sandbox, &container)?;
         daemon.wait(events.post_create_container(&plugins::pod(&sandbox), &told))?;
     }

@@ -3,6 +3,7 @@
 use super::container_status;
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api};
+use crate::error::{Kind, failure};
 use anyhow::Result;
 use std::collections::HashMap;
 
@@ -12,6 +13,9 @@ pub(in crate::cri) fn run(
     request: &api::PodSandboxStatusRequest,
 ) -> Result<api::PodSandboxStatusResponse> {
     let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
+    if daemon.plugins.hides(sandbox.id()) {
+        return Err(failure(Kind::NotFound, format!("sandbox {} is being made", sandbox.id())));
+    }
     let containers = sandbox.containers()?;
     Ok(api::PodSandboxStatusResponse {
         status: Some(status(&sandbox)),
