@@ -85,6 +85,8 @@ impl Supervisor {
     }
 
     fn request(&mut self, id: u64, request: Request, descriptors: Vec<OwnedFd>) -> Result<()> {
+        // What others have asked for in this turn of the loop is known to the machine before anything is decided.
+        self.settle()?;
         match request {
             Request::Watch => {
                 if let Some(client) = self.clients.get_mut(&id) {

@@ -255,7 +255,7 @@ impl Supervisor {
     }
 
     /// Gives the machine what has happened, performs what it asks, then tells the world.
-    fn settle(&mut self) -> Result<()> {
+    pub(super) fn settle(&mut self) -> Result<()> {
         let mut changed = false;
         while let Some(event) = self.queue.pop_front() {
             changed = true;

@@ -188,3 +188,35 @@ fn e7_a_handler_stands_for_an_oci_runtime() {
     cri.remove_sandbox(&id).unwrap();
     cri.call(|mut c| async move { c.version(api::VersionRequest::default()).await }).unwrap();
 }
+
+#[test]
+fn e7_many_ask_at_once() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let threads: Vec<_> = (0..24)
+        .map(|n| {
+            let (socket, id, config) = (cri.socket.clone(), id.clone(), config.clone());
+            std::thread::spawn(move || {
+                let kubelet = Kubelet::new(socket);
+                let made = kubelet.create((&id, &config), &container(&format!("c{n}"), "sleep 1000")).unwrap();
+                kubelet.start_container(&made).unwrap();
+                if n % 2 == 0 {
+                    kubelet.remove(&made).unwrap();
+                }
+                made
+            })
+        })
+        .collect();
+    let made: Vec<String> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let mut left: Vec<String> = cri.containers().into_iter().map(|container| container.id).collect();
+    let mut expected: Vec<String> = made.into_iter().skip(1).step_by(2).collect();
+    (left.sort(), expected.sort());
+    assert_eq!(left, expected);
+    for container in &left {
+        assert_eq!(cri.status(container).unwrap().state, api::ContainerState::ContainerRunning as i32);
+    }
+    assert_eq!(host.path("state/pods").join(&id).join("containers").read_dir().unwrap().count(), 12);
+}
