@@ -116,7 +116,7 @@ fn planned(pod: &AdmittedPod) -> Value {
     let mut plan = pod_plan(pod, choices).expect("a plan");
     if plan.sandbox.namespaces.user == NamespaceMode::Pod {
         // As `store::reserve` leaves it.
-        plan.sandbox.id_range = Some(IdRange { first: 131_072 });
+        plan.sandbox.id_range = Some(IdRange::of(131_072));
     }
     let specs: Vec<Value> = (0..plan.containers.len()).map(|index| spec_of(&plan, index)).collect();
     json!({ "plan": plan, "specs": specs })

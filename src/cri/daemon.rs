@@ -4,6 +4,7 @@ use super::config::{Config, WithoutCni};
 use super::plugins::Plugins;
 use super::sandboxes::{self, Sandbox};
 use super::{api, convert, status, streaming};
+use crate::cgroups;
 use crate::control::{Connection, Request as Asked};
 use crate::error::{Kind, failure};
 use crate::host::HostFacts;
@@ -176,8 +177,13 @@ impl Daemon {
         Ok(convert::SandboxContext { id: id.to_owned(), bridge, network, seccomp_root, cgroup_parent: String::new() })
     }
 
-    pub(in crate::cri) fn container_context(&self, _: &Pod, id: &str) -> Result<convert::ContainerContext> {
-        Ok(convert::ContainerContext { id: id.to_owned() })
+    pub(in crate::cri) fn container_context(&self, pod: &Pod, id: &str) -> Result<convert::ContainerContext> {
+        Ok(convert::ContainerContext {
+            id: id.to_owned(),
+            lsms: self.facts.lsms,
+            cgroups: self.facts.cgroups.clone(),
+            numbers: cgroups::of_spec(&self.facts, &pod.record.plan.sandbox.cgroup.parent)?,
+        })
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `daemon` | what every RPC is given; how it is answered |
 //! | `status` | errors as gRPC codes |
 //! | `sandboxes` | the sandboxes and containers that there are |
-//! | `convert` | requests as `plan`'s configs |
+//! | [`convert`] | requests as `plan`'s configs |
 //! | `runtime` | RuntimeService, one file per RPC |
 //! | `image` | ImageService, one file per RPC |
 //! | [`nri`] | plugins that are told of pods and containers, and that may change containers |
@@ -21,7 +21,7 @@
 
 pub mod api;
 pub mod config;
-mod convert;
+pub mod convert;
 mod daemon;
 mod image;
 pub mod nri;

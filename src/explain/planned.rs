@@ -127,7 +127,7 @@ fn place<'a>(plan: &'a PodPlan, given: Given<'a>) -> volumes::Place<'a> {
 }
 
 /// In the place of ids that are chosen when the pod is made.
-const EXAMPLE_IDS: IdRange = IdRange { first: 0x7000_0000 };
+const EXAMPLE_IDS: IdRange = IdRange { first: 0x7000_0000, size: IdRange::SIZE };
 
 fn container(
     plan: &PodPlan,

@@ -45,6 +45,7 @@ pub fn why(step: &Step) -> &'static str {
         Step::Device { .. } | Step::BindDevice { .. } => {
             "One of the few devices that every program may expect, and that are harmless."
         }
+        Step::DeviceNode(_) => "A device of the host's that the container was given.",
         Step::Symlink { .. } => "Programs expect this name in /dev.",
         Step::HostDevices => "A privileged container sees every device of the host.",
         Step::Terminal => "A terminal of the container's own /dev/pts; its other end goes to the supervisor.",
@@ -122,6 +123,7 @@ pub fn detail(step: &Step) -> String {
             format!("of {} ({})", source.display(), words.join(","))
         }
         Step::Device { major, minor, .. } => format!("character device {major}:{minor}"),
+        Step::DeviceNode(device) => format!("{:?} device {}:{}", device.kind, device.major, device.minor),
         Step::Symlink { target, .. } => format!("to {target}"),
         Step::Rlimit { soft, hard, .. } => format!("{} of {}", limit(*soft), limit(*hard)),
         Step::BoundingSet { keep } => format!("keep {}", names(*keep)),

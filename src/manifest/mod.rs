@@ -45,6 +45,12 @@ pub(crate) use documents::{ephemeral_claim, generated};
 pub use explain::{Explanation, FieldLine, explain};
 pub use sources::{Source, read_sources};
 pub(crate) use syntax::{dns_label, relative_path};
+/// Rules of fields that CRI has as well.
+pub(crate) mod rules {
+    pub(crate) use super::syntax::{
+        absolute_path, no_nul, normal_path, one_line, relative_path, selinux_level, selinux_part, sysctl, word,
+    };
+}
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use std::collections::BTreeSet;

@@ -208,7 +208,7 @@ pub(super) fn signal(name: &str) -> Result<(), String> {
 }
 
 /// A kernel parameter's name, with dots or slashes between its parts.
-pub(super) fn sysctl(name: &str) -> Result<(), String> {
+pub(crate) fn sysctl(name: &str) -> Result<(), String> {
     let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_');
     let end = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let is_part = |part: &str| end(part.bytes().next()) && end(part.bytes().last()) && part.bytes().all(inner);
@@ -219,7 +219,7 @@ pub(super) fn sysctl(name: &str) -> Result<(), String> {
 }
 
 /// A value that is written to a file of one line.
-pub(super) fn one_line(text: &str) -> Result<(), String> {
+pub(crate) fn one_line(text: &str) -> Result<(), String> {
     if text.len() <= 4095 && text.chars().all(|c| !c.is_control() || c == '\t') {
         return Ok(());
     }
@@ -227,7 +227,7 @@ pub(super) fn one_line(text: &str) -> Result<(), String> {
 }
 
 /// The user, role or type of an SELinux label.
-pub(super) fn selinux_part(text: &str) -> Result<(), String> {
+pub(crate) fn selinux_part(text: &str) -> Result<(), String> {
     if text.len() <= 255 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.')) {
         return Ok(());
     }
@@ -235,7 +235,7 @@ pub(super) fn selinux_part(text: &str) -> Result<(), String> {
 }
 
 /// The level of an SELinux label: `s0:c1,c2`.
-pub(super) fn selinux_level(text: &str) -> Result<(), String> {
+pub(crate) fn selinux_level(text: &str) -> Result<(), String> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b',' | b':');
     if text.len() <= 255 && text.bytes().all(is_plain) {
         return Ok(());
@@ -244,7 +244,7 @@ pub(super) fn selinux_level(text: &str) -> Result<(), String> {
 }
 
 /// Printable text without blanks, for a word of resolv.conf.
-pub(super) fn word(text: &str) -> Result<(), String> {
+pub(crate) fn word(text: &str) -> Result<(), String> {
     if text.chars().all(|c| !c.is_control() && !c.is_whitespace()) {
         return Ok(());
     }
@@ -252,12 +252,12 @@ pub(super) fn word(text: &str) -> Result<(), String> {
 }
 
 /// No NUL, which no path, argument or variable can hold.
-pub(super) fn no_nul(text: &str) -> Result<(), String> {
+pub(crate) fn no_nul(text: &str) -> Result<(), String> {
     if text.contains('\0') { Err("must not hold a NUL character".to_owned()) } else { Ok(()) }
 }
 
 /// An absolute path without `..` and control characters.
-pub(super) fn absolute_path(path: &str) -> Result<(), String> {
+pub(crate) fn absolute_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err("must be an absolute path".to_owned());
     }
@@ -286,7 +286,7 @@ fn plain_path(path: &str) -> Result<(), String> {
 }
 
 /// `a//b/./c/` as `a/b/c`, to tell whether two mount paths are the same.
-pub(super) fn normal_path(path: &str) -> String {
+pub(crate) fn normal_path(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
     format!("/{}", parts.join("/"))
 }

@@ -39,6 +39,14 @@ pub fn name(number: u32) -> String {
     known.map_or_else(|| number.to_string(), |known| known.to_string().trim_start_matches("CAP_").to_owned())
 }
 
+/// Checks the name of a capability, without its `CAP_`.
+///
+/// # Errors
+/// Of kind `Invalid`: there is none of this name.
+pub fn check(name: &str) -> Result<()> {
+    by_name(name).map(drop)
+}
+
 fn by_name(name: &str) -> Result<Capability> {
     Capability::from_str(&name.to_uppercase())
         .map_err(|_| failure(Kind::Invalid, format!("unknown capability {name:?}")))

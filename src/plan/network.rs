@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1 as k8s;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -305,7 +306,7 @@ fn port(port: &k8s::ContainerPort) -> Result<ContainerPort> {
 }
 
 /// Whether ports of the host can lead to a pod of this network.
-pub(super) fn check_host_ports(ports: &[ContainerPort], network: &NetworkMode) -> Result<()> {
+pub(crate) fn check_host_ports(ports: &[ContainerPort], network: &NetworkMode) -> Result<()> {
     let Some(port) = ports.iter().find_map(|port| port.host_port) else { return Ok(()) };
     let why = match network {
         NetworkMode::Bridge | NetworkMode::Cni(_) | NetworkMode::Host => return Ok(()),
@@ -317,11 +318,9 @@ pub(super) fn check_host_ports(ports: &[ContainerPort], network: &NetworkMode) -
 }
 
 /// What the pod's annotations say of its bandwidth.
-pub(super) fn bandwidth(pod: &k8s::Pod, network: &NetworkMode) -> Result<Bandwidth> {
+pub(crate) fn bandwidth(annotations: &BTreeMap<String, String>, network: &NetworkMode) -> Result<Bandwidth> {
     let of = |key: &str| -> Result<Option<u64>> {
-        let Some(text) = pod.metadata.annotations.iter().flatten().find(|(k, _)| *k == key).map(|(_, v)| v) else {
-            return Ok(None);
-        };
+        let Some(text) = annotations.get(key) else { return Ok(None) };
         let bits =
             quantity::bytes(&Quantity(text.clone())).map_err(anyhow::Error::msg).and_then(|n| Ok(u64::try_from(n)?));
         bits.map(Some).with_context(|| format!("metadata.annotations[{key}]: {text:?}"))

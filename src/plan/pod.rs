@@ -127,7 +127,7 @@ fn sandbox_config(pod: &k8s::Pod, spec: &k8s::PodSpec, choices: Choices) -> Resu
         network: choices.bridge,
         subdomain: spec.subdomain.clone().filter(|text| !text.is_empty()),
         ports,
-        bandwidth: network::bandwidth(pod, &network)?,
+        bandwidth: network::bandwidth(pod.metadata.annotations.as_ref().unwrap_or(&BTreeMap::new()), &network)?,
         host_aliases: spec
             .host_aliases
             .iter()
@@ -299,6 +299,8 @@ impl Container<'_> {
             restart: lifecycle::restart(container),
             lifecycle: lifecycle::lifecycle(container)?,
             target: None,
+            pid: None,
+            devices: Vec::new(),
             envs,
         })
     }

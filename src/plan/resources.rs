@@ -105,8 +105,8 @@ pub fn container(container: &k8s::Container, pod: OfPod<'_>) -> Result<LinuxCont
         memory_request: requests.memory,
         swap: swap(&requests, memory_limit, pod),
         hugepages: limits.hugepages,
-        pids_limit: None,
         oom_score_adj: container_oom_score_adj(container, &requests, pod)?,
+        ..LinuxContainerResources::default()
     })
 }
 

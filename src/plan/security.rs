@@ -35,6 +35,8 @@ pub enum SeccompProfile {
     Unconfined,
     /// `localhostProfile`: a file below [`super::config::PodSandboxConfig::seccomp_root`], relative, without `..`.
     Localhost(String),
+    /// CRI's `localhost_ref`: the absolute path of a file, without `..`.
+    File(PathBuf),
 }
 
 /// `securityContext.appArmorProfile`
@@ -92,6 +94,21 @@ pub struct SecurityContext {
     pub apparmor: Option<AppArmorProfile>,
     /// The SELinux label's parts.
     pub selinux: Option<SeLinuxOptions>,
+    /// CRI's `run_as_username`: a user of the image's, in the place of a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as_username: Option<String>,
+    /// CRI's `masked_paths` and `readonly_paths`, in the place of what `proc_mount` stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<CoveredPaths>,
+}
+
+/// What a container must not see, or not write; all absolute.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoveredPaths {
+    /// Covered by nothing.
+    pub masked: Vec<String>,
+    /// Read-only.
+    pub readonly: Vec<String>,
 }
 
 /// `securityContext.privileged`
@@ -226,6 +243,8 @@ pub(super) fn merged(spec: &k8s::PodSpec, own: k8s::SecurityContext, annotation:
             type_: options.type_.unwrap_or_default(),
             level: options.level.unwrap_or_default(),
         }),
+        run_as_username: None,
+        paths: None,
     }
 }
 

@@ -2,6 +2,12 @@
 //!
 //! The result is a complete `config.json`: another OCI runtime can run the bundle.
 
+mod devices;
+mod resources;
+
+pub use devices::DEVICES;
+pub use resources::{adjustable, pod_resources};
+
 use super::config::*;
 use super::seccomp_profile::Profile;
 use super::{capabilities, env, seccomp};
@@ -108,29 +114,24 @@ pub fn container(
     let security = &config.security;
     let capabilities = capabilities::container(security, resolved.available_capabilities)?;
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces(sandbox, security.privileged, &resolved))
+        .namespaces(namespaces(sandbox, config, &resolved))
         .cgroups_path(&resolved.cgroup)
-        .resources(resources(config, &resolved)?)
-        .rootfs_propagation("rslave")
+        .resources(resources::of(config, &resolved.cgroups)?)
+        .rootfs_propagation(rootfs_propagation(resolved.binds))
         .build()?;
     if let Some(range) = sandbox.id_range {
         linux.set_uid_mappings(Some(vec![mapping(range)?])).set_gid_mappings(Some(vec![mapping(range)?]));
     }
-    if security.privileged == Privilege::Default && security.proc_mount == ProcMount::Default {
-        let mut masked: Vec<String> = MASKED_PATHS.iter().map(ToString::to_string).collect();
-        masked.extend(resolved.thermal_throttle.iter().cloned());
-        linux.set_masked_paths(Some(masked));
-        linux.set_readonly_paths(Some(READONLY_PATHS.iter().map(ToString::to_string).collect()));
-    } else {
-        linux.set_masked_paths(Some(Vec::new())).set_readonly_paths(Some(Vec::new()));
+    let covered = covered_paths(security, &resolved.thermal_throttle);
+    linux.set_masked_paths(Some(covered.masked)).set_readonly_paths(Some(covered.readonly));
+    if !config.devices.is_empty() {
+        linux.set_devices(Some(config.devices.iter().map(devices::node).collect::<Result<_>>()?));
     }
     linux.set_seccomp(match &security.seccomp {
         SeccompProfile::RuntimeDefault => Some(seccomp::default_profile(&capabilities)),
         SeccompProfile::Unconfined => None,
-        SeccompProfile::Localhost(name) => {
-            let profile = resolved.localhost_seccomp.with_context(|| format!("seccomp profile {name} was not read"))?;
-            Some(profile.rules(&capabilities, resolved.kernel).with_context(|| format!("seccomp profile {name}"))?)
-        }
+        SeccompProfile::Localhost(name) => Some(of_host(Path::new(name), &capabilities, &resolved)?),
+        SeccompProfile::File(path) => Some(of_host(path, &capabilities, &resolved)?),
     });
     let mut process = process(sandbox, config, image, &resolved)?;
     process.set_apparmor_profile(apparmor(security, resolved.lsms)?);
@@ -148,6 +149,39 @@ pub fn container(
     // The host name belongs to the pod's UTS namespace, which exists already.
     spec.set_hostname(None);
     Ok(spec)
+}
+
+/// What a seccomp profile of the host's comes to.
+fn of_host(name: &Path, capabilities: &Capabilities, resolved: &Resolved<'_>) -> Result<LinuxSeccomp> {
+    let what = || format!("seccomp profile {}", name.display());
+    let profile = resolved.localhost_seccomp.with_context(|| format!("{} was not read", what()))?;
+    profile.rules(capabilities, resolved.kernel).with_context(what)
+}
+
+/// For other OCI runtimes, which cut propagation at the root: podshim's own executor sets it for each mount.
+fn rootfs_propagation(binds: &[Bind]) -> &'static str {
+    let is_shared = |bind: &Bind| bind.propagation == MountPropagation::Bidirectional;
+    if binds.iter().any(is_shared) { "rshared" } else { "rslave" }
+}
+
+/// What is hidden and what cannot be written; nothing if the container is privileged.
+fn covered_paths(security: &SecurityContext, thermal_throttle: &[String]) -> CoveredPaths {
+    if security.privileged == Privilege::Privileged {
+        return CoveredPaths::default();
+    }
+    if let Some(given) = &security.paths {
+        return given.clone();
+    }
+    match security.proc_mount {
+        ProcMount::Unmasked => CoveredPaths::default(),
+        ProcMount::Default => {
+            let masked = MASKED_PATHS.iter().map(ToString::to_string).chain(thermal_throttle.iter().cloned());
+            CoveredPaths {
+                masked: masked.collect(),
+                readonly: READONLY_PATHS.iter().map(ToString::to_string).collect(),
+            }
+        }
+    }
 }
 
 /// The profile that a container changes to at its execve(2).
@@ -196,10 +230,11 @@ const MASKED_PATHS: &[&str] = &[
 const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn mapping(range: IdRange) -> Result<LinuxIdMapping> {
-    Ok(LinuxIdMappingBuilder::default().container_id(0u32).host_id(range.first).size(IdRange::SIZE).build()?)
+    Ok(LinuxIdMappingBuilder::default().container_id(0u32).host_id(range.first).size(range.size).build()?)
 }
 
-fn namespaces(sandbox: &PodSandboxConfig, privileged: Privilege, resolved: &Resolved<'_>) -> Vec<LinuxNamespace> {
+fn namespaces(sandbox: &PodSandboxConfig, config: &ContainerConfig, resolved: &Resolved<'_>) -> Vec<LinuxNamespace> {
+    let (privileged, pid) = (config.security.privileged, config.pid_namespace(sandbox));
     let namespace = |kind, path: Option<&Path>| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind).set_path(path.map(Path::to_owned));
@@ -210,10 +245,15 @@ fn namespaces(sandbox: &PodSandboxConfig, privileged: Privilege, resolved: &Reso
         // A privileged container sees and manages the host's cgroups (pod-api.md §23), unless its root is not the host's.
         list.push(namespace(LinuxNamespaceType::Cgroup, None));
     }
-    list.extend(resolved.pins.iter().map(|(kind, path)| namespace(*kind, Some(path))));
-    let joins_pid = resolved.pins.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
-    if sandbox.namespaces.pid == NamespaceMode::Container && !joins_pid {
-        list.push(namespace(LinuxNamespaceType::Pid, None));
+    let is_pid = |(kind, _): &&(LinuxNamespaceType, PathBuf)| *kind == LinuxNamespaceType::Pid;
+    list.extend(resolved.pins.iter().filter(|pin| !is_pid(pin)).map(|(kind, path)| namespace(*kind, Some(path))));
+    // The target's comes after the pod's; without a target, a container with a namespace of its own joins none.
+    let joined =
+        resolved.pins.iter().rfind(is_pid).filter(|_| pid != NamespaceMode::Container || config.target.is_some());
+    match joined {
+        Some((kind, path)) => list.push(namespace(*kind, Some(path))),
+        None if pid == NamespaceMode::Container => list.push(namespace(LinuxNamespaceType::Pid, None)),
+        None => {}
     }
     list
 }
@@ -355,116 +395,6 @@ fn mounts(sandbox: &PodSandboxConfig, config: &ContainerConfig, binds: &[Bind]) 
     // Stable: equally deep mounts keep their order.
     list.sort_by_key(|mount| mount.destination().components().count());
     Ok(list)
-}
-
-/// A device of every container: path below /dev, minor number (all are of major 1 or 5).
-pub const DEVICES: &[(&str, u32, u32)] =
-    &[("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
-fn device_rules(privileged: Privilege) -> Result<Vec<LinuxDeviceCgroup>> {
-    let rule = |allow, kind, numbers: (Option<i64>, Option<i64>), access: &str| {
-        let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).typ(kind).access(access).build()?;
-        rule.set_major(numbers.0).set_minor(numbers.1);
-        anyhow::Ok(rule)
-    };
-    let any = (None, None);
-    if privileged == Privilege::Privileged {
-        return Ok(vec![rule(true, LinuxDeviceType::A, any, "rwm")?]);
-    }
-    let mut rules = vec![
-        rule(false, LinuxDeviceType::A, any, "rwm")?,
-        // Making a node harms nobody; opening it is what is refused.
-        rule(true, LinuxDeviceType::C, any, "m")?,
-        rule(true, LinuxDeviceType::B, any, "m")?,
-    ];
-    for (_, major, minor) in DEVICES {
-        rules.push(rule(true, LinuxDeviceType::C, (Some(i64::from(*major)), Some(i64::from(*minor))), "rwm")?);
-    }
-    // Terminals: /dev/ptmx and /dev/pts/*.
-    rules.push(rule(true, LinuxDeviceType::C, (Some(5), Some(2)), "rwm")?);
-    rules.push(rule(true, LinuxDeviceType::C, (Some(136), None), "rwm")?);
-    Ok(rules)
-}
-
-/// Of a container's resources, what can change while it runs: cpu and memory.
-pub fn adjustable(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<LinuxResources> {
-    let mut cpu = cpu_quota(given);
-    cpu.set_shares(given.cpu_shares);
-    let mut result = LinuxResources::default();
-    result.set_cpu(Some(cpu));
-    if let Some(limit) = given.memory_limit {
-        // OCI's limit is of memory and swap together: one that equals that of memory means no swap, as a kubelet's NoSwap.
-        let both = if cgroups.memory_is_unified { limit.saturating_add(given.swap) } else { limit };
-        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(both).build()?));
-    } else if cgroups.memory_is_unified {
-        result.set_unified(Some([("memory.swap.max".to_owned(), given.swap.to_string())].into()));
-    }
-    Ok(result)
-}
-
-fn cpu_quota(given: &LinuxContainerResources) -> LinuxCpu {
-    let mut cpu = LinuxCpu::default();
-    cpu.set_quota(given.cpu_quota).set_period(given.cpu_period);
-    cpu
-}
-
-fn resources(config: &ContainerConfig, resolved: &Resolved<'_>) -> Result<LinuxResources> {
-    let mut result = adjustable(&config.resources, &resolved.cgroups)?;
-    result.set_devices(Some(device_rules(config.security.privileged).context("device rules")?));
-    if resolved.cgroups.memory_is_unified {
-        // One killed process is the whole container's end (pod-api.md §20).
-        let mut unified = result.unified().clone().unwrap_or_default();
-        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
-        result.set_unified(Some(unified));
-    }
-    if let Some(limit) = config.resources.pids_limit {
-        result.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build()?));
-    }
-    result.set_hugepage_limits(hugepage_limits(&config.resources, &resolved.cgroups)?);
-    Ok(result)
-}
-
-/// Of the sizes that are not asked for there is nothing.
-fn hugepage_limits(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<Option<Vec<LinuxHugepageLimit>>> {
-    let mut wanted = given.hugepages.clone();
-    for size in &cgroups.page_sizes {
-        wanted.entry(*size).or_insert(0);
-    }
-    let limits: Vec<_> = wanted
-        .into_iter()
-        .map(|(size, limit)| LinuxHugepageLimitBuilder::default().page_size(page_size_name(size)).limit(limit).build())
-        .collect::<Result<_, _>>()?;
-    Ok((!limits.is_empty()).then_some(limits))
-}
-
-/// A size of pages as the kernel names its files (`hugetlb.2MB.max`).
-fn page_size_name(size: u64) -> String {
-    match size {
-        _ if size >= 1 << 30 => format!("{}GB", size >> 30),
-        _ if size >= 1 << 20 => format!("{}MB", size >> 20),
-        _ => format!("{}KB", size >> 10),
-    }
-}
-
-/// The resources of a pod's own cgroup, which can all change while it runs.
-pub fn pod_resources(given: &LinuxContainerResources, cgroups: &Cgroups) -> Result<LinuxResources> {
-    let mut cpu = cpu_quota(given);
-    let mut result = LinuxResources::default();
-    match given.cpu_shares {
-        // A kubelet writes the weight of a pod itself, by the older formula: twice the request is twice the time.
-        Some(shares) if cgroups.cpu_is_unified => {
-            let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
-            result.set_unified(Some([("cpu.weight".to_owned(), weight.to_string())].into()));
-        }
-        shares => drop(cpu.set_shares(shares)),
-    }
-    result.set_cpu(Some(cpu));
-    if let Some(limit) = given.memory_limit {
-        // What each container may swap is its own cgroup's matter.
-        result.set_memory(Some(LinuxMemoryBuilder::default().limit(limit).swap(-1i64).build()?));
-    }
-    result.set_hugepage_limits(hugepage_limits(given, cgroups)?);
-    Ok(result)
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ fn config() -> ContainerConfig {
         restart: ContainerRestart::default(),
         lifecycle: Lifecycle::default(),
         target: None,
+        pid: None,
+        devices: vec![],
     }
 }
 

@@ -242,6 +242,7 @@ impl Init {
                 mounts::bind(tree.as_fd(), mounts::BindAt { source, target, attributes, recursive, propagation })
             }
             Step::Device { path, major, minor } => mounts::device(path, *major, *minor),
+            Step::DeviceNode(device) => mounts::device_node(device),
             Step::BindDevice { path } => {
                 let Some(device) = self.handles.devices.get(self.devices) else {
                     return Err(StepError::new(format!("no descriptor of {}", path.display())));

@@ -3,6 +3,7 @@
 
 use super::init::{StepError, StepResult};
 use crate::host::cgroup::{CgroupSetup, Version};
+use crate::plan::config::{DeviceKind, HostDevice};
 use crate::sys::fs::{ResolveFlags, open_in_root, openat2};
 use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
 use crate::sys::{Called, SysResult, process, record};
@@ -10,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use nix::unistd::{Gid, Uid, fchownat};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -308,6 +310,39 @@ pub(super) fn device(path: &Path, major: u32, minor: u32) -> StepResult {
     Ok(())
 }
 
+/// A device of the host's that the container was given, with the owner and the mode that it has there. What is at its path
+/// already must be the very device.
+pub(super) fn device_node(device: &HostDevice) -> StepResult {
+    let path = &device.path;
+    if let Some(above) = path.parent() {
+        target(above, TargetKind::Directory)?;
+    }
+    let (directory, name) = parent(path)?;
+    let kind = match device.kind {
+        DeviceKind::Block => SFlag::S_IFBLK,
+        DeviceKind::Character => SFlag::S_IFCHR,
+    };
+    let wanted = makedev(device.major.into(), device.minor.into());
+    let mode = Mode::from_bits_truncate(device.mode & 0o777);
+    match mknodat(&directory, name, kind, mode, wanted).called("mknodat", path.display()) {
+        Err(error) if error.errno() == Errno::EEXIST => {
+            let there = nix::sys::stat::fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+                .called("fstatat", path.display())?;
+            let found = SFlag::from_bits_truncate(there.st_mode & SFlag::S_IFMT.bits());
+            if found != kind || there.st_rdev != wanted {
+                let (major, minor) = (device.major, device.minor);
+                let message = format!("{} is there already, and not the device {major}:{minor}", path.display());
+                return Err(StepError::new(message));
+            }
+            return Ok(());
+        }
+        other => other?,
+    }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    Ok(fchownat(&directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+        .called("fchownat", path.display())?)
+}
+
 /// A device of the host's at `path`, which is an empty file that was made for it. Something else there already, in a volume
 /// mounted at /dev, is refused.
 pub(super) fn bind_device(device: BorrowedFd<'_>, path: &Path) -> StepResult {
@@ -429,6 +464,19 @@ fn kernel_path(path: &Path) -> Result<Option<OwnedFd>, StepError> {
     Ok(Some(fd))
 }
 
+/// Opens a path that is to be covered. In /proc and /sys it must be the kernel's own; elsewhere (CRI) it is what the container
+/// itself finds there: the cover takes something away from it, whatever that is.
+fn covered_path(path: &Path) -> Result<Option<OwnedFd>, StepError> {
+    if path.starts_with("/proc") || path.starts_with("/sys") {
+        return kernel_path(path);
+    }
+    match open_in_root(root()?.as_fd(), path, OFlag::O_PATH, 0) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// What masked paths show: files the host's /dev/null, never the container's own (CVE-2025-31133); directories an empty
 /// tmpfs.
 pub(super) struct Covers {
@@ -477,9 +525,9 @@ impl Covers {
         Ok(self.directory.insert(cover))
     }
 
-    /// Covers a path of procfs or sysfs.
+    /// Covers a path.
     pub(super) fn mask(&mut self, path: &Path) -> StepResult {
-        let Some(target) = kernel_path(path)? else { return Ok(()) };
+        let Some(target) = covered_path(path)? else { return Ok(()) };
         let is_directory = file_type(target.as_fd())? == SFlag::S_IFDIR;
         let cover = if is_directory { self.directory()? } else { &mut self.file };
         Ok(cover.attach(target.as_fd())?)
@@ -488,7 +536,7 @@ impl Covers {
 
 /// Makes a path read-only by mounting it onto itself.
 pub(super) fn readonly_path(path: &Path) -> StepResult {
-    let Some(target) = kernel_path(path)? else { return Ok(()) };
+    let Some(target) = covered_path(path)? else { return Ok(()) };
     let tree = mount::clone_tree(target.as_fd(), Depth::Recursive)?;
     mount::set_attributes(tree.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Recursive })?;
     Ok(mount::attach(tree.as_fd(), target.as_fd())?)

@@ -124,7 +124,7 @@ fn join(cgroup: &Cgroup, pid: i32) -> Result<()> {
 fn map_ids(pid: i32, range: IdRange) -> Result<()> {
     for file in ["uid_map", "gid_map"] {
         let path = format!("/proc/{pid}/{file}");
-        let line = format!("0 {} {}\n", range.first, IdRange::SIZE);
+        let line = format!("0 {} {}\n", range.first, range.size);
         let write = || std::fs::write(&path, &line).called("write", &path);
         let written = record::call("write", || format!("<{path}>, {line:?}"), write);
         written.context("mapping the ids of the pod's user namespace")?;

@@ -3,6 +3,8 @@
 //! [`container_steps`] makes the list from an OCI `Spec` alone; `init` performs it, an error names the step, and whoever
 //! wants to show what a container is prints it. The order is the lesson, so it is written down once, here.
 
+use super::devices;
+use crate::plan::config::HostDevice;
 use crate::plan::{capabilities, spec::DEVICES};
 use crate::sys::mount::{Propagation, attr};
 use crate::sys::process::CapabilityMasks;
@@ -178,6 +180,8 @@ pub enum Step {
         /// Device number.
         minor: u32,
     },
+    /// mknod(2) and chown(2) of a device of the host's that the container was given.
+    DeviceNode(HostDevice),
     /// The host's device, which was opened and verified before, is bound to a path below /dev: in a user namespace mknod(2) is
     /// not allowed.
     BindDevice {
@@ -282,6 +286,7 @@ impl Step {
             | Step::Pivot { path } => format!("{kind} {}", path.display()),
             Step::JoinNamespace { kind: namespace } => format!("{kind} {}", namespace.file()),
             Step::Rlimit { kind: resource, .. } => format!("{kind} {resource}"),
+            Step::DeviceNode(device) => format!("{kind} {}", device.path.display()),
             _ => kind.to_owned(),
         }
     }
@@ -303,6 +308,10 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
         if mount.destination() == Path::new("/dev") {
             steps.extend(device_steps(users, all_devices(linux)));
         }
+    }
+    // After the mounts, as they may be in one.
+    for device in linux.devices().iter().flatten() {
+        steps.push(Step::DeviceNode(devices::read(device, users == UserNamespace::Pods)?));
     }
     if process.terminal() == Some(true) {
         steps.extend([Step::Terminal, Step::Console]);

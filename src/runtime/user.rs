@@ -20,7 +20,11 @@ const MAX_ID: u32 = i32::MAX as u32;
 
 /// Resolves a container's user. Errors are the kubelet's words for `CreateContainerConfigError` where it has some.
 pub fn resolve(rootfs: BorrowedFd<'_>, image_user: &str, security: &SecurityContext) -> Result<User> {
-    let wanted = Wanted::parse(image_user).with_context(|| format!("the image's USER {image_user:?}"))?;
+    let wanted = match &security.run_as_username {
+        // It is looked up, never taken for a number; the image's group goes with the image's user.
+        Some(name) => Wanted { user: Name::Text(name.clone()), group: None },
+        None => Wanted::parse(image_user).with_context(|| format!("the image's USER {image_user:?}"))?,
+    };
     check_non_root(&wanted, security)?;
     look_up(rootfs, &wanted, security)
 }

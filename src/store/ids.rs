@@ -32,7 +32,7 @@ pub(super) fn lease(dirs: &Dirs) -> Result<IdRange> {
     let start = place(&dirs.state) % pool.len();
     let found = pool.iter().cycle().skip(start).take(pool.len()).find(|first| !taken.contains(first));
     let first = found.with_context(|| format!("all {} ranges of ids for user namespaces are in use", pool.len()))?;
-    Ok(IdRange { first: *first })
+    Ok(IdRange::of(*first))
 }
 
 /// A number of a path (FNV-1a).

@@ -280,7 +280,8 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     let dirs = &record.dirs;
     make_directories(dirs)?;
     let _lock = lock(&dirs.store_lock(), Wait::Yes)?;
-    if record.plan.sandbox.namespaces.user == NamespaceMode::Pod {
+    // A kubelet that asks through CRI names the ids itself.
+    if record.plan.sandbox.namespaces.user == NamespaceMode::Pod && record.plan.sandbox.id_range.is_none() {
         record.plan.sandbox.id_range = Some(ids::lease(dirs).context("reserving ids for the pod's user namespace")?);
     }
     let dirs = &record.dirs;

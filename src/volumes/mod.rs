@@ -9,12 +9,14 @@ mod files;
 mod host_path;
 mod image;
 mod ownership;
+mod propagation;
 mod read;
 mod sub_path;
 pub mod usage;
 
 pub use binds::binds;
 pub use ownership::set_group;
+pub use propagation::check_propagation;
 pub use read::read_text;
 pub use sub_path::open_sub_path;
 

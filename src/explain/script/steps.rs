@@ -137,6 +137,7 @@ impl Placed {
                 self.root.note(why(step));
                 self.root.line("host_devices");
             }
+            Step::DeviceNode(device) => bail!("{} is of a container that a kubelet asked for", device.path.display()),
             Step::NewMountNamespace
             | Step::NewPidNamespace
             | Step::OpenFileSystem { .. }

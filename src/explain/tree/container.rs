@@ -177,6 +177,7 @@ fn seccomp(profile: &SeccompProfile, spec: &Spec) -> Node {
         SeccompProfile::Unconfined => "no filter: every system call may be made".to_owned(),
         SeccompProfile::RuntimeDefault => format!("the default filter of system calls, {rules} rules"),
         SeccompProfile::Localhost(name) => format!("the filter of system calls in {name}, {rules} rules"),
+        SeccompProfile::File(path) => format!("the filter of system calls in {}, {rules} rules", path.display()),
     };
     Node::new("seccomp", text)
 }

@@ -6,7 +6,7 @@ use super::list;
 use crate::cgroups;
 use crate::explain::Planned;
 use crate::host::HostFacts;
-use crate::plan::config::{Dns, DnsBase, IdRange, NamespaceMode, NetworkMode, PodSandboxConfig};
+use crate::plan::config::{Dns, DnsBase, NamespaceMode, NetworkMode, PodSandboxConfig};
 use crate::plan::network::POD_INTERFACE;
 use crate::plan::spec;
 use crate::runtime::NamespaceKind;
@@ -29,8 +29,8 @@ pub(super) fn sandbox(planned: &Planned, facts: &HostFacts) -> Result<Node> {
         Node::new("sysctl", text).why("A setting of the kernel, in the pod's own namespaces alone.")
     }));
     if let Some(range) = config.id_range.filter(|_| config.namespaces.user == NamespaceMode::Pod) {
-        let (first, last) = (range.first, range.first + (IdRange::SIZE - 1));
-        let text = format!("0 to {} in the pod are {first} to {last} on the host", IdRange::SIZE - 1);
+        let (first, last) = (range.first, range.first + (range.size - 1));
+        let text = format!("0 to {} in the pod are {first} to {last} on the host", range.size - 1);
         node = node.with([Node::new("user ids", text).why("The numbers of the host are chosen when the pod is made.")]);
     }
     Ok(node)

@@ -13,7 +13,7 @@ use super::text::plain;
 use crate::cgroups;
 use crate::host::cgroup::{self, CgroupSetup, Mode};
 use crate::lifecycle::status::{ContainerState, PodStatus, Time};
-use crate::plan::config::{ContainerConfig, ContainerKind, IdRange, VolumePlan, VolumeSource};
+use crate::plan::config::{ContainerConfig, ContainerKind, VolumePlan, VolumeSource};
 use crate::store;
 use crate::sys::{Called, SysResult};
 use anyhow::Result;
@@ -136,7 +136,7 @@ impl Look<'_> {
             qos: plain(&plan.qos_class, NAME),
             hostname: plain(&sandbox.hostname, NAME),
             pins: self.pins(),
-            ids: sandbox.id_range.map(|range| (range.first, IdRange::SIZE)),
+            ids: sandbox.id_range.map(|range| (range.first, range.size)),
             processes,
             containers,
             network: network::of(self.pod, &mut missing),

@@ -63,7 +63,7 @@ pub struct LinuxContainerResources {
     pub memory_limit: Option<i64>,
     /// `requests.memory` in bytes. The kernel is not told: a kubelet's MemoryQoS is off (pod-api.md §20).
     pub memory_request: Option<i64>,
-    /// Bytes of swap beside the memory (cgroup v2 only; there is none with v1).
+    /// Bytes of swap beside the memory; -1 for no limit. A manifest's is of cgroup v2 only, there is none with v1.
     pub swap: i64,
     /// Bytes in huge pages, by the size of a page; of the sizes that are not named there are none.
     pub hugepages: BTreeMap<u64, i64>,
@@ -71,4 +71,32 @@ pub struct LinuxContainerResources {
     pub pids_limit: Option<i64>,
     /// -1000 to 1000.
     pub oom_score_adj: i32,
+    /// The CPUs that it may run on, as cpuset(7) lists them; empty for all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cpuset_cpus: String,
+    /// The memory nodes that it may use, likewise.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cpuset_mems: String,
+    /// Files of cgroup v2 and what is written to them, after everything else.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unified: BTreeMap<String, String>,
+    /// What holds of the rest.
+    #[serde(skip_serializing_if = "Unnamed::is_limited")]
+    pub unnamed: Unnamed,
+}
+
+/// What holds of huge pages, swap and the end of a whole container that is out of memory, if nobody names it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unnamed {
+    /// As a kubelet has it: no huge pages, no swap, one killed process is the container's end (pod-api.md §20).
+    #[default]
+    Limited,
+    /// As the kernel has it. A kubelet which asks through CRI names itself what it wants.
+    Unlimited,
+}
+
+impl Unnamed {
+    fn is_limited(&self) -> bool {
+        *self == Unnamed::Limited
+    }
 }

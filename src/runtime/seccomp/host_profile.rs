@@ -21,29 +21,34 @@ const MAX_FILE: u64 = 1 << 20;
 /// Of kind `Invalid`: there is none, it leads elsewhere, or it is not to be understood. No other profile takes its place
 /// (CVE-2023-2431).
 pub fn of_host(sandbox: &PodSandboxConfig, security: &SecurityContext) -> Result<Option<Profile>> {
-    let SeccompProfile::Localhost(name) = &security.seccomp else { return Ok(None) };
-    match read(&sandbox.seccomp_root, name) {
+    let root = Path::new("/");
+    let (root, name) = match &security.seccomp {
+        SeccompProfile::RuntimeDefault | SeccompProfile::Unconfined => return Ok(None),
+        SeccompProfile::Localhost(name) => (sandbox.seccomp_root.as_path(), Path::new(name)),
+        SeccompProfile::File(path) => (root, path.strip_prefix(root).unwrap_or(path)),
+    };
+    match read(root, name) {
         Ok(profile) => Ok(Some(profile)),
         Err(error) => {
-            let path = sandbox.seccomp_root.join(name);
+            let path = root.join(name);
             Err(failure(Kind::Invalid, format!("seccomp profile {}: {error:#}", path.display())))
         }
     }
 }
 
-fn read(root: &Path, name: &str) -> Result<Profile> {
-    let is_plain = !name.is_empty() && Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+fn read(root: &Path, name: &Path) -> Result<Profile> {
+    let is_plain = !name.as_os_str().is_empty() && name.components().all(|c| matches!(c, Component::Normal(_)));
     ensure!(is_plain, "it is no relative path without `..`");
     let directory = std::fs::File::open(root).called("open", root.display())?;
     // Links are the administrator's: operators keep their profiles elsewhere and link to them. A FIFO must not hold us up.
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
-    let file = openat2(directory.as_fd(), Path::new(name), flags, 0, ResolveFlags::RESOLVE_NO_MAGICLINKS)?;
+    let file = openat2(directory.as_fd(), name, flags, 0, ResolveFlags::RESOLVE_NO_MAGICLINKS)?;
     let file = std::fs::File::from(file);
-    let metadata = file.metadata().called("fstat", name)?;
+    let metadata = file.metadata().called("fstat", name.display())?;
     ensure!(metadata.is_file(), "it is not a regular file");
     ensure!(metadata.len() <= MAX_FILE, "it has {} bytes, more than {MAX_FILE}", metadata.len());
     let mut bytes = Vec::new();
-    file.take(MAX_FILE).read_to_end(&mut bytes).called("read", name)?;
+    file.take(MAX_FILE).read_to_end(&mut bytes).called("read", name.display())?;
     let text = String::from_utf8(bytes).context("it is not UTF-8")?;
     let profile = Profile::parse(&text)?;
     // What cannot be compiled is found before the container is made, with the rules that hold for any container.
@@ -76,7 +81,7 @@ mod tests {
         std::fs::write(root.join("large.json"), good.to_owned() + &" ".repeat(1 << 20)).unwrap();
         std::fs::write(root.join("latin.json"), b"\xff").unwrap();
         for name in ["good.json", "sub/good.json", "sub/link.json"] {
-            read(&root, name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+            read(&root, Path::new(name)).unwrap_or_else(|e| panic!("{name}: {e:#}"));
         }
         for name in [
             "",
@@ -93,7 +98,7 @@ mod tests {
             "large.json",
             "latin.json",
         ] {
-            assert!(read(&root, name).is_err(), "{name:?}");
+            assert!(read(&root, Path::new(name)).is_err(), "{name:?}");
         }
     }
 }

@@ -1,0 +1,1 @@
+//! Requests → configs, and what is refused.
