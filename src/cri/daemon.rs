@@ -22,7 +22,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
 
@@ -44,6 +44,8 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) pulls: Pulls,
     /// What layers take of the disk, as far as it was measured.
     pub(in crate::cri) layer_sizes: LayerSizes,
+    /// Read by each request that is being performed, until its end.
+    at_work: Arc<RwLock<()>>,
     /// Becomes true when the daemon is to end: streams that have no end of their own end then.
     pub(in crate::cri) stopping: watch::Receiver<bool>,
 }
@@ -63,8 +65,13 @@ impl Daemon {
         stopping: watch::Receiver<bool>,
     ) -> Daemon {
         let Shared { facts, streaming, plugins, tokio } = shared;
-        let (pulls, layer_sizes) = (Pulls::default(), LayerSizes::default());
-        Daemon { dirs, config, facts, streaming, plugins, tokio, pulls, layer_sizes, stopping }
+        let (pulls, layer_sizes, at_work) = Default::default();
+        Daemon { dirs, config, facts, streaming, plugins, tokio, pulls, layer_sizes, at_work, stopping }
+    }
+
+    /// Resolves when nothing is being performed any more, also for clients that have hung up.
+    pub(in crate::cri) async fn idle(&self) {
+        drop(self.at_work.write().await);
     }
 
     /// Runs what blocks (files, locks, control sockets) on a thread of its own, to its end, whatever becomes of the caller.
@@ -210,7 +217,12 @@ impl Service {
         request: Request<Q>,
         rpc: impl FnOnce(Arc<Daemon>, Q) -> Pending<A>,
     ) -> Answer<A> {
-        let task = tokio::spawn(rpc(self.0.clone(), request.into_inner()));
+        let at_work = self.0.at_work.clone().read_owned().await;
+        let rpc = rpc(self.0.clone(), request.into_inner());
+        let task = tokio::spawn(async move {
+            let _at_work = at_work;
+            rpc.await
+        });
         let done = task.await.unwrap_or_else(|e| Err(anyhow!("the request was not performed to its end: {e}")));
         answer(done)
     }

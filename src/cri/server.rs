@@ -104,7 +104,11 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         daemon.plugins.nri.shut_down().await;
         // No new ones: a client sees that nobody is there.
         drop(listener);
-        let ended = tokio::time::timeout(GRACE, async { while connections.join_next().await.is_some() {} }).await;
+        let ended = tokio::time::timeout(GRACE, async {
+            while connections.join_next().await.is_some() {}
+            daemon.idle().await;
+        })
+        .await;
         connections.abort_all();
         ended.map_err(|_| {
             let text = format!("requests did not end within {} s of the signal, and were given up", GRACE.as_secs());

@@ -8,6 +8,8 @@ mod archives;
 #[path = "../support/available.rs"]
 mod available;
 mod hostile;
+mod hosts;
+mod server;
 mod support;
 
 use podshim::image::auth::AuthFiles;
