@@ -1,6 +1,8 @@
 //! The one waist: what both front doors (a Pod manifest, a CRI request) become. Field names are CRI's
 //! (`runtime/v1/api.proto`: PodSandboxConfig, ContainerConfig), reduced to what podshim performs.
 
+mod devices;
+mod ids;
 mod limits;
 mod volumes;
 
@@ -11,6 +13,8 @@ pub use crate::lifecycle::{
 };
 pub use crate::manifest::Owner;
 pub use crate::manifest::amounts::Amounts;
+pub use devices::{DeviceKind, HostDevice};
+pub use ids::IdRange;
 pub use limits::{LinuxContainerResources, ResizePolicy, StorageLimit, StorageOf, SwapBehavior, Unnamed};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -102,39 +106,6 @@ pub enum Pace {
     Through,
     /// Each waits before each step to be told to go on (`--step`).
     StepByStep,
-}
-
-/// The host's ids of a pod's own user namespace, of users and of groups: id n of the pod is `first + n` of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdRange {
-    /// The host's id of the pod's root.
-    pub first: u32,
-    /// How many ids the pod has; `first + size` is an id, too.
-    #[serde(default = "IdRange::usual", skip_serializing_if = "IdRange::is_usual")]
-    pub size: u32,
-}
-
-impl IdRange {
-    /// How many ids a pod has that podshim gives them to (pod-api.md §24).
-    pub const SIZE: u32 = 65536;
-
-    /// So many ids from this one on.
-    pub fn of(first: u32) -> IdRange {
-        IdRange { first, size: IdRange::SIZE }
-    }
-
-    /// The host's id of a pod's; `None` if the pod has no such id.
-    pub fn on_host(self, id: u32) -> Option<u32> {
-        (id < self.size).then(|| self.first + id)
-    }
-
-    fn usual() -> u32 {
-        IdRange::SIZE
-    }
-
-    fn is_usual(size: &u32) -> bool {
-        *size == IdRange::SIZE
-    }
 }
 
 /// CRI `PodSandboxConfig`.
@@ -545,36 +516,6 @@ pub struct ContainerConfig {
     /// Devices of the host that it may use besides those of every container (CRI).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<HostDevice>,
-}
-
-/// A device of the host in a container: CRI `Device`, with what was found at its `host_path`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostDevice {
-    /// The absolute path in the container.
-    pub path: PathBuf,
-    /// Block or character.
-    pub kind: DeviceKind,
-    /// Device number.
-    pub major: u32,
-    /// Device number.
-    pub minor: u32,
-    /// Permission bits of the host's node.
-    pub mode: u32,
-    /// Owner of the host's node.
-    pub uid: u32,
-    /// Group of the host's node.
-    pub gid: u32,
-    /// Some of `r`, `w`, `m`.
-    pub access: String,
-}
-
-/// What kind of device a node is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DeviceKind {
-    /// `S_IFBLK`
-    Block,
-    /// `S_IFCHR`
-    Character,
 }
 
 impl ContainerConfig {

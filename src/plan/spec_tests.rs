@@ -170,12 +170,12 @@ fn s23_capabilities() {
 
 #[test]
 fn devices_are_denied_but_for_a_few() {
-    let rules = device_rules(Privilege::Default).unwrap();
+    let rules = devices::rules(Privilege::Default, &[]).unwrap();
     assert!(!rules[0].allow() && rules[0].typ() == Some(LinuxDeviceType::A), "deny comes first");
     let opened = rules.iter().filter(|r| r.allow() && r.access().as_deref() == Some("rwm"));
     assert!(opened.clone().all(|r| r.major().is_some()), "no wildcard may be opened");
     assert_eq!(opened.count(), DEVICES.len() + 2);
-    assert!(device_rules(Privilege::Privileged).unwrap()[0].allow());
+    assert!(devices::rules(Privilege::Privileged, &[]).unwrap()[0].allow());
 }
 
 #[test]
@@ -276,4 +276,117 @@ fn s20_a_pods_own_cgroup() {
     }
     assert_eq!(pages(&old), [("2MB".to_owned(), 4 << 20)], "asked for, though it will be refused");
     assert_eq!(pages(&new), [("2MB".to_owned(), 4 << 20), ("1GB".to_owned(), 0)]);
+}
+
+#[test]
+fn what_is_not_named_is_limited_for_manifests_only() {
+    let limits = LinuxContainerResources {
+        memory_limit: Some(100),
+        hugepages: [(2 << 20, 0), (64 << 10, 0)].into(),
+        cpuset_cpus: "0-3".into(),
+        unified: [("memory.high".to_owned(), "50".to_owned())].into(),
+        ..LinuxContainerResources::default()
+    };
+    let of = |given: &LinuxContainerResources, cgroups: &Cgroups| {
+        let config = ContainerConfig { resources: given.clone(), ..config() };
+        let all = resources::of(&config, cgroups).unwrap();
+        let pages: Vec<String> = all.hugepage_limits().iter().flatten().map(|l| l.page_size().clone()).collect();
+        let swap = all.memory().as_ref().and_then(|memory| memory.swap());
+        let mut files: Vec<String> = all.unified().iter().flatten().map(|(k, v)| format!("{k}={v}")).collect();
+        files.sort();
+        assert_eq!(all.cpu().as_ref().and_then(|cpu| cpu.cpus().clone()).as_deref(), Some("0-3"));
+        (pages, swap, files)
+    };
+    let both = words(&["memory.high=50", "memory.oom.group=1"]);
+    assert_eq!(of(&limits, &v2()), (words(&["2MB", "1GB"]), Some(100), both), "none of 64KB: no cgroup limits it");
+    let asked = LinuxContainerResources { unnamed: Unnamed::Unlimited, swap: 30, ..limits.clone() };
+    let only = words(&["memory.high=50"]);
+    assert_eq!(of(&asked, &v2()), (words(&["2MB"]), Some(130), only.clone()));
+    assert_eq!(of(&asked, &V1), (vec![], Some(130), only.clone()), "v1 counts memory and swap together");
+    let free = LinuxContainerResources { memory_limit: None, swap: -1, ..asked.clone() };
+    assert_eq!(of(&free, &v2()), (words(&["2MB"]), None, only.clone()), "swap is not spoken of");
+    let unlimited = LinuxContainerResources { swap: -1, ..asked };
+    assert_eq!(of(&unlimited, &v2()).1, Some(-1));
+}
+
+fn resolved(user: &User, pins: Vec<(LinuxNamespaceType, PathBuf)>) -> Resolved<'_> {
+    Resolved {
+        user,
+        variables: &[],
+        rootfs: "/rootfs".into(),
+        cgroup: String::new(),
+        binds: &[],
+        pins,
+        thermal_throttle: vec!["/sys/throttle".into()],
+        available_capabilities: u64::MAX,
+        cgroups: Default::default(),
+        localhost_seccomp: None,
+        kernel: "6.1.0",
+        lsms: Default::default(),
+    }
+}
+
+#[test]
+fn a_container_may_have_another_pid_namespace_than_its_pod() {
+    use NamespaceMode::{Container, Node, Pod};
+    let user = User { uid: 0, gid: 0, groups: vec![], home: "/".into() };
+    let (pod, target) = (("/pod", None), ("/target", Some("t".to_owned())));
+    let rows = [
+        ("the pod's", Pod, None, vec![pod.clone()], Some(Some("/pod"))),
+        ("its own in a pod that shares one", Pod, Some(Container), vec![pod.clone()], Some(None)),
+        ("its own on the host", Node, Some(Container), vec![], Some(None)),
+        ("the host's", Node, None, vec![], None),
+        ("a target's", Container, Some(Container), vec![target.clone()], Some(Some("/target"))),
+        ("a target's in a pod that shares one", Pod, Some(Container), vec![pod, target], Some(Some("/target"))),
+    ];
+    for (name, of_pod, own, pins, expected) in rows {
+        let mut sandbox = sandbox();
+        sandbox.namespaces.pid = of_pod;
+        let config = ContainerConfig { pid: own, target: pins.iter().find_map(|(_, t)| t.clone()), ..config() };
+        let pins = pins.iter().map(|(path, _)| (LinuxNamespaceType::Pid, PathBuf::from(path))).collect();
+        let list = namespaces(&sandbox, &config, &resolved(&user, pins));
+        let found: Vec<_> = list.iter().filter(|n| n.typ() == LinuxNamespaceType::Pid).collect();
+        assert!(found.len() <= 1, "{name}");
+        let found = found.first().map(|n| n.path().as_ref().and_then(|path| path.to_str()));
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn paths_that_are_given_take_the_place_of_kubernetes_own() {
+    let given = CoveredPaths { masked: words(&["/bin/ls"]), readonly: words(&["/tmp"]) };
+    let throttle = words(&["/sys/throttle"]);
+    let of = |security: SecurityContext| covered_paths(&security, &throttle);
+    let own = SecurityContext { paths: Some(given.clone()), ..SecurityContext::default() };
+    assert_eq!(of(own.clone()), given);
+    assert_eq!(of(SecurityContext { privileged: Privilege::Privileged, ..own }), CoveredPaths::default());
+    let default = of(SecurityContext::default());
+    assert!(default.masked.contains(&throttle[0]) && default.masked.contains(&"/proc/kcore".to_owned()));
+    let unmasked = SecurityContext { proc_mount: ProcMount::Unmasked, ..SecurityContext::default() };
+    assert_eq!(of(unmasked), CoveredPaths::default());
+}
+
+#[test]
+fn devices_of_the_host_have_a_node_and_a_rule() {
+    let user = User { uid: 0, gid: 0, groups: vec![], home: "/".into() };
+    let kvm = HostDevice {
+        path: "/dev/kvm".into(),
+        kind: DeviceKind::Character,
+        major: 10,
+        minor: 232,
+        mode: 0o660,
+        uid: 0,
+        gid: 109,
+        access: "rw".into(),
+    };
+    let config = ContainerConfig { devices: vec![kvm], command: Some(words(&["c"])), ..config() };
+    let spec = container(&sandbox(), &config, &ImageConfig::default(), resolved(&user, vec![])).unwrap();
+    let linux = spec.linux().as_ref().unwrap();
+    let node = &linux.devices().as_ref().unwrap()[0];
+    assert_eq!((node.path().as_path(), node.typ()), (Path::new("/dev/kvm"), LinuxDeviceType::C));
+    assert_eq!((node.major(), node.minor(), node.file_mode(), node.gid()), (10, 232, Some(0o660), Some(109)));
+    let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
+    let rule = rules.last().unwrap();
+    assert!(rule.allow() && rule.major() == Some(10) && rule.minor() == Some(232));
+    assert_eq!(rule.access().as_deref(), Some("rw"));
 }

@@ -50,6 +50,11 @@ pub fn sandbox(request: &api::PodSandboxConfig, context: &SandboxContext) -> Res
     let options = own.namespace_options.unwrap_or_default();
     let (namespaces, id_range) =
         namespaces::of_sandbox(&options, context.network.clone(), &at_security.field("namespace_options"))?;
+    for key in [network::INGRESS_BANDWIDTH, network::EGRESS_BANDWIDTH] {
+        if request.annotations.get(key).is_some_and(|text| text.len() > 64) {
+            return at.field("annotations").key(key).refuse("it has more than 64 bytes");
+        }
+    }
     let annotations: BTreeMap<String, String> = request.annotations.clone().into_iter().collect();
     let hostname = hostname(&request.hostname, &metadata.name, &namespaces.network, &at.field("hostname"))?;
     Ok(plan(PodSandboxConfig {
