@@ -170,7 +170,7 @@ fn process(wanted: &Adjustment, spec: &mut Spec) -> Result<()> {
         process.set_oom_score_adj(Some(score));
     }
     if let Some(priority) = &wanted.io_priority {
-        process.set_io_priority(Some(priority.clone()));
+        process.set_io_priority(Some(*priority));
     }
     if let Some(scheduler) = &wanted.scheduler {
         process.set_scheduler(Some(scheduler.clone()));

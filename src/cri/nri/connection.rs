@@ -130,7 +130,17 @@ pub(super) type Answers = Arc<dyn Fn(String, Vec<u8>) -> BoxFuture<'static, Resu
 
 /// A connection, which closes when it is dropped.
 pub(super) struct Connection {
+    service: &'static str,
     shared: Arc<Shared>,
+}
+
+/// The services at the two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Services {
+    /// The plugin's, which is called.
+    pub(super) plugin: &'static str,
+    /// The runtime's, which answers.
+    pub(super) runtime: &'static str,
 }
 
 struct Shared {
@@ -170,8 +180,8 @@ impl Drop for Waiting<'_> {
 }
 
 impl Connection {
-    /// Starts to serve a connected socket. `answers` answers what the plugin asks of `service`.
-    pub(super) fn start(socket: UnixStream, service: &'static str, answers: Answers) -> Connection {
+    /// Starts to serve a connected socket. `answers` answers what the plugin asks of the runtime.
+    pub(super) fn start(socket: UnixStream, services: Services, answers: Answers) -> Connection {
         let (outgoing, queue) = mpsc::channel(WAITING);
         let shared = Arc::new(Shared {
             outgoing,
@@ -183,8 +193,13 @@ impl Connection {
         let task = Arc::clone(&shared);
         let mut closing = shared.closed.subscribe();
         tokio::spawn(async move {
-            let reader =
-                Reader { shared: &task, service, answers, free: Arc::new(Semaphore::new(ANSWERING)), last_stream: 0 };
+            let reader = Reader {
+                shared: &task,
+                service: services.runtime,
+                answers,
+                free: Arc::new(Semaphore::new(ANSWERING)),
+                last_stream: 0,
+            };
             let why = tokio::select! {
                 result = reader.run(read) => match result {
                     Ok(()) => "the plugin has closed it".to_owned(),
@@ -200,7 +215,7 @@ impl Connection {
             }
             task.closed.send_replace(true);
         });
-        Connection { shared }
+        Connection { service: services.plugin, shared }
     }
 
     /// Whether the connection is closed.
@@ -224,20 +239,14 @@ impl Connection {
         self.shared.calls().closed.clone().unwrap_or_else(|| "podshim has closed it".to_owned())
     }
 
-    /// Calls a method of a service of the plugin and waits at most `limit` for its answer.
-    pub(super) async fn call<Q, A>(
-        &self,
-        service: &str,
-        method: &str,
-        question: &Q,
-        limit: Duration,
-    ) -> Result<A, CallError>
+    /// Calls a method of the plugin and waits at most `limit` for its answer.
+    pub(super) async fn call<Q, A>(&self, method: &str, question: &Q, limit: Duration) -> Result<A, CallError>
     where
         Q: prost::Message,
         A: prost::Message + Default,
     {
         let request = Request {
-            service: service.to_owned(),
+            service: self.service.to_owned(),
             method: method.to_owned(),
             payload: question.encode_to_vec(),
             timeout_nano: i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX),

@@ -17,7 +17,7 @@ fn connection() -> (Connection, UnixStream) {
         }
         .boxed()
     });
-    (Connection::start(ours, "service", answers), theirs)
+    (Connection::start(ours, Services { plugin: "s", runtime: "service" }, answers), theirs)
 }
 
 async fn read(socket: &mut UnixStream) -> (u32, Message) {
@@ -35,7 +35,7 @@ async fn read(socket: &mut UnixStream) -> (u32, Message) {
     }
 }
 
-async fn ask(socket: &mut UnixStream, stream: u32, service: &str, method: &str, flags: u8) {
+async fn ask(socket: &mut UnixStream, (stream, flags): (u32, u8), service: &str, method: &str) {
     let (service, method) = (service.to_owned(), method.to_owned());
     let request = Request { service, method, payload: vec![7], ..Request::default() };
     let message = Message { stream, kind: Kind::Request, flags, body: request.encode_to_vec() };
@@ -62,8 +62,8 @@ async fn a_call_gets_its_own_answer_whatever_the_order() {
         }
     };
     let (one, two, ()) = tokio::join!(
-        connection.call::<_, RegisterPluginRequest>("s", "m", &a, LIMIT),
-        connection.call::<_, RegisterPluginRequest>("s", "m", &b, LIMIT),
+        connection.call::<_, RegisterPluginRequest>("m", &a, LIMIT),
+        connection.call::<_, RegisterPluginRequest>("m", &b, LIMIT),
         plugin
     );
     assert_eq!((one.unwrap(), two.unwrap()), (a, b));
@@ -72,7 +72,7 @@ async fn a_call_gets_its_own_answer_whatever_the_order() {
 #[tokio::test(flavor = "current_thread")]
 async fn a_refusal_a_late_answer_and_no_answer_are_told_apart() {
     let (connection, mut socket) = connection();
-    let call = || connection.call::<_, Empty>("s", "m", &Empty {}, LIMIT);
+    let call = || connection.call::<_, Empty>("m", &Empty {}, LIMIT);
     let refusing = async {
         let (_, message) = read(&mut socket).await;
         let status = Some(Status::new(2, "no"));
@@ -97,13 +97,13 @@ async fn a_refusal_a_late_answer_and_no_answer_are_told_apart() {
     let (result, ()) = tokio::join!(call(), garbage);
     assert!(matches!(result, Err(CallError::Nonsense(_))));
     let begin = std::time::Instant::now();
-    let (result, ()) = tokio::join!(connection.call::<_, Empty>("s", "m", &Empty {}, Duration::from_secs(60)), async {
+    let (result, ()) = tokio::join!(connection.call::<_, Empty>("m", &Empty {}, Duration::from_secs(60)), async {
         drop(socket);
     });
     assert!(matches!(result, Err(CallError::Closed(_))) && begin.elapsed() < Duration::from_secs(10));
     connection.closed().await;
     assert!(connection.is_closed());
-    assert!(matches!(connection.call::<_, Empty>("s", "m", &Empty {}, LIMIT).await, Err(CallError::Closed(_))));
+    assert!(matches!(connection.call::<_, Empty>("m", &Empty {}, LIMIT).await, Err(CallError::Closed(_))));
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -111,18 +111,18 @@ async fn one_that_reads_nothing_is_waited_for_no_longer_than_the_limit() {
     let (connection, _socket) = connection();
     let long = RegisterPluginRequest { plugin_name: "x".repeat(3 << 20), ..Default::default() };
     for _ in 0..8 {
-        let result = connection.call::<_, Empty>("s", "m", &long, Duration::from_millis(20)).await;
+        let result = connection.call::<_, Empty>("m", &long, Duration::from_millis(20)).await;
         assert!(matches!(result, Err(CallError::TimedOut(_))));
     }
     let longer = RegisterPluginRequest { plugin_name: "x".repeat(5 << 20), ..Default::default() };
-    assert!(matches!(connection.call::<_, Empty>("s", "m", &longer, LIMIT).await, Err(CallError::TooLong(_))));
+    assert!(matches!(connection.call::<_, Empty>("m", &longer, LIMIT).await, Err(CallError::TooLong(_))));
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn the_plugins_questions_are_answered_and_bounded() {
     let (_connection, mut socket) = connection();
-    let mut answer = async |socket: &mut UnixStream, stream: u32, service: &str, method: &str| {
-        ask(socket, stream, service, method, frame::REMOTE_CLOSED).await;
+    let answer = async |socket: &mut UnixStream, stream: u32, service: &str, method: &str| {
+        ask(socket, (stream, frame::REMOTE_CLOSED), service, method).await;
         let (connection, message) = read(socket).await;
         assert_eq!((connection, message.stream, message.kind), (RUNTIME_SERVICE, stream, Kind::Response));
         Response::decode(message.body.as_slice()).unwrap()
@@ -132,7 +132,7 @@ async fn the_plugins_questions_are_answered_and_bounded() {
         assert_eq!(answer(&mut socket, stream, service, method).await.status.unwrap().code, code::UNIMPLEMENTED);
     }
     for stream in [7, 9, 11, 13] {
-        ask(&mut socket, stream, "service", "Wait", frame::REMOTE_CLOSED).await;
+        ask(&mut socket, (stream, frame::REMOTE_CLOSED), "service", "Wait").await;
     }
     assert_eq!(answer(&mut socket, 15, "service", "Echo").await.status.unwrap().code, code::RESOURCE_EXHAUSTED);
 }
@@ -141,13 +141,13 @@ async fn the_plugins_questions_are_answered_and_bounded() {
 async fn what_breaks_the_protocol_closes_the_connection() {
     for (stream, flags, told) in [(2, 1, "not odd"), (1, frame::REMOTE_OPEN, "as a stream")] {
         let (connection, mut socket) = connection();
-        ask(&mut socket, stream, "service", "Echo", flags).await;
+        ask(&mut socket, (stream, flags), "service", "Echo").await;
         connection.closed().await;
         assert!(connection.why_closed().contains(told), "{}", connection.why_closed());
     }
     let (connection, mut socket) = connection();
     for _ in 0..2 {
-        ask(&mut socket, 1, "service", "Echo", 1).await;
+        ask(&mut socket, (1, frame::REMOTE_CLOSED), "service", "Echo").await;
     }
     connection.closed().await;
     assert!(connection.why_closed().contains("used again"), "{}", connection.why_closed());

@@ -218,7 +218,7 @@ fn scheduler(given: &nri::LinuxScheduler) -> Result<Option<oci::Scheduler>> {
     if policy == nri::LinuxSchedulerPolicy::SchedNone {
         return Ok(None);
     }
-    let flag = |flag: &i32| nri::LinuxSchedulerFlag::try_from(*flag).map(|flag| scheduler_flag(flag));
+    let flag = |flag: &i32| nri::LinuxSchedulerFlag::try_from(*flag).map(scheduler_flag);
     let mut result = oci::Scheduler::default();
     result.set_policy(read("policy of a scheduler", json!(policy.as_str_name()))?);
     result.set_nice(Some(given.nice)).set_priority(Some(given.priority));

@@ -137,7 +137,10 @@ impl Events {
                 creation.add(answer, &identity.whole())?;
             }
         }
-        validate(&list.list, pod, container, &creation, asked_plugins).await?;
+        let (pod, container) = (Some(pod.clone()), Some(container.clone()));
+        let request =
+            ValidateContainerAdjustmentRequest { pod, container, plugins: asked_plugins, ..Default::default() };
+        validate(&list.list, &creation, request).await?;
         let (adjustment, updates, evictions) = creation.done();
         let adjustment = convert::adjustment(&adjustment).context("what NRI plugins want of the container")?;
         let adjustment = Some(adjustment).filter(|adjustment| *adjustment != Adjustment::default());
@@ -234,22 +237,15 @@ impl<'a> About<'a> {
 }
 
 /// Asks those that validate, all at once, whether the merged adjustment may be.
-async fn validate(
-    list: &[Plugin],
-    pod: &PodSandbox,
-    container: &Container,
-    creation: &Creation,
-    plugins: Vec<PluginInstance>,
-) -> Result<()> {
+async fn validate(list: &[Plugin], creation: &Creation, request: ValidateContainerAdjustmentRequest) -> Result<()> {
     let wants = |plugin: &&Plugin| !plugin.is_closed() && plugin.wants(Event::ValidateContainerAdjustment);
     let validating: Vec<&Plugin> = list.iter().filter(wants).collect();
     if validating.is_empty() {
         return Ok(());
     }
     let (adjust, update, owners) = creation.wanted();
-    let (pod, container) = (Some(pod.clone()), Some(container.clone()));
     let (adjust, owners) = (Some(adjust), Some(owners));
-    let request = ValidateContainerAdjustmentRequest { pod, container, adjust, update, owners, plugins };
+    let request = ValidateContainerAdjustmentRequest { adjust, update, owners, ..request };
     let answers = validating.iter().map(|plugin| async {
         let answer: Option<ValidateContainerAdjustmentResponse> = plugin.validate(&request).await?;
         if let Some(answer) = answer.filter(|answer| answer.reject) {

@@ -1,6 +1,6 @@
 //! One plugin: how it registers, is configured and synchronised, and what becomes of a request to it that fails.
 
-use super::connection::{Answers, CallError, Connection, Status, bounded, code};
+use super::connection::{Answers, CallError, Connection, Services, Status, bounded, code};
 use super::frame::MAX_MESSAGE;
 use super::{Runtime, Timeouts};
 use crate::cri::api::nri::{
@@ -18,8 +18,7 @@ use tokio::sync::oneshot;
 
 /// The version of NRI whose protocol this is.
 pub(super) const NRI_VERSION: &str = "v0.12.5";
-const PLUGIN: &str = "nri.pkg.api.v1alpha1.Plugin";
-const RUNTIME: &str = "nri.pkg.api.v1alpha1.Runtime";
+const SERVICES: Services = Services { plugin: "nri.pkg.api.v1alpha1.Plugin", runtime: "nri.pkg.api.v1alpha1.Runtime" };
 /// Longest name of a plugin; the protocol has no limit.
 const LONGEST_NAME: usize = 253;
 /// What of a message is not the list in it: names, numbers, lengths.
@@ -169,7 +168,7 @@ impl Plugin {
         let desk = Arc::new(Desk { runtime, registered: Mutex::new(Some(registered)), launched, is_configured });
         let answering = Arc::clone(&desk);
         let answers: Answers = Arc::new(move |method, payload| Arc::clone(&answering).answer(method, payload).boxed());
-        let connection = Connection::start(arrival.socket, RUNTIME, answers);
+        let connection = Connection::start(arrival.socket, SERVICES, answers);
         let identity = tokio::select! {
             result = tokio::time::timeout(timeouts.registration, registration) => result
                 .with_context(|| format!("a plugin did not register within {:?}", timeouts.registration))?
@@ -187,7 +186,7 @@ impl Plugin {
         };
         let whole = identity.whole();
         let answer: ConfigureResponse = connection
-            .call(PLUGIN, "Configure", &request, timeouts.request)
+            .call("Configure", &request, timeouts.request)
             .await
             .with_context(|| format!("configuring the plugin {whole}"))?;
         let events = events(answer.events).with_context(|| format!("the plugin {whole}"))?;
@@ -209,7 +208,7 @@ impl Plugin {
     /// Tells it that it is no longer needed, and closes its connection.
     pub(super) async fn shut_down(&self) {
         // A plugin of an older protocol does not know the call; whatever it answers, it is over.
-        let _ = self.connection.call::<_, Empty>(PLUGIN, "Shutdown", &Empty {}, self.timeouts.request).await;
+        let _ = self.connection.call::<_, Empty>("Shutdown", &Empty {}, self.timeouts.request).await;
         self.connection.close();
     }
 
@@ -232,7 +231,7 @@ impl Plugin {
         let mut update = Vec::new();
         for request in split(pods, containers, MAX_MESSAGE - ENVELOPE)? {
             let left = until.saturating_duration_since(tokio::time::Instant::now());
-            let answer: SynchronizeResponse = match self.connection.call(PLUGIN, "Synchronize", &request, left).await {
+            let answer: SynchronizeResponse = match self.connection.call("Synchronize", &request, left).await {
                 Err(CallError::TimedOut(_)) => {
                     return Err(CallError::TimedOut(limit))
                         .with_context(|| format!("synchronising the plugin {whole}"));
@@ -262,14 +261,14 @@ impl Plugin {
         }
         let method = method(asked.event);
         let limit = self.timeouts.request;
-        let mut result = self.connection.call(PLUGIN, method, asked.request, limit).await;
+        let mut result = self.connection.call(method, asked.request, limit).await;
         if let (Err(CallError::Refused(status)), Some((pod, container))) = (&result, asked.state_change)
             && status.code == code::UNIMPLEMENTED
         {
             // A plugin of a protocol before v0.12.
             let event =
                 StateChangeEvent { event: asked.event.into(), pod: Some(pod.clone()), container: container.cloned() };
-            let old: Result<Empty, CallError> = self.connection.call(PLUGIN, "StateChange", &event, limit).await;
+            let old: Result<Empty, CallError> = self.connection.call("StateChange", &event, limit).await;
             result = old.map(|_| A::default());
         }
         let failure = match result {
@@ -292,7 +291,7 @@ impl Plugin {
         if !self.wants(event) {
             return Ok(None);
         }
-        let result = self.connection.call(PLUGIN, method(event), request, self.timeouts.request).await;
+        let result = self.connection.call(method(event), request, self.timeouts.request).await;
         if let Err(failure) = &result {
             self.overlook(failure);
         }

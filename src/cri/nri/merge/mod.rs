@@ -194,7 +194,8 @@ impl Keyed for crate::cri::api::nri::KeyValue {
 
 impl Adjusting<'_> {
     fn adjust(&mut self, given: ContainerAdjustment) -> Result<()> {
-        self.map(Field::Annotations, given.annotations, |c| &mut c.annotations, |a, _| &mut a.annotations)?;
+        let places = Places { container: |c| &mut c.annotations, merged: |a, _| &mut a.annotations };
+        self.map(Field::Annotations, given.annotations, places)?;
         self.mounts(given.mounts)?;
         self.env(given.env)?;
         self.args(given.args)?;
@@ -214,18 +215,9 @@ impl Adjusting<'_> {
     }
 
     /// A map whose keys can be marked for removal.
-    fn map<V: Clone + Default>(
-        &mut self,
-        field: Field,
-        given: HashMap<String, V>,
-        of_container: fn(&mut Container) -> &mut HashMap<String, V>,
-        of_merged: for<'m> fn(
-            &'m mut ContainerAdjustment,
-            &'m mut LinuxContainerAdjustment,
-        ) -> &'m mut HashMap<String, V>,
-    ) -> Result<()> {
-        let container = of_container(self.container);
-        let merged = of_merged(self.merged, &mut self.linux);
+    fn map<V: Clone + Default>(&mut self, field: Field, given: HashMap<String, V>, places: Places<V>) -> Result<()> {
+        let container = (places.container)(self.container);
+        let merged = (places.merged)(self.merged, &mut self.linux);
         let (removals, additions): (Vec<_>, Vec<_>) = given.into_iter().partition(|(key, _)| key.starts_with(REMOVED));
         for (marked, _) in removals {
             let key = &marked[REMOVED.len()..];
@@ -329,29 +321,27 @@ impl Adjusting<'_> {
             self.of_container().cgroups_path.clone_from(&given.cgroups_path);
             self.linux.cgroups_path = given.cgroups_path;
         }
-        self.single(Field::OomScoreAdj, given.oom_score_adj, |l| &mut l.oom_score_adj, |c| Some(&mut c.oom_score_adj))?;
-        self.single(Field::IoPriority, given.io_priority, |l| &mut l.io_priority, |c| Some(&mut c.io_priority))?;
+        self.single(
+            Field::OomScoreAdj,
+            given.oom_score_adj,
+            (|l| &mut l.oom_score_adj, |c| Some(&mut c.oom_score_adj)),
+        )?;
+        self.single(Field::IoPriority, given.io_priority, (|l| &mut l.io_priority, |c| Some(&mut c.io_priority)))?;
         let policy = given.seccomp_policy;
-        self.single(Field::SeccompPolicy, policy, |l| &mut l.seccomp_policy, |c| Some(&mut c.seccomp_policy))?;
-        self.single(Field::LinuxSched, given.scheduler, |l| &mut l.scheduler, |c| Some(&mut c.scheduler))?;
-        self.single(Field::MemoryPolicy, given.memory_policy, |l| &mut l.memory_policy, |_| None)?;
+        self.single(Field::SeccompPolicy, policy, (|l| &mut l.seccomp_policy, |c| Some(&mut c.seccomp_policy)))?;
+        self.single(Field::LinuxSched, given.scheduler, (|l| &mut l.scheduler, |c| Some(&mut c.scheduler)))?;
+        self.single(Field::MemoryPolicy, given.memory_policy, (|l| &mut l.memory_policy, |_| None))?;
         self.namespaces(given.namespaces)?;
-        let sysctl: fn(&mut Container) -> &mut HashMap<String, String> =
-            |c| &mut c.linux.get_or_insert_default().sysctl;
-        self.map(Field::Sysctl, given.sysctl, sysctl, |_, linux| &mut linux.sysctl)?;
-        let devices: fn(&mut Container) -> &mut HashMap<_, _> = |c| &mut c.linux.get_or_insert_default().net_devices;
-        self.map(Field::LinuxNetDevices, given.net_devices, devices, |_, linux| &mut linux.net_devices)?;
+        let container: fn(&mut Container) -> &mut HashMap<_, _> = |c| &mut c.linux.get_or_insert_default().sysctl;
+        self.map(Field::Sysctl, given.sysctl, Places { container, merged: |_, linux| &mut linux.sysctl })?;
+        let container: fn(&mut Container) -> &mut HashMap<_, _> = |c| &mut c.linux.get_or_insert_default().net_devices;
+        let places = Places { container, merged: |_, linux| &mut linux.net_devices };
+        self.map(Field::LinuxNetDevices, given.net_devices, places)?;
         self.rdt(given.rdt)
     }
 
     /// A field that one plugin can set.
-    fn single<T: Clone>(
-        &mut self,
-        field: Field,
-        given: Option<T>,
-        of_merged: fn(&mut LinuxContainerAdjustment) -> &mut Option<T>,
-        of_container: fn(&mut LinuxContainer) -> Option<&mut Option<T>>,
-    ) -> Result<()> {
+    fn single<T: Clone>(&mut self, field: Field, given: Option<T>, (of_merged, of_container): Place<T>) -> Result<()> {
         if given.is_some() {
             self.owners.claim(field)?;
             of_merged(&mut self.linux).clone_from(&given);
@@ -404,6 +394,16 @@ impl Adjusting<'_> {
         Ok(())
     }
 }
+
+/// Where a map is, in the container and in the merged adjustment.
+struct Places<V> {
+    container: fn(&mut Container) -> &mut HashMap<String, V>,
+    merged: for<'m> fn(&'m mut ContainerAdjustment, &'m mut LinuxContainerAdjustment) -> &'m mut HashMap<String, V>,
+}
+
+/// Where a field is in the merged adjustment, and where in the container, if that tells it.
+type Place<T> =
+    (fn(&mut LinuxContainerAdjustment) -> &mut Option<T>, fn(&mut LinuxContainer) -> Option<&mut Option<T>>);
 
 /// What a list of the container loses and gets.
 struct Change<T> {
