@@ -50,6 +50,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const MAX_STREAMS: u32 = 1000;
 /// How long requests may take to end once the daemon is told to.
 const GRACE: Duration = Duration::from_secs(20);
+/// How long clients may take to take leave.
+const LEAVE: Duration = Duration::from_secs(1);
 /// How long to wait when no connection can be accepted (too many files are open).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -104,11 +106,9 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         daemon.plugins.nri.shut_down().await;
         // No new ones: a client sees that nobody is there.
         drop(listener);
-        let ended = tokio::time::timeout(GRACE, async {
-            while connections.join_next().await.is_some() {}
-            daemon.idle().await;
-        })
-        .await;
+        let ended = tokio::time::timeout(GRACE, daemon.idle()).await;
+        // Answers go out, but a client that does not take leave is not waited for.
+        let _ = tokio::time::timeout(LEAVE, async { while connections.join_next().await.is_some() {} }).await;
         connections.abort_all();
         ended.map_err(|_| {
             let text = format!("requests did not end within {} s of the signal, and were given up", GRACE.as_secs());

@@ -29,9 +29,10 @@ use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, mkfifo};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Spec};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
@@ -282,6 +283,8 @@ impl Supervisor {
         if external.is_some() {
             // Nothing of what came after that is in it, and older runtimes refuse a version that they do not know.
             spec.set_version("1.0.2".to_owned());
+            // podshim's own init does that by itself, and says so.
+            clamp_limits(&mut spec)?;
         }
         if external.is_some() && self.facts.cgroups.mode == crate::host::cgroup::Mode::Hybrid {
             // A runtime of the host sees version 1 only there; that controller is in version 2.
@@ -538,6 +541,19 @@ fn start_failure(error: &anyhow::Error) -> StartFailure {
         Some(_) => StartFailure::Config,
         None => StartFailure::Create,
     }
+}
+
+/// A limit cannot be higher than that of this process, unless it may raise limits (getrlimit(2)).
+fn clamp_limits(spec: &mut Spec) -> Result<()> {
+    let (_, highest) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
+    let Some(process) = spec.process_mut() else { return Ok(()) };
+    let mut limits = process.rlimits().clone().unwrap_or_default();
+    for limit in limits.iter_mut().filter(|limit| limit.typ() == PosixRlimitType::RlimitNofile) {
+        let (soft, hard) = (limit.soft().min(highest), limit.hard().min(highest));
+        *limit = PosixRlimitBuilder::default().typ(limit.typ()).soft(soft).hard(hard).build()?;
+    }
+    process.set_rlimits(Some(limits));
+    Ok(())
 }
 
 fn without_hugepage_limits(spec: &mut Spec) {
