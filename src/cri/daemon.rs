@@ -1,6 +1,7 @@
 //! What every RPC is given, and how it is answered.
 
 use super::config::{Config, WithoutCni};
+use super::image::{LayerSizes, Pulls};
 use super::plugins::Plugins;
 use super::sandboxes::{self, Sandbox};
 use super::{api, convert, status, streaming};
@@ -10,7 +11,6 @@ use crate::error::{Kind, failure};
 use crate::host::HostFacts;
 use crate::image::Store;
 use crate::network::cni;
-use super::image::{LayerSizes, Pulls};
 use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode};
 use crate::store::{self, Pod};

@@ -46,7 +46,9 @@ pub(in crate::cri) fn run(
     plugins::update_all(&daemon.dirs, &adjusted.updates);
     plugins::evict_all(&daemon.dirs, &adjusted.evictions)?;
     // Somebody may have removed it already.
-    if daemon.plugins.nri.is_on() && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, &id) {
+    if daemon.plugins.nri.is_on()
+        && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, &id)
+    {
         let told = plugins::told(&sandbox, &container)?;
         daemon.wait(events.post_create_container(&plugins::pod(&sandbox), &told))?;
     }
