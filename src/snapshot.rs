@@ -8,6 +8,7 @@ mod mapped;
 pub use mapped::id_map;
 
 use crate::image;
+use crate::plan::config::Programs;
 use crate::sys::mount::{self, Depth, FsContext, SetAttr, attr};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, ensure};
@@ -49,18 +50,24 @@ pub fn prepare(layers: &[PathBuf], data: &Path, owner: Option<Owner<'_>>) -> Res
     mounted.with_context(|| format!("mounting the root file system of {} layers", layers.len()))
 }
 
-/// A detached read-only mount of `layers` (lowest first), of which nothing can be executed and no device opened.
-pub fn read_only(layers: &[PathBuf]) -> Result<OwnedFd> {
-    const ATTRIBUTES: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+/// A detached read-only mount of `layers` (lowest first), of which no device can be opened.
+pub fn read_only(layers: &[PathBuf], programs: Programs) -> Result<OwnedFd> {
+    let attributes = attr::RDONLY
+        | attr::NOSUID
+        | attr::NODEV
+        | match programs {
+            Programs::Refused => attr::NOEXEC,
+            Programs::Allowed => 0,
+        };
     let mounted = match layers {
         [] => anyhow::bail!("the image has no layers"),
         // overlayfs takes at least two where there is no upper directory.
         [only] => {
             let tree = mount::clone_tree(directory(only)?.as_fd(), Depth::Top)?;
-            mount::set_attributes(tree.as_fd(), SetAttr { set: ATTRIBUTES, propagation: None, depth: Depth::Top })?;
+            mount::set_attributes(tree.as_fd(), SetAttr { set: attributes, propagation: None, depth: Depth::Top })?;
             Ok(tree)
         }
-        several => mount_overlay(several, Upper::None(ATTRIBUTES)).map_err(explain),
+        several => mount_overlay(several, Upper::None(attributes)).map_err(explain),
     };
     mounted.with_context(|| format!("mounting {} layers", layers.len()))
 }

@@ -14,6 +14,12 @@ pub struct Stats {
     pub memory_current: Option<u64>,
     /// Memory in use without the inactive part of the page cache, in bytes, as a kubelet reports it.
     pub memory_working_set: Option<u64>,
+    /// Memory that is not of files, in bytes.
+    #[serde(default)]
+    pub memory_anonymous: Option<u64>,
+    /// Page faults since it was made, and those of them that took reading from disk.
+    #[serde(default)]
+    pub page_faults: Option<(u64, u64)>,
     /// Processes and threads.
     pub pids: Option<u64>,
 }
@@ -58,12 +64,16 @@ impl Cgroup {
             stats.cpu_usage_usec = keyed(&read(&dir.join("cpu.stat"))?, "usage_usec");
         }
         if let Some((hierarchy, dir)) = self.home("memory") {
-            let (current, inactive) = match hierarchy.version {
-                Version::V1 => ("memory.usage_in_bytes", "total_inactive_file"),
-                Version::V2 => ("memory.current", "inactive_file"),
+            let (current, prefix, anonymous) = match hierarchy.version {
+                Version::V1 => ("memory.usage_in_bytes", "total_", "total_rss"),
+                Version::V2 => ("memory.current", "", "anon"),
             };
             let current = number(dir.join(current))?;
-            let inactive = keyed(&read(&dir.join("memory.stat"))?, inactive).unwrap_or(0);
+            let text = read(&dir.join("memory.stat"))?;
+            let of = |name: &str| keyed(&text, &format!("{prefix}{name}"));
+            let inactive = of("inactive_file").unwrap_or(0);
+            stats.memory_anonymous = keyed(&text, anonymous);
+            stats.page_faults = of("pgfault").zip(of("pgmajfault"));
             stats.memory_current = Some(current);
             stats.memory_working_set = Some(current.saturating_sub(inactive));
         }

@@ -341,7 +341,7 @@ pub(super) fn ensure_images(plan: &PodPlan, dirs: &Dirs) -> Result<Images> {
         ensure::ensure(dirs, &c.image, c.pull_policy, &plan.logins).with_context(|| format!("container {}", c.name))
     };
     let volume = |volume: &VolumePlan| match &volume.source {
-        VolumeSource::Image { reference, pull_policy } => {
+        VolumeSource::Image { reference, pull_policy, .. } => {
             let image = ensure::ensure(dirs, reference, *pull_policy, &plan.logins);
             Some(image.map(|i| (volume.name.clone(), i)).with_context(|| format!("volume {}", volume.name)))
         }

@@ -3,6 +3,7 @@
 use super::config::{Config, WithoutCni};
 use super::image::{LayerSizes, Pulls};
 use super::plugins::Plugins;
+use super::runtime::Samples;
 use super::sandboxes::{self, Sandbox};
 use super::{api, convert, status, streaming};
 use crate::cgroups;
@@ -40,6 +41,8 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) plugins: Plugins,
     /// For what goes on after the call that began it.
     pub(in crate::cri) tokio: tokio::runtime::Handle,
+    /// What was seen last of the CPU time that containers use.
+    pub(in crate::cri) samples: Samples,
     /// The pulls that run.
     pub(in crate::cri) pulls: Pulls,
     /// What layers take of the disk, as far as it was measured.
@@ -65,8 +68,8 @@ impl Daemon {
         stopping: watch::Receiver<bool>,
     ) -> Daemon {
         let Shared { facts, streaming, plugins, tokio } = shared;
-        let (pulls, layer_sizes, at_work) = Default::default();
-        Daemon { dirs, config, facts, streaming, plugins, tokio, pulls, layer_sizes, at_work, stopping }
+        let (pulls, layer_sizes, samples, at_work) = Default::default();
+        Daemon { dirs, config, facts, streaming, plugins, tokio, pulls, layer_sizes, samples, at_work, stopping }
     }
 
     /// Resolves when nothing is being performed any more, also for clients that have hung up.

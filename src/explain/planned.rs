@@ -4,6 +4,7 @@
 use crate::cgroups::{self, Cgroup};
 use crate::host::HostFacts;
 use crate::paths::{Dirs, PodDirs};
+use crate::plan::config::Programs;
 use crate::plan::config::{
     ContainerConfig, IdRange, ImageConfig, ImageSpec, KeyValue, NamespaceMode, PodPlan, SecurityContext, VolumePlan,
 };
@@ -180,7 +181,7 @@ fn user(image: Option<&ImageSpec>, security: &SecurityContext) -> Result<User> {
             home: String::from("/"),
         });
     };
-    let rootfs = snapshot::read_only(&image.layers)?;
+    let rootfs = snapshot::read_only(&image.layers, Programs::Refused)?;
     user::resolve(rootfs.as_fd(), &image.config.user, security)
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-pub use volumes::{FilesMedium, FilesVolume, HostPathType, VolumeFile, VolumePlan, VolumeSource};
+pub use volumes::{FilesMedium, FilesVolume, HostPathType, Programs, VolumeFile, VolumePlan, VolumeSource};
 
 /// What an image's config says about how to run it (OCI image-spec, config.md).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,7 +38,8 @@ fn source(volume: &k8s::Volume, admitted: &AdmittedPod, subject: Subject<'_>) ->
             (None, Some("Always")) => PullPolicy::AlwaysByDefault,
             (None, _) => PullPolicy::IfNotPresent,
         };
-        return Ok(VolumeSource::Image { reference: image.reference.clone().unwrap_or_default(), pull_policy });
+        let reference = image.reference.clone().unwrap_or_default();
+        return Ok(VolumeSource::Image { reference, pull_policy, programs: Programs::Refused });
     }
     if let Some(files) = files(volume, admitted, subject)? {
         return Ok(VolumeSource::Files(files));

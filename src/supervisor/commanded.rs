@@ -10,10 +10,11 @@ use crate::control::{ContainerRecord, RefusedKind, Reply};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::lifecycle::commanded::{Commanded, ContainerReport, Stage};
-use crate::plan::config::LinuxContainerResources;
+use crate::plan::config::{LinuxContainerResources, VolumePlan, VolumeSource};
 use crate::runtime;
 use crate::store;
-use crate::sys::Called;
+use crate::sys::{Called, SysResult, mount};
+use crate::volumes;
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -85,9 +86,13 @@ impl Supervisor {
         let state = self.pod.dirs.container_state(&id);
         std::fs::create_dir_all(&state).called("mkdir", state.display())?;
         store::write_json(&self.record_of(&id), &record)?;
+        self.pod.record.volume_images.extend(record.volume_images);
+        let is_image = |volume: &&VolumePlan| matches!(volume.source, VolumeSource::Image { .. });
+        for volume in record.volumes.iter().filter(is_image) {
+            volumes::materialize(volume, self.pod.volumes())?;
+        }
         let plan = &mut self.pod.record.plan;
         plan.volumes.extend(record.volumes);
-        self.pod.record.volume_images.extend(record.volume_images);
         if index == plan.containers.len() {
             plan.containers.push(record.config);
             self.pod.record.images.push(record.image);
@@ -189,6 +194,9 @@ impl Supervisor {
         self.slots[index] = Slot::default();
         let of_it: Vec<String> =
             self.pod.record.plan.containers[index].mounts.drain(..).map(|mount| mount.volume).collect();
+        let images = of_it.iter().filter(|volume| self.pod.record.volume_images.contains_key(*volume));
+        let unmounted: SysResult<()> = images.map(|volume| mount::detach(&self.pod.dirs.volume(volume))).collect();
+        unmounted?;
         self.pod.record.plan.volumes.retain(|volume| !of_it.contains(&volume.name));
         self.pod.record.volume_images.retain(|volume, _| !of_it.contains(volume));
         remove::container(&self.pod.dirs, &name)

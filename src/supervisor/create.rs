@@ -241,6 +241,7 @@ impl Supervisor {
         )?;
         let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)
             .and_then(|user| check_ids(&user, plan.sandbox.id_range).map(|()| user))
+            .map(|user| if self.pod.record.commanded.is_some() { with_own_group(user) } else { user })
             .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
         network::write_files(&plan.sandbox, &self.pod.dirs, &self.addresses)?;
         let variables = self.variables(config).map_err(|error| CreateError { failure: StartFailure::Config, error })?;
@@ -517,6 +518,14 @@ pub(super) fn check_ids(user: &User, range: Option<IdRange>) -> Result<()> {
         }
         None => Ok(()),
     }
+}
+
+/// As every CRI runtime does: who has a group as his own may not be kept out where that group is (CVE-2022-2995).
+fn with_own_group(mut user: User) -> User {
+    if !user.groups.contains(&user.gid) {
+        user.groups.insert(0, user.gid);
+    }
+    user
 }
 
 fn is_volume(config: &ContainerConfig, bind: &Bind) -> bool {

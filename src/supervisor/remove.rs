@@ -139,6 +139,8 @@ pub fn container_of_ended(pod: &Pod, id: &str) -> Result<()> {
 /// the kubelet's.
 pub(super) fn container(pod: &PodDirs, id: &str) -> Result<()> {
     tree(&pod.container_layers(id))?;
+    // Of images that were mounted for it.
+    tree(&pod.volume(id))?;
     // Its record last: as long as it is there, the container is.
     Ok(tree(&pod.container_state(id))?)
 }

@@ -98,9 +98,9 @@ fn make(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
         }
         VolumeSource::Files(wanted) => files::materialize(&path, wanted),
         VolumeSource::Claim { .. } | VolumeSource::Ephemeral { .. } => Ok(empty_dir::persistent(&path)?),
-        VolumeSource::Image { reference, .. } => {
+        VolumeSource::Image { reference, programs, .. } => {
             let image = place.images.get(&volume.name).with_context(|| format!("image {reference} is not there"))?;
-            image::materialize(&path, image)
+            image::materialize(&path, image, *programs)
         }
     }
 }

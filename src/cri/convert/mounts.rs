@@ -4,7 +4,8 @@ use super::ContainerContext;
 use super::fields::{At, short};
 use crate::cri::api;
 use crate::plan::config::{
-    Access, BindOption, HostPathType, MountPropagation, PullPolicy, Submounts, VolumeMount, VolumePlan, VolumeSource,
+    Access, BindOption, HostPathType, MountPropagation, Programs, PullPolicy, Submounts, VolumeMount, VolumePlan,
+    VolumeSource,
 };
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -110,12 +111,15 @@ fn source(given: &api::Mount, at: &At) -> Result<(VolumeSource, String)> {
     if !given.host_path.is_empty() {
         return host.refuse("it goes with no image");
     }
+    if !given.readonly {
+        return at.field("readonly").refuse("an image is mounted read-only: it must be true");
+    }
     let below = match given.image_sub_path.as_str() {
         "" => String::new(),
         path => sub_path.relative_path(path).map(|_| path.to_owned())?,
     };
     let reference = super::container::image_name(image, &at.field("image"))?;
-    Ok((VolumeSource::Image { reference, pull_policy: PullPolicy::Never }, below))
+    Ok((VolumeSource::Image { reference, pull_policy: PullPolicy::Never, programs: Programs::Allowed }, below))
 }
 
 /// In a sandbox with a user namespace every mount is id-mapped with that, and no mount is in another.

@@ -42,13 +42,29 @@ pub(in crate::cri) fn status(sandbox: &Sandbox, container: &Container) -> Result
         message: report.message.clone(),
         labels: container.config.labels.clone(),
         annotations: container.config.annotations.clone(),
-        mounts: container.config.mounts.clone(),
+        mounts: container
+            .config
+            .mounts
+            .iter()
+            .enumerate()
+            .map(|(index, mount)| told(container, index, mount))
+            .collect(),
         log_path,
         resources: Some(convert::resources_told(&container.record.config.resources)),
         image_id: container.record.image.id.clone(),
         user: spec.as_ref().and_then(user),
         stop_signal: convert::stop_signal_told(&container.record) as i32,
     })
+}
+
+/// A mount as it was asked for; of an image, with the id of what is mounted.
+fn told(container: &Container, index: usize, mount: &api::Mount) -> api::Mount {
+    let mut mount = mount.clone();
+    let found = container.record.volume_images.get(&format!("{}/{index}", container.id()));
+    if let (Some(image), Some(found)) = (&mut mount.image, found) {
+        image.image_ref = found.id.clone();
+    }
+    mount
 }
 
 /// Its bundle's config; `None` if it is being made or removed.

@@ -15,6 +15,7 @@ mod run_pod_sandbox;
 mod runtime_config;
 mod service;
 mod start_container;
+mod stats;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
@@ -22,6 +23,8 @@ mod update_container_resources;
 mod update_pod_sandbox_resources;
 mod update_runtime_config;
 mod version;
+
+pub(super) use stats::Samples;
 
 use anyhow::{Context, Result};
 

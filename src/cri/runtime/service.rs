@@ -134,4 +134,32 @@ impl RuntimeService for Service {
     async fn port_forward(&self, request: Request<api::PortForwardRequest>) -> Answer<api::PortForwardResponse> {
         block!(self, request, exec::port_forward)
     }
+
+    async fn container_stats(
+        &self,
+        request: Request<api::ContainerStatsRequest>,
+    ) -> Answer<api::ContainerStatsResponse> {
+        block!(self, request, stats::container)
+    }
+
+    async fn list_container_stats(
+        &self,
+        request: Request<api::ListContainerStatsRequest>,
+    ) -> Answer<api::ListContainerStatsResponse> {
+        block!(self, request, stats::list_containers)
+    }
+
+    async fn pod_sandbox_stats(
+        &self,
+        request: Request<api::PodSandboxStatsRequest>,
+    ) -> Answer<api::PodSandboxStatsResponse> {
+        block!(self, request, stats::sandbox)
+    }
+
+    async fn list_pod_sandbox_stats(
+        &self,
+        request: Request<api::ListPodSandboxStatsRequest>,
+    ) -> Answer<api::ListPodSandboxStatsResponse> {
+        block!(self, request, stats::list_sandboxes)
+    }
 }

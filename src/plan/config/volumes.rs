@@ -76,7 +76,26 @@ pub enum VolumeSource {
         reference: String,
         /// When to pull it.
         pull_policy: PullPolicy,
+        /// Whether its programs can be executed.
+        #[serde(default, skip_serializing_if = "Programs::are_refused")]
+        programs: Programs,
     },
+}
+
+/// Whether the programs of an image volume can be executed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Programs {
+    /// They cannot: an image volume of a manifest (KEP-4639).
+    #[default]
+    Refused,
+    /// They can: a mount of CRI, whose options say it if not.
+    Allowed,
+}
+
+impl Programs {
+    fn are_refused(&self) -> bool {
+        *self == Programs::Refused
+    }
 }
 
 /// A volume whose content is known when the pod is planned (pod-api.md §18).
