@@ -292,6 +292,7 @@ fn mounts() {
             api::Mount {
                 image: Some(api::ImageSpec { image: "sha256:1".into(), ..Default::default() }),
                 image_sub_path: "x/y".into(),
+                readonly: true,
                 ..mount("", "/i")
             },
         ];
@@ -338,6 +339,13 @@ fn mounts_of_a_sandbox_with_a_user_namespace_have_its_ids() {
 
 type Row = (&'static str, &'static str, fn(&mut api::ContainerConfig));
 
+#[track_caller]
+fn assert_all(rows: &[Row]) {
+    for (name, expected, change) in rows {
+        assert_refused(name, planned_container(change), expected);
+    }
+}
+
 #[test]
 fn what_is_wrong_is_refused_by_its_field() {
     let rows: &[Row] = &[
@@ -368,6 +376,13 @@ fn what_is_wrong_is_refused_by_its_field() {
             r.envs = vec![variable("A", &vec![b'x'; 100_000]); 63];
         }),
         ("many variables", "config.envs: with command and args it has", |r| r.envs = vec![variable("A", b""); 600_000]),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_mounts_are_refused() {
+    let rows: &[Row] = &[
         ("relative source", "config.mounts[0].host_path: \"a\"", |r| r.mounts = vec![mount("a", "/a")]),
         ("no source", "config.mounts[0].host_path: is empty", |r| r.mounts = vec![mount("", "/a")]),
         ("source above", "config.mounts[0].host_path: \"/a/../b\"", |r| r.mounts = vec![mount("/a/../b", "/a")]),
@@ -397,11 +412,22 @@ fn what_is_wrong_is_refused_by_its_field() {
             r.mounts = vec![api::Mount { image_sub_path: "a".into(), ..mount("/a", "/a") }];
         }),
         ("an image's path above", "config.mounts[0].image_sub_path: \"../a\"", |r| {
-            r.mounts = vec![api::Mount { image: r.image.clone(), image_sub_path: "../a".into(), ..mount("", "/a") }];
+            let whole = api::Mount { image: r.image.clone(), readonly: true, ..mount("", "/a") };
+            r.mounts = vec![api::Mount { image_sub_path: "../a".into(), ..whole }];
+        }),
+        ("an image to be written", "config.mounts[0].readonly: an image is", |r| {
+            r.mounts = vec![api::Mount { image: r.image.clone(), ..mount("", "/a") }];
         }),
         ("a nameless image", "config.mounts[0].image.image: is empty", |r| {
-            r.mounts = vec![api::Mount { image: Some(Default::default()), ..mount("", "/a") }];
+            r.mounts = vec![api::Mount { image: Some(Default::default()), readonly: true, ..mount("", "/a") }];
         }),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_devices_are_refused() {
+    let rows: &[Row] = &[
         ("a device", "config.devices[0].host_path: \"null\"", |r| {
             r.devices = vec![api::Device { host_path: "null".into(), permissions: "r".into(), ..Default::default() }];
         }),
@@ -412,6 +438,13 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("no permissions", "config.devices[0].permissions: \"\"", |r| {
             r.devices = vec![api::Device { host_path: "/dev/null".into(), ..Default::default() }];
         }),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_confinement_is_refused() {
+    let rows: &[Row] = &[
         ("user", "config.linux.security_context.run_as_user: -5 is no id", |r| {
             security(r).run_as_user = Some(api::Int64Value { value: -5 });
         }),
@@ -456,9 +489,11 @@ fn what_is_wrong_is_refused_by_its_field() {
         }),
         ("resources", "config.linux.resources.cpu_shares: -1", |r| resources(r).cpu_shares = -1),
     ];
-    for (name, expected, change) in rows {
-        assert_refused(name, planned_container(change), expected);
-    }
+    assert_all(rows);
+}
+
+#[test]
+fn files_get_no_other_labels() {
     let mut context = container_context();
     context.lsms.selinux = true;
     let mut request = container_request();
