@@ -112,7 +112,7 @@ impl Supervisor {
                 self.say(id, &Reply::Accepted, &[root.as_fd()]);
                 Ok(())
             }
-            Request::Attach { container, input } => self.attach(id, &container, input, descriptors),
+            Request::Attach { container, input } => self.attach(id, (&container, input), descriptors),
             Request::SetCondition { type_, holds, reason, message } => {
                 self.require_going_on()?;
                 self.queue.push_back(Event::SetCondition { type_, holds, reason, message });
@@ -213,7 +213,7 @@ impl Supervisor {
         }
     }
 
-    fn attach(&mut self, id: u64, container: &str, input: Input, descriptors: Vec<OwnedFd>) -> Result<()> {
+    fn attach(&mut self, id: u64, (container, input): (&str, Input), descriptors: Vec<OwnedFd>) -> Result<()> {
         let index = self.running(container)?;
         check_pipes(&descriptors, 2)?;
         self.show_output(id, index, descriptors)?;

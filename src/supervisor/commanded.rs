@@ -13,7 +13,7 @@ use crate::lifecycle::commanded::{Commanded, ContainerReport, Stage};
 use crate::plan::config::{LinuxContainerResources, VolumePlan, VolumeSource};
 use crate::runtime;
 use crate::store;
-use crate::sys::{Called, SysResult, mount};
+use crate::sys::{Called, mount};
 use crate::volumes;
 use anyhow::{Context, Result};
 use std::os::fd::AsFd;
@@ -194,9 +194,8 @@ impl Supervisor {
         self.slots[index] = Slot::default();
         let of_it: Vec<String> =
             self.pod.record.plan.containers[index].mounts.drain(..).map(|mount| mount.volume).collect();
-        let images = of_it.iter().filter(|volume| self.pod.record.volume_images.contains_key(*volume));
-        let unmounted: SysResult<()> = images.map(|volume| mount::detach(&self.pod.dirs.volume(volume))).collect();
-        unmounted?;
+        let mut images = of_it.iter().filter(|volume| self.pod.record.volume_images.contains_key(*volume));
+        images.try_for_each(|volume| mount::detach(&self.pod.dirs.volume(volume)))?;
         self.pod.record.plan.volumes.retain(|volume| !of_it.contains(&volume.name));
         self.pod.record.volume_images.retain(|volume, _| !of_it.contains(volume));
         remove::container(&self.pod.dirs, &name)

@@ -19,6 +19,7 @@ mod stats;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
+mod streamed;
 mod update_container_resources;
 mod update_pod_sandbox_resources;
 mod update_runtime_config;

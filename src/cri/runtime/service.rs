@@ -3,7 +3,7 @@
 use super::*;
 use crate::cri::api;
 use crate::cri::api::runtime_service_server::RuntimeService;
-use crate::cri::daemon::{Answer, Service, block, perform};
+use crate::cri::daemon::{Answer, Service, Stream, block, perform};
 use tonic::Request;
 
 #[tonic::async_trait]
@@ -161,5 +161,33 @@ impl RuntimeService for Service {
         request: Request<api::ListPodSandboxStatsRequest>,
     ) -> Answer<api::ListPodSandboxStatsResponse> {
         block!(self, request, stats::list_sandboxes)
+    }
+
+    async fn stream_pod_sandboxes(
+        &self,
+        request: Request<api::StreamPodSandboxesRequest>,
+    ) -> Answer<Stream<api::StreamPodSandboxesResponse>> {
+        block!(self, request, streamed::pod_sandboxes)
+    }
+
+    async fn stream_containers(
+        &self,
+        request: Request<api::StreamContainersRequest>,
+    ) -> Answer<Stream<api::StreamContainersResponse>> {
+        block!(self, request, streamed::containers)
+    }
+
+    async fn stream_container_stats(
+        &self,
+        request: Request<api::StreamContainerStatsRequest>,
+    ) -> Answer<Stream<api::StreamContainerStatsResponse>> {
+        block!(self, request, streamed::container_stats)
+    }
+
+    async fn stream_pod_sandbox_stats(
+        &self,
+        request: Request<api::StreamPodSandboxStatsRequest>,
+    ) -> Answer<Stream<api::StreamPodSandboxStatsResponse>> {
+        block!(self, request, streamed::pod_sandbox_stats)
     }
 }

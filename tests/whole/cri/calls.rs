@@ -213,7 +213,8 @@ fn e7_many_ask_at_once() {
     let made: Vec<String> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     let mut left: Vec<String> = cri.containers().into_iter().map(|container| container.id).collect();
     let mut expected: Vec<String> = made.into_iter().skip(1).step_by(2).collect();
-    (left.sort(), expected.sort());
+    left.sort();
+    expected.sort();
     assert_eq!(left, expected);
     for container in &left {
         assert_eq!(cri.status(container).unwrap().state, api::ContainerState::ContainerRunning as i32);

@@ -6,6 +6,8 @@ use podshim::cri::api;
 use tonic::Code;
 
 type Change<T> = fn(&mut T);
+/// What is wrong, the field that is named, and how it comes to be wrong.
+type Row = (&'static str, &'static str, Box<dyn Fn(&mut api::ContainerConfig)>);
 
 #[test]
 fn e7_wrong_sandboxes_are_refused_by_field() {
@@ -68,7 +70,7 @@ fn e7_wrong_containers_are_refused_by_field() {
     }
     let relative = mount("relative", "/x");
     let up = mount("/tmp/../etc", "/x/../../y");
-    let rows: Vec<(&str, &str, Box<dyn Fn(&mut api::ContainerConfig)>)> = vec![
+    let rows: Vec<Row> = vec![
         ("no metadata", "metadata", Box::new(|c| c.metadata = None)),
         ("no image", "image", Box::new(|c| c.image = None)),
         ("a log that leads up", "log_path", Box::new(|c| c.log_path = "../../../etc/cron.d/x".into())),
