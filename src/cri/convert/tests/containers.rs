@@ -5,8 +5,7 @@ use super::*;
 use crate::control::ContainerRecord;
 use crate::plan::config::{
     Access, AppArmorProfile, BindOption, CoveredPaths, DeviceKind, EnvValue, Escalation, GroupsPolicy, ImageSpec, Log,
-    MountPropagation, NamespaceMode, Privilege, PullPolicy, SeLinuxOptions, SeccompProfile, Stdio, Submounts,
-    VolumeSource,
+    MountPropagation, Privilege, PullPolicy, SeLinuxOptions, SeccompProfile, Stdio, Submounts, VolumeSource,
 };
 use std::path::Path;
 
@@ -32,7 +31,7 @@ fn the_least_that_is_asked_for() {
     let config = converted.config;
     assert_eq!((config.name.as_str(), config.image.as_str(), config.pull_policy), (ID, "busybox", PullPolicy::Never));
     assert_eq!((config.command, config.args, config.working_dir), (None, None, None));
-    assert_eq!((config.stdio, config.pid, config.target), (Stdio::Null, None, None));
+    assert_eq!((config.stdio, config.target), (Stdio::Null, None));
     assert_eq!(config.log, Log::File("/var/log/pods/ns_pod_uid/c/0.log".into()));
     assert!(config.termination_message_path.is_empty() && config.lifecycle.stop_signal.is_none());
     assert_eq!(config.security.seccomp, SeccompProfile::Unconfined, "so says the API");
@@ -242,24 +241,24 @@ fn namespaces_are_the_sandboxs_but_for_processes() {
                 namespaces(request).target_id = if pid == TARGET { ID.into() } else { String::new() };
             }
         })
-        .map(|converted| (converted.config.pid, converted.config.target.is_some()))
+        .map(|converted| converted.config.target.is_some())
     };
-    let own = (Some(NamespaceMode::Container), false);
     for (name, sandbox, container, expected) in [
-        ("nothing said", CONTAINER, None, (None, false)),
-        ("shared", POD, Some(POD), (None, false)),
-        ("each its own", CONTAINER, Some(CONTAINER), (None, false)),
-        ("the host's", NODE, Some(NODE), (None, false)),
-        ("the pod's is the host's", NODE, Some(POD), (None, false)),
-        ("its own where others share", POD, Some(CONTAINER), own),
-        ("its own on the host", NODE, Some(CONTAINER), own),
-        ("a target's", CONTAINER, Some(TARGET), (Some(NamespaceMode::Container), true)),
+        ("nothing said", CONTAINER, None, false),
+        ("shared", POD, Some(POD), false),
+        ("each its own", CONTAINER, Some(CONTAINER), false),
+        ("the host's", NODE, Some(NODE), false),
+        ("the pod's is the host's", NODE, Some(POD), false),
+        ("a target's", CONTAINER, Some(TARGET), true),
+        ("a target's, which is everybody's", POD, Some(TARGET), true),
     ] {
         assert_eq!(of(sandbox, container).unwrap(), expected, "{name}");
     }
     let at = "config.linux.security_context.namespace_options";
     for (name, sandbox, container, expected) in [
         ("nobody's", CONTAINER, POD, ".pid: POD: the sandbox was made without"),
+        ("its own where others share", POD, CONTAINER, ".pid: CONTAINER: the containers of this sandbox share"),
+        ("its own on the host", NODE, CONTAINER, ".pid: CONTAINER: the containers of this sandbox share"),
         ("the host's", POD, NODE, ".pid: NODE: the sandbox's is not"),
         ("unknown", POD, 4, ".pid: 4 is not"),
     ] {
