@@ -2,6 +2,9 @@
 //! functions (`tests/corpus.rs`).
 
 use podshim::cri::streaming::spdy;
+use podshim::cri::{api, convert};
+use podshim::error::{Kind, kind_of};
+use podshim::host::cgroup::{CgroupSetup, Hierarchy, Mode, Version};
 use podshim::image::manifest::{parse_config, parse_document};
 use podshim::image::tree::Below;
 use podshim::image::unpack::{self, Limits};
@@ -12,8 +15,11 @@ use podshim::network::dns::message::{MAX_UDP, Read, Transport, read};
 use podshim::network::dns::{Next, at_once};
 use podshim::network::names::Names;
 use podshim::network::view::View;
+use podshim::plan::config::{Log, NetworkMode};
 use podshim::plan::seccomp_profile::Profile;
+use podshim::plan::spec;
 use podshim::runtime::seccomp;
+use prost::Message as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -22,7 +28,7 @@ use std::sync::LazyLock;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("manifest", manifest),
     ("reference", reference),
     ("image_document", image_document),
@@ -33,6 +39,7 @@ pub const TARGETS: [Target; 10] = [
     ("dns", dns),
     ("seccomp_profile", seccomp_profile),
     ("spdy", spdy),
+    ("cri_request", cri_request),
 ];
 
 /// A manifest is admitted, or there is a fault to be shown.
@@ -238,4 +245,49 @@ fn check_instruction(code: u16, k: u32, (jumps, rest): ([u8; 2], usize)) {
         RET => assert!(k & 0x7fff_0000 != 0x7fc0_0000, "{k:#x}: SECCOMP_RET_USER_NOTIF"),
         other => panic!("instruction {other:#x}"),
     }
+}
+
+/// A host with cgroup v2.
+fn container_context() -> convert::ContainerContext {
+    let controllers = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"].map(str::to_owned).into();
+    let (mount, version, own) = ("/sys/fs/cgroup".into(), Version::V2, "/".into());
+    let unified = Hierarchy { mount, controllers, version, own, read_only: false };
+    convert::ContainerContext {
+        id: "0".repeat(64),
+        lsms: Default::default(),
+        cgroups: CgroupSetup { mode: Mode::V2, hierarchies: vec![unified] },
+        numbers: spec::Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20] },
+    }
+}
+
+/// Whatever a kubelet asks for, it is refused as wrong, or becomes a config that stays where it belongs.
+pub fn cri_request(data: &[u8]) {
+    let Ok(request) = api::CreateContainerRequest::decode(data) else { return };
+    let refused = |error: anyhow::Error| assert_eq!(kind_of(&error), Some(Kind::Invalid), "{error:#}");
+    let (sandbox, config) = (request.sandbox_config.unwrap_or_default(), request.config.unwrap_or_default());
+    let context = convert::SandboxContext {
+        id: "0".repeat(64),
+        network: NetworkMode::Bridge,
+        bridge: None,
+        seccomp_root: "/profiles".into(),
+        cgroup_parent: String::new(),
+    };
+    let plan = match convert::sandbox(&sandbox, &context) {
+        Ok(plan) => plan.sandbox,
+        Err(error) => return refused(error),
+    };
+    assert!(!format!("/{}/", plan.cgroup.parent).contains("/../"), "{:?}", plan.cgroup);
+    assert!(!plan.hostname.contains(['\n', '/']) && plan.hostname.len() <= 64, "{:?}", plan.hostname);
+    let converted = match convert::planned(&config, &sandbox, &container_context()) {
+        Ok(converted) => converted,
+        Err(error) => return refused(error),
+    };
+    if let Log::File(path) = &converted.config.log {
+        let below = path.strip_prefix(&plan.log_directory).expect("a log is in the sandbox's directory");
+        assert!(below.components().all(|part| matches!(part, std::path::Component::Normal(_))), "{path:?}");
+    }
+    // What is held can be told, and asked for again.
+    let held = &converted.config.resources;
+    let told = convert::resources_told(held).linux.expect("numbers of Linux");
+    assert_eq!(convert::updated(held, &told).expect("what was told"), *held);
 }

@@ -33,7 +33,8 @@ fn adjusted(adjustment: Value, executor: Executor) -> Result<Value> {
 fn nothing_wanted_changes_nothing() {
     let mut after = spec();
     apply(&Adjustment::default(), &mut after, Executor::Own).unwrap();
-    assert_eq!(serde_json::to_value(after).unwrap()["process"], serde_json::to_value(spec()).unwrap()["process"]);
+    // Not as JSON: sets of capabilities have no order.
+    assert_eq!(after.process(), spec().process());
     assert_eq!(adjusted(json!({}), Executor::Own).unwrap()["mounts"], serde_json::to_value(spec()).unwrap()["mounts"]);
 }
 

@@ -510,19 +510,9 @@ pub struct ContainerConfig {
     pub lifecycle: Lifecycle,
     /// Of an ephemeral container: the container whose pid namespace it joins (CRI's `NamespaceMode` TARGET).
     pub target: Option<String>,
-    /// Its own `NamespaceMode` of processes (CRI); `None` for the pod's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pid: Option<NamespaceMode>,
     /// Devices of the host that it may use besides those of every container (CRI).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<HostDevice>,
-}
-
-impl ContainerConfig {
-    /// Which pid namespace it is in.
-    pub fn pid_namespace(&self, sandbox: &PodSandboxConfig) -> NamespaceMode {
-        self.pid.unwrap_or(sandbox.namespaces.pid)
-    }
 }
 
 impl Log {

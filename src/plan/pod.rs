@@ -299,7 +299,6 @@ impl Container<'_> {
             restart: lifecycle::restart(container),
             lifecycle: lifecycle::lifecycle(container)?,
             target: None,
-            pid: None,
             devices: Vec::new(),
             envs,
         })

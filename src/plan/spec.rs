@@ -114,7 +114,7 @@ pub fn container(
     let security = &config.security;
     let capabilities = capabilities::container(security, resolved.available_capabilities)?;
     let mut linux = LinuxBuilder::default()
-        .namespaces(namespaces(sandbox, config, &resolved))
+        .namespaces(namespaces(sandbox, security.privileged, &resolved))
         .cgroups_path(&resolved.cgroup)
         .resources(resources::of(config, &resolved.cgroups)?)
         .rootfs_propagation(rootfs_propagation(resolved.binds))
@@ -233,8 +233,7 @@ fn mapping(range: IdRange) -> Result<LinuxIdMapping> {
     Ok(LinuxIdMappingBuilder::default().container_id(0u32).host_id(range.first).size(range.size).build()?)
 }
 
-fn namespaces(sandbox: &PodSandboxConfig, config: &ContainerConfig, resolved: &Resolved<'_>) -> Vec<LinuxNamespace> {
-    let (privileged, pid) = (config.security.privileged, config.pid_namespace(sandbox));
+fn namespaces(sandbox: &PodSandboxConfig, privileged: Privilege, resolved: &Resolved<'_>) -> Vec<LinuxNamespace> {
     let namespace = |kind, path: Option<&Path>| {
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(kind).set_path(path.map(Path::to_owned));
@@ -245,15 +244,10 @@ fn namespaces(sandbox: &PodSandboxConfig, config: &ContainerConfig, resolved: &R
         // A privileged container sees and manages the host's cgroups (pod-api.md §23), unless its root is not the host's.
         list.push(namespace(LinuxNamespaceType::Cgroup, None));
     }
-    let is_pid = |(kind, _): &&(LinuxNamespaceType, PathBuf)| *kind == LinuxNamespaceType::Pid;
-    list.extend(resolved.pins.iter().filter(|pin| !is_pid(pin)).map(|(kind, path)| namespace(*kind, Some(path))));
-    // The target's comes after the pod's; without a target, a container with a namespace of its own joins none.
-    let joined =
-        resolved.pins.iter().rfind(is_pid).filter(|_| pid != NamespaceMode::Container || config.target.is_some());
-    match joined {
-        Some((kind, path)) => list.push(namespace(*kind, Some(path))),
-        None if pid == NamespaceMode::Container => list.push(namespace(LinuxNamespaceType::Pid, None)),
-        None => {}
+    list.extend(resolved.pins.iter().map(|(kind, path)| namespace(*kind, Some(path))));
+    let joins_pid = resolved.pins.iter().any(|(kind, _)| *kind == LinuxNamespaceType::Pid);
+    if sandbox.namespaces.pid == NamespaceMode::Container && !joins_pid {
+        list.push(namespace(LinuxNamespaceType::Pid, None));
     }
     list
 }

@@ -21,7 +21,6 @@ fn config() -> ContainerConfig {
         restart: ContainerRestart::default(),
         lifecycle: Lifecycle::default(),
         target: None,
-        pid: None,
         devices: vec![],
     }
 }
@@ -309,46 +308,20 @@ fn what_is_not_named_is_limited_for_manifests_only() {
     assert_eq!(of(&unlimited, &v2()).1, Some(-1));
 }
 
-fn resolved(user: &User, pins: Vec<(LinuxNamespaceType, PathBuf)>) -> Resolved<'_> {
+fn resolved(user: &User) -> Resolved<'_> {
     Resolved {
         user,
         variables: &[],
         rootfs: "/rootfs".into(),
         cgroup: String::new(),
         binds: &[],
-        pins,
+        pins: vec![],
         thermal_throttle: vec!["/sys/throttle".into()],
         available_capabilities: u64::MAX,
         cgroups: Default::default(),
         localhost_seccomp: None,
         kernel: "6.1.0",
         lsms: Default::default(),
-    }
-}
-
-#[test]
-fn a_container_may_have_another_pid_namespace_than_its_pod() {
-    use NamespaceMode::{Container, Node, Pod};
-    let user = User { uid: 0, gid: 0, groups: vec![], home: "/".into() };
-    let (pod, target) = (("/pod", None), ("/target", Some("t".to_owned())));
-    let rows = [
-        ("the pod's", Pod, None, vec![pod.clone()], Some(Some("/pod"))),
-        ("its own in a pod that shares one", Pod, Some(Container), vec![pod.clone()], Some(None)),
-        ("its own on the host", Node, Some(Container), vec![], Some(None)),
-        ("the host's", Node, None, vec![], None),
-        ("a target's", Container, Some(Container), vec![target.clone()], Some(Some("/target"))),
-        ("a target's in a pod that shares one", Pod, Some(Container), vec![pod, target], Some(Some("/target"))),
-    ];
-    for (name, of_pod, own, pins, expected) in rows {
-        let mut sandbox = sandbox();
-        sandbox.namespaces.pid = of_pod;
-        let config = ContainerConfig { pid: own, target: pins.iter().find_map(|(_, t)| t.clone()), ..config() };
-        let pins = pins.iter().map(|(path, _)| (LinuxNamespaceType::Pid, PathBuf::from(path))).collect();
-        let list = namespaces(&sandbox, &config, &resolved(&user, pins));
-        let found: Vec<_> = list.iter().filter(|n| n.typ() == LinuxNamespaceType::Pid).collect();
-        assert!(found.len() <= 1, "{name}");
-        let found = found.first().map(|n| n.path().as_ref().and_then(|path| path.to_str()));
-        assert_eq!(found, expected, "{name}");
     }
 }
 
@@ -380,7 +353,7 @@ fn devices_of_the_host_have_a_node_and_a_rule() {
         access: "rw".into(),
     };
     let config = ContainerConfig { devices: vec![kvm], command: Some(words(&["c"])), ..config() };
-    let spec = container(&sandbox(), &config, &ImageConfig::default(), resolved(&user, vec![])).unwrap();
+    let spec = container(&sandbox(), &config, &ImageConfig::default(), resolved(&user)).unwrap();
     let linux = spec.linux().as_ref().unwrap();
     let node = &linux.devices().as_ref().unwrap()[0];
     assert_eq!((node.path().as_path(), node.typ()), (Path::new("/dev/kvm"), LinuxDeviceType::C));

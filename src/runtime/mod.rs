@@ -26,7 +26,7 @@ use crate::host::cgroup::CgroupSetup;
 use crate::plan::spec::DEVICES;
 use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult, process, socket};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use oci_spec::runtime::Spec;
@@ -98,6 +98,11 @@ impl Launcher {
         let is_own = !request.steps.contains(&Step::NewMountNamespace);
         if request.rootfs.is_some() && is_own {
             flags |= libc::CLONE_NEWNS as u64;
+        }
+        let enters = request.steps.contains(&Step::EnterPidNamespace);
+        if matches!(request.pid_namespace, PidNamespace::Join(_)) && !enters {
+            // It would be in the host's.
+            bail!("a pid namespace to be joined was given, and no step enters it");
         }
         match request.pid_namespace {
             PidNamespace::New if !is_own => {}

@@ -264,6 +264,26 @@ mod tests {
     }
 
     #[test]
+    fn a_users_name_is_looked_up_and_the_images_group_is_not_its() {
+        let (_dir, root) = rootfs();
+        let named = |name: &str, gid| {
+            let security = SecurityContext {
+                run_as_username: Some(name.to_owned()),
+                run_as_group: gid,
+                ..SecurityContext::default()
+            };
+            resolve(root.as_fd(), "root:log", &security)
+        };
+        let user = named("web", None).unwrap();
+        assert_eq!((user.uid, user.gid, user.groups), (33, 34, vec![50]));
+        assert_eq!(named("web", Some(7)).unwrap().gid, 7);
+        for name in ["nobody", "33"] {
+            let error = named(name, None).unwrap_err();
+            assert!(error.to_string().contains(&format!("unable to find user {name}")), "{error}");
+        }
+    }
+
+    #[test]
     fn d15_strict_groups_are_the_manifests_only() {
         let (_dir, root) = rootfs();
         let mut security = SecurityContext { supplemental_groups: vec![9, 7], ..SecurityContext::default() };

@@ -64,7 +64,7 @@ fn convert(
     let shared = of_sandbox.namespace_options.clone().unwrap_or_default();
     let at_linux = at.field("linux");
     let at_security = at_linux.field("security_context");
-    let processes =
+    let target =
         namespaces::of_container(own.namespace_options.as_ref(), &shared, &at_security.field("namespace_options"))?;
     let mounts = mounts::of(&request.mounts, &shared, context, &at.field("mounts"))?;
     let has_users = shared.userns_options.as_ref().is_some_and(|users| !users.uids.is_empty());
@@ -96,8 +96,7 @@ fn convert(
         termination_message_policy: TerminationMessagePolicy::File,
         restart: ContainerRestart::default(),
         lifecycle: Lifecycle { stop_signal: stop_signal(request.stop_signal, &at)?, ..Lifecycle::default() },
-        target: processes.target,
-        pid: processes.mode,
+        target,
         devices: Vec::new(),
     };
     check_size(&config, &at)?;

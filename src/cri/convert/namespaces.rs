@@ -88,23 +88,15 @@ fn mapping(list: &[api::IdMapping], at: &At) -> Result<IdRange> {
     }
 }
 
-/// Which processes a container sees.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Processes {
-    /// Its own mode, if that is not the sandbox's.
-    pub(super) mode: Option<NamespaceMode>,
-    /// The container whose namespace it joins.
-    pub(super) target: Option<String>,
-}
-
-/// A container's namespaces, which are the sandbox's but for that of processes. POD is the pod's own mode, whichever that is;
-/// without options everything is the sandbox's.
+/// Checks a container's namespaces, which are the sandbox's: POD is the pod's own mode, whichever that is, and without options
+/// everything is the sandbox's. What comes back is the container whose pid namespace it joins, if it is to join one's. In a
+/// sandbox that shares its processes that is the sandbox's.
 pub(super) fn of_container(
     own: Option<&api::NamespaceOption>,
     sandbox: &api::NamespaceOption,
     at: &At,
-) -> Result<Processes> {
-    let Some(own) = own else { return Ok(Processes::default()) };
+) -> Result<Option<String>> {
+    let Some(own) = own else { return Ok(None) };
     for (name, own, of_sandbox) in [("network", own.network, sandbox.network), ("ipc", own.ipc, sandbox.ipc)] {
         let at = at.field(name);
         let mode: Mode = at.known(own)?;
@@ -122,13 +114,11 @@ pub(super) fn of_container(
         (Mode::Target, _) if !is_id(&own.target_id) => {
             target.refuse(format!("{} is no container's id", short(&own.target_id)))
         }
-        (Mode::Target, _) => {
-            Ok(Processes { mode: Some(NamespaceMode::Container), target: Some(own.target_id.clone()) })
-        }
+        (Mode::Target, _) => Ok(Some(own.target_id.clone())),
         _ if !own.target_id.is_empty() => target.refuse("it is for pid TARGET only"),
-        (own, of_sandbox) if own == of_sandbox => Ok(Processes::default()),
-        (Mode::Container, _) => Ok(Processes { mode: Some(NamespaceMode::Container), target: None }),
-        (Mode::Pod, Mode::Node) => Ok(Processes::default()),
+        (own, of_sandbox) if own == of_sandbox => Ok(None),
+        (Mode::Container, _) => at_pid.refuse("CONTAINER: the containers of this sandbox share their processes"),
+        (Mode::Pod, Mode::Node) => Ok(None),
         (Mode::Pod, _) => at_pid.refuse("POD: the sandbox was made without a pid namespace for its containers"),
         (Mode::Node, _) => at_pid.refuse("NODE: the sandbox's is not the host's"),
     }

@@ -61,6 +61,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_profile_by_its_absolute_path_is_read_or_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = dir.path().join("good.json");
+        std::fs::write(&good, r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+        read(Path::new("/"), good.strip_prefix("/").unwrap()).unwrap();
+        assert!(read(Path::new("/"), &good).is_err(), "below the root is what is meant");
+        assert!(read(Path::new("/"), Path::new("no/such/profile.json")).is_err());
+    }
+
+    #[test]
     fn d14_a_profile_that_cannot_be_had_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("root");

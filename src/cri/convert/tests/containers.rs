@@ -5,8 +5,7 @@ use super::*;
 use crate::control::ContainerRecord;
 use crate::plan::config::{
     Access, AppArmorProfile, BindOption, CoveredPaths, DeviceKind, EnvValue, Escalation, GroupsPolicy, ImageSpec, Log,
-    MountPropagation, NamespaceMode, Privilege, PullPolicy, SeLinuxOptions, SeccompProfile, Stdio, Submounts,
-    VolumeSource,
+    MountPropagation, Privilege, PullPolicy, SeLinuxOptions, SeccompProfile, Stdio, Submounts, VolumeSource,
 };
 use std::path::Path;
 
@@ -32,7 +31,7 @@ fn the_least_that_is_asked_for() {
     let config = converted.config;
     assert_eq!((config.name.as_str(), config.image.as_str(), config.pull_policy), (ID, "busybox", PullPolicy::Never));
     assert_eq!((config.command, config.args, config.working_dir), (None, None, None));
-    assert_eq!((config.stdio, config.pid, config.target), (Stdio::Null, None, None));
+    assert_eq!((config.stdio, config.target), (Stdio::Null, None));
     assert_eq!(config.log, Log::File("/var/log/pods/ns_pod_uid/c/0.log".into()));
     assert!(config.termination_message_path.is_empty() && config.lifecycle.stop_signal.is_none());
     assert_eq!(config.security.seccomp, SeccompProfile::Unconfined, "so says the API");
@@ -242,24 +241,24 @@ fn namespaces_are_the_sandboxs_but_for_processes() {
                 namespaces(request).target_id = if pid == TARGET { ID.into() } else { String::new() };
             }
         })
-        .map(|converted| (converted.config.pid, converted.config.target.is_some()))
+        .map(|converted| converted.config.target.is_some())
     };
-    let own = (Some(NamespaceMode::Container), false);
     for (name, sandbox, container, expected) in [
-        ("nothing said", CONTAINER, None, (None, false)),
-        ("shared", POD, Some(POD), (None, false)),
-        ("each its own", CONTAINER, Some(CONTAINER), (None, false)),
-        ("the host's", NODE, Some(NODE), (None, false)),
-        ("the pod's is the host's", NODE, Some(POD), (None, false)),
-        ("its own where others share", POD, Some(CONTAINER), own),
-        ("its own on the host", NODE, Some(CONTAINER), own),
-        ("a target's", CONTAINER, Some(TARGET), (Some(NamespaceMode::Container), true)),
+        ("nothing said", CONTAINER, None, false),
+        ("shared", POD, Some(POD), false),
+        ("each its own", CONTAINER, Some(CONTAINER), false),
+        ("the host's", NODE, Some(NODE), false),
+        ("the pod's is the host's", NODE, Some(POD), false),
+        ("a target's", CONTAINER, Some(TARGET), true),
+        ("a target's, which is everybody's", POD, Some(TARGET), true),
     ] {
         assert_eq!(of(sandbox, container).unwrap(), expected, "{name}");
     }
     let at = "config.linux.security_context.namespace_options";
     for (name, sandbox, container, expected) in [
         ("nobody's", CONTAINER, POD, ".pid: POD: the sandbox was made without"),
+        ("its own where others share", POD, CONTAINER, ".pid: CONTAINER: the containers of this sandbox share"),
+        ("its own on the host", NODE, CONTAINER, ".pid: CONTAINER: the containers of this sandbox share"),
         ("the host's", POD, NODE, ".pid: NODE: the sandbox's is not"),
         ("unknown", POD, 4, ".pid: 4 is not"),
     ] {
@@ -292,6 +291,7 @@ fn mounts() {
             api::Mount {
                 image: Some(api::ImageSpec { image: "sha256:1".into(), ..Default::default() }),
                 image_sub_path: "x/y".into(),
+                readonly: true,
                 ..mount("", "/i")
             },
         ];
@@ -338,6 +338,13 @@ fn mounts_of_a_sandbox_with_a_user_namespace_have_its_ids() {
 
 type Row = (&'static str, &'static str, fn(&mut api::ContainerConfig));
 
+#[track_caller]
+fn assert_all(rows: &[Row]) {
+    for (name, expected, change) in rows {
+        assert_refused(name, planned_container(change), expected);
+    }
+}
+
 #[test]
 fn what_is_wrong_is_refused_by_its_field() {
     let rows: &[Row] = &[
@@ -368,6 +375,13 @@ fn what_is_wrong_is_refused_by_its_field() {
             r.envs = vec![variable("A", &vec![b'x'; 100_000]); 63];
         }),
         ("many variables", "config.envs: with command and args it has", |r| r.envs = vec![variable("A", b""); 600_000]),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_mounts_are_refused() {
+    let rows: &[Row] = &[
         ("relative source", "config.mounts[0].host_path: \"a\"", |r| r.mounts = vec![mount("a", "/a")]),
         ("no source", "config.mounts[0].host_path: is empty", |r| r.mounts = vec![mount("", "/a")]),
         ("source above", "config.mounts[0].host_path: \"/a/../b\"", |r| r.mounts = vec![mount("/a/../b", "/a")]),
@@ -397,11 +411,22 @@ fn what_is_wrong_is_refused_by_its_field() {
             r.mounts = vec![api::Mount { image_sub_path: "a".into(), ..mount("/a", "/a") }];
         }),
         ("an image's path above", "config.mounts[0].image_sub_path: \"../a\"", |r| {
-            r.mounts = vec![api::Mount { image: r.image.clone(), image_sub_path: "../a".into(), ..mount("", "/a") }];
+            let whole = api::Mount { image: r.image.clone(), readonly: true, ..mount("", "/a") };
+            r.mounts = vec![api::Mount { image_sub_path: "../a".into(), ..whole }];
+        }),
+        ("an image to be written", "config.mounts[0].readonly: an image is", |r| {
+            r.mounts = vec![api::Mount { image: r.image.clone(), ..mount("", "/a") }];
         }),
         ("a nameless image", "config.mounts[0].image.image: is empty", |r| {
-            r.mounts = vec![api::Mount { image: Some(Default::default()), ..mount("", "/a") }];
+            r.mounts = vec![api::Mount { image: Some(Default::default()), readonly: true, ..mount("", "/a") }];
         }),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_devices_are_refused() {
+    let rows: &[Row] = &[
         ("a device", "config.devices[0].host_path: \"null\"", |r| {
             r.devices = vec![api::Device { host_path: "null".into(), permissions: "r".into(), ..Default::default() }];
         }),
@@ -412,6 +437,13 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("no permissions", "config.devices[0].permissions: \"\"", |r| {
             r.devices = vec![api::Device { host_path: "/dev/null".into(), ..Default::default() }];
         }),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_confinement_is_refused() {
+    let rows: &[Row] = &[
         ("user", "config.linux.security_context.run_as_user: -5 is no id", |r| {
             security(r).run_as_user = Some(api::Int64Value { value: -5 });
         }),
@@ -456,9 +488,11 @@ fn what_is_wrong_is_refused_by_its_field() {
         }),
         ("resources", "config.linux.resources.cpu_shares: -1", |r| resources(r).cpu_shares = -1),
     ];
-    for (name, expected, change) in rows {
-        assert_refused(name, planned_container(change), expected);
-    }
+    assert_all(rows);
+}
+
+#[test]
+fn files_get_no_other_labels() {
     let mut context = container_context();
     context.lsms.selinux = true;
     let mut request = container_request();

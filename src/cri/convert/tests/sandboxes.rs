@@ -134,6 +134,13 @@ fn user_namespaces() {
 
 type Row = (&'static str, &'static str, fn(&mut api::PodSandboxConfig));
 
+#[track_caller]
+fn assert_all(rows: &[Row]) {
+    for (name, expected, change) in rows {
+        assert_refused(name, planned_sandbox(change), expected);
+    }
+}
+
 #[test]
 fn what_is_wrong_is_refused_by_its_field() {
     let rows: &[Row] = &[
@@ -156,6 +163,13 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("bandwidth", "config.annotations: metadata.annotations[", |r| {
             r.annotations = [("kubernetes.io/egress-bandwidth".to_owned(), "fast".to_owned())].into();
         }),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_networks_are_refused() {
+    let rows: &[Row] = &[
         ("dns line", "config.dns_config.servers[0]: must not", |r| {
             r.dns_config = Some(api::DnsConfig { servers: vec!["1.1.1.1\nx".into()], ..Default::default() });
         }),
@@ -177,6 +191,13 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("protocol", "config.port_mappings[0].protocol: 3 is not", |r| {
             r.port_mappings = vec![api::PortMapping { container_port: 1, protocol: 3, ..Default::default() }];
         }),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_cgroups_and_sysctls_are_refused() {
+    let rows: &[Row] = &[
         ("slice", "config.linux.cgroup_parent: \"kubepods.slice\" is of systemd's driver", |r| {
             linux(r).cgroup_parent = "kubepods.slice".into();
         }),
@@ -212,6 +233,13 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("overhead", "config.linux.overhead.memory_limit_in_bytes: -2", |r| {
             linux(r).overhead = Some(api::LinuxContainerResources { memory_limit_in_bytes: -2, ..Default::default() });
         }),
+    ];
+    assert_all(rows);
+}
+
+#[test]
+fn wrong_confinement_is_refused() {
+    let rows: &[Row] = &[
         ("network", "config.linux.security_context.namespace_options.network: CONTAINER", |r| {
             sandbox_namespaces(r).network = 1;
         }),
@@ -232,7 +260,5 @@ fn what_is_wrong_is_refused_by_its_field() {
             sandbox_security(r).seccomp = Some(profile);
         }),
     ];
-    for (name, expected, change) in rows {
-        assert_refused(name, planned_sandbox(change), expected);
-    }
+    assert_all(rows);
 }
