@@ -7,7 +7,7 @@
 #   --server podshim        what is tested; containerd is Debian's, to see what is the suite's or the machine's fault
 #   --parallel N            N specs at once, as ginkgo does it; those that are marked serial still run alone
 #   --websocket             exec, attach and port-forward over WebSocket instead of SPDY
-#   --runtime-handler NAME  every sandbox with this handler; "crun" is there (Debian's crun)
+#   --runtime-handler NAME  every sandbox with this handler; "crun" and "runc" are there (Debian's)
 #   --nri                   with an NRI socket: without it the NRI specs are skipped
 #   --focus REGEX           only specs whose full name matches
 #   --benchmark             `critest -benchmark` instead, against podshim and containerd in turn, and the ratio of their times
@@ -25,7 +25,7 @@
 # containerd is not under test).
 #
 # Results are kept in target/cri/results/NAME: report.json (ginkgo's), critest.log, server.log, table.txt.
-# Environment: PODSHIM_BIN (target/podshim), CARGO_TARGET_DIR, PODSHIM_CRITEST_SECONDS (patience, default 1800),
+# Environment: PODSHIM_BIN (target/podshim), CARGO_TARGET_DIR, PODSHIM_CRITEST_SECONDS (patience, default 900),
 # PODSHIM_CRITEST_IMAGES (a layout with the images, instead of building them), PODSHIM_CONTAINERD (another containerd: a
 # directory into which its package, and runc's if wanted, are unpacked).
 set -euo pipefail
@@ -207,7 +207,7 @@ run_inside() {
     run=$(mktemp -d /tmp/critest.XXXXXX)
     make_cgroups
     CONTAINERD=${PODSHIM_CONTAINERD:-$cri/debian} SERVER=$server RUN=$run RESULTS=$results CRI=$cri PODSHIM=$podshim HANDLER=$handler NRI=$nri IMAGES=$images TOOLS=$tools \
-        SECONDS_AT_MOST=${PODSHIM_CRITEST_SECONDS:-1800} CGROUPS=$(printf '%s\n' "${cgroups[@]}") \
+        SECONDS_AT_MOST=${PODSHIM_CRITEST_SECONDS:-900} CGROUPS=$(printf '%s\n' "${cgroups[@]}") \
         tests/cri/enter.sh tests/cri/inside.sh "$@" &
     inside_pid=$!
     wait "$inside_pid" || code=$?

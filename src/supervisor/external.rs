@@ -9,6 +9,8 @@
 //! ```
 //!
 //! We are the subreaper only as long as there is a creation: what a container leaves behind later is nobody's child here.
+//! Between us and the runtime is the maker, a process of ours that is subreaper too: a runtime that fails may leave processes,
+//! and the first process of a pod's pid namespace does not end before somebody has waited for them.
 //!
 //! From there on it is a process like any other: signals, its end, commands in it and its removal take no runtime. What the
 //! runtime keeps of it is in the container's run state, and goes with that.
@@ -27,6 +29,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -122,11 +125,10 @@ impl Supervisor {
             external.console = Some((token, Console::Listening(listener)));
         }
         command.arg(external.id()?);
-        let [stdin, stdout, stderr] = stdio.map(Stdio::from);
-        let spawned = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn();
-        let spawned = spawned.called("execve", runtime.path.display()).context("starting the handler's OCI runtime")?;
+        let maker = process::clone3(0, None).context("forking for the handler's OCI runtime")?;
+        let Some(maker) = maker else { make(command, stdio, &external) };
         self.creating_externally += 1;
-        Ok((process::open_child(spawned.id())?, external))
+        Ok((maker, external))
     }
 
     /// The runtime connects, or sends the terminal.
@@ -229,5 +231,40 @@ impl Supervisor {
             self.poll.forget(*token, child.pidfd.as_fd());
         }
         mount::detach(&external.rootfs)
+    }
+}
+
+/// The maker: runs what creates the container, and ends as that does.
+fn make(mut command: Command, stdio: [OwnedFd; 3], external: &External) -> ! {
+    let run = || -> Result<i32> {
+        process::close_all_but(&[stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()])?;
+        process::reset_signals()?;
+        process::set_subreaper(Subreaper::Yes)?;
+        let [stdin, stdout, stderr] = stdio.map(Stdio::from);
+        let status = command.stdin(stdin).stdout(stdout).stderr(stderr).status();
+        let status = status.called("execve", external.runtime.path.display())?;
+        Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    };
+    let code = run().unwrap_or_else(|error| {
+        let told = std::fs::write(external.state.join("oci.log"), format!("{error:#}\n"));
+        if told.is_err() { 126 } else { 127 }
+    });
+    if code != 0 {
+        end_orphans();
+    }
+    process::exit_now(code)
+}
+
+/// Kills what a runtime that failed has left, and waits for it: all of it is a child of this process.
+fn end_orphans() {
+    loop {
+        let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        for pid in list.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+            // A child that was not waited for keeps its pid; one that has ended takes no signal.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        if nix::sys::wait::wait().is_err_and(|errno| errno != nix::errno::Errno::EINTR) {
+            return;
+        }
     }
 }

@@ -94,7 +94,7 @@ pod=$(ctl runp ${HANDLER:+--runtime "$HANDLER"} "$WORK/pod.json") || { echo "FAI
 says "pods" "Ready +by-crictl +default" ctl pods
 says "pods by label" "^$pod$" ctl pods -q --no-trunc --label app=crictl
 says "inspectp" '"state": "SANDBOX_READY"' ctl inspectp "$pod"
-fails "a pod that is there already" "reserved|exist" ctl runp "$WORK/pod.json"
+fails "a pod that is there already" "reserved|already" ctl runp "$WORK/pod.json"
 shell=$(ctl create "$pod" "$WORK/shell.json" "$WORK/pod.json") || { echo "FAILED  create" && exit 1; }
 says "a created container" "Created +shell" ctl ps -a
 ok "start" ctl start "$shell"
@@ -125,7 +125,7 @@ says "stats" "^${shell:0:13}.* shell " eventually ctl stats
 says "statsp" "by-crictl" ctl statsp
 ok "update" ctl update --memory 33554432 "$shell"
 says "what was updated" "33554432" ctl inspect "$shell"
-says "runtime-config" "cgroupDriver|cgroup_driver" ctl runtime-config
+says "runtime-config" "cgroup ?driver: +(CGROUPFS|SYSTEMD)" ctl runtime-config
 says "metricdescs" "container_" ctl metricdescs
 says "metricsp" "container_" ctl metricsp
 
@@ -158,7 +158,8 @@ for transport in ${TRANSPORTS:-spdy}; do
     echo "by $transport" >&4
     ok "attach over $transport" eventually grep -q "^got by $transport" "$WORK/attach.out"
     exec 4>&-
-    kill "$attach" 2>/dev/null
+    # The end of its input does not end it, and its first SIGTERM it only notes.
+    kill -KILL "$attach" 2>/dev/null
     wait "$attach" 2>/dev/null
     rm "$WORK/attach.in"
 done

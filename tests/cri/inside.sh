@@ -165,6 +165,9 @@ conf_dir = "$RUN/cni"
 
 [runtime_handlers.crun]
 path = "/usr/bin/crun"
+
+[runtime_handlers.runc]
+path = "/usr/bin/runc"
 END
     if [ -n "$NRI" ]; then
         printf '\n[nri]\nenabled = true\nsocket_path = "%s"\nplugin_path = "%s"\n' "$nri_socket" "$RUN/nri-plugins" >>"$RUN/config.toml"
@@ -239,7 +242,7 @@ crictl --runtime-endpoint "$endpoint" version >"$RESULTS/version.txt"
 cd "$TMPDIR"
 code=0
 if [ "${1:-}" = crictl ]; then
-    ENDPOINT=$endpoint WORK=$TMPDIR "$HERE/crictl.sh" >"$RESULTS/table.txt" 2>&1 || code=$?
+    ENDPOINT=$endpoint WORK=$TMPDIR timeout --kill-after=10 "$SECONDS_AT_MOST" "$HERE/crictl.sh" >"$RESULTS/table.txt" 2>&1 || code=$?
 else
     words=(-runtime-endpoint "$endpoint" -config "$CRI_CONFIG_FILE" -ginkgo.no-color -ginkgo.json-report "$RESULTS/report.json")
     [ -z "$NRI" ] || words+=(-nri-socket "$nri_socket")

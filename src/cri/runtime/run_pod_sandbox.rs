@@ -41,6 +41,15 @@ struct Handler<'a> {
 
 fn record(daemon: &Daemon, (id, config): (&str, &api::PodSandboxConfig), handler: Handler<'_>) -> Result<Record> {
     let plan = convert::sandbox(config, &daemon.sandbox_context(id, config)?)?;
+    if plan.sandbox.id_range.is_some() && handler.runtime.is_some() {
+        // It would look for the container's files as a user who may not enter podshim's directories; and crun 1.8 and runc 1.1
+        // cannot map mounts in a user namespace that they join.
+        let message = format!(
+            "config.linux.security_context.namespace_options.userns_options: handler {} is a runtime of the host's; only podshim's own makes containers in user namespaces",
+            handler.name
+        );
+        return Err(failure(Kind::Unsupported, message));
+    }
     let metadata = config.metadata.clone().unwrap_or_default();
     let mut record = store::record(&daemon.dirs, plan, Images::default())?;
     record.commanded = Some(Asked {

@@ -21,7 +21,14 @@ pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, request: StatusRequest) ->
 fn status(daemon: &Daemon, verbose: bool) -> Result<StatusResponse> {
     let facts = host::probe();
     let features = facts.as_ref().ok().map(|facts| handler_features(&facts.kernel));
-    let handler = |name: &str| RuntimeHandler { name: name.to_owned(), features };
+    let handler = |name: &str| RuntimeHandler {
+        name: name.to_owned(),
+        features: features.map(|features| RuntimeHandlerFeatures {
+            // See RunPodSandbox.
+            user_namespaces: features.user_namespaces && matches!(daemon.config.runtime(name), Ok(None)),
+            ..features
+        }),
+    };
     let info = if verbose { info(daemon, facts.as_ref().ok())? } else { HashMap::new() };
     Ok(StatusResponse {
         status: Some(RuntimeStatus { conditions: vec![runtime_ready(&facts), network_ready(daemon)] }),

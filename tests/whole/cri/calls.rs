@@ -3,6 +3,7 @@
 use super::super::harness::{Host, until};
 use super::client::{Cri, Kubelet, container, log, sandbox};
 use podshim::cri::api;
+use std::path::Path;
 use tonic::Code;
 
 #[test]
@@ -155,6 +156,15 @@ fn e7_a_handler_stands_for_an_oci_runtime() {
     host.own_network();
     let cri = Cri::start(&host, "[runtime_handlers.other]\npath = \"/usr/sbin/runc\"\n");
     let config = sandbox(&host, "p");
+    let mut mapped = config.clone();
+    let whole = api::IdMapping { host_id: 1 << 20, container_id: 0, length: 1 << 16 };
+    let users = api::UserNamespace { mode: 0, uids: vec![whole], gids: vec![whole] };
+    let options = api::NamespaceOption { userns_options: Some(users), ..Default::default() };
+    mapped.linux.get_or_insert_default().security_context.get_or_insert_default().namespace_options = Some(options);
+    let request = api::RunPodSandboxRequest { config: Some(mapped), runtime_handler: "other".to_owned() };
+    let error = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap_err();
+    assert_eq!(error.code(), tonic::Code::Unimplemented, "{error}");
+    assert!(error.message().contains("userns_options: handler other"), "{error}");
     let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "other".to_owned() };
     let id = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap().pod_sandbox_id;
     assert_eq!(cri.sandbox_status(&id).unwrap().runtime_handler, "other");
@@ -187,6 +197,38 @@ fn e7_a_handler_stands_for_an_oci_runtime() {
     cri.stop_sandbox(&id).unwrap();
     cri.remove_sandbox(&id).unwrap();
     cri.call(|mut c| async move { c.version(api::VersionRequest::default()).await }).unwrap();
+}
+
+/// The first process of a pid namespace does not end before all others of it are waited for.
+#[test]
+fn e7_what_a_failed_runtime_leaves_holds_nothing_up() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let runtime = host.path("failing-runtime");
+    let script = r#"#!/bin/sh
+while [ "$1" != --bundle ]; do shift; done
+nsenter --pid="$2/../../ns/pid" sleep 1000 </dev/null >/dev/null 2>&1 &
+until [ -n "$(cat /proc/$!/task/$!/children)" ]; do sleep 0.01; done
+echo $! >"$2/../../../../../left"
+exit 1
+"#;
+    std::fs::write(&runtime, script).unwrap();
+    std::fs::set_permissions(&runtime, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let cri = Cri::start(&host, &format!("[runtime_handlers.failing]\npath = {runtime:?}\n"));
+    let mut config = sandbox(&host, "p");
+    let options = api::NamespaceOption { pid: api::NamespaceMode::Pod.into(), ..Default::default() };
+    config.linux.get_or_insert_default().security_context.get_or_insert_default().namespace_options =
+        Some(options.clone());
+    let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "failing".to_owned() };
+    let id = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap().pod_sandbox_id;
+    let mut wanted = container("c", "true");
+    wanted.linux.get_or_insert_default().security_context.get_or_insert_default().namespace_options = Some(options);
+    let error = cri.create((&id, &config), &wanted).unwrap_err();
+    assert!(error.message().contains("failing-runtime ended with 1"), "{error}");
+    let left = std::fs::read_to_string(host.path("left")).unwrap();
+    assert!(!Path::new("/proc").join(left.trim()).exists(), "{left} is there");
+    cri.stop_sandbox(&id).unwrap();
+    cri.remove_sandbox(&id).unwrap();
 }
 
 #[test]
