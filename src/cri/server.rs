@@ -13,6 +13,7 @@ use super::streaming;
 use super::streams::Streams;
 use crate::error::{Kind, failure};
 use crate::host;
+use crate::image::Store;
 use crate::paths::Dirs;
 use crate::store;
 use crate::supervisor::remove;
@@ -84,6 +85,8 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).called("setrlimit", "NOFILE")?;
     store::make_directories(&dirs)?;
     remove::sweep(&dirs)?;
+    // Pulls that an earlier server was killed in are cleared away.
+    Store::open(&dirs)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
     let served = runtime.block_on(async {
         // Before the socket is there: who sees it may send a signal.

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +35,9 @@ fn info(daemon: &Daemon) -> Result<ImageFsInfoResponse> {
     let mut sizes = daemon.layer_sizes.0.lock().unwrap_or_else(PoisonError::into_inner);
     sizes.retain(|layer, _| layers.contains(layer));
     let unknown: Vec<PathBuf> = layers.iter().filter(|layer| !sizes.contains_key(*layer)).cloned().collect();
-    let mut trees = vec![dirs.images()];
+    // Whoever has put it on another disk may have left a link.
+    let images = dirs.images();
+    let mut trees = vec![images.canonicalize().unwrap_or(images)];
     trees.extend(written.iter().cloned());
     trees.extend(unknown.iter().cloned());
     let measured = measure(trees)?;
@@ -85,10 +87,10 @@ fn measure(trees: Vec<PathBuf>) -> Result<Vec<Usage>> {
         .arg("disk-usage")
         .env_clear()
         .stdin(input)
-        .stderr(Stdio::null())
         .output()
         .called("execve", "podshim disk-usage")?;
-    ensure!(output.status.success(), "podshim disk-usage ended with {}", output.status);
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "podshim disk-usage ended with {}: {}", output.status, said.trim());
     let usages: Vec<Usage> = serde_json::from_slice(&output.stdout).context("decoding what was measured")?;
     ensure!(usages.len() == count, "{} of {count} directories were measured", usages.len());
     Ok(usages)

@@ -3,6 +3,7 @@
 use super::super::harness::{Host, Live, until};
 use nix::sys::signal::Signal;
 use podshim::cri::api;
+use podshim::cri::api::image_service_client::ImageServiceClient;
 use podshim::cri::api::runtime_service_client::RuntimeServiceClient;
 use std::future::Future;
 use std::path::PathBuf;
@@ -12,6 +13,9 @@ use tonic::{Response, Status};
 
 /// The image of all containers.
 pub(super) const BUSYBOX: &str = "busybox:1.28";
+
+/// What the error of a call begins with if no server was there to be called.
+pub(super) const NOBODY: &str = "connecting";
 
 /// A server and its kubelet.
 pub(super) struct Cri<'a> {
@@ -83,6 +87,17 @@ impl Kubelet {
         self.tokio.block_on(async {
             let channel = connect(self.socket.clone()).await?;
             call(RuntimeServiceClient::new(channel)).await.map(Response::into_inner)
+        })
+    }
+
+    /// One call of the other service.
+    pub(super) fn call_images<F, T>(&self, call: impl FnOnce(ImageServiceClient<Channel>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.tokio.block_on(async {
+            let channel = connect(self.socket.clone()).await?;
+            call(ImageServiceClient::new(channel)).await.map(Response::into_inner)
         })
     }
 
@@ -179,7 +194,7 @@ impl Kubelet {
 async fn connect(socket: PathBuf) -> Result<Channel, Status> {
     let endpoint = Endpoint::try_from(format!("unix://{}", socket.display())).unwrap();
     let channel = endpoint.connect_timeout(Duration::from_secs(5)).timeout(Duration::from_secs(60)).connect().await;
-    channel.map_err(|error| Status::unavailable(error.to_string()))
+    channel.map_err(|error| Status::unavailable(format!("{NOBODY}: {error}")))
 }
 
 /// A sandbox of this name, in its own network namespace.

@@ -2,13 +2,21 @@
 
 use super::super::harness::{Host, until};
 use super::super::leaks;
-use super::client::{Cri, Kubelet, container, log, sandbox};
+use super::client::{Cri, Kubelet, NOBODY, log, sandbox};
+use super::rpcs::{self, Subject};
 use podshim::cri::api;
 use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
+use tonic::Status;
 
-/// How often. Each of the calls of a container's life is hit many times.
-const KILLS: u32 = 200;
+/// How often: each call of the API is hit several times.
+const KILLS: usize = 200;
+/// How often more, at most, for calls that were over too soon each time.
+const MORE: usize = 100;
 
 /// A sequence of numbers that is the same in each run.
 struct Numbers(u64);
@@ -20,66 +28,158 @@ impl Numbers {
     }
 }
 
-/// A pod's whole life, call after call; each may fail, as the server is killed meanwhile.
-fn life(cri: &Kubelet, config: &api::PodSandboxConfig) {
-    let Ok(id) = cri.run_sandbox(config) else { return };
-    let Ok(made) = cri.create((&id, config), &container("c", "echo up; sleep 1000")) else { return };
-    let _ = cri.start_container(&made);
-    let _ = cri.exec(&made, &["true"], 5);
-    let _ = cri.status(&made);
-    let _ = cri.stop(&made, 0);
-    let _ = cri.remove(&made);
-    let _ = cri.stop_sandbox(&id);
-    let _ = cri.remove_sandbox(&id);
+/// What a kubelet does until the server is killed.
+struct Busy {
+    kubelet: Kubelet,
+    subject: Subject,
+    /// The call that is to be hit, and who is told that it begins.
+    target: (&'static str, Sender<()>),
+    killed: Arc<AtomicBool>,
+}
+
+impl Busy {
+    /// Makes all calls, again and again; which one the server's end has interrupted.
+    fn run(self) -> Option<&'static str> {
+        let mut interrupted = None;
+        let mut call = |name: &'static str, make: &mut dyn FnMut() -> Result<(), Status>| {
+            if name == self.target.0 {
+                // Nobody listens any more at the second time.
+                let _ = self.target.1.send(());
+            }
+            match make() {
+                Err(status) if status.message().starts_with(NOBODY) => false,
+                Err(_) if self.killed.load(Ordering::SeqCst) => {
+                    interrupted = Some(name);
+                    false
+                }
+                // A refusal is an answer too.
+                _ => true,
+            }
+        };
+        while rpcs::all(&self.kubelet, &self.subject, &mut call) {}
+        interrupted
+    }
+}
+
+/// The calls, and how long each takes.
+fn rehearse(cri: &Cri<'_>, subject: &Subject) -> Vec<(&'static str, Duration)> {
+    let mut all = Vec::new();
+    rpcs::all(&Kubelet::new(cri.socket.clone()), subject, |name, make| {
+        if name == rpcs::PULL {
+            // It does not end by itself.
+            all.push((name, Duration::from_millis(20)));
+            return false;
+        }
+        let begin = Instant::now();
+        make().unwrap_or_else(|status| panic!("{name}: {status}"));
+        all.push((name, begin.elapsed()));
+        true
+    });
+    all
+}
+
+/// A steady pod with two containers: one counts, one ends when it is told.
+struct Steady {
+    id: String,
+    counts: String,
+    ends: String,
+}
+
+impl Steady {
+    fn new(cri: &Cri<'_>) -> Steady {
+        let config = sandbox(cri.host, "steady");
+        let id = cri.sandbox(&config);
+        let counts = cri.running((&id, &config), "counts", "n=0; while :; do echo $n; n=$((n+1)); sleep 0.01; done");
+        let ends = cri.running((&id, &config), "ends", "while ! [ -e /end ]; do sleep 0.05; done; exit 42");
+        Steady { id, counts, ends }
+    }
+}
+
+/// Kills the server during a call, and starts another: how long it took until that answered, and what was interrupted.
+fn kill_during(
+    cri: &mut Cri<'_>,
+    (target, after): (&'static str, Duration),
+    subject: Subject,
+    meanwhile: impl FnOnce(),
+) -> (Duration, Option<&'static str>) {
+    let (reached, begins) = channel();
+    let killed = Arc::new(AtomicBool::new(false));
+    let kubelet = Kubelet::new(cri.socket.clone());
+    let busy = Busy { kubelet, subject, target: (target, reached), killed: killed.clone() };
+    let busy = std::thread::spawn(|| busy.run());
+    begins.recv_timeout(Duration::from_secs(60)).unwrap();
+    std::thread::sleep(after);
+    killed.store(true, Ordering::SeqCst);
+    cri.kill();
+    let interrupted = busy.join().unwrap();
+    meanwhile();
+    let begin = Instant::now();
+    cri.restart();
+    (begin.elapsed(), interrupted)
 }
 
 #[test]
-fn e7_the_server_can_be_killed_at_any_moment() {
+fn e7_the_server_can_be_killed_during_every_call() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
+    // A registry that takes connections and never says anything.
+    let stalling = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stalling = format!("{}/stalling:1", stalling.local_addr().unwrap());
     let mut cri = Cri::start(&host, "");
-    let config = sandbox(&host, "steady");
-    let steady = cri.sandbox(&config);
-    let counts = cri.running((&steady, &config), "counts", "n=0; while :; do echo $n; n=$((n+1)); sleep 0.01; done");
-    let ends = cri.running((&steady, &config), "ends", "while ! [ -e /end ]; do sleep 0.05; done; exit 42");
-    let first_pid = host_pid(&cri, &counts);
-    let mut numbers = Numbers(7);
-    let mut longest = Duration::ZERO;
-    for round in 0..KILLS {
-        let pod = sandbox(&host, &format!("r{round}"));
-        let after = Duration::from_millis(numbers.next(120));
-        let socket = cri.socket.clone();
-        let busy = std::thread::spawn(move || life(&Kubelet::new(socket), &pod));
-        std::thread::sleep(after);
-        cri.kill();
-        busy.join().unwrap();
-        if round == KILLS / 2 {
-            // It ends while nobody is there to see it.
-            std::fs::write(format!("/proc/{}/root/end", host_pid_of(&host, "ends")), "").unwrap();
+    let steady = Steady::new(&cri);
+    let subject = |name: &str| Subject {
+        steady: (steady.id.clone(), steady.counts.clone()),
+        config: sandbox(&host, name),
+        stalling: stalling.clone(),
+    };
+    let first_pid = host_pid(&cri, &steady.counts);
+    let calls = rehearse(&cri, &subject("rehearsal"));
+    let mut missed: BTreeSet<&str> = calls.iter().map(|(name, _)| *name).collect();
+    let (mut numbers, mut longest) = (Numbers(7), Duration::ZERO);
+    let mut round = 0;
+    while round < KILLS || (!missed.is_empty() && round < KILLS + MORE) {
+        let (mut target, typical) = calls[round % calls.len()];
+        if round >= KILLS {
+            target = missed.first().unwrap();
         }
-        let begin = Instant::now();
-        cri.restart();
-        longest = longest.max(begin.elapsed());
-        check(&cri, &steady, [&counts, &ends]);
-        for left in cri.sandboxes().into_iter().filter(|found| found.id != steady) {
+        let after = typical.mul_f64(numbers.next(1000) as f64 / 1000.0);
+        let (took, interrupted) = kill_during(&mut cri, (target, after), subject(&format!("r{round}")), || {
+            if round == KILLS / 2 {
+                // It ends while nobody is there to see it.
+                std::fs::write(format!("/proc/{}/root/end", host_pid_of(&host, "ends")), "").unwrap();
+            }
+        });
+        longest = longest.max(took);
+        if let Some(name) = interrupted {
+            missed.remove(name);
+        }
+        check(&cri, &steady.id, [&steady.counts, &steady.ends]);
+        for left in cri.sandboxes().into_iter().filter(|found| found.id != steady.id) {
             cri.stop_sandbox(&left.id).unwrap();
             cri.remove_sandbox(&left.id).unwrap();
         }
-        assert_eq!(cri.sandboxes().len(), 1, "round {round}");
+        assert_eq!(cri.sandboxes().len(), 1, "round {round}, {target}");
+        round += 1;
     }
-    eprintln!("{KILLS} kills; the server was back after {longest:?} at most");
-    assert_eq!(host_pid(&cri, &counts), first_pid, "it is the same process");
-    let ended = cri.status(&ends).unwrap();
-    assert_eq!((ended.state, ended.exit_code), (api::ContainerState::ContainerExited as i32, 42), "{ended:?}");
-    let lines = log(&host, "steady", "counts");
-    let numbers: Vec<u64> = lines.iter().map(|line| line.parse().unwrap()).collect();
-    assert!(numbers.len() > 100 && numbers.iter().copied().eq(0..numbers.len() as u64), "lines are missing or twice");
-    cri.stop_sandbox(&steady).unwrap();
-    cri.remove_sandbox(&steady).unwrap();
+    eprintln!("{round} kills during {} calls; the server was back after {longest:?} at most", calls.len());
+    assert!(missed.is_empty(), "never interrupted: {missed:?}");
+    assert_eq!(host_pid(&cri, &steady.counts), first_pid, "it is the same process");
+    nothing_is_lost(&host, &cri, &steady);
+    cri.stop_sandbox(&steady.id).unwrap();
+    cri.remove_sandbox(&steady.id).unwrap();
     let state = host.path("state/pods");
     assert_eq!(std::fs::read_dir(state).unwrap().count(), 0, "run state of a pod is left");
     cri.server.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(cri.server.wait(), 0);
+}
+
+/// The exit code of the container that ended, and each line of the one that counts.
+fn nothing_is_lost(host: &Host, cri: &Cri<'_>, steady: &Steady) {
+    let ended = cri.status(&steady.ends).unwrap();
+    assert_eq!((ended.state, ended.exit_code), (api::ContainerState::ContainerExited as i32, 42), "{ended:?}");
+    let lines = log(host, "steady", "counts");
+    let numbers: Vec<u64> = lines.iter().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.len() > 100 && numbers.iter().copied().eq(0..numbers.len() as u64), "lines are missing or twice");
 }
 
 /// The steady containers are there, once, and nobody else's state is wrong.

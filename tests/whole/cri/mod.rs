@@ -6,3 +6,4 @@ mod client;
 mod hostile;
 mod kills;
 mod requests;
+mod rpcs;
