@@ -118,7 +118,7 @@ fn check(BridgeNetwork { pods, services, .. }: &BridgeNetwork) -> Result<()> {
     one_per_family("--pod-cidr", pods)?;
     one_per_family("--service-cidr", services)?;
     for subnet in pods {
-        let room = BridgeNetwork::FIRST_POD + 2;
+        let room = BridgeNetwork::MIN_SIZE;
         if subnet.size() < room {
             let message = format!("--pod-cidr {subnet} has {} addresses, at least {room} are needed", subnet.size());
             return Err(failure(Kind::Invalid, message));

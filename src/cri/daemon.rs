@@ -3,7 +3,7 @@
 use super::config::{Config, WithoutCni};
 use super::image::{LayerSizes, Pulls};
 use super::plugins::Plugins;
-use super::runtime::Samples;
+use super::runtime::{Samples, Told};
 use super::sandboxes::{self, Sandbox};
 use super::{api, convert, status, streaming};
 use crate::cgroups;
@@ -174,7 +174,10 @@ impl Daemon {
             return Ok((NetworkMode::Cni(network), None));
         }
         let there: Option<BridgeNetwork> = store::read_json(&self.dirs.network().config())?;
-        Ok((NetworkMode::Bridge, Some(there.unwrap_or_default())))
+        let there = there.unwrap_or_default();
+        let told = Told::read(self)?.pod_cidr;
+        let bridge = if told.is_empty() || told == there.pods { there } else { there.with_pods(told) };
+        Ok((NetworkMode::Bridge, Some(bridge)))
     }
 
     pub(in crate::cri) fn sandbox_context(

@@ -3,6 +3,7 @@
 //! The rules are those of `pkg/runtime-tools/generate` of github.com/containerd/nri, with two differences: nothing that the
 //! executor would ignore is put into a spec, and what is set replaces what there was, also of resource limits.
 
+use super::spec::DEVICES;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{
     Hook, Hooks, LinuxCpu, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIOPriority,
@@ -92,7 +93,7 @@ pub fn apply(adjustment: &Adjustment, spec: &mut Spec, executor: Executor) -> Re
 fn can_be_done(adjustment: &Adjustment) -> Result<()> {
     let wanted = [
         (adjustment.hooks.is_some(), "OCI hooks"),
-        (!adjustment.devices.is_empty() || !adjustment.removed_devices.is_empty(), "devices"),
+        (adjustment.removed_devices.iter().any(|path| is_everyones(path)), "devices that every container has"),
         (adjustment.cgroups_path.is_some(), "the cgroup's path"),
         (adjustment.io_priority.is_some(), "the I/O priority"),
         (adjustment.scheduler.is_some(), "the scheduler"),
@@ -117,6 +118,12 @@ fn can_be_done(adjustment: &Adjustment) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether every container has this device.
+fn is_everyones(device: &Path) -> bool {
+    let name = device.strip_prefix("/dev").ok().and_then(Path::to_str);
+    DEVICES.iter().any(|(own, ..)| name == Some(*own))
 }
 
 /// Whether a mount binds a path of the host.

@@ -88,8 +88,21 @@ fn each_part_of_the_spec_is_set_replaced_or_removed() {
 }
 
 #[test]
-fn an_oci_runtime_gets_what_podshims_executor_refuses_by_name() {
+fn devices_are_added_with_a_rule_and_removed() {
     let device = json!({"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o444});
+    for executor in [Executor::Own, Executor::Oci] {
+        let spec = adjusted(json!({"devices": [device]}), executor).unwrap();
+        assert_eq!(spec["linux"]["devices"], json!([device]));
+        let rules = spec["linux"]["resources"]["devices"].as_array().unwrap();
+        let rule = json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "r"});
+        assert_eq!(rules.last(), Some(&rule), "{rules:?}");
+        let spec = adjusted(json!({"removedDevices": ["/dev/x"]}), executor).unwrap();
+        assert_eq!(spec["linux"]["devices"], json!([]));
+    }
+}
+
+#[test]
+fn an_oci_runtime_gets_what_podshims_executor_refuses_by_name() {
     for (named, wanted, place, expected) in [
         (
             "OCI hooks",
@@ -97,9 +110,7 @@ fn an_oci_runtime_gets_what_podshims_executor_refuses_by_name() {
             "/hooks/createRuntime/0/path",
             json!("/bin/hook"),
         ),
-        ("devices", json!({"devices": [device]}), "/linux/resources/devices/0/access", json!("r")),
-        ("devices", json!({"devices": [device]}), "/linux/devices/0/path", json!("/dev/x")),
-        ("devices", json!({"removedDevices": ["/dev/x"]}), "/linux/devices", json!([])),
+        ("devices that every container has", json!({"removedDevices": ["/dev/null"]}), "/linux/devices", json!([])),
         ("cgroup's path", json!({"cgroupsPath": "/a/b"}), "/linux/cgroupsPath", json!("/a/b")),
         (
             "I/O priority",

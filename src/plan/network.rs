@@ -232,6 +232,19 @@ impl BridgeNetwork {
         Subnet::of(address, prefix).expect("the prefix is one of the family's")
     }
 
+    /// The same network with these subnets of pods instead. Services keep theirs where they can: those must be of the same
+    /// families as the pods', and have no address in common with them.
+    pub fn with_pods(mut self, pods: Vec<Subnet>) -> BridgeNetwork {
+        let of_family = |family| self.services.iter().find(|services| services.family() == family).copied();
+        let services = pods
+            .iter()
+            .map(|subnet| subnet.family())
+            .map(|family| of_family(family).unwrap_or(BridgeNetwork::default_services(family)));
+        self.services = services.filter(|services| !pods.iter().any(|pods| pods.overlaps(*services))).collect();
+        self.pods = pods;
+        self
+    }
+
     /// The bridge's own addresses, one per subnet: the first of each. They are the pods' gateways.
     pub fn gateways(&self) -> impl Iterator<Item = (IpAddr, Subnet)> {
         self.pods.iter().filter_map(|subnet| Some((subnet.nth(1)?, *subnet)))
@@ -244,6 +257,8 @@ impl BridgeNetwork {
 
     /// The offset in a subnet of the first address that a pod may have.
     pub const FIRST_POD: u128 = 3;
+    /// The fewest addresses that a subnet of pods may have: those that no pod has, one of a pod, and IPv4's broadcast address.
+    pub const MIN_SIZE: u128 = BridgeNetwork::FIRST_POD + 2;
 }
 
 /// Networks that CNI plugins make.
@@ -336,6 +351,23 @@ pub(crate) fn bandwidth(annotations: &BTreeMap<String, String>, network: &Networ
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_subnets_of_pods_keep_the_services_they_can() {
+        let subnets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Subnet>>();
+        for (pods, services) in [
+            (&["10.1.0.0/24"][..], &["10.87.0.0/16"][..]),
+            (&["10.1.0.0/24", "fd00::/64"], &["10.87.0.0/16", "fd86:87::/112"]),
+            (&["fd00::/64"], &["fd86:87::/112"]),
+            (&["10.87.3.0/24"], &[]),
+        ] {
+            let network = BridgeNetwork::default().with_pods(subnets(pods));
+            assert_eq!(
+                (&*network.bridge, network.pods, network.services),
+                ("podshim0", subnets(pods), subnets(services))
+            );
+        }
+    }
 
     #[test]
     fn subnets() {

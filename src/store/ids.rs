@@ -8,14 +8,14 @@ use crate::paths::Dirs;
 use crate::plan::config::IdRange;
 use crate::sys::Called;
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::Path;
 
 /// Whose lines of subuid(5) and subgid(5) are the pool, the first who has one: podshim's own or a kubelet's.
 const OWNERS: [&str; 2] = ["podshim", "kubelet"];
 /// Without such a line: between what systemd-nspawn takes and the largest id that Kubernetes has (systemd's UIDS-GIDS).
-const DEFAULT_POOL: std::ops::Range<u32> = 0x7000_0000..0x7fff_0000;
+const DEFAULT_POOL: Range<u32> = 0x7000_0000..0x7fff_0000;
 
 /// The least free range for a new pod of this state directory. The caller holds the store's lock.
 ///
@@ -30,7 +30,12 @@ pub(super) fn lease(dirs: &Dirs) -> Result<IdRange> {
     let pool = pool(&read("/etc/subuid")?, &read("/etc/subgid")?)?;
     let taken = taken(dirs)?;
     let start = place(&dirs.state) % pool.len();
-    let found = pool.iter().cycle().skip(start).take(pool.len()).find(|first| !taken.contains(first));
+    let found = pool
+        .iter()
+        .cycle()
+        .skip(start)
+        .take(pool.len())
+        .find(|first| !taken.iter().any(|range| overlaps(range, **first)));
     let first = found.with_context(|| format!("all {} ranges of ids for user namespaces are in use", pool.len()))?;
     Ok(IdRange::of(*first))
 }
@@ -41,9 +46,15 @@ fn place(path: &Path) -> usize {
     bytes.iter().fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)) as usize
 }
 
-/// The first ids of the ranges that pods have. Records of other versions of podshim count as well.
-fn taken(dirs: &Dirs) -> Result<BTreeSet<u32>> {
-    let mut taken = BTreeSet::new();
+/// Whether a range of the pool that begins here has ids of another.
+fn overlaps(range: &Range<u64>, first: u32) -> bool {
+    let first = u64::from(first);
+    first < range.end && range.start < first + u64::from(IdRange::SIZE)
+}
+
+/// The ranges that pods have: a kubelet's may be larger than the pool's. Records of other versions of podshim count as well.
+fn taken(dirs: &Dirs) -> Result<Vec<Range<u64>>> {
+    let mut taken = Vec::new();
     let entries = match std::fs::read_dir(dirs.pods()) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(taken),
         other => other.called("opendir", dirs.pods().display())?,
@@ -55,8 +66,11 @@ fn taken(dirs: &Dirs) -> Result<BTreeSet<u32>> {
         else {
             continue;
         };
-        let first = value.pointer("/plan/sandbox/id_range/first").and_then(serde_json::Value::as_u64);
-        taken.extend(first.and_then(|first| u32::try_from(first).ok()));
+        let Some(range) = value.pointer("/plan/sandbox/id_range") else { continue };
+        if let Some(first) = range["first"].as_u64() {
+            let size = range["size"].as_u64().unwrap_or(u64::from(IdRange::SIZE));
+            taken.push(first..first.saturating_add(size));
+        }
     }
     Ok(taken)
 }
@@ -104,6 +118,7 @@ fn pool(subuid: &str, subgid: &str) -> Result<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn s24_the_pool() {
@@ -143,6 +158,10 @@ mod tests {
         }
         std::fs::remove_file(dirs.pod("b").record()).unwrap();
         assert!(seen.contains(&lease(&dirs).unwrap().first), "what is free again is taken first");
+        let all = format!(r#"{{"plan": {{"sandbox": {{"id_range": {{"first": 1, "size": {}}}}}}}}}"#, u32::MAX - 1);
+        std::fs::write(dirs.pod("c").record(), all).unwrap();
+        let error = lease(&dirs).unwrap_err().to_string();
+        assert!(error.contains("in use"), "a kubelet's range may be larger than ours: {error}");
         std::fs::write(dirs.pod("c").record(), "{").unwrap();
         assert!(lease(&dirs).is_err(), "a record that cannot be read may have any");
     }

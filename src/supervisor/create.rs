@@ -515,8 +515,7 @@ pub(super) fn check_ids(user: &User, range: Option<IdRange>) -> Result<()> {
     let ids = [user.uid, user.gid].into_iter().chain(user.groups.iter().copied());
     match ids.into_iter().find(|id| range.on_host(*id).is_none()) {
         Some(id) => {
-            let message =
-                format!("id {id} is not in the pod's user namespace, which has the ids below {}", IdRange::SIZE);
+            let message = format!("id {id} is not in the pod's user namespace, which has the ids below {}", range.size);
             Err(failure(Kind::Invalid, message))
         }
         None => Ok(()),

@@ -26,6 +26,7 @@ mod update_runtime_config;
 mod version;
 
 pub(super) use stats::Samples;
+pub(super) use update_runtime_config::Told;
 
 use anyhow::{Context, Result};
 

@@ -3,17 +3,17 @@
 use crate::cri::api::{UpdateRuntimeConfigRequest, UpdateRuntimeConfigResponse};
 use crate::cri::daemon::Daemon;
 use crate::error::{Kind, failure};
-use crate::plan::network::Subnet;
+use crate::plan::network::{BridgeNetwork, Subnet};
 use crate::store;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// What a kubelet told, kept for the daemon's next start.
+/// What a kubelet told, kept for the daemon's next start. Podshim's own bridge goes by it; CNI configurations have their own.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::cri) struct Told {
     /// The subnets of pods: one, or one of each family. None at all: nothing was told.
-    pub(in crate::cri) pod_cidr: Vec<String>,
+    pub(in crate::cri) pod_cidr: Vec<Subnet>,
 }
 
 impl Told {
@@ -47,7 +47,7 @@ pub(in crate::cri) async fn run(
 }
 
 /// `10.0.0.0/16`, or one of each family with a comma between them.
-fn parse(text: &str) -> Result<Vec<String>> {
+fn parse(text: &str) -> Result<Vec<Subnet>> {
     let invalid =
         |why: String| failure(Kind::Invalid, format!("runtime_config.network_config.pod_cidr {text:?}: {why}"));
     let parts = text.split(',').map(|part| part.trim().parse::<Subnet>().map_err(&invalid));
@@ -57,7 +57,14 @@ fn parse(text: &str) -> Result<Vec<String>> {
         [a, b] if a.address().is_ipv4() != b.address().is_ipv4() => {}
         _ => return Err(invalid("it takes one subnet, or one of IPv4 and one of IPv6".to_owned())),
     }
-    Ok(subnets.iter().map(Subnet::to_string).collect())
+    match subnets.iter().find(|subnet| subnet.size() < BridgeNetwork::MIN_SIZE) {
+        Some(small) => Err(invalid(format!(
+            "{small} has {} addresses, at least {} are needed",
+            small.size(),
+            BridgeNetwork::MIN_SIZE
+        ))),
+        None => Ok(subnets),
+    }
 }
 
 #[cfg(test)]
@@ -72,6 +79,8 @@ mod tests {
             ("10.1.0.0/16,10.2.0.0/16", None),
             ("10.1.0.0/16,fd00::/64,fd01::/64", None),
             ("10.1.0.0/33", None),
+            ("10.1.0.0/30", None),
+            ("10.1.0.0/29", Some(&["10.1.0.0/29"])),
             ("10.1.0.1/16", None),
             ("10.1.0.0/16,", None),
             ("/etc", None),
@@ -81,7 +90,8 @@ mod tests {
                 assert!(error.to_string().contains("pod_cidr"), "{error}");
             });
             let expected = expected.map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
-            assert_eq!(found.ok(), expected, "{text}");
+            let found = found.ok().map(|list| list.iter().map(ToString::to_string).collect());
+            assert_eq!(found, expected, "{text}");
         }
     }
 }

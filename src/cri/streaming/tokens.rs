@@ -31,7 +31,7 @@ impl Tokens {
     pub(super) fn insert(&mut self, request: Request, now: Instant) -> Result<String> {
         self.waiting.retain(|_, (since, _)| now.duration_since(*since) <= self.lifetime);
         if self.waiting.len() >= MAX_WAITING {
-            return Err(failure(Kind::NotReady, "maximum number of in-flight requests exceeded"));
+            return Err(failure(Kind::Exhausted, "maximum number of in-flight requests exceeded"));
         }
         let mut random = [0; RANDOM];
         let filled = default_provider().secure_random.fill(&mut random);

@@ -199,6 +199,36 @@ fn e7_a_handler_stands_for_an_oci_runtime() {
     cri.call(|mut c| async move { c.version(api::VersionRequest::default()).await }).unwrap();
 }
 
+#[test]
+fn e7_the_kubelet_says_which_addresses_pods_have() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, "");
+    let tell = |cri: &Cri<'_>, cidr: &str| {
+        let network_config = Some(api::NetworkConfig { pod_cidr: cidr.to_owned() });
+        let request = api::UpdateRuntimeConfigRequest { runtime_config: Some(api::RuntimeConfig { network_config }) };
+        cri.call(|mut c| async move { c.update_runtime_config(request).await }).map(drop)
+    };
+    let address = |cri: &Cri<'_>, id: &str| cri.sandbox_status(id).unwrap().network.unwrap().ip;
+    tell(&cri, "10.99.1.0/24").unwrap();
+    let (first, second) = (sandbox(&host, "first"), sandbox(&host, "second"));
+    let id = cri.sandbox(&first);
+    assert!(address(&cri, &id).starts_with("10.99.1."), "{}", address(&cri, &id));
+    assert_eq!(tell(&cri, "10.99.1.0/31").unwrap_err().code(), Code::InvalidArgument);
+    tell(&cri, "10.99.2.0/24").unwrap();
+    let error = cri.run_sandbox(&second).unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert!(error.message().contains("10.99.1.0/24") && error.message().contains("10.99.2.0/24"), "{error}");
+    cri.kill();
+    cri.restart();
+    cri.stop_sandbox(&id).unwrap();
+    cri.remove_sandbox(&id).unwrap();
+    let id = cri.sandbox(&second);
+    assert!(address(&cri, &id).starts_with("10.99.2."), "{}", address(&cri, &id));
+    cri.stop_sandbox(&id).unwrap();
+    cri.remove_sandbox(&id).unwrap();
+}
+
 /// The first process of a pid namespace does not end before all others of it are waited for.
 #[test]
 fn e7_what_a_failed_runtime_leaves_holds_nothing_up() {
