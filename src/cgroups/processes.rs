@@ -1,7 +1,7 @@
 //! The processes of a cgroup: let in, list, signal, freeze, kill.
 
 use super::{Cgroup, keyed, read, write};
-use crate::host::cgroup::Mode;
+use crate::host::cgroup::{Hierarchy, Mode, Version};
 use crate::sys::{Called, SysResult};
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -21,30 +21,32 @@ use std::time::{Duration, Instant};
 const FREEZE_BEFORE_KILL: Duration = Duration::from_millis(100);
 
 impl Cgroup {
-    /// `cgroup.procs` of every hierarchy, opened for writing, close-on-exec: a child that writes `0` to each is in. The
-    /// container's init does so before it gives up its rights.
+    /// `tasks` of every hierarchy of version 1, opened for writing, close-on-exec: a child that is born in
+    /// [`Cgroup::unified_dir`] and, while it has one thread, writes `0` to each is in. The container's init does so before it
+    /// gives up its rights.
+    ///
+    /// Not `cgroup.procs`: a thread that moves itself alone takes no lock against forks (Linux 5.16, cgroup_procs_write_start),
+    /// whose first taker waits about 10 ms until all processors have seen it.
     ///
     /// # Errors
     /// If one cannot be opened.
     pub fn join_files(&self) -> anyhow::Result<Vec<OwnedFd>> {
-        let open = |dir: PathBuf| {
-            let path = dir.join("cgroup.procs");
+        let open = |hierarchy: &Hierarchy| {
+            let path = self.dir(hierarchy).join("tasks");
             open(&path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, FileMode::empty()).called("open", path.display())
         };
-        let files = self.dirs().into_iter().map(open).collect::<SysResult<_>>();
+        let old = self.setup.hierarchies.iter().filter(|hierarchy| hierarchy.version == Version::V1);
+        let files = old.map(open).collect::<SysResult<_>>();
         files.with_context(|| format!("enter cgroup {}", self.path()))
     }
 
-    /// Its directory as O_PATH descriptor for clone3(2) with CLONE_INTO_CGROUP (Linux 5.7), which puts a child in from its
-    /// first instruction. Only where the unified hierarchy is all there is; else the child has to join each by
-    /// [`Cgroup::join_files`].
+    /// Its directory in the unified hierarchy, if that is mounted, as O_PATH descriptor for clone3(2) with CLONE_INTO_CGROUP
+    /// (Linux 5.7), which puts a child in from its first instruction.
     ///
     /// # Errors
     /// If the directory cannot be opened.
     pub fn unified_dir(&self) -> anyhow::Result<Option<OwnedFd>> {
-        let Some(dir) = self.unified().filter(|_| self.setup.mode == Mode::V2) else {
-            return Ok(None);
-        };
+        let Some(dir) = self.unified() else { return Ok(None) };
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = open(&dir, flags, FileMode::empty()).called("open", dir.display());
         fd.map(Some).with_context(|| format!("enter cgroup {}", self.path()))

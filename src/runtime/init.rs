@@ -30,7 +30,7 @@ pub struct Handles {
     pub binds: Vec<OwnedFd>,
     /// Namespaces to join.
     pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
-    /// `cgroup.procs` of the container's cgroups; empty when clone3 put init there.
+    /// `tasks` of the container's cgroups of version 1; clone3 put init into the one of version 2.
     pub cgroups: Vec<OwnedFd>,
     /// stdin, stdout, stderr; unused with a terminal.
     pub stdio: [OwnedFd; 3],

@@ -126,7 +126,7 @@ impl Launcher {
             rootfs: request.rootfs,
             binds: request.binds,
             namespaces,
-            cgroups: if unified.is_some() { Vec::new() } else { request.cgroup.join_files()? },
+            cgroups: request.cgroup.join_files()?,
             stdio: request.stdio,
             null,
             devices,

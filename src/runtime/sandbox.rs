@@ -81,20 +81,21 @@ pub fn create(config: &PodSandboxConfig, dirs: &PodDirs, reaper: &Cgroup) -> Res
     let procfs = if config.sysctls.is_empty() { None } else { Some(label::procfs()?) };
     let flags = kinds.iter().filter(new).fold(0, |bits, kind| bits | kind.flag().bits() as u64);
     let (ours, theirs) = socket::pair()?;
-    let child = match process::clone3(flags, None).context("making the pod's namespaces")? {
-        Some(child) => child,
-        None => {
-            drop(ours);
-            in_child(config, Given { network: joined, procfs }, &theirs)
+    let (born_in, cgroups) = match config.namespaces.pid {
+        NamespaceMode::Pod => {
+            reaper.create(&LinuxResources::default())?;
+            (reaper.unified_dir()?, reaper.join_files()?)
         }
+        _ => (None, Vec::new()),
+    };
+    let cloned = process::clone3(flags, born_in.as_ref().map(AsFd::as_fd)).context("making the pod's namespaces")?;
+    let Some(child) = cloned else {
+        drop(ours);
+        in_child(config, Given { network: joined, procfs, cgroups }, &theirs)
     };
     drop(theirs);
-    let joined_cgroup = match config.namespaces.pid {
-        NamespaceMode::Pod => join(reaper, child.pid),
-        _ => Ok(()),
-    };
-    let made = joined_cgroup
-        .and_then(|()| range.map_or(Ok(()), |range| map_ids(child.pid, range)))
+    let mapped = range.map_or(Ok(()), |range| map_ids(child.pid, range));
+    let made = mapped
         .and_then(|()| Ok(socket::send(ours.as_fd(), GO_ON, &[])?))
         .and_then(|()| wait_until_made(&ours))
         .and_then(|addresses| Ok((pin_all(&kinds, child.pid, dirs)?, addresses)));
@@ -110,14 +111,6 @@ pub fn create(config: &PodSandboxConfig, dirs: &PodDirs, reaper: &Cgroup) -> Res
             Ok(Sandbox { namespaces, reaper: None, addresses })
         }
     }
-}
-
-fn join(cgroup: &Cgroup, pid: i32) -> Result<()> {
-    cgroup.create(&LinuxResources::default())?;
-    for file in cgroup.join_files()? {
-        nix::unistd::write(&file, pid.to_string().as_bytes()).called("write", mount::fd_name(file.as_fd()))?;
-    }
-    Ok(())
 }
 
 /// Writes the maps of a child's user namespace: its ids, of users and of groups, are those of the range.
@@ -141,6 +134,8 @@ struct Given {
     network: Option<OwnedFd>,
     /// A procfs, if there are sysctls to be written.
     procfs: Option<OwnedFd>,
+    /// `tasks` of the cgroups of version 1 to join.
+    cgroups: Vec<OwnedFd>,
 }
 
 /// What the child says: the addresses it sees, or what failed; and its calls, if they are to be shown.
@@ -163,6 +158,9 @@ fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
     // Its copy of the parent's record.
     drop(record::take());
     let made: Made = (|| {
+        for file in &given.cgroups {
+            nix::unistd::write(file, b"0").called("write", mount::fd_name(file.as_fd()))?;
+        }
         match socket::receive(socket.as_fd())? {
             socket::Received::Message(bytes, _) if bytes == GO_ON => {}
             _ => return Err(SysError::new("recvmsg", "the supervisor is gone", Errno::ECONNRESET)),
