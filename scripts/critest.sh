@@ -36,6 +36,9 @@ cri=$target_dir/cri
 bin=$cri/bin
 podshim=$(realpath -m "${PODSHIM_BIN:-$target_dir/podshim}")
 
+# shellcheck source=scripts/go.sh
+. scripts/go.sh
+
 die() {
     echo "critest.sh: $*" >&2
     exit 2
@@ -88,37 +91,11 @@ unpack() {
     rm -rf "$dir/archives"
 }
 
-# The Go that tests/cri/go.mod asks for. Where there is none, or one too old to fetch another by itself (before 1.21), it
-# is taken as a module: Debian's old one suffices for that, and go.sum's database vouches for it.
-find_go() {
-    local version module dir
-    version=$(sed -n 's/^go //p' tests/cri/go.mod)
-    PATH=$PATH:/usr/local/go/bin
-    if go version 2>/dev/null | grep -Eq 'go(1\.(2[1-9]|[3-9][0-9])|[2-9])'; then
-        export GOTOOLCHAIN=auto
-        return
-    fi
-    if ! command -v go >/dev/null; then
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends golang-go >/dev/null
-    fi
-    module=golang.org/toolchain@v0.0.1-go$version.linux-$(dpkg --print-architecture)
-    dir=$(cd / && go mod download -json "$module" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
-    [ -d "$dir" ] || die "go mod download $module gave no directory"
-    # Files of a module are not executable, and the module cache is read-only.
-    if [ ! -x "$cri/go/bin/go" ]; then
-        rm -rf "$cri/go.new" "$cri/go"
-        cp -r --no-preserve=mode "$dir" "$cri/go.new"
-        chmod -R +x "$cri/go.new/bin" "$cri/go.new/pkg/tool"
-        mv "$cri/go.new" "$cri/go"
-    fi
-    export GOTOOLCHAIN=local
-    PATH=$cri/go/bin:$PATH
-}
 build_tools() {
     local stamp
     stamp=$(cat tests/cri/go.mod tests/cri/go.sum | sha256sum)
     [ "$(cat "$bin/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    find_go
+    find_go "$cri" || die "there is no Go to build critest with"
     mkdir -p "$bin"
     # -modcacherw: `rm -r` of a module cache below target is then possible without chmod.
     (

@@ -16,6 +16,9 @@ export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 unset PODSHIM_NETWORK PODSHIM_BRIDGE PODSHIM_POD_CIDR PODSHIM_SERVICE_CIDR PODSHIM_ROOT PODSHIM_STATE PODSHIM_LOG_DIR PODSHIM_CGROUP_PARENT PODSHIM_REGISTRIES PODSHIM_BLESS
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || export PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 
+# shellcheck source=scripts/go.sh
+. scripts/go.sh
+
 if [ "$(id -u)" != 0 ]; then
     echo "test.sh: pods take root (namespaces, mounts and cgroups are made): try again with sudo.
 Without root there is \`PODSHIM_MAY_SKIP=root cargo test --lib\`." >&2
@@ -88,6 +91,8 @@ licences() {
 # Without these nothing else makes sense.
 step "packages" install_packages || finish
 step "rust components" rust_components || finish
+# Clients of other people's that podshim is tested with (client-go, NRI's plugins, critest) are written in it.
+step "Go" find_go "$target_dir/cri" || finish
 step "release build" scripts/build.sh || finish
 step "images" scripts/images.sh || finish
 
