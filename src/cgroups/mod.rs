@@ -10,6 +10,9 @@
 //! On v2 only leaves hold processes ("no internal process constraint", `cgroup-v2.rst`): a pod's own cgroup `pod<uid>`
 //! never does; a pod's reaping init goes to a leaf like a container's.
 
+mod counters;
+#[cfg(test)]
+mod counters_tests;
 mod create;
 mod delegated;
 mod devices;
@@ -22,6 +25,7 @@ mod stats;
 mod tests;
 mod writes;
 
+pub use counters::{Counters, CpuTime, Device, HugePages, Io, Memory, Pressure, Pressures, Stalled, Throttling, Told};
 pub use delegated::{make_room, of_spec, shared};
 pub use devices::device_program;
 pub use limits::{Limit, Limits};

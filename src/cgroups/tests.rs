@@ -399,3 +399,26 @@ fn on_v2_the_whole_group_goes_if_asked() {
     assert_eq!(output.status.signal(), Some(9), "{}", String::from_utf8_lossy(&output.stdout));
     assert!(cgroup.oom_kills().unwrap() >= 2);
 }
+
+#[test]
+fn counters_are_the_kernels() {
+    let Some(ground) = Ground::new() else { return };
+    let cgroup = ground.cgroup("pod1/app");
+    cgroup.create(&resources(r#"{"memory":{"limit":67108864},"pids":{"limit":64}}"#)).unwrap();
+    let mut child = start(&cgroup, "x=$(head -c 1000000 /dev/zero | tr '\\000' x); while :; do :; done");
+    let counters = || cgroup.counters().unwrap();
+    wait_until("its helpers have ended", || counters().threads == Some(1) && counters().cpu.unwrap().user > 0);
+    let (found, stats) = (counters(), cgroup.stats().unwrap());
+    assert_eq!((found.max_threads, found.told.memory_limit), (Some(64), Some(64 << 20)));
+    let cpu = found.cpu.unwrap();
+    assert!(cpu.total > 0 && cpu.total / 1000 <= stats.cpu_usage_usec.unwrap(), "{cpu:?} {stats:?}");
+    let memory = found.memory.unwrap();
+    assert!(memory.anonymous > 500_000 && memory.faults.1 > 100 && memory.current <= 64 << 20, "{memory:?}");
+    assert!(memory.peak >= Some(memory.anonymous), "{memory:?}");
+    cgroup.swap().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    cgroup.remove(SOON).unwrap();
+    ground.cgroup("pod1").remove(SOON).unwrap();
+    assert!(cgroup.counters().is_err());
+}
