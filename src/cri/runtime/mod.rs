@@ -7,6 +7,7 @@ mod exec;
 mod exec_sync;
 mod list_containers;
 mod list_pod_sandbox;
+mod metrics;
 mod pod_sandbox_status;
 mod remove_container;
 mod remove_pod_sandbox;

@@ -190,4 +190,25 @@ impl RuntimeService for Service {
     ) -> Answer<Stream<api::StreamPodSandboxStatsResponse>> {
         block!(self, request, streamed::pod_sandbox_stats)
     }
+
+    async fn list_metric_descriptors(
+        &self,
+        request: Request<api::ListMetricDescriptorsRequest>,
+    ) -> Answer<api::ListMetricDescriptorsResponse> {
+        block!(self, request, metrics::descriptors)
+    }
+
+    async fn list_pod_sandbox_metrics(
+        &self,
+        request: Request<api::ListPodSandboxMetricsRequest>,
+    ) -> Answer<api::ListPodSandboxMetricsResponse> {
+        block!(self, request, metrics::list)
+    }
+
+    async fn stream_pod_sandbox_metrics(
+        &self,
+        request: Request<api::StreamPodSandboxMetricsRequest>,
+    ) -> Answer<Stream<api::StreamPodSandboxMetricsResponse>> {
+        block!(self, request, streamed::pod_sandbox_metrics)
+    }
 }

@@ -1,11 +1,13 @@
 //! What containers and sandboxes use, from the kernel's own counters: ContainerStats, ListContainerStats, PodSandboxStats,
 //! ListPodSandboxStats. Of those that have ended there is nothing to be told.
 
-use crate::cgroups::{Cgroup, Stats};
+use super::metrics;
+use crate::cgroups::{Cgroup, Pressure, Pressures, Stalled, Stats};
 use crate::cri::sandboxes::{self, Container, Sandbox, has_labels};
 use crate::cri::{Daemon, api};
 use crate::error::{Kind, failure};
 use crate::lifecycle::commanded::Stage;
+use crate::network::link::Traffic;
 use crate::volumes::usage;
 use anyhow::Result;
 use std::collections::HashMap;
@@ -102,14 +104,26 @@ pub(in crate::cri) fn list_sandboxes(
     Ok(api::ListPodSandboxStatsResponse { stats })
 }
 
+/// What was counted of a cgroup.
+struct Counted {
+    cgroup: String,
+    stats: Stats,
+    pressures: Pressures,
+    /// Bytes in use, and at most.
+    swap: Option<(u64, Option<u64>)>,
+}
+
 /// The counters of a cgroup of a sandbox, or with an empty name of the sandbox; `None` if it has ended meanwhile.
-fn read(daemon: &Daemon, sandbox: &Sandbox, container: &str) -> Result<Option<(Cgroup, Stats)>> {
+fn read(daemon: &Daemon, sandbox: &Sandbox, container: &str) -> Result<Option<Counted>> {
     let path = &sandbox.pod.record.plan.sandbox.cgroup;
     let name = if container.is_empty() { path.pod.clone() } else { format!("{}/{container}", path.pod) };
     let cgroup = Cgroup::at(&daemon.facts.cgroups, &path.parent, &name)?;
     let is_there = || cgroup.dirs().iter().all(|dir| dir.exists());
-    match cgroup.stats() {
-        Ok(stats) => Ok(Some((cgroup, stats))),
+    let count = || -> Result<(Stats, Pressures, Option<(u64, Option<u64>)>)> {
+        Ok((cgroup.stats()?, cgroup.pressures()?, cgroup.swap()?))
+    };
+    match count() {
+        Ok((stats, pressures, swap)) => Ok(Some(Counted { cgroup: cgroup.path(), stats, pressures, swap })),
         Err(_) if !is_there() => Ok(None),
         Err(error) => Err(error),
     }
@@ -119,7 +133,7 @@ fn of_container(daemon: &Daemon, sandbox: &Sandbox, container: &Container) -> Re
     if container.report.stage == Stage::Exited {
         return Ok(None);
     }
-    let Some((cgroup, stats)) = read(daemon, sandbox, container.id())? else { return Ok(None) };
+    let Some(counted) = read(daemon, sandbox, container.id())? else { return Ok(None) };
     let now = super::now()?;
     let limit = container.record.config.resources.memory_limit;
     Ok(Some(api::ContainerStats {
@@ -129,11 +143,11 @@ fn of_container(daemon: &Daemon, sandbox: &Sandbox, container: &Container) -> Re
             labels: container.config.labels.clone(),
             annotations: container.config.annotations.clone(),
         }),
-        cpu: cpu(daemon, (&cgroup, &stats), now),
-        memory: memory(&stats, limit, now),
+        cpu: cpu(daemon, &counted, now),
+        memory: memory(&counted, limit, now),
         writable_layer: Some(writable_layer(daemon, sandbox, container, now)?),
-        swap: None,
-        io: None,
+        swap: counted.swap.map(|swap| swap_usage(swap, now)),
+        io: io(&counted, now),
     }))
 }
 
@@ -141,18 +155,19 @@ fn value(value: u64) -> Option<api::UInt64Value> {
     Some(api::UInt64Value { value })
 }
 
-fn cpu(daemon: &Daemon, (cgroup, stats): (&Cgroup, &Stats), now: i64) -> Option<api::CpuUsage> {
-    let used = stats.cpu_usage_usec?.saturating_mul(1000);
-    let rate = daemon.samples.rate(&cgroup.path(), now, used);
+fn cpu(daemon: &Daemon, counted: &Counted, now: i64) -> Option<api::CpuUsage> {
+    let used = counted.stats.cpu_usage_usec?.saturating_mul(1000);
+    let rate = daemon.samples.rate(&counted.cgroup, now, used);
     Some(api::CpuUsage {
         timestamp: now,
         usage_core_nano_seconds: value(used),
         usage_nano_cores: rate.and_then(value),
-        psi: None,
+        psi: counted.pressures.cpu.map(psi),
     })
 }
 
-fn memory(stats: &Stats, limit: Option<i64>, now: i64) -> Option<api::MemoryUsage> {
+fn memory(counted: &Counted, limit: Option<i64>, now: i64) -> Option<api::MemoryUsage> {
+    let stats = &counted.stats;
     let working_set = stats.memory_working_set?;
     let limit = limit.and_then(|limit| u64::try_from(limit).ok());
     Some(api::MemoryUsage {
@@ -163,8 +178,26 @@ fn memory(stats: &Stats, limit: Option<i64>, now: i64) -> Option<api::MemoryUsag
         rss_bytes: stats.memory_anonymous.and_then(value),
         page_faults: stats.page_faults.and_then(|(all, _)| value(all)),
         major_page_faults: stats.page_faults.and_then(|(_, major)| value(major)),
-        psi: None,
+        psi: counted.pressures.memory.map(psi),
     })
+}
+
+fn swap_usage((used, limit): (u64, Option<u64>), now: i64) -> api::SwapUsage {
+    let available = limit.map(|limit| limit.saturating_sub(used));
+    api::SwapUsage { timestamp: now, swap_available_bytes: available.and_then(value), swap_usage_bytes: value(used) }
+}
+
+fn io(counted: &Counted, now: i64) -> Option<api::IoUsage> {
+    counted.pressures.io.map(|pressure| api::IoUsage { timestamp: now, psi: Some(psi(pressure)) })
+}
+
+/// In nanoseconds, as the API wants it.
+fn psi(pressure: Pressure) -> api::PsiStats {
+    let data = |stalled: Stalled| {
+        let [avg10, avg60, avg300] = stalled.averages;
+        Some(api::PsiData { total: stalled.total.saturating_mul(1000), avg10, avg60, avg300 })
+    };
+    api::PsiStats { full: data(pressure.full), some: data(pressure.some) }
 }
 
 fn writable_layer(daemon: &Daemon, sandbox: &Sandbox, container: &Container, now: i64) -> Result<api::FilesystemUsage> {
@@ -183,7 +216,7 @@ fn of_sandbox(daemon: &Daemon, sandbox: &Sandbox) -> Result<Option<api::PodSandb
     if !sandbox.is_ready() {
         return Ok(None);
     }
-    let Some((cgroup, stats)) = read(daemon, sandbox, "")? else { return Ok(None) };
+    let Some(counted) = read(daemon, sandbox, "")? else { return Ok(None) };
     let now = super::now()?;
     let containers = sandbox.containers()?;
     let mut of_containers = Vec::new();
@@ -191,12 +224,12 @@ fn of_sandbox(daemon: &Daemon, sandbox: &Sandbox) -> Result<Option<api::PodSandb
         of_containers.extend(of_container(daemon, sandbox, container)?);
     }
     let linux = api::LinuxPodSandboxStats {
-        cpu: cpu(daemon, (&cgroup, &stats), now),
-        memory: memory(&stats, None, now),
-        network: containers.iter().find_map(|container| network(container, now)),
-        process: Some(api::ProcessUsage { timestamp: now, process_count: stats.pids.and_then(value) }),
+        cpu: cpu(daemon, &counted, now),
+        memory: memory(&counted, None, now),
+        network: metrics::traffic(daemon, sandbox)?.map(|links| network(links, now)),
+        process: Some(api::ProcessUsage { timestamp: now, process_count: counted.stats.pids.and_then(value) }),
         containers: of_containers,
-        io: None,
+        io: io(&counted, now),
     };
     Ok(Some(api::PodSandboxStats {
         attributes: Some(api::PodSandboxAttributes {
@@ -210,32 +243,24 @@ fn of_sandbox(daemon: &Daemon, sandbox: &Sandbox) -> Result<Option<api::PodSandb
     }))
 }
 
-/// The counters of the network that a container is in, as its processes see them (proc_pid_net(5)).
-fn network(container: &Container, now: i64) -> Option<api::NetworkUsage> {
-    let text = std::fs::read_to_string(format!("/proc/{}/net/dev", container.report.pid?)).ok()?;
-    let mut links: Vec<api::NetworkInterfaceUsage> = text.lines().filter_map(link).collect();
-    let default = links.iter().position(|link| link.name == "eth0");
-    Some(api::NetworkUsage { timestamp: now, default_interface: default.map(|at| links.remove(at)), interfaces: links })
-}
-
-/// A line of /proc/net/dev: name, eight numbers of what came, eight of what went. Loopback is nobody's traffic.
-fn link(line: &str) -> Option<api::NetworkInterfaceUsage> {
-    let (name, numbers) = line.split_once(':')?;
-    let numbers: Vec<u64> = numbers.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-    let [rx_bytes, _, rx_errors, _, _, _, _, _, tx_bytes, _, tx_errors, ..] = numbers[..] else { return None };
-    let name = name.trim().to_owned();
-    (name != "lo").then(|| api::NetworkInterfaceUsage {
-        name,
-        rx_bytes: value(rx_bytes),
-        rx_errors: value(rx_errors),
-        tx_bytes: value(tx_bytes),
-        tx_errors: value(tx_errors),
-    })
+/// By link; the default one is the one that a CRI runtime calls eth0.
+fn network(links: Vec<Traffic>, now: i64) -> api::NetworkUsage {
+    let link = |link: Traffic| api::NetworkInterfaceUsage {
+        name: link.name,
+        rx_bytes: value(link.received.bytes),
+        rx_errors: value(link.received.errors),
+        tx_bytes: value(link.sent.bytes),
+        tx_errors: value(link.sent.errors),
+    };
+    let mut interfaces: Vec<_> = links.into_iter().map(link).collect();
+    let default = interfaces.iter().position(|link| link.name == "eth0").map(|at| interfaces.remove(at));
+    api::NetworkUsage { timestamp: now, default_interface: default, interfaces }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::link::Carried;
 
     #[test]
     fn a_rate_takes_two_samples() {
@@ -249,12 +274,32 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_proc_net_dev() {
-        let found = link("  eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16").unwrap();
-        let numbers = [found.rx_bytes, found.rx_errors, found.tx_bytes, found.tx_errors].map(|n| n.unwrap().value);
-        assert_eq!((&*found.name, numbers), ("eth0", [1, 3, 9, 11]));
-        for line in ["    lo: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16", "face |bytes", "eth0: 1 2", "eth0: x"] {
-            assert_eq!(link(line), None, "{line}");
+    fn the_default_link_stands_apart() {
+        let link = |name: &str| Traffic {
+            name: name.to_owned(),
+            received: Carried { bytes: 1, packets: 2, errors: 3, dropped: 4 },
+            sent: Carried { bytes: 9, packets: 10, errors: 11, dropped: 12 },
+        };
+        let found = network(vec![link("net1"), link("eth0")], 7);
+        let names: Vec<_> = found.interfaces.iter().map(|link| &*link.name).collect();
+        let default = found.default_interface.unwrap();
+        let numbers = [default.rx_bytes, default.rx_errors, default.tx_bytes, default.tx_errors];
+        assert_eq!((names, &*default.name, numbers.map(|n| n.unwrap().value)), (vec!["net1"], "eth0", [1, 3, 9, 11]));
+        assert_eq!(network(vec![link("net1")], 7).default_interface, None);
+    }
+
+    #[test]
+    fn pressure_and_swap() {
+        let some = Stalled { total: 5, averages: [1.0, 2.0, 3.0] };
+        let found = psi(Pressure { some, full: Stalled::default() });
+        let expected = api::PsiData { total: 5000, avg10: 1.0, avg60: 2.0, avg300: 3.0 };
+        assert_eq!((found.some, found.full), (Some(expected), Some(api::PsiData::default())));
+        for (name, swap, available) in
+            [("a limit", (10, Some(30)), Some(20)), ("over it", (10, Some(5)), Some(0)), ("no limit", (10, None), None)]
+        {
+            let found = swap_usage(swap, 7);
+            assert_eq!(found.swap_available_bytes.map(|bytes| bytes.value), available, "{name}");
+            assert_eq!((found.timestamp, found.swap_usage_bytes), (7, value(10)), "{name}");
         }
     }
 }

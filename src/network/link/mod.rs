@@ -8,6 +8,7 @@
 //! - [`Socket::links`], [`Socket::link`], [`Socket::remove_link`]
 //! - [`Socket::uplink_mtu`], [`Socket::overlaps`]: what the host has already
 //! - [`Socket::link_addresses`], [`Socket::main_routes`]: what a namespace has, for people to see
+//! - [`Socket::traffic`]: what went over the links of a namespace
 //! - [`LinkMonitor`]: when a link goes
 
 mod bandwidth;
@@ -20,6 +21,7 @@ mod socket;
 mod sysctl;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod veth;
 
 pub use bandwidth::Limit;
@@ -30,4 +32,5 @@ pub use name::{LinkName, Mac, ifb_name, veth_name};
 pub use routes::{Overlap, Taken};
 pub use socket::{Link, Socket};
 pub use sysctl::Change;
+pub use traffic::{Carried, Traffic};
 pub use veth::Attachment;

@@ -77,7 +77,7 @@ impl Call {
     pub(super) const CHANGE_LINK: Call = Call { flags: NLM_F_ACK, ..Call::NEW_LINK };
     const DEL_LINK: Call = Call { name: "RTM_DELLINK", number: libc::RTM_DELLINK, flags: NLM_F_ACK };
     pub(super) const GET_LINK: Call = Call { name: "RTM_GETLINK", number: libc::RTM_GETLINK, flags: NLM_F_ACK };
-    const LINKS: Call = Call { flags: NLM_F_DUMP, ..Call::GET_LINK };
+    pub(super) const LINKS: Call = Call { flags: NLM_F_DUMP, ..Call::GET_LINK };
     pub(super) const NEW_ADDRESS: Call = Call::new("RTM_NEWADDR", libc::RTM_NEWADDR);
     pub(super) const ADDRESSES: Call = Call { name: "RTM_GETADDR", number: libc::RTM_GETADDR, flags: NLM_F_DUMP };
     pub(super) const NEW_ROUTE: Call = Call::new("RTM_NEWROUTE", libc::RTM_NEWROUTE);
@@ -123,7 +123,7 @@ pub(super) fn number(value: &[u8]) -> Option<u32> {
 }
 
 /// A text of an attribute, without the NUL.
-fn text(value: &[u8]) -> String {
+pub(super) fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value.strip_suffix(&[0]).unwrap_or(value)).into_owned()
 }
 
@@ -304,6 +304,11 @@ impl LinkHead {
     pub(super) fn split(payload: &[u8]) -> Option<(LinkHead, &[u8])> {
         let (head, attributes) = payload.split_at_checked(Self::LENGTH)?;
         Some((LinkHead { family: head[0], index: number(&head[4..])?, flags: number(&head[8..])? }, attributes))
+    }
+
+    /// IFF_LOOPBACK
+    pub(super) fn is_loopback(&self) -> bool {
+        self.flags & libc::IFF_LOOPBACK as u32 != 0
     }
 }
 
