@@ -3,14 +3,16 @@
 use super::*;
 use crate::host::cgroup::parse;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A tree of cgroup files that is removed again.
 struct Tree(PathBuf);
 
 impl Tree {
     fn new(name: &str) -> Tree {
-        let path = std::env::temp_dir().join(format!("podshim-counters-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("podshim-counters-{name}-{}-{number}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Tree(path)
     }

@@ -1,6 +1,7 @@
 //! What every RPC is given, and how it is answered.
 
 use super::config::{Config, WithoutCni};
+use super::container_events::ContainerEvents;
 use super::image::{LayerSizes, Pulls};
 use super::plugins::Plugins;
 use super::runtime::{Samples, Told};
@@ -33,6 +34,8 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) dirs: Dirs,
     /// `cri.toml`
     pub(in crate::cri) config: Config,
+    /// Those who are told what becomes of containers.
+    pub(in crate::cri) container_events: ContainerEvents,
     /// What the host has.
     pub(in crate::cri) facts: HostFacts,
     /// Exec, attach and port-forward.
@@ -68,8 +71,21 @@ impl Daemon {
         stopping: watch::Receiver<bool>,
     ) -> Daemon {
         let Shared { facts, streaming, plugins, tokio } = shared;
-        let (pulls, layer_sizes, samples, at_work) = Default::default();
-        Daemon { dirs, config, facts, streaming, plugins, tokio, pulls, layer_sizes, samples, at_work, stopping }
+        let (pulls, layer_sizes, samples, at_work, container_events) = Default::default();
+        Daemon {
+            dirs,
+            config,
+            container_events,
+            facts,
+            streaming,
+            plugins,
+            tokio,
+            pulls,
+            layer_sizes,
+            samples,
+            at_work,
+            stopping,
+        }
     }
 
     /// Resolves when nothing is being performed any more, also for clients that have hung up.
@@ -150,7 +166,12 @@ impl Daemon {
     /// If it has ended without its sandbox, that ends too.
     async fn supervisor_ended(self: &Arc<Self>, pod: Pod) {
         // What cannot be ended now is tried again by StopPodSandbox, whose error is seen.
-        let _ = self.blocking(move |daemon| remove::abandoned(&pod, &daemon.facts.cgroups)).await;
+        let ended = move |daemon: &Arc<Daemon>| {
+            let ended = remove::abandoned(&pod, &daemon.facts.cgroups);
+            daemon.observe(&pod.record.plan.sandbox.uid);
+            ended
+        };
+        let _ = self.blocking(ended).await;
     }
 
     /// The image of a container, which is to be here.

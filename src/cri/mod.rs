@@ -8,6 +8,7 @@
 //! | [`api`] | the messages and services, generated |
 //! | [`config`] | `cri.toml` |
 //! | `server` | the socket, its connections, their end |
+//! | `container_events` | what becomes of sandboxes and containers, for who wants to be told |
 //! | `daemon` | what every RPC is given; how it is answered |
 //! | `status` | errors as gRPC codes |
 //! | `sandboxes` | the sandboxes and containers that there are |
@@ -21,6 +22,7 @@
 
 pub mod api;
 pub mod config;
+mod container_events;
 pub mod convert;
 mod daemon;
 mod image;

@@ -90,11 +90,8 @@ impl Daemon {
         self.plugins.stopped.lock().await.remove(container);
     }
 
-    /// Tells plugins of containers that end by themselves, for as long as the sandbox has a supervisor.
+    /// Tells plugins, and who listens, of containers that end by themselves, for as long as the sandbox has a supervisor.
     pub(super) fn watch_containers(self: &Arc<Self>, sandbox: &Sandbox) {
-        if !self.plugins.nri.is_on() {
-            return;
-        }
         let (daemon, socket, id) = (self.clone(), sandbox.pod.dirs.socket(), sandbox.id().to_owned());
         self.tokio.spawn(async move {
             // A supervisor that is gone has no containers that end.
@@ -104,7 +101,13 @@ impl Daemon {
                 loop {
                     let mut guard = ready.readable().await.context("epoll")?;
                     let Some((Reply::Changed, _)) = connection.reply()? else { return Ok(()) };
-                    daemon.look_for_ends(&id).await?;
+                    if daemon.plugins.nri.is_on() {
+                        daemon.look_for_ends(&id).await?;
+                    }
+                    if daemon.container_events.are_wanted() {
+                        let id = id.clone();
+                        daemon.blocking(move |daemon| Ok(daemon.observe(&id))).await?;
+                    }
                     if !poll::has_more(connection.as_fd())? {
                         guard.clear_ready();
                     }

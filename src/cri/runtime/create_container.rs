@@ -52,6 +52,7 @@ pub(in crate::cri) fn run(
         let told = plugins::told(&sandbox, &container)?;
         daemon.wait(events.post_create_container(&plugins::pod(&sandbox), &told))?;
     }
+    daemon.observe(sandbox.id());
     Ok(api::CreateContainerResponse { container_id: id })
 }
 

@@ -26,13 +26,15 @@ mod update_pod_sandbox_resources;
 mod update_runtime_config;
 mod version;
 
+pub(super) use container_status::status as container_status;
+pub(super) use pod_sandbox_status::status as sandbox_status;
 pub(super) use stats::Samples;
 pub(super) use update_runtime_config::Told;
 
 use anyhow::{Context, Result};
 
 /// Nanoseconds since the epoch.
-fn now() -> Result<i64> {
+pub(super) fn now() -> Result<i64> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("the clock is before 1970")?;
     i64::try_from(now.as_nanos()).context("the clock is after 2262")
 }

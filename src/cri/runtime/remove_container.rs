@@ -3,6 +3,7 @@
 
 use super::stop_container;
 use crate::control::Request;
+use crate::cri::container_events::About;
 use crate::cri::nri::Events;
 use crate::cri::sandboxes::{self, Container, Sandbox};
 use crate::cri::{Daemon, api, plugins};
@@ -20,24 +21,31 @@ pub(in crate::cri) fn run(
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
         found => found?,
     };
+    remove(daemon, (&sandbox, &container))?;
+    if let Ok(sandbox) = sandboxes::sandbox(&daemon.dirs, sandbox.id()) {
+        daemon.removed(&About::of(&sandbox, &sandbox.containers()?)?, container.id());
+    }
+    done
+}
+
+fn remove(daemon: &Daemon, (sandbox, container): (&Sandbox, &Container)) -> Result<()> {
     let events = daemon.events();
     if daemon.plugins.nri.is_on() {
-        stop_container::end(daemon, (&sandbox, &container), 0)?;
+        stop_container::end(daemon, (sandbox, container), 0)?;
         if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
             daemon.wait(tell(daemon, &events, (&sandbox, &container)))?;
         }
     }
     if sandbox.is_supervised() {
         match sandbox.ask(&Request::Remove { container: container.id().to_owned() }, &[]) {
-            Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
+            Err(error) if kind_of(&error) == Some(Kind::NotFound) => return Ok(()),
             // The sandbox ended in this moment.
             Err(error) if kind_of(&error) == Some(Kind::NotReady) => {}
-            other => return other.and(done),
+            other => return other,
         }
     }
     remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
-    remove::container_of_ended(&sandbox.pod, container.id())?;
-    done
+    remove::container_of_ended(&sandbox.pod, container.id())
 }
 
 /// Tells plugins that a container has ended, if they do not know, and that it is about to be removed.

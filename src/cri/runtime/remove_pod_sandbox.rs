@@ -3,7 +3,9 @@
 
 use super::remove_container;
 use super::stop_pod_sandbox::stop;
-use crate::cri::{Daemon, api, plugins, sandboxes};
+use crate::cri::container_events::About;
+use crate::cri::sandboxes::{self, Container};
+use crate::cri::{Daemon, api, plugins};
 use crate::error::{Kind, kind_of};
 use crate::supervisor::remove;
 use anyhow::Result;
@@ -23,7 +25,13 @@ pub(in crate::cri) fn run(
                 }
                 daemon.wait(events.remove_pod_sandbox(&plugins::pod(&sandbox)))?;
             }
+            daemon.observe(sandbox.id());
+            let containers = sandbox.containers()?;
+            let last = About::of(&sandbox, &containers)?;
             remove::pod(&sandbox.pod, &daemon.facts.cgroups)?;
+            for id in containers.iter().map(Container::id).chain([sandbox.id()]) {
+                daemon.removed(&last, id);
+            }
         }
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => {}
         Err(error) => return Err(error),

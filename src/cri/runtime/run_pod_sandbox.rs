@@ -23,10 +23,14 @@ pub(in crate::cri) fn run(
     let handler = Handler { name: &request.runtime_handler, runtime };
     let record = record(daemon, (&id, config), handler)?;
     let events = daemon.events();
-    let _hidden = daemon.plugins.hide(&id);
+    let hidden = daemon.plugins.hide(&id);
     let pod = store::reserve(&record, &written(config, &id), None)?;
     match start(daemon, &pod, &events) {
-        Ok(()) => Ok(api::RunPodSandboxResponse { pod_sandbox_id: id }),
+        Ok(()) => {
+            drop(hidden);
+            daemon.observe(&id);
+            Ok(api::RunPodSandboxResponse { pod_sandbox_id: id })
+        }
         Err(error) => Err(match undo(daemon, &id, &pod) {
             Ok(()) => error,
             Err(left) => error.context(format!("and then it could not be removed: {left:#}")),

@@ -1,9 +1,9 @@
 //! RuntimeService as tonic has it: each method is its RPC's file.
 
 use super::*;
-use crate::cri::api;
 use crate::cri::api::runtime_service_server::RuntimeService;
 use crate::cri::daemon::{Answer, Service, Stream, block, perform};
+use crate::cri::{api, container_events};
 use tonic::Request;
 
 #[tonic::async_trait]
@@ -196,6 +196,13 @@ impl RuntimeService for Service {
         request: Request<api::ListMetricDescriptorsRequest>,
     ) -> Answer<api::ListMetricDescriptorsResponse> {
         block!(self, request, metrics::descriptors)
+    }
+
+    async fn get_container_events(
+        &self,
+        request: Request<api::GetEventsRequest>,
+    ) -> Answer<Stream<api::ContainerEventResponse>> {
+        perform!(self, request, container_events)
     }
 
     async fn list_pod_sandbox_metrics(

@@ -21,5 +21,6 @@ pub(in crate::cri) fn run(
         let told = plugins::told(&sandbox, &container)?;
         daemon.wait(events.post_start_container(&plugins::pod(&sandbox), &told))?;
     }
+    daemon.observe(sandbox.id());
     Ok(api::StartContainerResponse {})
 }

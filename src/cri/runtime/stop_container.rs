@@ -21,6 +21,7 @@ pub(in crate::cri) fn run(daemon: &Daemon, request: &api::StopContainerRequest) 
             daemon.wait(daemon.tell_stopped(&daemon.events(), &sandbox, &container))?;
         }
     }
+    daemon.observe(sandbox.id());
     done
 }
 

@@ -21,7 +21,10 @@ pub(in crate::cri) fn run(
     request: &api::StopPodSandboxRequest,
 ) -> Result<api::StopPodSandboxResponse> {
     match sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id) {
-        Ok(sandbox) => stop(daemon, &sandbox, &daemon.events())?,
+        Ok(sandbox) => {
+            stop(daemon, &sandbox, &daemon.events())?;
+            daemon.observe(sandbox.id());
+        }
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => {}
         Err(error) => return Err(error),
     }

@@ -197,7 +197,7 @@ fn check(cri: &Cri<'_>, steady: &str, containers: [&String; 2]) {
     }
 }
 
-fn host_pid(cri: &Cri<'_>, id: &str) -> i64 {
+pub(super) fn host_pid(cri: &Cri<'_>, id: &str) -> i64 {
     let request = api::ContainerStatusRequest { container_id: id.to_owned(), verbose: true };
     let answer = cri.call(|mut c| async move { c.container_status(request).await }).unwrap();
     let info: serde_json::Value = serde_json::from_str(&answer.info["info"]).unwrap();

@@ -3,6 +3,7 @@
 
 mod calls;
 mod client;
+mod events;
 mod hostile;
 mod kills;
 mod requests;
