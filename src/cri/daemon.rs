@@ -1,5 +1,6 @@
 //! What every RPC is given, and how it is answered.
 
+use super::checkpoint::{self, Turns};
 use super::config::{Config, WithoutCni};
 use super::image::{LayerSizes, Pulls};
 use super::plugins::Plugins;
@@ -45,6 +46,8 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) samples: Samples,
     /// The pulls that run.
     pub(in crate::cri) pulls: Pulls,
+    /// The checkpoints that are being made.
+    pub(in crate::cri) checkpoints: Turns,
     /// What layers take of the disk, as far as it was measured.
     pub(in crate::cri) layer_sizes: LayerSizes,
     /// Read by each request that is being performed, until its end.
@@ -68,8 +71,21 @@ impl Daemon {
         stopping: watch::Receiver<bool>,
     ) -> Daemon {
         let Shared { facts, streaming, plugins, tokio } = shared;
-        let (pulls, layer_sizes, samples, at_work) = Default::default();
-        Daemon { dirs, config, facts, streaming, plugins, tokio, pulls, layer_sizes, samples, at_work, stopping }
+        let (pulls, checkpoints, layer_sizes, samples, at_work) = Default::default();
+        Daemon {
+            dirs,
+            config,
+            facts,
+            streaming,
+            plugins,
+            tokio,
+            pulls,
+            checkpoints,
+            layer_sizes,
+            samples,
+            at_work,
+            stopping,
+        }
     }
 
     /// Resolves when nothing is being performed any more, also for clients that have hung up.
@@ -100,6 +116,7 @@ impl Daemon {
     pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
         let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
         for sandbox in all {
+            checkpoint::sweep(&sandbox)?;
             if sandbox.is_abandoned() {
                 self.blocking(move |daemon| remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)).await?;
             } else if sandbox.is_supervised() {

@@ -11,6 +11,7 @@
 //! | `daemon` | what every RPC is given; how it is answered |
 //! | `status` | errors as gRPC codes |
 //! | `sandboxes` | the sandboxes and containers that there are |
+//! | `checkpoint` | checkpoints of containers, by criu |
 //! | [`convert`] | requests as `plan`'s configs |
 //! | `runtime` | RuntimeService, one file per RPC |
 //! | `image` | ImageService, one file per RPC |
@@ -20,6 +21,7 @@
 //! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
 pub mod api;
+mod checkpoint;
 pub mod config;
 pub mod convert;
 mod daemon;

@@ -119,6 +119,13 @@ impl RuntimeService for Service {
         block!(self, request, reopen_container_log::run)
     }
 
+    async fn checkpoint_container(
+        &self,
+        request: Request<api::CheckpointContainerRequest>,
+    ) -> Answer<api::CheckpointContainerResponse> {
+        block!(self, request, checkpoint_container::run)
+    }
+
     async fn exec_sync(&self, request: Request<api::ExecSyncRequest>) -> Answer<api::ExecSyncResponse> {
         block!(self, request, exec_sync::run)
     }
