@@ -45,7 +45,7 @@ pub(super) fn write(source: &Source<'_>, archive: &mut Bounded<File>) -> Result<
     let upper = open(source.upper)?;
     let builder = Builder::new(archive);
     let mut changes = Changes { builder, layers, ids: source.ids, links: HashMap::new(), removed: Vec::new() };
-    changes.directory(upper.as_fd(), &mut Vec::new(), Below::Shown)?;
+    changes.tree(upper)?;
     changes.builder.finish().context("writing rootfs-diff.tar")?;
     Ok(changes.removed)
 }
@@ -73,85 +73,108 @@ struct Entry<'a> {
     directory: BorrowedFd<'a>,
     name: &'a OsStr,
     stat: FileStat,
-    path: PathBuf,
+    path: &'a Path,
+}
+
+/// A directory that is being gone through.
+struct Listed {
+    fd: OwnedFd,
+    names: std::vec::IntoIter<OsString>,
+    below: Below,
+    depth: usize,
 }
 
 impl Changes<'_> {
-    /// Everything in a directory, whose own path is `at`.
-    fn directory(&mut self, directory: BorrowedFd<'_>, at: &mut Vec<OsString>, below: Below) -> Result<()> {
-        let mut here = names(directory)?;
-        here.sort();
-        if below == Below::Hidden {
-            let kept: BTreeSet<&OsString> = here.iter().collect();
-            let hidden = visible(&self.layers, at)?;
-            let absolute = |name: &OsString| Path::new("/").join(at.iter().collect::<PathBuf>()).join(name);
-            self.removed.extend(hidden.iter().filter(|name| !kept.contains(name)).map(absolute));
-        }
-        for name in &here {
+    /// Everything in the upper directory. Not by recursion: how deep it goes is the container's to say.
+    fn tree(&mut self, upper: OwnedFd) -> Result<()> {
+        let mut at: Vec<OsString> = Vec::new();
+        let mut open = vec![self.listed(upper, &at, Below::Shown)?];
+        while let Some(directory) = open.last_mut() {
+            at.truncate(directory.depth);
+            let Some(name) = directory.names.next() else {
+                open.pop();
+                continue;
+            };
             // Removed meanwhile, by a process that is not stopped.
-            let Some(stat) = stat_entry(directory, name)? else { continue };
+            let Some(stat) = stat_entry(directory.fd.as_fd(), &name)? else { continue };
             at.push(name.clone());
             let path: PathBuf = at.iter().collect();
-            let entry = Entry { directory, name, stat, path };
-            let context = entry.path.clone();
-            self.entry(&entry, at, below).with_context(|| format!("/{} of the container", context.display()))?;
-            at.pop();
+            let below = directory.below;
+            let entry = Entry { directory: directory.fd.as_fd(), name: &name, stat, path: &path };
+            let within = || format!("/{} of the container", path.display());
+            let Some((inner, opaque)) = self.entry(&entry).with_context(within)? else { continue };
+            if at.len() > MAX_DEPTH {
+                bail!("directories are more than {MAX_DEPTH} deep");
+            }
+            let below = if opaque { Below::Hidden } else { below };
+            open.push(self.listed(inner, &at, below).with_context(within)?);
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry<'_>, at: &mut Vec<OsString>, below: Below) -> Result<()> {
+    /// A directory whose path is `at`; what is hidden by it is removed.
+    fn listed(&mut self, fd: OwnedFd, at: &[OsString], below: Below) -> Result<Listed> {
+        let mut here = names(fd.as_fd())?;
+        here.sort();
+        if below == Below::Hidden {
+            let path: PathBuf = at.iter().collect();
+            let hidden = visible(&self.layers, at)?.into_iter().filter(|name| here.binary_search(name).is_err());
+            self.removed.extend(hidden.map(|name| Path::new("/").join(&path).join(name)));
+        }
+        Ok(Listed { fd, names: here.into_iter(), below, depth: at.len() })
+    }
+
+    /// Writes an entry; a directory is returned, with whether it hides what is below it.
+    fn entry(&mut self, entry: &Entry<'_>) -> Result<Option<(OwnedFd, bool)>> {
         let kind = file_type(&entry.stat);
         if is_whiteout(&entry.stat) {
-            self.removed.push(Path::new("/").join(&entry.path));
-            return Ok(());
+            self.removed.push(Path::new("/").join(entry.path));
+            return Ok(None);
         }
         if kind == SFlag::S_IFSOCK {
             // tar has none, and nobody listens there any more.
-            return Ok(());
+            return Ok(None);
         }
         let key = (entry.stat.st_dev, entry.stat.st_ino);
         if kind != SFlag::S_IFDIR && entry.stat.st_nlink > 1 {
             if let Some(first) = self.links.get(&key) {
                 let mut header = self.header(entry, EntryType::Link)?;
-                return Ok(self.builder.append_link(&mut header, &entry.path, first)?);
+                self.builder.append_link(&mut header, entry.path, first)?;
+                return Ok(None);
             }
-            self.links.insert(key, entry.path.clone());
+            self.links.insert(key, entry.path.to_owned());
         }
         self.attributes(entry)?;
         match kind {
-            SFlag::S_IFDIR => self.subdirectory(entry, at, below),
-            SFlag::S_IFREG => self.file(entry),
+            SFlag::S_IFDIR => return self.subdirectory(entry),
+            SFlag::S_IFREG => self.file(entry)?,
             SFlag::S_IFLNK => {
                 let target = readlinkat(entry.directory, entry.name).called("readlinkat", entry.name.display())?;
                 let mut header = self.header(entry, EntryType::Symlink)?;
                 // As it is, and not made shorter, where there is room for it.
                 match header.set_link_name_literal(target.as_bytes()) {
-                    Ok(()) => Ok(self.builder.append_data(&mut header, &entry.path, std::io::empty())?),
-                    Err(_) => Ok(self.builder.append_link(&mut header, &entry.path, target)?),
+                    Ok(()) => self.builder.append_data(&mut header, entry.path, std::io::empty())?,
+                    Err(_) => self.builder.append_link(&mut header, entry.path, target)?,
                 }
             }
-            SFlag::S_IFIFO => self.node(entry, EntryType::Fifo),
-            SFlag::S_IFCHR => self.node(entry, EntryType::Char),
-            SFlag::S_IFBLK => self.node(entry, EntryType::Block),
+            SFlag::S_IFIFO => self.node(entry, EntryType::Fifo)?,
+            SFlag::S_IFCHR => self.node(entry, EntryType::Char)?,
+            SFlag::S_IFBLK => self.node(entry, EntryType::Block)?,
             other => bail!("a file of type {:#o}", other.bits()),
         }
+        Ok(None)
     }
 
-    fn subdirectory(&mut self, entry: &Entry<'_>, at: &mut Vec<OsString>, below: Below) -> Result<()> {
-        if at.len() > MAX_DEPTH {
-            bail!("directories are more than {MAX_DEPTH} deep");
-        }
+    fn subdirectory(&mut self, entry: &Entry<'_>) -> Result<Option<(OwnedFd, bool)>> {
         let opened = match openat(entry.directory, entry.name, dir_flags(), Mode::empty()) {
             // Replaced meanwhile, by a process that is not stopped.
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
             other => other.called("openat", entry.name.display())?,
         };
         let mut header = self.header(entry, EntryType::Directory)?;
-        self.builder.append_data(&mut header, &entry.path, std::io::empty())?;
+        self.builder.append_data(&mut header, entry.path, std::io::empty())?;
         let opaque = lgetxattrat(opened.as_fd(), OsStr::new("."), OsStr::new(OPAQUE))?;
-        let below = if opaque.as_deref() == Some(b"y") { Below::Hidden } else { below };
-        self.directory(opened.as_fd(), at, below)
+        Ok(Some((opened, opaque.as_deref() == Some(b"y"))))
     }
 
     fn node(&mut self, entry: &Entry<'_>, kind: EntryType) -> Result<()> {
@@ -161,7 +184,7 @@ impl Changes<'_> {
             header.set_device_major(number(major(entry.stat.st_rdev))?)?;
             header.set_device_minor(number(minor(entry.stat.st_rdev))?)?;
         }
-        Ok(self.builder.append_data(&mut header, &entry.path, std::io::empty())?)
+        Ok(self.builder.append_data(&mut header, entry.path, std::io::empty())?)
     }
 
     fn file(&mut self, entry: &Entry<'_>) -> Result<()> {
@@ -170,10 +193,11 @@ impl Changes<'_> {
         let Some(mut file) = open_regular(entry.directory, Path::new(entry.name), beneath)? else { return Ok(()) };
         let size = file.metadata().called("fstat", entry.name.display())?.len();
         let stored = stored(&file, size)?;
+        file.rewind().called("lseek", entry.name.display())?;
         if stored == [(0, size)] || size == 0 {
             let mut header = self.header(entry, EntryType::Regular)?;
             header.set_size(size);
-            return Ok(self.builder.append_data(&mut header, &entry.path, Exactly { file: &mut file, left: size })?);
+            return Ok(self.builder.append_data(&mut header, entry.path, Exactly { file: &mut file, left: size })?);
         }
         self.sparse(entry, (file, size), stored)
     }
@@ -205,7 +229,7 @@ impl Changes<'_> {
         }
         // The blocks are whole, so that the padding is that of the data.
         let data = Segments { file: &mut file, segments: stored.into_iter(), left: 0 };
-        Ok(self.builder.append_data(&mut header, &entry.path, Cursor::new(more).chain(data))?)
+        Ok(self.builder.append_data(&mut header, entry.path, Cursor::new(more).chain(data))?)
     }
 
     fn header(&self, entry: &Entry<'_>, kind: EntryType) -> Result<Header> {
