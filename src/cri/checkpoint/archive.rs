@@ -3,6 +3,7 @@
 
 use super::Bounded;
 use crate::error::{Kind, failure};
+use crate::image::tree;
 use crate::sys::fs::{ResolveFlags, openat2, proc_fd_path};
 use crate::sys::{Called, SysError};
 use anyhow::{Context, Result};
@@ -33,17 +34,17 @@ pub(super) struct Location {
 impl Location {
     /// A file that is not there yet, in a directory that is.
     pub(super) fn check(text: &str) -> Result<Location> {
-        let (parent, name) = parts(text)?;
+        let (parent, name) = parts("location", text)?;
         let invalid = |error: SysError| failure(Kind::Invalid, format!("location: {error}"));
-        let directory = directory(&parent).map_err(invalid)?;
+        let directory = open_directory(&parent).map_err(invalid)?;
         Location { directory, name, path: text.into() }.unless_taken()
     }
 
     /// A file of this name in a directory.
-    pub(super) fn within(directory: &OwnedFd, (path, name): (&Path, String)) -> Result<Location> {
-        let directory = directory.try_clone().called("fcntl", path.display())?;
-        let path = path.join(&name);
-        Location { directory, name: name.into(), path }.unless_taken()
+    pub(super) fn within(directory: &Directory, name: &str) -> Result<Location> {
+        let Directory { fd, path } = directory;
+        let fd = fd.try_clone().called("fcntl", path.display())?;
+        Location { directory: fd, name: name.into(), path: path.join(name) }.unless_taken()
     }
 
     fn unless_taken(self) -> Result<Location> {
@@ -58,25 +59,66 @@ impl Location {
         failure(Kind::AlreadyExists, format!("{} is there already", self.path.display()))
     }
 
-    /// The file, without a name yet.
+    /// The archive, without a name yet.
     pub(super) fn create(self, deadline: Instant) -> Result<Archive> {
+        let file = Bounded { inner: self.open()?, deadline };
+        Ok(Archive { builder: Builder::new(file), location: self })
+    }
+
+    /// A document in the place of an archive.
+    pub(super) fn put(self, bytes: &[u8], deadline: Instant) -> Result<Published> {
+        let mut file = Bounded { inner: self.open()?, deadline };
+        file.write_all(bytes).called("write", self.path.display())?;
+        self.publish(&file.inner)
+    }
+
+    fn open(&self) -> Result<File> {
         let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = openat(&self.directory, ".", flags, mode).called("openat O_TMPFILE", self.path.display())?;
         fchmod(&file, mode).called("fchmod", self.path.display())?;
-        let file = Bounded { inner: File::from(file), deadline };
-        Ok(Archive { builder: Builder::new(file), location: self })
+        Ok(file.into())
+    }
+
+    /// Gives a file its name, unless somebody else has taken that meanwhile.
+    fn publish(self, file: &File) -> Result<Published> {
+        file.sync_all().called("fsync", self.path.display())?;
+        let (from, name) = (proc_fd_path(file), self.name.as_os_str());
+        match linkat(AT_FDCWD, &from, &self.directory, name, AtFlags::AT_SYMLINK_FOLLOW) {
+            Ok(()) => Ok(Published { location: self }),
+            Err(Errno::EEXIST) => Err(self.taken()),
+            Err(errno) => Err(errno).called("linkat", self.path.display()).map_err(Into::into),
+        }
+    }
+}
+
+/// A directory that archives go into.
+pub(super) struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Directory {
+    /// One that is there, and empty.
+    pub(super) fn check(text: &str) -> Result<Directory> {
+        parts("output_path", text)?;
+        let invalid = |error: SysError| failure(Kind::Invalid, format!("output_path: {error}"));
+        let directory = Directory { fd: open_directory(Path::new(text)).map_err(invalid)?, path: text.into() };
+        match tree::names(directory.fd.as_fd())?.is_empty() {
+            true => Ok(directory),
+            false => Err(failure(Kind::Invalid, format!("output_path: {text} is not empty"))),
+        }
     }
 }
 
 /// An absolute path in the form that it has anyway, as its directory and its last name.
-fn parts(text: &str) -> Result<(PathBuf, OsString)> {
-    let invalid = |what: &str| failure(Kind::Invalid, format!("location: {text:?}: {what}"));
+fn parts(field: &str, text: &str) -> Result<(PathBuf, OsString)> {
+    let invalid = |what: &str| failure(Kind::Invalid, format!("{field}: {text:?}: {what}"));
     if text.len() > MAX_PATH {
-        return Err(failure(Kind::Invalid, format!("location is longer than {MAX_PATH} bytes")));
+        return Err(failure(Kind::Invalid, format!("{field} is longer than {MAX_PATH} bytes")));
     }
     if !text.starts_with('/') {
-        return Err(invalid("it takes the absolute path of a file"));
+        return Err(invalid("it takes an absolute path"));
     }
     if text.contains('\0') {
         return Err(invalid("there is a NUL in it"));
@@ -93,7 +135,7 @@ fn parts(text: &str) -> Result<(PathBuf, OsString)> {
 }
 
 /// A directory of the host's. Links in it are its administrator's, but none of /proc.
-pub(super) fn directory(path: &Path) -> Result<OwnedFd, SysError> {
+fn open_directory(path: &Path) -> Result<OwnedFd, SysError> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = open("/", flags, Mode::empty()).called("open", "/")?;
     openat2(root.as_fd(), path, flags, 0, ResolveFlags::RESOLVE_NO_MAGICLINKS)
@@ -139,16 +181,8 @@ impl Archive {
 
     /// Gives it its name, unless somebody else has taken that meanwhile.
     pub(super) fn publish(self) -> Result<Published> {
-        let Archive { builder, location } = self;
-        let mut file = builder.into_inner().context("the end of the archive")?;
-        file.flush()?;
-        file.inner.sync_all().called("fsync", location.path.display())?;
-        let from = proc_fd_path(&file.inner);
-        match linkat(AT_FDCWD, &from, &location.directory, location.name.as_os_str(), AtFlags::AT_SYMLINK_FOLLOW) {
-            Ok(()) => Ok(Published { location }),
-            Err(Errno::EEXIST) => Err(location.taken()),
-            Err(errno) => Err(errno).called("linkat", location.path.display()).map_err(Into::into),
-        }
+        let file = self.builder.into_inner().context("the end of the archive")?;
+        self.location.publish(&file.inner)
     }
 }
 

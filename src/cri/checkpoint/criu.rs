@@ -120,6 +120,18 @@ impl Criu {
         Ok((child, Conversation { socket: ours, deadline, has_to_answer: false }))
     }
 
+    /// `Unsupported` unless it tells when all processes are stopped.
+    pub(super) fn must_pause(&self, deadline: Instant) -> Result<()> {
+        let Version { major, minor } = self.version(deadline)?;
+        match major >= 4 {
+            true => Ok(()),
+            false => {
+                let text = format!("checkpoints of pods take criu 4.0 or later, and this is {major}.{minor}");
+                Err(failure(Failed::Unsupported, text))
+            }
+        }
+    }
+
     /// Begins a dump.
     pub(super) fn dump(&self, job: &Job, deadline: Instant) -> Result<Dump> {
         let version = self.version(deadline)?;
@@ -183,6 +195,11 @@ impl Dump {
             self.give_up();
             Err(error.context(self.complaint()))
         })
+    }
+
+    /// Lets it go on, if it waits for that, without waiting for it: others are to go on at the same time.
+    pub(super) fn resume(&mut self) -> Result<()> {
+        self.talk.answer()
     }
 
     /// Has it undo what it has done.
@@ -309,11 +326,16 @@ impl Conversation {
         }
     }
 
+    fn answer(&mut self) -> Result<()> {
+        match std::mem::take(&mut self.has_to_answer) {
+            true => self.send(&Request { kind: Kind::Notify.into(), options: None, notify_success: Some(true) }),
+            false => Ok(()),
+        }
+    }
+
     fn next(&mut self) -> Result<Progress> {
         loop {
-            if std::mem::take(&mut self.has_to_answer) {
-                self.send(&Request { kind: Kind::Notify.into(), options: None, notify_success: Some(true) })?;
-            }
+            self.answer()?;
             let answer = self.receive()?;
             match answer.kind() {
                 Kind::Notify => {

@@ -18,6 +18,7 @@ mod archive;
 mod changes;
 mod criu;
 mod messages;
+mod pod;
 mod records;
 mod target;
 
@@ -49,10 +50,17 @@ const MAX_SECONDS: i64 = 24 * 3600;
 /// The containers of which checkpoints are being made.
 pub(in crate::cri) type Turns = Arc<Mutex<HashSet<String>>>;
 
-/// CheckpointContainer
-pub(in crate::cri) fn container(daemon: &Daemon, request: &api::CheckpointContainerRequest) -> Result<()> {
+pub(in crate::cri) use pod::pod;
+
+/// CheckpointContainer; `client` is how long the client waits for the answer.
+pub(in crate::cri) fn container(
+    daemon: &Daemon,
+    request: &api::CheckpointContainerRequest,
+    client: Option<Duration>,
+) -> Result<()> {
     let criu = Criu::find(&daemon.config.checkpoint.criu_path)?;
-    let deadline = Instant::now() + patience(request.timeout)?;
+    let asked = patience(request.timeout)?;
+    let deadline = Instant::now() + client.map_or(asked, |client| client.min(asked));
     let location = Location::check(&request.location)?;
     let (sandbox, container) = sandboxes::container(&daemon.dirs, &request.container_id)?;
     let making = || format!("checkpointing container {}", container.id());

@@ -2,6 +2,7 @@
 //! Most of them block, on files and on supervisors, and are done off the event loop.
 
 mod checkpoint_container;
+mod checkpoint_pod;
 mod container_status;
 mod create_container;
 mod exec;

@@ -1,4 +1,4 @@
-//! CheckpointContainer, with the criu of the host.
+//! CheckpointContainer and CheckpointPod, with the criu of the host.
 
 use super::super::harness::{Host, until};
 use super::client::{Cri, Kubelet, container, log, sandbox};
@@ -86,4 +86,241 @@ fn e7_a_checkpoint_is_of_one_moment_and_the_container_goes_on() {
     let again = checkpoint(&cri, &made, &target, 60).unwrap_err();
     assert_eq!(again.code(), Code::AlreadyExists, "{again}");
     checkpoint(&cri, &made, &host.path("second.tar"), 0).unwrap();
+}
+
+#[test]
+fn e7_without_criu_checkpoints_are_unimplemented() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "[checkpoint]\ncriu_path = \"/no/such/criu\"\n");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.running((&id, &config), "c", "sleep 1000");
+    let error = checkpoint(&cri, &made, &host.path("c.tar"), 0).unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented, "{error}");
+    assert!(error.message().contains("take criu") && error.message().contains("/no/such/criu"), "{error}");
+    let error = pod(&cri, &id, &[&made], &host.folder("pod")).unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented, "{error}");
+}
+
+#[test]
+fn e7_wrong_checkpoints_are_refused_and_leave_nothing() {
+    let Some(host) = Host::new(&["criu"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let running = cri.running((&id, &config), "running", "sleep 1000");
+    let created = cri.create((&id, &config), &container("created", "sleep 1000")).unwrap();
+    let ended = cri.running((&id, &config), "ended", "true");
+    cri.until_exited(&ended);
+    let out = host.folder("out");
+    let target = Path::new(&out).join("c.tar");
+    for (id, to, timeout, code) in [
+        ("none", target.clone(), 0, Code::NotFound),
+        (&created, target.clone(), 0, Code::FailedPrecondition),
+        (&ended, target.clone(), 0, Code::FailedPrecondition),
+        (&running, target.clone(), -1, Code::InvalidArgument),
+        (&running, "".into(), 0, Code::InvalidArgument),
+        (&running, "c.tar".into(), 0, Code::InvalidArgument),
+        (&running, format!("{out}/../c.tar").into(), 0, Code::InvalidArgument),
+        (&running, format!("{out}/none/c.tar").into(), 0, Code::InvalidArgument),
+        (&running, out.clone().into(), 0, Code::AlreadyExists),
+    ] {
+        let error = checkpoint(&cri, id, &to, timeout).unwrap_err();
+        assert_eq!(error.code(), code, "{id} to {to:?} in {timeout} s: {error}");
+    }
+    let other = host.folder("other");
+    std::fs::write(Path::new(&other).join("there"), "").unwrap();
+    for (sandbox, containers, to, code) in [
+        ("none", vec![&*running], &out, Code::NotFound),
+        (&id, vec![], &out, Code::InvalidArgument),
+        (&id, vec![&running, &running], &out, Code::InvalidArgument),
+        (&id, vec![&running, "none"], &out, Code::InvalidArgument),
+        (&id, vec![&running, &ended], &out, Code::FailedPrecondition),
+        (&id, vec![&running], &other, Code::InvalidArgument),
+        (&id, vec![&running], &format!("{out}/none"), Code::InvalidArgument),
+    ] {
+        let error = pod(&cri, sandbox, &containers, to).unwrap_err();
+        assert_eq!(error.code(), code, "{containers:?} of {sandbox} to {to}: {error}");
+    }
+    let options = [("x".to_owned(), String::new())].into();
+    let request = api::CheckpointPodRequest {
+        pod_sandbox_id: id.clone(),
+        output_path: out.clone(),
+        container_ids: vec![running.clone()],
+        options,
+    };
+    let error = cri.call(|mut c| async move { c.checkpoint_pod(request).await }).unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+
+    // What criu cannot dump it says, and the container goes on: a shared memory that is mapped from a device of the host's.
+    let odd = cri.running(
+        (&id, &config),
+        "odd",
+        "exec 3<>/dev/full 5</proc/1/ns/net; echo up; while :; do sleep 0.02; echo on; done",
+    );
+    until("output", || (!log(&host, "p", "odd").is_empty()).then_some(()));
+    if let Err(error) = checkpoint(&cri, &odd, &target, 0) {
+        assert!(error.message().contains("criu's log ends with") && error.message().contains("Error"), "{error}");
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+        let lines = log(&host, "p", "odd").len();
+        until("more output", || (log(&host, "p", "odd").len() > lines + 3).then_some(()));
+    }
+}
+
+fn pod(kubelet: &Kubelet, sandbox: &str, containers: &[&str], to: &str) -> Result<(), Status> {
+    let request = api::CheckpointPodRequest {
+        pod_sandbox_id: sandbox.to_owned(),
+        output_path: to.to_owned(),
+        container_ids: containers.iter().map(|id| (*id).to_owned()).collect(),
+        ..api::CheckpointPodRequest::default()
+    };
+    kubelet.call(|mut c| async move { c.checkpoint_pod(request).await }).map(drop)
+}
+
+#[test]
+fn e7_the_containers_of_a_pod_are_captured_at_one_moment() {
+    let Some(host) = Host::new(&["criu"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    // One counts, the other follows: what it has seen is never ahead, and hardly behind.
+    let shared =
+        api::Mount { container_path: "/shared".to_owned(), host_path: host.folder("shared"), ..api::Mount::default() };
+    let start = |name: &str, script: &str| {
+        let mut wanted = container(name, script);
+        wanted.mounts = vec![shared.clone()];
+        let made = cri.create((&id, &config), &wanted).unwrap();
+        cri.start_container(&made).unwrap();
+        made
+    };
+    let first = "mkfifo /shared/f; exec 3<>/shared/f; i=0; while :; do i=$((i+1)); echo $i >&3; echo $i > /seen; echo $i; sleep 0.01; done";
+    let first = start("first", first);
+    let second = "until [ -e /shared/f ]; do sleep 0.01; done; exec 3<>/shared/f; while read i <&3; do echo $i > /seen; echo $i; done";
+    let second = start("second", second);
+    until("output", || (log(&host, "p", "second").len() > 20).then_some(()));
+    let out = host.folder("out");
+    pod(&cri, &id, &[&first, &second], &out).unwrap();
+    let record = json(&std::fs::read(Path::new(&out).join("pod.dump")).unwrap());
+    assert_eq!((record["id"].as_str(), record["name"].as_str()), (Some(&*id), Some("p")), "{record}");
+    let mut seen = Vec::new();
+    for (at, (made, name)) in [(&first, "first"), (&second, "second")].into_iter().enumerate() {
+        let archive = format!("{made}.tar");
+        let listed = serde_json::json!({ "id": made, "name": name, "archive": archive });
+        assert_eq!(record["containers"][at], listed);
+        let found = entries(std::fs::File::open(Path::new(&out).join(archive)).unwrap());
+        let changes = entries(&*found["rootfs-diff.tar"]);
+        seen.push(String::from_utf8_lossy(&changes["seen"]).trim().parse::<i64>().ok());
+    }
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 3);
+    if let [Some(first), Some(second)] = seen[..] {
+        assert!((first - second).abs() <= 2, "{first} and {second}");
+    }
+    let lines = log(&host, "p", "second").len();
+    until("more output", || (log(&host, "p", "second").len() > lines + 20).then_some(()));
+}
+
+#[test]
+fn e7_checkpoints_of_all_kinds_of_containers() {
+    let Some(host) = Host::new(&["criu"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let options = |config: &mut api::PodSandboxConfig, change: fn(&mut api::NamespaceOption)| {
+        let linux = config.linux.as_mut().unwrap();
+        let context = linux.security_context.get_or_insert_default();
+        change(context.namespace_options.get_or_insert_default());
+    };
+    let server = "nc -l -p 7000 -e cat & sleep 0.2; (echo hello; while :; do sleep 1; done) | nc 127.0.0.1 7000 > /got & \
+        until grep -q hello /got; do sleep 0.05; done; echo up; while :; do sleep 0.02; echo on; done";
+    let plain = "echo up; while :; do sleep 0.02; echo on; done";
+    type Change = fn(&mut api::NamespaceOption);
+    let cases: [(&str, Change, &str); 5] = [
+        ("plain", |_| {}, plain),
+        ("tcp", |_| {}, server),
+        ("node-network", |options| options.network = api::NamespaceMode::Node as i32, plain),
+        ("one-pid-namespace", |options| options.pid = api::NamespaceMode::Pod as i32, plain),
+        (
+            "node-pids-and-ipc",
+            |options| (options.pid, options.ipc) = (api::NamespaceMode::Node as i32, api::NamespaceMode::Node as i32),
+            plain,
+        ),
+    ];
+    for (name, change, script) in cases {
+        let mut config = sandbox(&host, name);
+        options(&mut config, change);
+        let id = cri.sandbox(&config);
+        let mut wanted = container("c", script);
+        let context = wanted.linux.get_or_insert_default().security_context.get_or_insert_default();
+        context.namespace_options = config.linux.clone().unwrap().security_context.unwrap().namespace_options;
+        let made = cri.create((&id, &config), &wanted).unwrap();
+        cri.start_container(&made).unwrap();
+        until("output", || log(&host, name, "c").contains(&"up".to_owned()).then_some(()));
+        checkpoint(&cri, &made, &host.path(&format!("{name}.tar")), 60)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let lines = log(&host, name, "c").len();
+        until("more output", || (log(&host, name, "c").len() > lines + 3).then_some(()));
+        cri.remove_sandbox(&id).unwrap();
+    }
+    // A terminal, and standard input that stays open.
+    let config = sandbox(&host, "terminal");
+    let id = cri.sandbox(&config);
+    let mut wanted = container("c", "echo up; while :; do sleep 0.02; echo on; done");
+    (wanted.tty, wanted.stdin) = (true, true);
+    let made = cri.create((&id, &config), &wanted).unwrap();
+    cri.start_container(&made).unwrap();
+    until("output", || (log(&host, "terminal", "c").len() > 3).then_some(()));
+    checkpoint(&cri, &made, &host.path("terminal.tar"), 60).unwrap();
+    let lines = log(&host, "terminal", "c").len();
+    until("more output", || (log(&host, "terminal", "c").len() > lines + 3).then_some(()));
+}
+
+#[test]
+fn e7_a_container_outlives_a_checkpoint_that_is_cut_off() {
+    let Some(host) = Host::new(&["criu"]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    // Memory that takes a while.
+    let script = "x=$(head -c 60000000 /dev/zero | tr '\\0' x); i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done";
+    let made = cri.running((&id, &config), "c", script);
+    until("output", || (log(&host, "p", "c").len() > 3).then_some(()));
+    let out = host.folder("out");
+    let work = host.path("root/pods").join(&id).join("checkpoints");
+    for round in 0..6 {
+        let target = Path::new(&out).join(format!("{round}.tar"));
+        let (socket, asked) = (cri.socket.clone(), made.clone());
+        let asking = std::thread::spawn(move || checkpoint(&Kubelet::new(socket), &asked, &target, 60));
+        // At different moments: when it has begun, when criu writes its log, when there are images.
+        let begun = match round % 3 {
+            0 => work.clone(),
+            1 => work.join(&made).join("dump.log"),
+            _ => work.join(&made).join("images/pages-1.img"),
+        };
+        until("the checkpoint", || begun.exists().then_some(()));
+        cri.kill();
+        asking.join().unwrap().unwrap_err();
+        cri.restart();
+        let lines = log(&host, "p", "c").len();
+        until("more output", || (log(&host, "p", "c").len() > lines + 3).then_some(()));
+        assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0, "round {round}");
+    }
+    // The client waits for a shorter time than it takes.
+    let (socket, asked) = (cri.socket.clone(), made.clone());
+    let location = format!("{out}/late.tar");
+    let request = api::CheckpointContainerRequest { container_id: asked, location, timeout: 60 };
+    let mut request = tonic::Request::new(request);
+    request.set_timeout(std::time::Duration::from_millis(100));
+    Kubelet::new(socket).call(|mut c| async move { c.checkpoint_container(request).await }).unwrap_err();
+    until("the end of it", || (!work.exists()).then_some(()));
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+    let counted: Vec<u32> = log(&host, "p", "c").iter().map(|line| line.parse().unwrap()).collect();
+    assert!(counted.iter().copied().eq(1..=counted.len().try_into().unwrap()), "{counted:?}");
+    // Another one can be made, after all of that.
+    until("a checkpoint", || checkpoint(&cri, &made, &Path::new(&out).join("last.tar"), 60).ok());
+    cri.stop(&made, 0).unwrap();
+    assert_eq!(cri.status(&made).unwrap().exit_code, 137);
 }
