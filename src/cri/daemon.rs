@@ -116,7 +116,7 @@ impl Daemon {
     pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
         let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
         for sandbox in all {
-            checkpoint::sweep(&sandbox)?;
+            self.sweep_checkpoints(&sandbox.pod);
             if sandbox.is_abandoned() {
                 self.blocking(move |daemon| remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)).await?;
             } else if sandbox.is_supervised() {
@@ -125,6 +125,20 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Removes what is left of checkpoints. What cannot be removed goes with the sandbox.
+    fn sweep_checkpoints(self: &Arc<Self>, pod: &Pod) {
+        let (daemon, pod) = (self.clone(), pod.clone());
+        self.tokio.spawn(async move {
+            for _ in 0..SWEEPS {
+                let pod = pod.clone();
+                if daemon.blocking(move |daemon| checkpoint::sweep(&pod, &daemon.checkpoints)).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(BETWEEN_SWEEPS).await;
+            }
+        });
     }
 
     /// Sees a supervisor end that another daemon has started.
@@ -214,6 +228,10 @@ impl Daemon {
     }
 }
 
+/// How often, and after how long each time, it is tried to remove what is left of checkpoints: a criu that was left may write for as
+/// long as it takes it to read a container's memory.
+const SWEEPS: u32 = 600;
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 /// How often it is looked whether a supervisor listens.
 const SETTING_UP: Duration = Duration::from_millis(10);
 

@@ -199,7 +199,12 @@ impl Dump {
 
     /// Lets it go on, if it waits for that, without waiting for it: others are to go on at the same time.
     pub(super) fn resume(&mut self) -> Result<()> {
-        self.talk.answer()
+        self.talk.answer(Vec::new())
+    }
+
+    /// The same where it is [`Progress::Paused`], with more that belongs to others.
+    pub(super) fn resume_with(&mut self, external: Vec<Vec<u8>>) -> Result<()> {
+        self.talk.answer(external)
     }
 
     /// Has it undo what it has done.
@@ -326,16 +331,17 @@ impl Conversation {
         }
     }
 
-    fn answer(&mut self) -> Result<()> {
-        match std::mem::take(&mut self.has_to_answer) {
-            true => self.send(&Request { kind: Kind::Notify.into(), options: None, notify_success: Some(true) }),
-            false => Ok(()),
+    fn answer(&mut self, external: Vec<Vec<u8>>) -> Result<()> {
+        if !std::mem::take(&mut self.has_to_answer) {
+            return Ok(());
         }
+        let options = (!external.is_empty()).then(|| Options { images_dir_fd: -1, external, ..Options::default() });
+        self.send(&Request { kind: Kind::Notify.into(), options, notify_success: Some(true) })
     }
 
     fn next(&mut self) -> Result<Progress> {
         loop {
-            self.answer()?;
+            self.answer(Vec::new())?;
             let answer = self.receive()?;
             match answer.kind() {
                 Kind::Notify => {
@@ -354,11 +360,13 @@ impl Conversation {
     }
 }
 
-/// Why it did not do it, as far as it says so in its answer.
+/// Why it did not do it is in its log: what it says of it in its answer is the first error of many.
 fn refusal(answer: &Response) -> anyhow::Error {
     let errno = answer.errno.filter(|errno| *errno != 0).map(|errno| Errno::from_raw(errno).desc());
-    let why: Vec<&str> = [errno, answer.error.as_deref()].into_iter().flatten().collect();
-    anyhow::anyhow!("criu could not dump the container{}{}", if why.is_empty() { "" } else { ": " }, why.join(", "))
+    match errno {
+        Some(errno) => anyhow::anyhow!("criu could not dump the container: {errno}"),
+        None => anyhow::anyhow!("criu could not dump the container"),
+    }
 }
 
 #[cfg(test)]

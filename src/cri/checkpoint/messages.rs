@@ -95,8 +95,6 @@ pub(super) struct Response {
     pub(super) notify: Option<Notify>,
     #[prost(int32, optional, tag = "7")]
     pub(super) errno: Option<i32>,
-    #[prost(string, optional, tag = "9")]
-    pub(super) error: Option<String>,
     #[prost(message, optional, tag = "10")]
     pub(super) version: Option<Version>,
 }

@@ -24,18 +24,20 @@ mod target;
 
 use super::sandboxes::{self, Container, Sandbox};
 use super::{Daemon, api};
+use crate::cgroups::Cgroup;
 use crate::error::{Kind, failure, kind_of};
 use crate::snapshot;
-use crate::store;
+use crate::store::{self, Pod};
 use crate::sys::Called;
 use anyhow::{Context, Result, bail};
 use archive::{Archive, Location};
 use criu::{Criu, Dump, Job, Progress};
 use jiff::Timestamp;
+use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{DirBuilder, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -67,7 +69,10 @@ pub(in crate::cri) fn container(
     let in_time = |done: Result<()>| done.map_err(|error| late(error, deadline)).with_context(making);
     in_time((|| {
         let mut run = Run::begin(daemon, (&sandbox, &container), (&criu, deadline))?;
-        while run.dump.advance()? != Progress::Captured {}
+        if run.dump.advance()? == Progress::Paused {
+            run.resume()?;
+            run.dump.advance()?;
+        }
         run.capture_files()?;
         run.finish()?;
         let mut archive = location.create(deadline)?;
@@ -144,8 +149,7 @@ impl Work {
         let turn = Turn::take(turns, id)?;
         let all = sandbox.pod.dirs.checkpoints();
         let path = all.join(id);
-        // Of a daemon that was killed.
-        snapshot::remove_tree(&path)?;
+        snapshot::remove_tree(&path).context("what a daemon left that was killed")?;
         let work = Work { path, _turn: turn };
         for path in [&all, &work.path, &work.images()] {
             DirBuilder::new().recursive(path == &all).mode(0o700).create(path).called("mkdir", path.display())?;
@@ -172,12 +176,32 @@ impl Drop for Work {
 
 const ROOT_CHANGES: &str = "rootfs-diff.tar";
 
+/// The open files of a container that belong to others.
+struct Files {
+    cgroup: Cgroup,
+    state: PathBuf,
+    /// Those that criu knows of.
+    told: BTreeSet<Vec<u8>>,
+}
+
+impl Files {
+    /// Those that criu does not know of yet.
+    fn new(&mut self, target: &Target) -> Result<Vec<Vec<u8>>> {
+        let pids: Vec<i32> = self.cgroup.pids()?.into_iter().map(Pid::as_raw).collect();
+        let found = target.files((&self.state, &pids))?;
+        let new: Vec<Vec<u8>> = found.difference(&self.told).cloned().collect();
+        self.told.extend(found);
+        Ok(new)
+    }
+}
+
 /// A checkpoint that is being made of a container.
 struct Run<'a> {
     sandbox: &'a Sandbox,
     container: &'a Container,
     spec: Spec,
     target: Target,
+    files: Files,
     deadline: Instant,
     removed: Vec<PathBuf>,
     // Before the directory that it works in.
@@ -196,15 +220,28 @@ impl<'a> Run<'a> {
         let spec: Option<Spec> = store::read_json(&path)?;
         let spec = spec.ok_or_else(|| failure(Kind::NotReady, "the container is being removed"))?;
         let work = Work::begin(&daemon.checkpoints, sandbox, container.id())?;
+        let mut external = target.external(&spec).context("what of it belongs to others")?;
+        let path = &sandbox.pod.record.plan.sandbox.cgroup;
+        let cgroup = Cgroup::at(&daemon.facts.cgroups, &path.parent, &format!("{}/{}", path.pod, container.id()))?;
+        let state = sandbox.pod.dirs.container_state(container.id());
+        let mut files = Files { cgroup, state, told: BTreeSet::new() };
+        // Older ones do not ask for them again when all processes are stopped.
+        external.extend(files.new(&target)?);
         let job = Job {
             pid: target.pid,
-            external: target.external(&spec).context("what of it belongs to others")?,
+            external,
             images: work.images(),
             work: work.path.clone(),
             has_terminal: container.config.tty,
         };
         let dump = criu.dump(&job, deadline)?;
-        Ok(Run { sandbox, container, spec, target, deadline, removed: Vec::new(), dump, work })
+        Ok(Run { sandbox, container, spec, target, files, deadline, removed: Vec::new(), dump, work })
+    }
+
+    /// Lets criu go on where all processes are stopped.
+    fn resume(&mut self) -> Result<()> {
+        let files = self.files.new(&self.target).context("what of it belongs to others")?;
+        self.dump.resume_with(files)
     }
 
     /// What it has changed of its image, as long as its processes are stopped.
@@ -258,9 +295,25 @@ fn texts(paths: &[PathBuf]) -> Result<Vec<&str>> {
         .collect()
 }
 
-/// What was left by a daemon that was killed.
-pub(in crate::cri) fn sweep(sandbox: &Sandbox) -> Result<()> {
-    Ok(snapshot::remove_tree(&sandbox.pod.dirs.checkpoints())?)
+/// Removes what was left of checkpoints by a daemon that was killed. Its criu may go on writing there until it notices: an error
+/// says that it is to be tried again.
+pub(in crate::cri) fn sweep(pod: &Pod, turns: &Turns) -> Result<()> {
+    let all = pod.dirs.checkpoints();
+    let entries = match std::fs::read_dir(&all) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.called("opendir", all.display())?,
+    };
+    for entry in entries {
+        let name = entry.called("getdents64", all.display())?.file_name();
+        // One that is being made now is not that.
+        let Ok(_turn) = Turn::take(turns, &name.to_string_lossy()) else { continue };
+        snapshot::remove_tree(&all.join(name))?;
+    }
+    match std::fs::remove_dir(&all) {
+        // One is being made.
+        Err(error) if [ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => Ok(()),
+        other => Ok(other.called("rmdir", all.display())?),
+    }
 }
 
 #[cfg(test)]

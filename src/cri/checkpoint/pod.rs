@@ -79,7 +79,7 @@ fn perform(
         }
         runs.push(run);
     }
-    runs.iter_mut().try_for_each(|run| run.dump.resume())?;
+    runs.iter_mut().try_for_each(Run::resume)?;
     for run in &mut runs {
         let name = of(run);
         if run.dump.advance().with_context(|| name.clone())? != Progress::Captured {

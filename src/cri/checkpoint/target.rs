@@ -3,7 +3,8 @@
 //!
 //! - the sandbox's network, and its pid namespace if containers share one;
 //! - volumes, `/etc/hosts` and whatever else is bound into it, and what is mounted below that; cgroups;
-//! - its standard input and output, whose files (FIFOs, /dev/null) are in nobody's mount namespace but the host's.
+//! - its standard input and output, whose files (FIFOs, /dev/null) are in nobody's mount namespace but the host's. Any of its
+//!   processes may have them open, by any number, so that they are looked for when all are stopped.
 
 use crate::cri::sandboxes::Container;
 use crate::error::{Kind, failure};
@@ -12,7 +13,7 @@ use crate::sys::{Called, process};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Spec;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
@@ -56,12 +57,7 @@ impl Target {
     /// What of it belongs to others, in criu's words.
     pub(super) fn external(&self, spec: &Spec) -> Result<Vec<Vec<u8>>> {
         let mut external = self.namespaces()?;
-        let path = format!("/proc/{}/mountinfo", self.pid);
-        let file = fs::File::open(&path).called("open", &path)?;
-        let mut text = Vec::new();
-        file.take(MAX_MOUNTINFO).read_to_end(&mut text).called("read", &path)?;
-        external.extend(mounts(&text, &bound(spec)).with_context(|| path)?);
-        external.extend(self.files()?);
+        external.extend(mounts(&self.mountinfo()?, &bound(spec)));
         Ok(external)
     }
 
@@ -91,19 +87,37 @@ impl Target {
         Ok(pids.and_then(|pids| pids.split_whitespace().last()) == Some("1"))
     }
 
-    /// Its standard descriptors that are on a mount of the host's: `file[<mount id>:<inode>]`, both hexadecimal.
-    fn files(&self) -> Result<Vec<Vec<u8>>> {
-        let mut external = Vec::new();
-        for descriptor in 0..3 {
-            let (info, file) = (self.proc(&format!("fdinfo/{descriptor}")), self.proc(&format!("fd/{descriptor}")));
-            // Closed, as it may.
-            let (Ok(info), Ok(found)) = (fs::read_to_string(&info), fs::metadata(&file)) else { continue };
-            let mount =
-                info.lines().find_map(|line| line.strip_prefix("mnt_id:")).and_then(|id| id.trim().parse::<u32>().ok());
-            external.extend(mount.map(|mount| format!("file[{mount:x}:{:x}]", found.ino()).into_bytes()));
+    /// The open files of these processes which are its standard input and output, from its run state: `file[<mount id>:<inode>]`,
+    /// both hexadecimal.
+    pub(super) fn files(&self, (state, pids): (&Path, &[i32])) -> Result<BTreeSet<Vec<u8>>> {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        let standard = ["stdin", "stdout", "stderr"].map(|name| state.join(name)).into_iter();
+        let known: HashSet<(u64, u64)> =
+            standard.chain(["/dev/null".into()]).filter_map(|path| identity(&path)).collect();
+        let own: HashSet<u32> = self.mountinfo()?.iter().map(|mount| mount.id).collect();
+        let mut external = BTreeSet::new();
+        for pid in pids {
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            // It may have ended; and it has closed what is not there any more.
+            let Ok(descriptors) = fs::read_dir(process.join("fd")) else { continue };
+            for descriptor in descriptors.flatten() {
+                let Some((device, inode)) = identity(&descriptor.path()) else { continue };
+                let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name())).unwrap_or_default();
+                let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u32>().ok());
+                // The container's own /dev/null is on a mount of its own.
+                let mount = mount.filter(|mount| known.contains(&(device, inode)) && !own.contains(mount));
+                external.extend(mount.map(|mount| format!("file[{mount:x}:{inode:x}]").into_bytes()));
+            }
         }
-        external.dedup();
         Ok(external)
+    }
+
+    fn mountinfo(&self) -> Result<Vec<Mount>> {
+        let path = self.proc("mountinfo");
+        let file = fs::File::open(&path).called("open", path.display())?;
+        let mut text = Vec::new();
+        file.take(MAX_MOUNTINFO).read_to_end(&mut text).called("read", path.display())?;
+        parsed(&text).with_context(|| format!("{}: a line that is not to be understood", path.display()))
     }
 }
 
@@ -122,6 +136,10 @@ struct Mount {
     parent: u32,
     point: PathBuf,
     kind: String,
+}
+
+fn parsed(mountinfo: &[u8]) -> Option<Vec<Mount>> {
+    mountinfo.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(line).collect()
 }
 
 fn line(line: &[u8]) -> Option<Mount> {
@@ -152,9 +170,7 @@ fn octal(text: &[u8]) -> Option<u8> {
 }
 
 /// The mounts that belong to others, by mount point: `mnt[/data]:/data`.
-fn mounts(mountinfo: &[u8], bound: &HashSet<PathBuf>) -> Result<Vec<Vec<u8>>> {
-    let lines = mountinfo.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let all: Vec<Mount> = lines.map(line).collect::<Option<_>>().context("a line that is not to be understood")?;
+fn mounts(all: &[Mount], bound: &HashSet<PathBuf>) -> Vec<Vec<u8>> {
     let mut foreign = HashSet::new();
     // A mount can be listed before its parent: again until there is nothing new.
     loop {
@@ -173,7 +189,7 @@ fn mounts(mountinfo: &[u8], bound: &HashSet<PathBuf>) -> Result<Vec<Vec<u8>>> {
         let point = mount.point.as_os_str().as_bytes();
         [b"mnt[", point, b"]:", point].concat()
     });
-    Ok(named.collect())
+    named.collect()
 }
 
 #[cfg(test)]
@@ -197,11 +213,11 @@ mod tests {
             "78 61 0:50 / /proc/acpi ro - tmpfs none rw\n",
         );
         let bound = ["/data", "/etc/hosts", "/dev/shm", "/a b\\]:c"].map(PathBuf::from).into();
-        let found = mounts(text.as_bytes(), &bound).unwrap();
+        let found = mounts(&parsed(text.as_bytes()).unwrap(), &bound);
         let found: Vec<String> = found.into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
         let expected = ["/data/below", "/data", "/etc/hosts", "/dev/shm", "/proc/keys", "/sys/fs/cgroup", "/a b\\]:c"];
         assert_eq!(found, expected.map(|point| format!("mnt[{point}]:{point}")));
-        assert!(mounts(b"51 60 0:42 / /\n", &bound).is_err());
+        assert!(parsed(b"51 60 0:42 / /\n").is_none());
     }
 
     #[test]

@@ -155,19 +155,23 @@ fn e7_wrong_checkpoints_are_refused_and_leave_nothing() {
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
     assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
 
-    // What criu cannot dump it says, and the container goes on: a shared memory that is mapped from a device of the host's.
-    let odd = cri.running(
-        (&id, &config),
-        "odd",
-        "exec 3<>/dev/full 5</proc/1/ns/net; echo up; while :; do sleep 0.02; echo on; done",
-    );
-    until("output", || (!log(&host, "p", "odd").is_empty()).then_some(()));
-    if let Err(error) = checkpoint(&cri, &odd, &target, 0) {
-        assert!(error.message().contains("criu's log ends with") && error.message().contains("Error"), "{error}");
+    // What criu cannot dump it says, and the container goes on: a file without a name that is too large to go into the images.
+    let script = "head -c 140000000 /dev/zero > /big; exec 3</big; rm /big; while :; do echo on; sleep 0.02; done";
+    let odd = cri.running((&id, &config), "odd", script);
+    until("output", || log(&host, "p", "odd").contains(&"on".to_owned()).then_some(()));
+    for _ in 0..2 {
+        let error = checkpoint(&cri, &odd, &target, 0).unwrap_err();
+        assert_eq!(error.code(), Code::Internal, "{error}");
+        let log_of_criu = "criu's log ends with";
+        assert!(error.message().contains(log_of_criu) && error.message().contains("ghost file"), "{error}");
+        let error = pod(&cri, &id, &[&running, &odd], &out).unwrap_err();
+        assert!(error.message().contains("ghost file") && error.message().contains(&odd), "{error}");
         assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
         let lines = log(&host, "p", "odd").len();
         until("more output", || (log(&host, "p", "odd").len() > lines + 3).then_some(()));
     }
+    assert!(!host.path("root/pods").join(&id).join("checkpoints").exists());
+    assert_eq!(cri.exec(&running, &["true"], 10).unwrap().exit_code, 0);
 }
 
 fn pod(kubelet: &Kubelet, sandbox: &str, containers: &[&str], to: &str) -> Result<(), Status> {
