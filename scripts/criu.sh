@@ -54,5 +54,5 @@ if [ ! -x "$tree/bin/criu" ]; then
     chmod 755 "$tree.new/bin/criu"
     mv "$tree.new" "$tree"
 fi
-"$tree/bin/criu" check >&2 || die "this criu does not work on this kernel either"
+said=$("$tree/bin/criu" check 2>&1) || die "this criu does not work on this kernel either: $said"
 echo "$tree/bin"
