@@ -2,11 +2,14 @@
 
 use super::super::harness::{Host, until};
 use super::client::{Cri, Kubelet, container, log, sandbox};
-use nix::sys::stat::stat;
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, stat};
+use nix::unistd::{Pid, mkfifo};
 use podshim::cri::api;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::Command;
 use tonic::{Code, Status};
 
 fn checkpoint(kubelet: &Kubelet, id: &str, to: &Path, timeout: i64) -> Result<(), Status> {
@@ -245,7 +248,7 @@ fn e7_checkpoints_of_all_kinds_of_containers() {
         ("plain", |_| {}, plain),
         ("tcp", |_| {}, server),
         ("node-network", |options| options.network = api::NamespaceMode::Node as i32, plain),
-        ("one-pid-namespace", |options| options.pid = api::NamespaceMode::Pod as i32, plain),
+        ("own-pid-namespace", |options| options.pid = api::NamespaceMode::Container as i32, plain),
         (
             "node-pids-and-ipc",
             |options| (options.pid, options.ipc) = (api::NamespaceMode::Node as i32, api::NamespaceMode::Node as i32),
@@ -327,4 +330,125 @@ fn e7_a_container_outlives_a_checkpoint_that_is_cut_off() {
     until("a checkpoint", || checkpoint(&cri, &made, &Path::new(&out).join("last.tar"), 60).ok());
     cri.stop(&made, 0).unwrap();
     assert_eq!(cri.status(&made).unwrap().exit_code, 137);
+}
+
+/// Restores a container by criu alone: its image's layer, with what it has changed, and its sandbox's network, which is still there.
+/// Its output goes to a FIFO. Returns its pid.
+fn restore(host: &Host, sandbox: &str, archive: &BTreeMap<String, Vec<u8>>) -> i32 {
+    let place = |name: &str| Path::new(&host.folder("restored")).join(name);
+    for name in ["images", "upper", "work", "root", "shm"] {
+        host.folder(&format!("restored/{name}"));
+    }
+    for (name, content) in archive {
+        if let Some(name) = name.strip_prefix("checkpoint/").filter(|name| !name.is_empty()) {
+            std::fs::write(place("images").join(name), content).unwrap();
+        }
+    }
+    std::fs::write(place("changes.tar"), &archive["rootfs-diff.tar"]).unwrap();
+    std::fs::write(place("file"), "").unwrap();
+    mkfifo(&place("out"), Mode::from_bits_truncate(0o600)).unwrap();
+    let layers = std::fs::read_dir(host.path("root/layers")).unwrap().flatten();
+    let layer = layers.map(|layer| layer.path()).find(|layer| layer.join("bin/busybox").exists()).unwrap();
+
+    let mut external: Vec<(String, String)> = Vec::new();
+    let spec = json(&archive["spec.dump"]);
+    for mount in spec["mounts"].as_array().unwrap() {
+        let (to, kind) =
+            (mount["destination"].as_str().unwrap().to_owned(), mount["type"].as_str().unwrap_or_default());
+        let is_bind = mount["options"].as_array().is_some_and(|all| all.iter().any(|o| o == "rbind" || o == "bind"));
+        if is_bind || kind == "bind" {
+            let source = if to == "/dev/shm" { place("shm") } else { place("file") };
+            external.push((to, source.display().to_string()));
+        } else if kind.starts_with("cgroup") {
+            let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+            external.push((to.clone(), to));
+            external.extend(hierarchies.map(|path| (path.display().to_string(), path.display().to_string())));
+        }
+    }
+    let masked = spec["linux"]["maskedPaths"].as_array().unwrap().iter();
+    external.extend(masked.map(|path| (path.as_str().unwrap().to_owned(), "/dev/null".to_owned())));
+    let external: String = external.iter().map(|(name, path)| format!("--external 'mnt[{name}]:{path}' ")).collect();
+
+    // The files by which its standard input and output are known: /dev/null, and two FIFOs.
+    let files = String::from_utf8_lossy(&archive["checkpoint/files.img"]).into_owned();
+    let mut names: Vec<&str> =
+        files.match_indices("file[").map(|(at, _)| files[at..].split_inclusive(']').next().unwrap()).collect();
+    (names.sort(), names.dedup());
+    assert_eq!(names.len(), 3, "{names:?}");
+    let null = format!(":{:x}]", stat("/dev/null").unwrap().st_ino);
+    let mut inherited =
+        format!("--inherit-fd 'fd[60]:net' 60<{} ", host.path(&format!("state/pods/{sandbox}/ns/net")).display());
+    for (number, name) in (61..).zip(names) {
+        let path = if name.ends_with(&null) { "/dev/null".into() } else { place("out") };
+        inherited += &format!("--inherit-fd 'fd[{number}]:{name}' {number}<>{} ", path.display());
+    }
+    let at = |name: &str| place(name).display().to_string();
+    let script = format!(
+        "set -e; mount -t overlay overlay -o lowerdir={},upperdir={},workdir={} {root}; tar -C {root} -xf {}; rm -f {root}/etc/passwd
+        criu restore -D {} -W {} -o restore.log -v4 --root {root} --restore-detached --pidfile {} \\
+            --tcp-established --file-locks --ext-unix-sk --manage-cgroups=ignore {external} {inherited}",
+        layer.display(),
+        at("upper"),
+        at("work"),
+        at("changes.tar"),
+        at("images"),
+        at(""),
+        at("pid"),
+        root = at("root"),
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "bash", "-c", &script]);
+    let done = command.output().unwrap();
+    let said = std::fs::read_to_string(place("restore.log")).unwrap_or_default();
+    let errors: Vec<&str> = said.lines().filter(|line| line.contains("Error")).collect();
+    assert!(done.status.success(), "{done:?}\n{}", errors.join("\n"));
+    std::fs::read_to_string(place("pid")).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn e7_what_was_dumped_can_be_restored() {
+    let Some(host) = Host::new(&["criu"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let mut config = sandbox(&host, "p");
+    let own_pids =
+        api::NamespaceOption { pid: api::NamespaceMode::Container as i32, ..api::NamespaceOption::default() };
+    let context = config.linux.as_mut().unwrap().security_context.get_or_insert_default();
+    context.namespace_options = Some(own_pids.clone());
+    let id = cri.sandbox(&config);
+    let script = "rm /etc/passwd; i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
+    let mut wanted = container("c", script);
+    let context = wanted.linux.get_or_insert_default().security_context.get_or_insert_default();
+    context.namespace_options = Some(own_pids);
+    let made = cri.create((&id, &config), &wanted).unwrap();
+    cri.start_container(&made).unwrap();
+    until("output", || (log(&host, "p", "c").len() > 3).then_some(()));
+    let target = host.path("checkpoint.tar");
+    let before = log(&host, "p", "c").len();
+    checkpoint(&cri, &made, &target, 60).unwrap();
+    cri.stop(&made, 0).unwrap();
+    let after = log(&host, "p", "c").len();
+
+    let archive = entries(std::fs::File::open(&target).unwrap());
+    let pid = restore(&host, &id, &archive);
+    let end = Ended(pid);
+    let out = std::fs::OpenOptions::new().read(true).write(true).open(host.path("restored/out")).unwrap();
+    let lines = BufReader::new(out).lines().map(|line| line.unwrap().parse::<usize>().unwrap());
+    let counted: Vec<usize> = lines.take(5).collect();
+    assert!((before..=after + 1).contains(&counted[0]), "{counted:?} after {before} to {after}");
+    assert!(counted.iter().copied().eq(counted[0]..counted[0] + 5), "{counted:?}");
+    let (theirs, sandboxes) = (format!("/proc/{pid}/ns/net"), host.path(&format!("state/pods/{id}/ns/net")));
+    assert_eq!(stat(theirs.as_str()).unwrap().st_ino, stat(&sandboxes).unwrap().st_ino, "the sandbox's network");
+    drop(end);
+}
+
+/// A process that ends with the test.
+struct Ended(i32);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        nix::sys::signal::kill(Pid::from_raw(self.0), Signal::SIGKILL).unwrap();
+        let gone = || (!Path::new(&format!("/proc/{}/exe", self.0)).exists()).then_some(());
+        until("end of the restored container", gone);
+    }
 }
