@@ -271,6 +271,27 @@ fn e7_checkpoints_of_all_kinds_of_containers() {
         until("more output", || (log(&host, name, "c").len() > lines + 3).then_some(()));
         cri.remove_sandbox(&id).unwrap();
     }
+    // Ids of its own.
+    let mut config = sandbox(&host, "ids");
+    options(&mut config, |options| {
+        let range = api::IdMapping { host_id: 1 << 20, container_id: 0, length: 65_536 };
+        options.userns_options =
+            Some(api::UserNamespace { mode: api::NamespaceMode::Pod as i32, uids: vec![range], gids: vec![range] });
+    });
+    let id = cri.sandbox(&config);
+    let mut wanted = container("c", "echo up > /own; chown 7 /own; while :; do sleep 0.02; echo on; done");
+    let context = wanted.linux.get_or_insert_default().security_context.get_or_insert_default();
+    context.namespace_options = config.linux.clone().unwrap().security_context.unwrap().namespace_options;
+    let made = cri.create((&id, &config), &wanted).unwrap();
+    cri.start_container(&made).unwrap();
+    until("output", || (log(&host, "ids", "c").len() > 3).then_some(()));
+    checkpoint(&cri, &made, &host.path("ids.tar"), 60).unwrap();
+    let lines = log(&host, "ids", "c").len();
+    until("more output", || (log(&host, "ids", "c").len() > lines + 3).then_some(()));
+    let found = entries(std::fs::File::open(host.path("ids.tar")).unwrap());
+    let mut changes = tar::Archive::new(&*found["rootfs-diff.tar"]);
+    let own = changes.entries().unwrap().map(Result::unwrap).find(|entry| &*entry.path_bytes() == b"own").unwrap();
+    assert_eq!((own.header().uid().unwrap(), own.header().gid().unwrap()), (7, 0));
     // A terminal, and standard input that stays open.
     let config = sandbox(&host, "terminal");
     let id = cri.sandbox(&config);
@@ -451,4 +472,23 @@ impl Drop for Ended {
         let gone = || (!Path::new(&format!("/proc/{}/exe", self.0)).exists()).then_some(());
         until("end of the restored container", gone);
     }
+}
+
+#[test]
+fn e7_a_handlers_container_is_dumped_like_any_other() {
+    let Some(host) = Host::new(&["criu", "runc"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "[runtime_handlers.other]\npath = \"/usr/sbin/runc\"\n");
+    let config = sandbox(&host, "p");
+    let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: "other".to_owned() };
+    let id = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap().pod_sandbox_id;
+    let made = cri.running((&id, &config), "c", "echo up > /seen; while :; do sleep 0.02; echo on; done");
+    until("output", || (log(&host, "p", "c").len() > 3).then_some(()));
+    let target = host.path("checkpoint.tar");
+    checkpoint(&cri, &made, &target, 60).unwrap();
+    let found = entries(std::fs::File::open(&target).unwrap());
+    assert_eq!(json(&found["config.dump"])["runtime"], "other");
+    assert_eq!(entries(&*found["rootfs-diff.tar"])["seen"], b"up\n");
+    let lines = log(&host, "p", "c").len();
+    until("more output", || (log(&host, "p", "c").len() > lines + 3).then_some(()));
 }
