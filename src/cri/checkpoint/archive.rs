@@ -206,7 +206,8 @@ fn header(kind: EntryType, size: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(0o600);
-    (header.set_uid(0), header.set_gid(0));
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_size(size);
     header.set_mtime(std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()));
     header
@@ -302,7 +303,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "another's");
         std::fs::remove_file(&target).unwrap();
         let published = location().unwrap().create(soon()).unwrap().publish().unwrap();
-        (published.withdraw().unwrap(), published.withdraw().unwrap());
+        published.withdraw().unwrap();
+        published.withdraw().unwrap();
         assert!(!target.exists());
     }
 }

@@ -137,7 +137,9 @@ fn holes_stay_holes() {
         }
         file.set_len(pieces.max(1) * (1 << 20)).unwrap();
     };
-    (sparse("none", 0), sparse("few", 3), sparse("many", 60));
+    sparse("none", 0);
+    sparse("few", 3);
+    sparse("many", 60);
     put(tree.path("upper/after"), "after").unwrap();
     File::create(tree.path("upper/huge")).unwrap().set_len(1 << 43).unwrap();
     let (path, _) = tree.archive(None, SOON).unwrap();
@@ -167,7 +169,8 @@ fn attributes_go_with_files_but_for_those_of_overlayfs() {
     put(tree.path("upper/file"), "x").unwrap();
     let file = File::open(tree.path("upper/file")).unwrap();
     let set = |name: &str, value: &[u8]| crate::sys::fs::fsetxattr(file.as_fd(), OsStr::new(name), value).unwrap();
-    (set("user.note", b"kept\0too"), set("trusted.overlay.origin", b"x"));
+    set("user.note", b"kept\0too");
+    set("trusted.overlay.origin", b"x");
     let (path, _) = tree.archive(None, SOON).unwrap();
     let mut archive = tar::Archive::new(File::open(path).unwrap());
     let mut entry = archive.entries().unwrap().next().unwrap().unwrap();

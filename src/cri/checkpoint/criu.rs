@@ -191,9 +191,9 @@ impl Dump {
             Ok(Progress::Over) => self.running.end(Instant::now() + GRACE).map(|()| Progress::Over),
             other => other,
         };
-        progress.or_else(|error| {
+        progress.map_err(|error| {
             self.give_up();
-            Err(error.context(self.complaint()))
+            error.context(self.complaint())
         })
     }
 

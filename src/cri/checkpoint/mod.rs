@@ -186,7 +186,7 @@ struct Files {
 
 impl Files {
     /// Those that criu does not know of yet.
-    fn new(&mut self, target: &Target) -> Result<Vec<Vec<u8>>> {
+    fn untold(&mut self, target: &Target) -> Result<Vec<Vec<u8>>> {
         let pids: Vec<i32> = self.cgroup.pids()?.into_iter().map(Pid::as_raw).collect();
         let found = target.files((&self.state, &pids))?;
         let new: Vec<Vec<u8>> = found.difference(&self.told).cloned().collect();
@@ -226,7 +226,7 @@ impl<'a> Run<'a> {
         let state = sandbox.pod.dirs.container_state(container.id());
         let mut files = Files { cgroup, state, told: BTreeSet::new() };
         // Older ones do not ask for them again when all processes are stopped.
-        external.extend(files.new(&target)?);
+        external.extend(files.untold(&target)?);
         let job = Job {
             pid: target.pid,
             external,
@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
 
     /// Lets criu go on where all processes are stopped.
     fn resume(&mut self) -> Result<()> {
-        let files = self.files.new(&self.target).context("what of it belongs to others")?;
+        let files = self.files.untold(&self.target).context("what of it belongs to others")?;
         self.dump.resume_with(files)
     }
 

@@ -394,7 +394,8 @@ fn restore(host: &Host, sandbox: &str, archive: &BTreeMap<String, Vec<u8>>) -> i
     let files = String::from_utf8_lossy(&archive["checkpoint/files.img"]).into_owned();
     let mut names: Vec<&str> =
         files.match_indices("file[").map(|(at, _)| files[at..].split_inclusive(']').next().unwrap()).collect();
-    (names.sort(), names.dedup());
+    names.sort();
+    names.dedup();
     assert_eq!(names.len(), 3, "{names:?}");
     let null = format!(":{:x}]", stat("/dev/null").unwrap().st_ino);
     let mut inherited =
