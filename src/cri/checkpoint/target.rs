@@ -88,12 +88,11 @@ impl Target {
     }
 
     /// The open files of these processes which are its standard input and output, from its run state: `file[<mount id>:<inode>]`,
-    /// both hexadecimal.
+    /// both hexadecimal. None of them is looked at itself: its file system may be the container's to serve.
     pub(super) fn files(&self, (state, pids): (&Path, &[i32])) -> Result<BTreeSet<Vec<u8>>> {
-        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
-        let standard = ["stdin", "stdout", "stderr"].map(|name| state.join(name)).into_iter();
-        let known: HashSet<(u64, u64)> =
-            standard.chain(["/dev/null".into()]).filter_map(|path| identity(&path)).collect();
+        let state = fs::canonicalize(state).called("realpath", state.display())?;
+        let mut known: HashSet<PathBuf> = ["stdin", "stdout", "stderr"].map(|name| state.join(name)).into();
+        known.insert("/dev/null".into());
         let own: HashSet<u32> = self.mountinfo()?.iter().map(|mount| mount.id).collect();
         let mut external = BTreeSet::new();
         for pid in pids {
@@ -101,12 +100,15 @@ impl Target {
             // It may have ended; and it has closed what is not there any more.
             let Ok(descriptors) = fs::read_dir(process.join("fd")) else { continue };
             for descriptor in descriptors.flatten() {
-                let Some((device, inode)) = identity(&descriptor.path()) else { continue };
+                if !fs::read_link(descriptor.path()).is_ok_and(|path| known.contains(&path)) {
+                    continue;
+                }
                 let info = fs::read_to_string(process.join("fdinfo").join(descriptor.file_name())).unwrap_or_default();
-                let mount = info.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u32>().ok());
-                // The container's own /dev/null is on a mount of its own.
-                let mount = mount.filter(|mount| known.contains(&(device, inode)) && !own.contains(mount));
-                external.extend(mount.map(|mount| format!("file[{mount:x}:{inode:x}]").into_bytes()));
+                let Some((mount, inode)) = place(&info) else { continue };
+                // The container's own /dev/null, and whatever it names like our files, is on a mount of its own.
+                if !own.contains(&mount) {
+                    external.insert(format!("file[{mount:x}:{inode:x}]").into_bytes());
+                }
             }
         }
         Ok(external)
@@ -119,6 +121,12 @@ impl Target {
         file.take(MAX_MOUNTINFO).read_to_end(&mut text).called("read", path.display())?;
         parsed(&text).with_context(|| format!("{}: a line that is not to be understood", path.display()))
     }
+}
+
+/// The mount and the inode of a descriptor (proc_pid_fdinfo(5); `ino` since Linux 5.14).
+fn place(info: &str) -> Option<(u32, u64)> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    Some((field("mnt_id:")?.parse().ok()?, field("ino:")?.parse().ok()?))
 }
 
 /// Where something of the host's is bound into it.
@@ -218,6 +226,13 @@ mod tests {
         let expected = ["/data/below", "/data", "/etc/hosts", "/dev/shm", "/proc/keys", "/sys/fs/cgroup", "/a b\\]:c"];
         assert_eq!(found, expected.map(|point| format!("mnt[{point}]:{point}")));
         assert!(parsed(b"51 60 0:42 / /\n").is_none());
+    }
+
+    #[test]
+    fn where_a_descriptor_is() {
+        assert_eq!(place("pos:\t0\nflags:\t02\nmnt_id:\t27\nino:\t10715603\n"), Some((27, 10_715_603)));
+        assert_eq!(place("pos:\t0\nflags:\t02\nmnt_id:\t27\n"), None);
+        assert_eq!(place(""), None);
     }
 
     #[test]

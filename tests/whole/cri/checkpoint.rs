@@ -349,8 +349,26 @@ fn e7_a_container_outlives_a_checkpoint_that_is_cut_off() {
     assert!(counted.iter().copied().eq(1..=counted.len().try_into().unwrap()), "{counted:?}");
     // Another one can be made, after all of that.
     until("a checkpoint", || checkpoint(&cri, &made, &Path::new(&out).join("last.tar"), 60).ok());
-    cri.stop(&made, 0).unwrap();
-    assert_eq!(cri.status(&made).unwrap().exit_code, 137);
+    // Nor does one hold up what is to end.
+    let second = cri.running((&id, &config), "second", script);
+    until("output", || (log(&host, "p", "second").len() > 3).then_some(()));
+    for (end, made) in [("stop", &made), ("remove", &second)] {
+        let (socket, asked, target) = (cri.socket.clone(), made.clone(), Path::new(&out).join(end));
+        let asking = std::thread::spawn(move || checkpoint(&Kubelet::new(socket), &asked, &target, 60));
+        until("the checkpoint", || work.join(made).join("dump.log").exists().then_some(()));
+        match end {
+            "stop" => {
+                cri.stop(made, 0).unwrap();
+                assert_eq!(cri.status(made).unwrap().exit_code, 137);
+                asking.join().unwrap().unwrap_err();
+            }
+            _ => {
+                until("removal", || cri.remove_sandbox(&id).ok());
+                asking.join().unwrap().unwrap_err();
+            }
+        }
+        assert!(!Path::new(&out).join(end).exists());
+    }
 }
 
 /// Restores a container by criu alone: its image's layer, with what it has changed, and its sandbox's network, which is still there.
