@@ -27,7 +27,7 @@
 # Results are kept in target/cri/results/NAME: report.json (ginkgo's), critest.log, server.log, table.txt.
 # Environment: PODSHIM_BIN (target/podshim), CARGO_TARGET_DIR, PODSHIM_CRITEST_SECONDS (patience, default 900),
 # PODSHIM_CRITEST_IMAGES (a layout with the images, instead of building them), PODSHIM_CONTAINERD (another containerd: a
-# directory into which its package, and runc's if wanted, are unpacked).
+# directory into which its package, and runc's if wanted, are unpacked), PODSHIM_MAY_SKIP (with --crictl: "criu").
 set -euo pipefail
 exec </dev/null
 cd "$(dirname "$0")/.."
@@ -222,6 +222,10 @@ fi
 
 if [ -n "$crictl" ]; then
     code=0
+    if [ "$server" = podshim ] && [[ ,${PODSHIM_MAY_SKIP:-}, != *,criu,* ]]; then
+        CRIU=$(scripts/criu.sh)
+        export CRIU
+    fi
     export TRANSPORTS="spdy websocket"
     [ "$server" = podshim ] || TRANSPORTS=spdy
     run_inside "$server" "$server-crictl" crictl || code=$?

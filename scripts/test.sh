@@ -88,8 +88,15 @@ licences() {
     cargo deny check licenses bans
 }
 
+# criu of the host, or one that is unpacked below target.
+find_criu() {
+    local directory
+    directory=$(scripts/criu.sh) && export PATH=$PATH:$directory
+}
+
 # Without these nothing else makes sense.
 step "packages" install_packages || finish
+may_skip criu || step "criu" find_criu || finish
 step "rust components" rust_components || finish
 # Clients of other people's that podshim is tested with (client-go, NRI's plugins, critest) are written in it.
 step "Go" find_go "$target_dir/cri" || finish

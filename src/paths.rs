@@ -287,6 +287,11 @@ impl PodDirs {
         self.data.join("containers")
     }
 
+    /// What checkpoints are made of, as long as they are being made: one directory for each container.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.data.join("checkpoints")
+    }
+
     /// What was done to make the pod.
     pub fn timeline(&self) -> PathBuf {
         self.state.join("timeline")

@@ -40,6 +40,10 @@
 //! plugin_registration_timeout_seconds = 5
 //! plugin_request_timeout_seconds = 2
 //!
+//! [checkpoint]
+//! # The criu that makes checkpoints of containers. Empty: where PATH has it, if it has.
+//! criu_path = ""
+//!
 //! # OCI runtimes that can run a sandbox's containers, by the handler that a RuntimeClass names. The own executor is "" and
 //! # "podshim".
 //! # [runtime_handlers.crun]
@@ -85,8 +89,18 @@ pub struct Config {
     pub streaming: Streaming,
     /// The Node Resource Interface.
     pub nri: Nri,
+    /// Checkpoints of containers.
+    pub checkpoint: Checkpoint,
     /// OCI runtimes by handler.
     pub runtime_handlers: BTreeMap<String, RuntimeHandler>,
+}
+
+/// Checkpoints of containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoint {
+    /// The criu that makes them; empty: where PATH has it.
+    pub criu_path: PathBuf,
 }
 
 /// How cgroups are made.
@@ -301,6 +315,9 @@ impl Config {
         if !self.registry.config_path.as_os_str().is_empty() {
             paths.push(("registry.config_path", &self.registry.config_path));
         }
+        if !self.checkpoint.criu_path.as_os_str().is_empty() {
+            paths.push(("checkpoint.criu_path", &self.checkpoint.criu_path));
+        }
         let tls = [("tls_cert_file", &self.streaming.tls_cert_file), ("tls_key_file", &self.streaming.tls_key_file)];
         paths.extend(tls.iter().filter_map(|(key, path)| Some((*key, path.as_ref()?))));
         for (key, path) in paths {
@@ -431,6 +448,7 @@ mod tests {
             ("cgroup_driver = \"systemd\"", &["line 1", "cgroupfs"]),
             ("[network]\nwithout_cni = \"host\"", &["line 2", "`bridge`"]),
             ("[registry]\nconfig_path = \"certs.d\"", &["registry.config_path", "absolute"]),
+            ("[checkpoint]\ncriu_path = \"criu\"", &["checkpoint.criu_path", "absolute"]),
             ("[streaming]\naddress = \"0.0.0.0\"", &["streaming.address: 0.0.0.0", "tls_cert_file"]),
             ("[streaming]\naddress = \"host\"", &["line 2", "IP address"]),
             ("[streaming]\ntls_cert_file = \"/x\"", &["come together"]),

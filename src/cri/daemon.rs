@@ -1,5 +1,6 @@
 //! What every RPC is given, and how it is answered.
 
+use super::checkpoint::{self, Turns};
 use super::config::{Config, WithoutCni};
 use super::container_events::ContainerEvents;
 use super::image::{LayerSizes, Pulls};
@@ -48,6 +49,8 @@ pub(in crate::cri) struct Daemon {
     pub(in crate::cri) samples: Samples,
     /// The pulls that run.
     pub(in crate::cri) pulls: Pulls,
+    /// The checkpoints that are being made.
+    pub(in crate::cri) checkpoints: Turns,
     /// What layers take of the disk, as far as it was measured.
     pub(in crate::cri) layer_sizes: LayerSizes,
     /// Read by each request that is being performed, until its end.
@@ -71,7 +74,7 @@ impl Daemon {
         stopping: watch::Receiver<bool>,
     ) -> Daemon {
         let Shared { facts, streaming, plugins, tokio } = shared;
-        let (pulls, layer_sizes, samples, at_work, container_events) = Default::default();
+        let (pulls, checkpoints, layer_sizes, samples, at_work, container_events) = Default::default();
         Daemon {
             dirs,
             config,
@@ -81,6 +84,7 @@ impl Daemon {
             plugins,
             tokio,
             pulls,
+            checkpoints,
             layer_sizes,
             samples,
             at_work,
@@ -116,6 +120,7 @@ impl Daemon {
     pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
         let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
         for sandbox in all {
+            self.sweep_checkpoints(&sandbox.pod);
             if sandbox.is_abandoned() {
                 self.blocking(move |daemon| remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)).await?;
             } else if sandbox.is_supervised() {
@@ -124,6 +129,20 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Removes what is left of checkpoints. What cannot be removed goes with the sandbox.
+    fn sweep_checkpoints(self: &Arc<Self>, pod: &Pod) {
+        let (daemon, pod) = (self.clone(), pod.clone());
+        self.tokio.spawn(async move {
+            for _ in 0..SWEEPS {
+                let pod = pod.clone();
+                if daemon.blocking(move |daemon| checkpoint::sweep(&pod, &daemon.checkpoints)).await.is_ok() {
+                    return;
+                }
+                tokio::time::sleep(BETWEEN_SWEEPS).await;
+            }
+        });
     }
 
     /// Sees a supervisor end that another daemon has started.
@@ -221,6 +240,10 @@ impl Daemon {
     }
 }
 
+/// How often, and after how long each time, it is tried to remove what is left of checkpoints: a criu that was left may write for as
+/// long as it takes it to read a container's memory.
+const SWEEPS: u32 = 600;
+const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 /// How often it is looked whether a supervisor listens.
 const SETTING_UP: Duration = Duration::from_millis(10);
 

@@ -12,6 +12,7 @@
 //! | `daemon` | what every RPC is given; how it is answered |
 //! | `status` | errors as gRPC codes |
 //! | `sandboxes` | the sandboxes and containers that there are |
+//! | `checkpoint` | checkpoints of containers, by criu |
 //! | [`convert`] | requests as `plan`'s configs |
 //! | `runtime` | RuntimeService, one file per RPC |
 //! | `image` | ImageService, one file per RPC |
@@ -21,6 +22,7 @@
 //! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
 pub mod api;
+mod checkpoint;
 pub mod config;
 mod container_events;
 pub mod convert;

@@ -24,7 +24,7 @@ use crate::probes;
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, sandbox, user};
 use crate::snapshot::{self, Owner};
 use crate::sys::mount::{self, Depth};
-use crate::sys::{Called, SysResult, process};
+use crate::sys::{Called, SysResult, fs, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -595,7 +595,7 @@ impl Pipes {
                 make_fifo(&path)?;
                 // Without a writer that stays, the container would see end of file at once.
                 let input = open_fifo(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
-                (open_fifo(&path, OFlag::O_RDONLY | OFlag::O_NONBLOCK).and_then(blocking)?, Some(input))
+                (theirs(&input, OFlag::O_RDONLY)?, Some(input))
             }
             _ => (null()?, None),
         };
@@ -637,16 +637,18 @@ fn open_fifo(path: &Path, flags: OFlag) -> SysResult<OwnedFd> {
     open(path, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()).called("open", path.display())
 }
 
-fn blocking(fd: OwnedFd) -> SysResult<OwnedFd> {
-    nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(OFlag::empty())).called("fcntl", "F_SETFL")?;
-    Ok(fd)
+/// Of a FIFO that is open, the container's own descriptor. Not with `O_NOFOLLOW`, which stays with a descriptor for good: a
+/// restored container is given its FIFOs by a link of /proc (criu opens them anew, with the flags that they had).
+fn theirs(opened: &OwnedFd, flags: OFlag) -> SysResult<OwnedFd> {
+    let path = fs::proc_fd_path(opened);
+    open(&path, flags | OFlag::O_CLOEXEC, Mode::empty()).called("open", path.display())
 }
 
 /// The container's side of an output FIFO and the supervisor's.
 fn output_fifo(path: &Path) -> SysResult<(OwnedFd, OwnedFd)> {
     make_fifo(path)?;
     let ours = open_fifo(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
-    Ok((open_fifo(path, OFlag::O_RDWR)?, ours))
+    Ok((theirs(&ours, OFlag::O_RDWR)?, ours))
 }
 
 /// What `podshim ensure-image` prints.

@@ -5,7 +5,7 @@ use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow};
 use nix::sys::stat::{Mode, SFlag};
-use std::ffi::{CString, OsStr};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -135,6 +135,23 @@ pub fn lgetxattrat(dir: BorrowedFd, name: &OsStr, attribute: &OsStr) -> SysResul
             Ok(Some(value))
         }
         Err(e) if matches!(e.errno(), Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// `llistxattr(2)` on the entry `name` of `dir`: the names of its attributes; none if its file system has none at all.
+pub fn llistxattrat(dir: BorrowedFd, name: &OsStr) -> SysResult<Vec<OsString>> {
+    let path = entry_path(dir, name, "llistxattr")?;
+    // The kernel's own limit (XATTR_LIST_MAX).
+    let mut list = vec![0u8; 64 << 10];
+    // SAFETY: `path` is NUL-terminated; the kernel writes at most `list.len()` bytes into `list`.
+    let result = unsafe { libc::llistxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    match check(result as libc::c_long, "llistxattr", name.display()) {
+        Ok(length) => {
+            let names = list[..length as usize].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+            Ok(names.map(|name| OsStr::from_bytes(name).to_owned()).collect())
+        }
+        Err(e) if e.errno() == Errno::EOPNOTSUPP => Ok(Vec::new()),
         Err(e) => Err(e),
     }
 }

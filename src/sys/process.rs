@@ -525,6 +525,33 @@ pub fn in_new_session(command: &mut std::process::Command) {
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from)) };
 }
 
+/// Has a command begin in a session of its own, and with SIGXFSZ ignored: a write past RLIMIT_FSIZE, which [`forbid_writing`] sets,
+/// is an error to it and not its end.
+pub fn in_own_session_past_size_limits(command: &mut std::process::Command) {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    use std::os::unix::process::CommandExt;
+    let begin = || {
+        // SAFETY: SIG_IGN is no code of ours.
+        unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+        nix::unistd::setsid()?;
+        Ok(())
+    };
+    // SAFETY: between fork and execve the closure makes two async-signal-safe system calls and allocates nothing.
+    unsafe { command.pre_exec(begin) };
+}
+
+/// prlimit(2) of a process' RLIMIT_FSIZE: from now on it can make no file longer, or write anything (EFBIG).
+pub fn forbid_writing(pid: u32) -> SysResult<()> {
+    // `struct rlimit64`: the soft limit, the hard limit.
+    let nothing = [0u64; 2];
+    // By the bare call: C libraries do not agree on the type of the second argument.
+    // SAFETY: the kernel reads 16 bytes, which outlive the call, and writes none.
+    let result = unsafe {
+        libc::syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_FSIZE, nothing.as_ptr(), std::ptr::null_mut::<u64>())
+    };
+    Errno::result(result).called("prlimit FSIZE", pid).map(drop)
+}
+
 /// unshare(2): the caller leaves a namespace for a new one.
 pub fn unshare(flag: nix::sched::CloneFlags, name: &str) -> SysResult<()> {
     call("unshare", || name.to_owned(), || nix::sched::unshare(flag).called("unshare", name))

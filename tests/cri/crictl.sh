@@ -3,7 +3,7 @@
 # started the server and a registry. Prints a line for each check; exit code 1 if any failed.
 #
 # Environment: ENDPOINT (unix://...), WORK (a directory for this run), HANDLER (of the pod; may be empty), TRANSPORTS (of exec,
-# attach and port-forward, e.g. "spdy websocket").
+# attach and port-forward, e.g. "spdy websocket"), SERVER (podshim or containerd), CRIU (where criu is, in PATH, too; may be empty).
 # shellcheck disable=SC2016,SC2317 # scripts for containers; functions that are called by name
 set -uo pipefail
 busybox=registry.k8s.io/e2e-test-images/busybox:1.29-2
@@ -125,6 +125,15 @@ says "stats" "^${shell:0:13}.* shell " eventually ctl stats
 says "statsp" "by-crictl" ctl statsp
 ok "update" ctl update --memory 33554432 "$shell"
 says "what was updated" "33554432" ctl inspect "$shell"
+if [ -n "${CRIU:-}" ]; then
+    ok "checkpoint" ctl checkpoint --export="$WORK/checkpoint.tar" "$shell"
+    says "what is in it" "^checkpoint/inventory.img$" tar -tf "$WORK/checkpoint.tar"
+    says "what it is of" '"name": "shell"' tar -xOf "$WORK/checkpoint.tar" config.dump
+    says "the container goes on after it" "^green$" ctl exec -s "$shell" sh -c 'echo $COLOUR'
+    fails "a checkpoint to where there is one" "there already|AlreadyExists" ctl checkpoint --export="$WORK/checkpoint.tar" "$shell"
+elif [ "${SERVER:-}" = podshim ]; then
+    fails "checkpoint without criu" "Unimplemented.*criu" ctl checkpoint --export="$WORK/checkpoint.tar" "$shell"
+fi
 says "runtime-config" "cgroup ?driver: +(CGROUPFS|SYSTEMD)" ctl runtime-config
 says "metricdescs" "container_" ctl metricdescs
 says "metricsp" "container_" ctl metricsp

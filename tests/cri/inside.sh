@@ -9,7 +9,7 @@
 set -euo pipefail
 trap 'echo "critest: inside.sh line $LINENO: $BASH_COMMAND: exit code $?" >&2' ERR
 export CRI_CONFIG_FILE=$RUN/crictl.yaml
-export PATH=$CRI/bin:$CONTAINERD/usr/bin:$CONTAINERD/usr/sbin:$CRI/debian/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=$CRI/bin:$CONTAINERD/usr/bin:$CONTAINERD/usr/sbin:$CRI/debian/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${CRIU:+:$CRIU}
 HERE=$(cd "$(dirname "$0")" && pwd)
 registry=127.0.0.1:5000
 socket=$RUN/cri.sock

@@ -1,6 +1,8 @@
 //! RuntimeService: one file per RPC, each with `run(&daemon, request)`; a method that is not in `service` answers `Unimplemented`.
 //! Most of them block, on files and on supervisors, and are done off the event loop.
 
+mod checkpoint_container;
+mod checkpoint_pod;
 mod container_status;
 mod create_container;
 mod exec;

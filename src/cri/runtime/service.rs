@@ -3,8 +3,11 @@
 use super::*;
 use crate::cri::api::runtime_service_server::RuntimeService;
 use crate::cri::daemon::{Answer, Service, Stream, block, perform};
-use crate::cri::{api, container_events};
+use crate::cri::{Daemon, api, container_events};
+use std::sync::Arc;
+use std::time::Duration;
 use tonic::Request;
+use tonic::metadata::MetadataMap;
 
 #[tonic::async_trait]
 impl RuntimeService for Service {
@@ -119,6 +122,27 @@ impl RuntimeService for Service {
         block!(self, request, reopen_container_log::run)
     }
 
+    async fn checkpoint_container(
+        &self,
+        request: Request<api::CheckpointContainerRequest>,
+    ) -> Answer<api::CheckpointContainerResponse> {
+        let client = patience(request.metadata());
+        let run = move |daemon: &Arc<Daemon>, request| checkpoint_container::run(daemon, &request, client);
+        self.perform(request, |daemon, request| {
+            Box::pin(async move { daemon.blocking(move |daemon| run(daemon, request)).await })
+        })
+        .await
+    }
+
+    async fn checkpoint_pod(&self, request: Request<api::CheckpointPodRequest>) -> Answer<api::CheckpointPodResponse> {
+        let client = patience(request.metadata());
+        let run = move |daemon: &Arc<Daemon>, request| checkpoint_pod::run(daemon, &request, client);
+        self.perform(request, |daemon, request| {
+            Box::pin(async move { daemon.blocking(move |daemon| run(daemon, request)).await })
+        })
+        .await
+    }
+
     async fn exec_sync(&self, request: Request<api::ExecSyncRequest>) -> Answer<api::ExecSyncResponse> {
         block!(self, request, exec_sync::run)
     }
@@ -217,5 +241,50 @@ impl RuntimeService for Service {
         request: Request<api::StreamPodSandboxMetricsRequest>,
     ) -> Answer<Stream<api::StreamPodSandboxMetricsResponse>> {
         block!(self, request, streamed::pod_sandbox_metrics)
+    }
+}
+
+/// How long the client waits for the answer (`grpc-timeout`: at most eight digits and a unit); `None` if it does not say.
+fn patience(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = Some(number).filter(|digits| (1..=8).contains(&digits.len()))?.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_client_waits() {
+        for (text, expected) in [
+            ("2H", Some(Duration::from_secs(7200))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("99999999S", Some(Duration::from_secs(99_999_999))),
+            ("1500m", Some(Duration::from_millis(1500))),
+            ("7u", Some(Duration::from_micros(7))),
+            ("0n", Some(Duration::ZERO)),
+            ("", None),
+            ("S", None),
+            ("12", None),
+            ("1 S", None),
+            ("-1S", None),
+            ("123456789S", None),
+            ("1s", None),
+        ] {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            assert_eq!(patience(&metadata), expected, "{text}");
+        }
+        assert_eq!(patience(&MetadataMap::new()), None);
     }
 }

@@ -26,6 +26,11 @@ impl IdRange {
         (id < self.size).then(|| self.first + id)
     }
 
+    /// The pod's id of a host's; `None` if it is not in the range.
+    pub fn in_pod(self, id: u32) -> Option<u32> {
+        id.checked_sub(self.first).filter(|id| *id < self.size)
+    }
+
     fn usual() -> u32 {
         IdRange::SIZE
     }

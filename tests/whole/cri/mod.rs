@@ -2,6 +2,7 @@
 //! promises beyond it.
 
 mod calls;
+mod checkpoint;
 mod client;
 mod events;
 mod hostile;
