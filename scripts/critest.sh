@@ -79,109 +79,11 @@ install_packages() {
         unpack containerd usr/bin/containerd
     fi
 }
-# unpack PACKAGE FILE: a Debian package below target/cri/debian, unless its FILE is there.
-unpack() {
-    local dir=$cri/debian
-    [ ! -x "$dir/$2" ] || return 0
-    mkdir -p "$dir/archives"
-    (cd "$dir/archives" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x "$1"_*.deb "$dir")
-    rm -rf "$dir/archives"
-}
 
-# The Go that tests/cri/go.mod asks for. Where there is none, or one too old to fetch another by itself (before 1.21), it
-# is taken as a module: Debian's old one suffices for that, and go.sum's database vouches for it.
-find_go() {
-    local version module dir
-    version=$(sed -n 's/^go //p' tests/cri/go.mod)
-    PATH=$PATH:/usr/local/go/bin
-    if go version 2>/dev/null | grep -Eq 'go(1\.(2[1-9]|[3-9][0-9])|[2-9])'; then
-        export GOTOOLCHAIN=auto
-        return
-    fi
-    if ! command -v go >/dev/null; then
-        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends golang-go >/dev/null
-    fi
-    module=golang.org/toolchain@v0.0.1-go$version.linux-$(dpkg --print-architecture)
-    dir=$(cd / && go mod download -json "$module" | sed -n 's/^.*"Dir": "\(.*\)".*$/\1/p')
-    [ -d "$dir" ] || die "go mod download $module gave no directory"
-    # Files of a module are not executable, and the module cache is read-only.
-    if [ ! -x "$cri/go/bin/go" ]; then
-        rm -rf "$cri/go.new" "$cri/go"
-        cp -r --no-preserve=mode "$dir" "$cri/go.new"
-        chmod -R +x "$cri/go.new/bin" "$cri/go.new/pkg/tool"
-        mv "$cri/go.new" "$cri/go"
-    fi
-    export GOTOOLCHAIN=local
-    PATH=$cri/go/bin:$PATH
-}
-build_tools() {
-    local stamp
-    stamp=$(cat tests/cri/go.mod tests/cri/go.sum | sha256sum)
-    [ "$(cat "$bin/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    find_go
-    mkdir -p "$bin"
-    # -modcacherw: `rm -r` of a module cache below target is then possible without chmod.
-    (
-        cd tests/cri
-        export GOFLAGS="-mod=readonly -modcacherw -buildvcs=false" CGO_ENABLED=0
-        # critest is a test of its package, and no tool that `go build` would make.
-        version=sigs.k8s.io/cri-tools/pkg/version.Version=$(go list -m -f '{{.Version}}' sigs.k8s.io/cri-tools)
-        go test -c -ldflags "-X $version" -o "$bin/critest" sigs.k8s.io/cri-tools/cmd/critest
-        go build -ldflags "-X $version" -o "$bin/crictl" sigs.k8s.io/cri-tools/cmd/crictl
-        # With this critest runs specs in parallel; its version must be the one that critest is linked with.
-        go build -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
-    )
-    echo "$stamp" >"$bin/.stamp"
-}
-
-# Where this process is in each cgroup hierarchy: one directory a line; empty names are version 2.
-own_cgroups() {
-    local controllers path root mountpoint directory
-    while IFS=: read -r _ controllers path; do
-        read -r root mountpoint < <(awk -v want="${controllers%%,*}" '{
-            for (i = 7; $i != "-"; i++);
-            if (want == "" ? $(i + 1) == "cgroup2" : $(i + 1) == "cgroup" && ("," $(i + 3) ",") ~ ("," want ",")) {
-                print $4, $5
-                exit
-            }
-        }' /proc/self/mountinfo) || continue
-        [ "$root" = / ] || path=${path#"$root"}
-        directory=$mountpoint/${path#/}
-        # Version 2 gives children controllers only where the parent hands them down.
-        if [ -z "$controllers" ] && [ "$mountpoint" = /sys/fs/cgroup ] &&
-            ! grep -qw memory "$directory/cgroup.subtree_control"; then
-            directory=$mountpoint
-        fi
-        echo "${directory%/}"
-    done </proc/self/cgroup
-}
-cgroups=()
-make_cgroups() {
-    local directory file
-    while read -r directory; do
-        directory=$directory/podshim-critest.$$
-        mkdir "$directory"
-        cgroups+=("$directory")
-        # A new group of cpuset has no processors and no memory, and takes no process.
-        for file in cpuset.cpus cpuset.mems; do
-            [ ! -f "$directory/$file" ] || [ -f "$directory/cgroup.controllers" ] ||
-                cat "${directory%/*}/$file" >"$directory/$file"
-        done
-        [ ! -f "$directory/cgroup.controllers" ] || mkdir "$directory/harness"
-    done < <(own_cgroups)
-}
-remove_cgroups() {
-    local directory
-    for directory in "${cgroups[@]}"; do
-        # The last process of a namespace that was killed may need a moment.
-        for _ in $(seq 50); do
-            find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null && break
-            sleep 0.1
-        done
-        [ ! -d "$directory" ] || echo "critest.sh: left behind: $directory" >&2
-    done
-    cgroups=()
-}
+# shellcheck source=tests/cri/tools.sh
+. tests/cri/tools.sh
+# shellcheck source=tests/cri/cgroups.sh
+. tests/cri/cgroups.sh
 
 inside_pid='' run=''
 end() {
