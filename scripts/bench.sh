@@ -73,7 +73,7 @@ make_peers() {
     rm -rf "$peers.new"
     # A mirror may lag behind for longer than sid's lists are valid; their signature is still checked.
     if [ -n "$mirror" ] && mmdebstrap --quiet --variant=apt --mode=root --keyring=/usr/share/keyrings/debian-archive-keyring.gpg \
-        --include="$packages,containernetworking-plugins,iptables,nftables,iproute2,procps,util-linux,ca-certificates" \
+        --include="$packages,containernetworking-plugins,iptables,nftables,iproute2,mount,procps,util-linux,ca-certificates" \
         --aptopt='APT::Sandbox::User "root"' --aptopt='Acquire::Check-Valid-Until "false"' sid "$peers.new" \
         "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$bench/mmdebstrap.log" 2>&1; then
         mv "$peers.new" "$peers"

@@ -200,10 +200,12 @@ static void view_of_groups(void) {
 }
 static void inside(const char *name, int root, const char *word) {
     struct mount_attr private = {.propagation = 1 << 19 /* MS_SLAVE */}, strict = {.attr_set = NOSUID | MOUNT_ATTR_NODEV};
-    struct rlimit files = {1024, 524288};
+    struct rlimit files;
     join_groups(name);
     syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
     put("/proc/self/oom_score_adj", "1000");
+    checked(getrlimit(RLIMIT_NOFILE, &files), "getrlimit");
+    files.rlim_cur = 1024;
     checked(setrlimit(RLIMIT_NOFILE, &files), "setrlimit");
     checked(unshare(CLONE_NEWCGROUP), "unshare");
     checked(syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &private, sizeof private), "mount_setattr");

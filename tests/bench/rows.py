@@ -155,7 +155,7 @@ def of_many(bench):
             while queue and not failures:
                 _, one = queue.pop()
                 ran = subprocess.run([PODSHIM, "run", "-d", "--network", "none", one], stdout=subprocess.DEVNULL,
-                                     stderr=subprocess.PIPE, text=True)
+                                     stderr=subprocess.PIPE, text=True, env={**os.environ, **podshim.env})
                 if ran.returncode:
                     failures.append(ran.stderr.strip())
 

@@ -117,8 +117,7 @@ class Podshim:
         self.worker, self.dir, self.count = worker, RUN / "podshim", itertools.count()
         for name in ("root", "state", "log"):
             (self.dir / name).mkdir(parents=True)
-        self.dirs = ["--root", self.dir / "root", "--state", self.dir / "state", "--log-dir", self.dir / "log"]
-        os.environ.update(PODSHIM_ROOT=f"{self.dir}/root", PODSHIM_STATE=f"{self.dir}/state", PODSHIM_LOG_DIR=f"{self.dir}/log")
+        self.env = {"PODSHIM_ROOT": f"{self.dir}/root", "PODSHIM_STATE": f"{self.dir}/state", "PODSHIM_LOG_DIR": f"{self.dir}/log"}
         self.manifest = manifest(path=RUN / "podshim.yaml")
 
     def version(self):
@@ -128,7 +127,7 @@ class Podshim:
         return [PODSHIM]
 
     def run(self, *words, **more):
-        return self.worker.run(PODSHIM, *words, **more)
+        return self.worker.run(PODSHIM, *words, env=self.env, **more)
 
     def pull(self, image=IMAGE):
         return self.run("image", "pull", image)
