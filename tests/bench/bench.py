@@ -65,6 +65,8 @@ class Bench:
                 self.made[name] = self._make(name)
             except Failed as failed:
                 print(f"bench: {name}: {failed}", file=sys.stderr)
+                if of == "podshim":
+                    raise
                 self.missing[of] = f"missing: {str(failed)[:80]}"
                 return None
         return self.made[name]
@@ -84,9 +86,12 @@ class Bench:
                 made.version()
             case "podshim-cri":
                 made = runtimes.Server("podshim", self.here, self.here)
+                self.made[name] = made
                 made.serve()
             case "containerd":
                 made = runtimes.Server("containerd", self.peers, self.here)
+                # Even if it does not come up: its log is kept.
+                self.made[name] = made
                 made.serve()
             case _:
                 raise Failed("it is no runtime")
@@ -158,7 +163,8 @@ def main():
             except Failed as failed:
                 failures.append(f"{name}: {failed}")
             print(f"bench: {name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-        versions = {name: runtime.version() for name, runtime in bench.made.items() if hasattr(runtime, "version")}
+        versions = {name: runtime.version() for name, runtime in bench.made.items()
+                    if hasattr(runtime, "version") and name not in bench.missing}
     finally:
         bench.end()
         registry.terminate()

@@ -3,6 +3,8 @@
 import ctypes
 import multiprocessing
 import os
+# wait4() looks for it, and in the tree of peers there is no Python.
+import resource  # noqa: F401
 import shutil
 import signal
 import subprocess

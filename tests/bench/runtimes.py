@@ -256,10 +256,9 @@ class Server:
         self.crictl_yaml.write_text(f"runtime-endpoint: {self.endpoint}\nimage-endpoint: {self.endpoint}\ntimeout: 60\n")
 
     def serve(self):
-        log = BENCH / f"results/{self.name}-cri.log"
-        log.unlink(missing_ok=True)
+        log = self.dir / "server.log"
         self.pid = self._serve(log)
-        until(lambda: self.crictl("version", check=False).code == 0, f"{self.name} (see {log})", 30, 0.1)
+        until(lambda: self.crictl("version", check=False).code == 0, f"the server of {self.name}", 30, 0.1)
         self.pull()
 
     def _serve(self, log):
@@ -363,6 +362,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             self.crictl("rmp", "--force", "--all", check=False)
             terminate(self.pid, self.name)
             self.pid = None
+            shutil.copy(self.dir / "server.log", BENCH / f"results/{self.name}-cri.log")
 
 
 class Oci:
