@@ -396,6 +396,16 @@ class Oci:
         own = os.stat("/proc/self/ns/net").st_ino
         until(lambda: os.stat(f"/proc/{self.holder.pid}/ns/net").st_ino != own, "namespaces")
 
+    def source(self, theirs):
+        """What is bound is of this runtime's own: podshim's may be of a mount that is not seen in the tree of peers."""
+        source = self.dir / "sources" / theirs.name
+        if theirs.is_dir():
+            source.mkdir(parents=True, exist_ok=True)
+        else:
+            source.parent.mkdir(parents=True, exist_ok=True)
+            source.touch()
+        return source
+
     @staticmethod
     def is_ground(path):
         return "ground" in path.read_text()
@@ -411,6 +421,13 @@ class Oci:
         config["process"]["args"] = ["/program", word]
         config["linux"]["cgroupsPath"] = f"/bench-{self.name}/{name}"
         config.pop("hooks", None)
+        # podshim clamps what the caller may not raise; others fail.
+        config["process"].pop("rlimits", None)
+        # Of huge pages there is a hierarchy of version 2 only, on a hybrid machine.
+        config["linux"]["resources"].pop("hugepageLimits", None)
+        for mount in config["mounts"]:
+            if str(mount.get("source", "")).startswith(str(RUN)):
+                mount["source"] = str(self.source(Path(mount["source"])))
         files = {"network": "net"}
         for namespace in config["linux"]["namespaces"]:
             if namespace.get("path"):
