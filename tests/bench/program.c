@@ -2,7 +2,7 @@
 //
 //   program stamp             prints the monotonic clock as the first thing it does, and waits for SIGTERM
 //   program once              prints the clock and ends
-//   program lines TOTAL LEN   writes TOTAL bytes in lines of LEN bytes, and then when it began and ended
+//   program lines TOTAL LEN   writes TOTAL bytes in lines of LEN bytes, then when it began and ended, and waits for SIGTERM
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,10 +43,15 @@ static int lines(long long total, long long length) {
     return 0;
 }
 int main(int count, char **words) {
-    if (count == 4 && !strcmp(words[1], "lines")) return lines(atoll(words[2]), atoll(words[3]));
-    if (count != 2) return 2;
-    say("stamp %lld\n", now(), 0);
-    if (!strcmp(words[1], "once")) return 0;
+    if (count == 4 && !strcmp(words[1], "lines")) {
+        int code = lines(atoll(words[2]), atoll(words[3]));
+        if (code) return code;
+    } else if (count == 2) {
+        say("stamp %lld\n", now(), 0);
+        if (!strcmp(words[1], "once")) return 0;
+    } else {
+        return 2;
+    }
     // As pid 1 of a pid namespace it gets no signal that it does not catch.
     signal(SIGTERM, ends);
     for (;;) pause();

@@ -242,22 +242,9 @@ def podman_logs(podman, words):
     try:
         path = Path(podman.run("inspect", "--format", "{{.HostConfig.LogConfig.Path}}", name).out.strip())
         pids = podman.of_pods()
-        used, last = cpu_of(pids), {pid: 0 for pid in pids}
-
-        def sample():
-            for pid in pids:
-                try:
-                    last[pid] = cpu_of([pid])
-                except FileNotFoundError:
-                    continue
-
-        # conmon ends with its container.
-        watch = Watch(sample)
-        try:
-            took = written(last_line(lambda: [path]))
-        finally:
-            watch.end()
-        return took, sum(last.values()) - used
+        used = cpu_of(pids)
+        took = written(last_line(lambda: [path]))
+        return took, cpu_of(pids) - used
     finally:
         podman.run("rm", "--force", "--time=0", name)
 
