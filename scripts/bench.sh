@@ -50,7 +50,7 @@ python3 -B tests/bench/bench.py --check "$@" || exit 2
 
 install_packages() {
     local package missing=()
-    for package in build-essential ca-certificates containernetworking-plugins debian-archive-keyring iproute2 iptables mmdebstrap procps \
+    for package in build-essential busybox-static ca-certificates containernetworking-plugins debian-archive-keyring iproute2 iptables mmdebstrap procps \
         python3 util-linux; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done

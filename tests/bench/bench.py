@@ -127,6 +127,8 @@ http:
     subprocess.run(["cp", runtimes.BENCH / "program", layer / "program"], check=True)
     subprocess.run([tools, "dir", layer, "--tag", "localhost/bench/program", "--entrypoint", "/program", "--cmd", "stamp", "-o", layout],
                    check=True, stdout=subprocess.DEVNULL)
+    # For pods that need more than one program; Debian's, static.
+    subprocess.run([tools, "busybox", "/bin/busybox", "--tag", "localhost/bench/busybox", "-o", layout], check=True, stdout=subprocess.DEVNULL)
     host, port = runtimes.REGISTRY.split(":")
     until(lambda: subprocess.run(["bash", "-c", f"exec 3<>/dev/tcp/{host}/{port}"], stderr=subprocess.DEVNULL).returncode == 0, "the registry")
     subprocess.run([tools, "push", layout, runtimes.REGISTRY], check=True, stdout=subprocess.DEVNULL)

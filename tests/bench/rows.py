@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from machine import MIB, MS, RUN, Failed, cpu_of, cpu_of_run, forget_peak, memory, now, peak, until
-from runtimes import BENCH, CRI, IMAGE, PODSHIM, REGISTRY, Podshim, Server, manifest
+from runtimes import BENCH, CRI, IMAGE, PODSHIM, REGISTRY, Podshim, Server, manifest, probed
 from table import Line, at_least, at_most, below, both, p99
 
 POD = "1 init + 2 apps"
@@ -455,5 +455,53 @@ def of_binary(bench):
     return [size, start]
 
 
+def of_network(bench):
+    """podshim's bridge: a name asked for from a pod; throughput between pods, beside a pair of veth links"""
+    podshim = bench.get("podshim")
+    try:
+        for name in ("server", "client"):
+            podshim.run("run", "-d", "--network", "bridge", manifest(name, init=False))
+        script = Path(__file__).with_name("network.py")
+        ran = bench.here.run("python3", "-B", script, podshim.dir / "state", 1 if bench.quick else 3)
+        figures = dict(line.split("|") for line in ran.out.splitlines())
+    finally:
+        podshim.end()
+    name = Line("a name of another pod, asked for from a pod: median of 1000", "µs", cells={"podshim": [float(figures["median"])]})
+    late = Line("the same: p99", "µs", cells={"podshim": [float(figures["p99"])]})
+    speed = Line("one TCP connection from pod to pod (floor: between two ends of a veth pair)", "Gbit/s",
+                 cells={"podshim": [float(figures["pods"])], "floor": [float(figures["veth"])]})
+    return [name, late, speed]
+
+
+def ticks(pid):
+    """Seconds of CPU time: of the process itself, and with its children that have ended (proc_pid_stat(5), fields 14 to 17)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    own, children = (sum(map(int, fields[first:first + 2])) for first in (11, 13))
+    return own / os.sysconf("SC_CLK_TCK"), (own + children) / os.sysconf("SC_CLK_TCK")
+
+
+def of_probing(bench):
+    """a supervisor with 3 containers of 3 probes each, once a second: memory, CPU time per hour"""
+    podshim, seconds = bench.get("podshim"), 10 if bench.quick else 60
+    podshim.pull(f"{REGISTRY}/bench/busybox:latest")
+    podshim.run("run", "-d", "--wait=ready", "--timeout=60s", "--network", "none", probed())
+    try:
+        (pid,) = podshim.of_pods()
+        before = ticks(pid)
+        time.sleep(seconds)
+        own, whole = (3600 * (after - first) / seconds for first, after in zip(before, ticks(pid)))
+        found = memory([pid])
+        listed = podshim.run("ps").out
+        if "3/3" not in listed:
+            raise Failed(f"the probes failed: {listed}")
+    finally:
+        podshim.end()
+    title = "supervisor with 3 containers of 3 probes (tcpSocket until started, then exec and httpGet), once a second"
+    return [Line(f"{title}: Private_Dirty", "KiB", cells={"podshim": [found.dirty / 1024]}),
+            Line("the same: CPU time per hour of the supervisor alone", "s", cells={"podshim": [own]}),
+            Line("the same: with the 3 commands per second that it executes in the containers", "s", cells={"podshim": [whole]})]
+
+
 ROWS = {"binary": of_binary, "run": of_pod, "container": of_pod, "exec": of_pod, "stop": of_pod, "bridge": of_bridge,
-        "memory": of_memory, "many": of_many, "logs": of_logs, "pull": of_pull, "cri": of_cri, "list": of_list}
+        "memory": of_memory, "many": of_many, "logs": of_logs, "pull": of_pull, "cri": of_cri, "list": of_list,
+        "network": of_network, "probing": of_probing}

@@ -40,6 +40,23 @@ spec:
     return path
 
 
+def probed():
+    """A pod of three containers, of which each has all three probes, one of each kind, once a second."""
+    text = "apiVersion: v1\nkind: Pod\nmetadata: {name: probed}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n"
+    for port in (8081, 8082, 8083):
+        text += f"""  - name: c{port}
+    image: {REGISTRY}/bench/busybox:latest
+    imagePullPolicy: IfNotPresent
+    command: [httpd, -f, -p, "{port}", -h, /etc]
+    startupProbe: {{periodSeconds: 1, tcpSocket: {{port: {port}}}}}
+    livenessProbe: {{periodSeconds: 1, exec: {{command: ["true"]}}}}
+    readinessProbe: {{periodSeconds: 1, httpGet: {{port: {port}, path: /passwd}}}}
+"""
+    path = RUN / "probed.yaml"
+    path.write_text(text)
+    return path
+
+
 def stamp_of(path):
     """The stamp in a log, or None."""
     try:
