@@ -36,9 +36,6 @@ cri=$target_dir/cri
 bin=$cri/bin
 podshim=$(realpath -m "${PODSHIM_BIN:-$target_dir/podshim}")
 
-# shellcheck source=scripts/go.sh
-. scripts/go.sh
-
 die() {
     echo "critest.sh: $*" >&2
     exit 2
@@ -82,83 +79,11 @@ install_packages() {
         unpack containerd usr/bin/containerd
     fi
 }
-# unpack PACKAGE FILE: a Debian package below target/cri/debian, unless its FILE is there.
-unpack() {
-    local dir=$cri/debian
-    [ ! -x "$dir/$2" ] || return 0
-    mkdir -p "$dir/archives"
-    (cd "$dir/archives" && apt-get -qq -o APT::Sandbox::User=root download "$1" && dpkg-deb -x "$1"_*.deb "$dir")
-    rm -rf "$dir/archives"
-}
 
-build_tools() {
-    local stamp
-    stamp=$(cat tests/cri/go.mod tests/cri/go.sum | sha256sum)
-    [ "$(cat "$bin/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    find_go "$cri" || die "there is no Go to build critest with"
-    mkdir -p "$bin"
-    # -modcacherw: `rm -r` of a module cache below target is then possible without chmod.
-    (
-        cd tests/cri
-        export GOFLAGS="-mod=readonly -modcacherw -buildvcs=false" CGO_ENABLED=0
-        # critest is a test of its package, and no tool that `go build` would make.
-        version=sigs.k8s.io/cri-tools/pkg/version.Version=$(go list -m -f '{{.Version}}' sigs.k8s.io/cri-tools)
-        go test -c -ldflags "-X $version" -o "$bin/critest" sigs.k8s.io/cri-tools/cmd/critest
-        go build -ldflags "-X $version" -o "$bin/crictl" sigs.k8s.io/cri-tools/cmd/crictl
-        # With this critest runs specs in parallel; its version must be the one that critest is linked with.
-        go build -o "$bin/ginkgo" github.com/onsi/ginkgo/v2/ginkgo
-    )
-    echo "$stamp" >"$bin/.stamp"
-}
-
-# Where this process is in each cgroup hierarchy: one directory a line; empty names are version 2.
-own_cgroups() {
-    local controllers path root mountpoint directory
-    while IFS=: read -r _ controllers path; do
-        read -r root mountpoint < <(awk -v want="${controllers%%,*}" '{
-            for (i = 7; $i != "-"; i++);
-            if (want == "" ? $(i + 1) == "cgroup2" : $(i + 1) == "cgroup" && ("," $(i + 3) ",") ~ ("," want ",")) {
-                print $4, $5
-                exit
-            }
-        }' /proc/self/mountinfo) || continue
-        [ "$root" = / ] || path=${path#"$root"}
-        directory=$mountpoint/${path#/}
-        # Version 2 gives children controllers only where the parent hands them down.
-        if [ -z "$controllers" ] && [ "$mountpoint" = /sys/fs/cgroup ] &&
-            ! grep -qw memory "$directory/cgroup.subtree_control"; then
-            directory=$mountpoint
-        fi
-        echo "${directory%/}"
-    done </proc/self/cgroup
-}
-cgroups=()
-make_cgroups() {
-    local directory file
-    while read -r directory; do
-        directory=$directory/podshim-critest.$$
-        mkdir "$directory"
-        cgroups+=("$directory")
-        # A new group of cpuset has no processors and no memory, and takes no process.
-        for file in cpuset.cpus cpuset.mems; do
-            [ ! -f "$directory/$file" ] || [ -f "$directory/cgroup.controllers" ] ||
-                cat "${directory%/*}/$file" >"$directory/$file"
-        done
-        [ ! -f "$directory/cgroup.controllers" ] || mkdir "$directory/harness"
-    done < <(own_cgroups)
-}
-remove_cgroups() {
-    local directory
-    for directory in "${cgroups[@]}"; do
-        # The last process of a namespace that was killed may need a moment.
-        for _ in $(seq 50); do
-            find "$directory" -depth -type d -exec rmdir {} + 2>/dev/null && break
-            sleep 0.1
-        done
-        [ ! -d "$directory" ] || echo "critest.sh: left behind: $directory" >&2
-    done
-    cgroups=()
-}
+# shellcheck source=tests/cri/tools.sh
+. tests/cri/tools.sh
+# shellcheck source=tests/cri/cgroups.sh
+. tests/cri/cgroups.sh
 
 inside_pid='' run=''
 end() {

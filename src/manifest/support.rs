@@ -55,12 +55,12 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    /// The schema of a kind, made once.
+    /// The schema of a kind, made when it is first asked for: each takes a millisecond, and a manifest needs one or two.
     pub(super) fn of(kind: Kind) -> &'static Schema {
-        static SCHEMAS: OnceLock<BTreeMap<Kind, Schema>> = OnceLock::new();
-        let kinds = || Kind::ALL.into_iter().chain([Kind::EphemeralContainer]);
-        let all = SCHEMAS.get_or_init(|| kinds().map(|kind| (kind, Schema::new(kind))).collect());
-        &all[&kind]
+        // One more than a document can name: an ephemeral container's.
+        const KINDS: usize = Kind::ALL.len() + 1;
+        static SCHEMAS: [OnceLock<Schema>; KINDS] = [const { OnceLock::new() }; KINDS];
+        SCHEMAS[kind as usize].get_or_init(|| Schema::new(kind))
     }
 
     fn new(kind: Kind) -> Schema {

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measures the network of two pods, `server` and `client`, which scripts/figures.sh runs on a bridge: how long a name takes, and
+"""Measures the network of two pods, `server` and `client`, which the row "network" runs on a bridge: how long a name takes, and
 how much goes from pod to pod, beside a pair of veth links without a bridge in the same run.
 
-    figures-network.py STATE
+    network.py STATE ROUNDS
 
-Prints lines of `what|figure`. All traffic is in network namespaces of the pods and of this program's own.
+Prints lines of `name|figure`: median and p99 in microseconds, pods and veth in Gbit/s. All traffic is in network namespaces of the pods and of this program's own.
 """
 import ctypes
 import glob
@@ -19,7 +19,6 @@ import sys
 import time
 
 SECONDS = 3
-ROUNDS = 3
 CLONE_NEWNET = 0x40000000
 
 
@@ -121,7 +120,7 @@ def main():
     pid, answer = in_child(pin["client"], lookups)
     os.waitpid(pid, 0)
     median, late = json.load(answer)
-    print(f"a name of another pod, asked for from a pod: median of 1000 (99th percentile)|{median:.0f} µs ({late:.0f} µs)")
+    print(f"median|{median:.0f}\np99|{late:.0f}")
 
     (one, first), (two, second) = holder(), holder()
     try:
@@ -131,12 +130,11 @@ def main():
             subprocess.run([*enters, "ip", "address", "add", own, "dev", link], check=True)
             subprocess.run([*enters, "ip", "link", "set", link, "up"], check=True)
         raw, podded = [], []
-        for _ in range(ROUNDS):
+        for _ in range(int(sys.argv[2])):
             raw.append(throughput(first, second, "192.0.2.1"))
             podded.append(throughput(pin["server"], pin["client"], address))
         raw, podded = statistics.median(raw), statistics.median(podded)
-        print(f"one TCP connection from pod to pod|{podded:.1f} Gbit/s")
-        print(f"the same between two ends of a veth pair|{raw:.1f} Gbit/s (pods: {100 * podded / raw:.0f} %)")
+        print(f"pods|{podded:.2f}\nveth|{raw:.2f}")
     finally:
         for process in (one, two):
             process.kill()
