@@ -281,6 +281,7 @@ impl Supervisor {
                 let (code, signal) = match ended {
                     Ended::Exited(code) => (code, None),
                     Ended::Signaled(signal) => (128 + signal, Some(signal)),
+                    Ended::Unknown => return self.queue.push_back(Event::Vanished { container: index }),
                 };
                 let message = self.termination_message(index, instance, code);
                 let exit = Exit { code, signal, oom_killed, message };
