@@ -14,6 +14,8 @@ use super::{Action, Now, PodSpec, Task};
 pub enum Found {
     /// Nothing that ever executed.
     Nothing,
+    /// Its init waits to be told to execute (of an OCI runtime of the host; podshim's own ends with the supervisor).
+    Held,
     /// The process of its instance: it runs.
     Running,
     /// That its instance has executed, and ended: the event of that follows.
@@ -51,7 +53,7 @@ impl PodState {
         for index in 0..pod.containers.len() {
             let found = found.get(index).copied().unwrap_or(Found::Nothing);
             match (pod.containers[index].stage, found) {
-                (Stage::Starting, Found::Nothing) => pod.containers[index].not_started(now),
+                (Stage::Starting, Found::Nothing | Found::Held) => pod.containers[index].not_started(now),
                 (Stage::Running { .. }, Found::Running) => pod.ask_again(index, &mut step),
                 _ => {}
             }

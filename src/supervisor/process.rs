@@ -1,6 +1,8 @@
 //! How a supervisor comes to be: spawned by the CLI from a read-only view of podshim's own executable, in its own session.
 
+use super::keep::Memory;
 use super::pod::Supervisor;
+use super::remove;
 use crate::error::{Kind, failure};
 use crate::paths::PodDirs;
 use crate::runtime::sandbox;
@@ -13,6 +15,7 @@ use nix::sys::stat::Mode;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -28,7 +31,10 @@ pub struct Supervising {
 
 /// Starts a pod's supervisor and waits until the sandbox and the volumes are set up, or could not be.
 pub fn spawn(pod: &Pod) -> Result<Supervising> {
-    let log = std::fs::File::create(pod.dirs.supervisor_log()).called("open", pod.dirs.supervisor_log().display())?;
+    let path = pod.dirs.supervisor_log();
+    // What the old supervisor said, or one that lives after all, stays.
+    let open = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let log = open.called("open", path.display())?;
     let executable = readonly_executable()?;
     let arguments: [OsString; 2] = [VERB.into(), pod.dirs.state.clone().into()];
     let mut command = Command::new(format!("/proc/self/fd/{}", executable.as_raw_fd()));
@@ -53,6 +59,44 @@ pub fn spawn(pod: &Pod) -> Result<Supervising> {
         bail!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
     }
     Err(failure(Kind::NotReady, answer))
+}
+
+/// What became of a pod without a supervisor.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It has one, or is over.
+    Unneeded,
+    /// It was never set up, or is being set up or removed at this moment: there is nothing to go on with.
+    NeverBegan,
+    /// It is from before the last boot: what it had is gone, and it has ended.
+    Ended,
+    /// It has another one, which this is.
+    TakenOver(Supervising),
+}
+
+/// If a pod's supervisor was killed, starts another one, which goes on with the pod. Of several who do so at once, one does, and
+/// the others wait for that.
+pub fn recover(pod: &Pod) -> Result<Recovered> {
+    let is_needed = || -> Result<bool> {
+        // In this order: a supervisor that ends in this moment has said that the pod is over before.
+        Ok(!pod.is_supervised() && !pod.report()?.is_some_and(|report| report.over))
+    };
+    if !is_needed()? || !pod.dirs.state.exists() {
+        return Ok(Recovered::Unneeded);
+    }
+    if !pod.dirs.kept().exists() {
+        return Ok(Recovered::NeverBegan);
+    }
+    let context = || format!("recovering pod {}", pod.full_name());
+    let _lock = store::lock(&pod.dirs.recovery_lock(), Wait::Yes).with_context(context)?;
+    if !is_needed()? {
+        return Ok(Recovered::Unneeded);
+    }
+    if pod.record.boot_id != crate::host::boot_id()? {
+        remove::abandoned(pod, &crate::host::cgroup::detect()?).with_context(context)?;
+        return Ok(Recovered::Ended);
+    }
+    spawn(pod).map(Recovered::TakenOver).with_context(context)
 }
 
 const READY: &str = "ready";
@@ -142,5 +186,10 @@ fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
     if pod.report()?.is_some_and(|report| report.over) {
         bail!("the pod is over");
     }
-    Ok((Supervisor::new(pod)?, lock))
+    // Its supervisor was killed: what it has set up goes on.
+    let supervisor = match Memory::read(&pod.dirs)? {
+        Some(memory) => Supervisor::take_over(pod, memory)?,
+        None => Supervisor::new(pod)?,
+    };
+    Ok((supervisor, lock))
 }

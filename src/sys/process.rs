@@ -211,6 +211,15 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
     }
 }
 
+/// Proves that the pid which a pidfd was opened by is still that process's: it was not waited for. `ESRCH` otherwise.
+pub fn require_unreaped(pidfd: BorrowedFd<'_>) -> SysResult<()> {
+    // SAFETY: only integers and NULL are passed; signal 0 is not sent.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), 0, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    check(result, "pidfd_send_signal", "signal 0").map(drop)
+}
+
 fn prctl(option: libc::c_int, value: libc::c_ulong, name: &str) -> SysResult<()> {
     let arguments = || if name.contains(' ') { name.replace(' ', ", ") } else { format!("{name}, {value}") };
     call("prctl", arguments, || {
