@@ -64,3 +64,9 @@ pub(super) fn see_to(pod: &Pod) {
         Err(error) => anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}"))),
     }
 }
+
+/// Whether a pod whose supervisor has gone away has another one, by this or by somebody else.
+pub(super) fn is_recovered(pod: &Pod) -> Result<bool> {
+    supervisor::recover(pod)?;
+    Ok(pod.is_supervised())
+}

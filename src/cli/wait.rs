@@ -6,7 +6,6 @@ use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::status::ConditionStatus;
 use crate::paths::Dirs;
 use crate::store::{Pod, Report};
-use crate::supervisor;
 use anyhow::Result;
 use clap::Args;
 use std::fmt;
@@ -138,17 +137,11 @@ fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
     match watch.until(timeout, |report| Ok(code(report)))? {
         Waited::Found(code) => Ok(code),
         Waited::TimedOut => Err(timed_out(pod, None)),
-        Waited::Gone if is_recovered(pod)? => {
+        Waited::Gone if recover::is_recovered(pod)? => {
             until_over(pod, deadline.map(|d| d.saturating_duration_since(Instant::now())))
         }
         Waited::Gone => Err(failure(Kind::NotReady, format!("the supervisor of pod {} is gone", pod.full_name()))),
     }
-}
-
-/// Whether a pod whose supervisor has gone away has another one.
-fn is_recovered(pod: &Pod) -> Result<bool> {
-    supervisor::recover(pod)?;
-    Ok(pod.is_supervised())
 }
 
 fn is_met(report: &Report, goal: &Goal) -> bool {
@@ -186,7 +179,7 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
         Ok(watch) => match watch.until(timeout, met)? {
             Waited::Found(()) => Ok(()),
             Waited::TimedOut => Err(timed_out(pod, Some(goal))),
-            Waited::Gone if is_recovered(pod)? => {
+            Waited::Gone if recover::is_recovered(pod)? => {
                 until(pod, goal, deadline.map(|d| d.saturating_duration_since(Instant::now())))
             }
             Waited::Gone => never(),

@@ -19,6 +19,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The hidden verb that a supervisor is started with.
 const VERB: &str = "supervise-pod";
@@ -96,7 +97,11 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
         remove::abandoned(pod, &crate::host::cgroup::detect()?).with_context(context)?;
         return Ok(Recovered::Ended);
     }
-    spawn(pod).map(Recovered::TakenOver).with_context(context)
+    match spawn(pod) {
+        // Somebody else was quicker, or has removed it.
+        Err(_) if pod.is_supervised() || !pod.dirs.state.exists() => Ok(Recovered::Unneeded),
+        other => other.map(Recovered::TakenOver).with_context(context),
+    }
 }
 
 const READY: &str = "ready";
@@ -170,6 +175,21 @@ pub fn run(state: &Path) -> Result<()> {
     supervisor.run()
 }
 
+/// How long a supervisor's children may hold what they have of it, after it was killed: each closes that as the first thing.
+const LETS_GO: Duration = Duration::from_secs(5);
+
+/// The pod's lock; `None` if its supervisor has it.
+fn lock(pod: &PodDirs) -> Result<Option<Lock>> {
+    let deadline = Instant::now() + LETS_GO;
+    loop {
+        let lock = store::lock(&pod.lock(), Wait::No)?;
+        if lock.is_some() || !pod.kept().exists() || Instant::now() > deadline {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 type Lock = nix::fcntl::Flock<std::fs::File>;
 
 fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
@@ -179,7 +199,7 @@ fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
     let unknown_data = PodDirs { state: state.to_owned(), data: state.to_owned() };
     let record = store::load(&unknown_data)?.with_context(|| format!("{} has no record", state.display()))?;
     let pod = Pod { dirs: record.dirs.pod(uid), record };
-    let Some(lock) = store::lock(&pod.dirs.lock(), Wait::No)? else {
+    let Some(lock) = lock(&pod.dirs)? else {
         bail!("the pod has a supervisor already");
     };
     // Who started us was killed, and somebody has put an end to the pod before we came.

@@ -6,7 +6,7 @@
 //! | a container that runs | is supervised again: its end by its pidfd, its output by its FIFOs, its log where it ended |
 //! | one that has ended meanwhile | has ended, with its exit code if the kernel has kept that |
 //! | one that was being made | is taken away and made again |
-//! | a terminal | is gone: the kernel hangs it up (SIGHUP to its session), which an event tells |
+//! | a terminal | is gone: the kernel hangs it up (SIGHUP to its session, unless that is a pid 1 which has no handler; end of file), which an event tells |
 //! | commands of `podshim exec` | go on as if their clients had gone away, and end with their container |
 //! | commands of probes and hooks | likewise, and the probe or the hook runs again |
 //! | requests, pulls, measurements in processes of podshim's own | end by themselves; what asked for them asks again |

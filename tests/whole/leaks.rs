@@ -15,7 +15,7 @@ pub(crate) struct Own<'a> {
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) cmdline: String,
-    cgroup: String,
+    pub(crate) cgroup: String,
     environ: String,
 }
 
