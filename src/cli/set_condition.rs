@@ -65,7 +65,6 @@ pub(super) fn run(args: SetConditionArgs, dirs: &Dirs) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::recover;
     use super::*;
 
     #[test]

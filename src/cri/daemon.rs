@@ -15,14 +15,14 @@ use crate::network::cni;
 use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode};
 use crate::store::{self, Pod};
-use crate::supervisor::{Supervising, remove};
+use crate::supervisor::{self, Recovered, Supervising, remove};
 use crate::sys::{Called, poll, process, socket};
 use anyhow::{Context, Result, anyhow};
 use std::future::Future;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{RwLock, watch};
 use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
@@ -95,13 +95,15 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// What was left by a daemon, or a supervisor, that was killed: a sandbox whose supervisor has ended without it ends too. The
-    /// supervisors that are there are watched from now on.
+    /// What was left by a daemon, or a supervisor, that was killed: a sandbox whose supervisor has ended without it gets another
+    /// one. All supervisors are watched from now on.
     pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
         let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
         for sandbox in all {
             if sandbox.is_abandoned() {
-                self.blocking(move |daemon| remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)).await?;
+                if self.recover(sandbox.pod.clone()).await? {
+                    self.watch_containers(&sandbox);
+                }
             } else if sandbox.is_supervised() {
                 self.watch_containers(&sandbox);
                 self.watch(sandbox);
@@ -147,10 +149,33 @@ impl Daemon {
         });
     }
 
-    /// If it has ended without its sandbox, that ends too.
+    /// If it has ended without its sandbox, that gets another one.
     async fn supervisor_ended(self: &Arc<Self>, pod: Pod) {
-        // What cannot be ended now is tried again by StopPodSandbox, whose error is seen.
-        let _ = self.blocking(move |daemon| remove::abandoned(&pod, &daemon.facts.cgroups)).await;
+        // What it has started may hold its lock for a moment.
+        let begin = Instant::now();
+        while pod.is_supervised() && begin.elapsed() < LETS_GO {
+            tokio::time::sleep(SETTING_UP).await;
+        }
+        // What cannot be done now is tried again by whoever asks for something, whose error is seen.
+        let _ = self.recover(pod).await;
+    }
+
+    /// Gives a sandbox another supervisor if it has lost its own; one that cannot be taken over ends. Whether it has one.
+    fn recover(self: &Arc<Self>, pod: Pod) -> Pin<Box<dyn Future<Output = Result<bool>> + Send>> {
+        let daemon = self.clone();
+        Box::pin(async move {
+            let found = pod.clone();
+            match daemon.blocking(move |daemon| recover(daemon, &found)).await? {
+                Some(supervising) => daemon.reap(supervising, pod),
+                // Somebody else was quicker.
+                None if pod.is_supervised() => {
+                    let id = pod.record.plan.sandbox.uid.clone();
+                    daemon.watch(daemon.blocking(move |daemon| sandboxes::sandbox(&daemon.dirs, &id)).await?);
+                }
+                None => return Ok(false),
+            }
+            Ok(true)
+        })
     }
 
     /// The image of a container, which is to be here.
@@ -196,6 +221,18 @@ impl Daemon {
         })
     }
 }
+
+/// Another supervisor of a sandbox that has lost its own. One that cannot be taken over ends.
+fn recover(daemon: &Daemon, pod: &Pod) -> Result<Option<Supervising>> {
+    match supervisor::recover(pod) {
+        Ok(Recovered::TakenOver(supervising)) => Ok(Some(supervising)),
+        Ok(Recovered::Unneeded | Recovered::Ended) => Ok(None),
+        Ok(Recovered::NeverBegan) | Err(_) => remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None),
+    }
+}
+
+/// How long what a killed supervisor has started may hold its lock.
+const LETS_GO: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether a supervisor listens.
 const SETTING_UP: Duration = Duration::from_millis(10);

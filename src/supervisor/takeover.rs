@@ -215,11 +215,9 @@ impl Supervisor {
         let mut outputs = Vec::new();
         let mut input = None;
         if config.stdio == Stdio::Terminal {
-            if found != Found::Ended {
-                let message = "its terminal went with the pod's old supervisor: it was hung up".to_owned();
-                let reason = "TerminalLost".into();
-                self.emit(PodEvent { type_: EventType::Warning, reason, message, container: Some(index) });
-            }
+            let message = "its terminal went with the pod's old supervisor: it was hung up".to_owned();
+            let reason = "TerminalLost".into();
+            self.emit(PodEvent { type_: EventType::Warning, reason, message, container: Some(index) });
         } else {
             for (output, file) in [(Output::Stdout, "stdout"), (Output::Stderr, "stderr")] {
                 let fd = reopen_fifo(&state.join(file), OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;

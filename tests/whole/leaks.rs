@@ -37,6 +37,12 @@ pub(crate) fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
     found
 }
 
+/// Whether a process is the first of its session, as a supervisor is.
+pub(crate) fn leads_session(pid: i32) -> bool {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::unistd::getsid(Some(pid)) == Ok(pid)
+}
+
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let is_cgroup = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");

@@ -1,6 +1,6 @@
 //! The supervisor is killed at any moment: the containers go on, and another one takes over.
 
-use crate::harness::{Host, facts, pod, shell, until, with};
+use crate::harness::{Host, Live, facts, pod, shell, until, with};
 use crate::leaks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -21,7 +21,7 @@ fn kill_supervisor(host: &Host, name: &str) {
     let found = supervisors(host, name);
     assert_eq!(found.len(), 1, "supervisors of {name}");
     kill(Pid::from_raw(found[0]), Signal::SIGKILL).unwrap();
-    until("the supervisor's end", || supervisors(host, name).is_empty().then_some(()));
+    until("the supervisor's end", || (!supervisors(host, name).contains(&found[0])).then_some(()));
 }
 
 /// All supervisors of a pod; the pod's pid 1 and inits are not.
@@ -35,7 +35,7 @@ fn supervisors_below(state: &std::path::Path) -> Vec<i32> {
             && p.cmdline.contains(state.to_str().unwrap())
             && !p.cgroup.contains("/podshim/pod")
     });
-    found.iter().map(|process| process.pid).collect()
+    found.iter().map(|process| process.pid).filter(|pid| leaks::leads_session(*pid)).collect()
 }
 
 /// The processes of a container.
@@ -291,7 +291,9 @@ fn a_terminal_that_is_lost_is_told_and_input_that_is_not_goes_on() {
     host.run(&["recover", "p"]).expect(0);
     host.until_event("p", "TerminalLost", "hung up");
     host.until_status(("p", "t"), "the hang-up", |status| status["restartCount"] == 1);
-    let mut attach = host.live(&["attach", "-c", "i", "-i", "p"]);
+    let mut attach = host.command(&["attach", "-c", "i", "-i", "p"]);
+    attach.stdin(std::process::Stdio::piped());
+    let mut attach = Live::start(attach);
     let mut input = attach.stdin();
     std::io::Write::write_all(&mut input, b"one\n").unwrap();
     until("its answer", || (log(&host, "p", "i") == ["got one"]).then_some(()));

@@ -43,7 +43,7 @@ impl World {
         }
         for (known, found) in self.known.iter_mut().zip(&found) {
             match found {
-                Found::Nothing => known.starting = false,
+                Found::Nothing | Found::Held => known.starting = false,
                 // Asked again.
                 Found::Running if known.running => known.killed = false,
                 Found::Running | Found::Ended => {}
