@@ -121,15 +121,17 @@ impl Daemon {
                     Ok(connection) => break socket::peer_pidfd(connection.as_fd()),
                     // It sets its sandbox up, and does not listen yet.
                     Err(_) if sandbox.pod.is_supervised() => tokio::time::sleep(SETTING_UP).await,
-                    Err(_) => return,
+                    Err(_) => return daemon.supervisor_ended(sandbox.pod).await,
                 }
             };
             let ended = async {
                 poll::readable(pidfd?.as_fd())?.readable().await.called("epoll_wait", "a supervisor").map(drop)
             };
-            if ended.await.is_ok() {
-                daemon.supervisor_ended(sandbox.pod).await;
+            if ended.await.is_err() {
+                // It has ended already, and there is no pidfd of it (or no descriptor: then there may be one later).
+                tokio::time::sleep(SETTING_UP).await;
             }
+            daemon.supervisor_ended(sandbox.pod).await;
         });
     }
 
