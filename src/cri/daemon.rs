@@ -229,7 +229,11 @@ fn recover(daemon: &Daemon, pod: &Pod) -> Result<Option<Supervising>> {
     match supervisor::recover(pod) {
         Ok(Recovered::TakenOver(supervising)) => Ok(Some(supervising)),
         Ok(Recovered::Unneeded | Recovered::Ended) => Ok(None),
-        Ok(Recovered::NeverBegan) | Err(_) => remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None),
+        Ok(Recovered::NeverBegan) => remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None),
+        Err(error) => {
+            anstream::eprintln!("podshim cri: a sandbox ends, as it cannot be taken over: {error:#}");
+            remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None)
+        }
     }
 }
 

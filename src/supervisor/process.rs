@@ -32,6 +32,21 @@ pub struct Supervising {
 
 /// Starts a pod's supervisor and waits until the sandbox and the volumes are set up, or could not be.
 pub fn spawn(pod: &Pod) -> Result<Supervising> {
+    match begin(pod)? {
+        Begun::Ready(supervising) => Ok(supervising),
+        Begun::Died(error) => Err(error),
+    }
+}
+
+/// How a supervisor began.
+enum Begun {
+    Ready(Supervising),
+    /// It was killed, or crashed, before it could say anything.
+    Died(anyhow::Error),
+}
+
+/// An error is what the supervisor itself says.
+fn begin(pod: &Pod) -> Result<Begun> {
     let path = pod.dirs.supervisor_log();
     // What the old supervisor said, or one that lives after all, stays.
     let open = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
@@ -52,12 +67,13 @@ pub fn spawn(pod: &Pod) -> Result<Supervising> {
     };
     read?;
     if answer == READY {
-        return Ok(Supervising { child });
+        return Ok(Begun::Ready(Supervising { child }));
     }
     let status = child.wait().called("waitpid", "supervisor")?;
     if answer.is_empty() {
         let log = std::fs::read_to_string(pod.dirs.supervisor_log()).unwrap_or_default();
-        bail!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
+        let message = format!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
+        return Ok(Begun::Died(anyhow::anyhow!(message)));
     }
     Err(failure(Kind::NotReady, answer))
 }
@@ -97,12 +113,22 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
         remove::abandoned(pod, &crate::host::cgroup::detect()?).with_context(context)?;
         return Ok(Recovered::Ended);
     }
-    match spawn(pod) {
-        // Somebody else was quicker, or has removed it.
-        Err(_) if pod.is_supervised() || !pod.dirs.state.exists() => Ok(Recovered::Unneeded),
-        other => other.map(Recovered::TakenOver).with_context(context),
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match begin(pod) {
+            Ok(Begun::Ready(supervising)) => return Ok(Recovered::TakenOver(supervising)),
+            // One that is killed as well leaves the pod as it found it.
+            Ok(Begun::Died(_)) if tries < TRIES && pod.dirs.state.exists() => {}
+            // Somebody else was quicker, or has removed it.
+            _ if pod.is_supervised() || !pod.dirs.state.exists() => return Ok(Recovered::Unneeded),
+            Ok(Begun::Died(error)) | Err(error) => return Err(error).with_context(context),
+        }
     }
 }
+
+/// How many supervisors are started for a pod, one after the other was killed.
+const TRIES: usize = 5;
 
 const READY: &str = "ready";
 
