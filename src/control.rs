@@ -299,6 +299,10 @@ impl Connection {
                 Kind::Invalid,
                 format!("the request has {} bytes, at most {} can be sent", bytes.len(), socket::MAX_MESSAGE),
             ),
+            // It has ended since it listened.
+            Errno::EPIPE | Errno::ECONNRESET => {
+                failure(Kind::NotReady, "the pod's supervisor is not running (any more)")
+            }
             _ => e.into(),
         })?;
         Ok(Connection { socket })

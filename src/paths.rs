@@ -242,6 +242,11 @@ impl PodDirs {
         self.state.join("lock")
     }
 
+    /// The lock which orders those who find that its supervisor was killed.
+    pub fn recovery_lock(&self) -> PathBuf {
+        self.state.join("recovery.lock")
+    }
+
     /// The supervisor's control socket.
     pub fn socket(&self) -> PathBuf {
         self.state.join("control.sock")
@@ -250,6 +255,21 @@ impl PodDirs {
     /// The pod's status as last observed by its supervisor.
     pub fn status(&self) -> PathBuf {
         self.state.join("status.json")
+    }
+
+    /// What another supervisor needs to go on with the pod.
+    pub fn kept(&self) -> PathBuf {
+        self.state.join("kept.json")
+    }
+
+    /// Which process is the present instance of a container.
+    pub fn instance(&self, container: &str) -> PathBuf {
+        self.container_state(container).join("instance.json")
+    }
+
+    /// That process, as a pidfd that is mounted: what the kernel knows of its end stays.
+    pub fn process(&self, container: &str) -> PathBuf {
+        self.container_state(container).join("process")
     }
 
     /// The supervisor's own messages.

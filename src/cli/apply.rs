@@ -6,6 +6,7 @@ use super::bring_up::{
 use super::capacity::Capacity;
 use super::follow::Watch;
 use super::network_objects::{Semantics, put};
+use super::recover;
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
 use super::until::{self, Goal, Since, UntilArgs, WaitFor};
@@ -107,7 +108,7 @@ fn surplus(documents: &Documents, dirs: &Dirs) -> Result<Vec<Pod>> {
 }
 
 fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &mut Capacity) -> Result<Todo> {
-    let existing = match store::find(host.dirs, &format!("{}/{}", admitted.namespace(), admitted.name())) {
+    let existing = match recover::find(host.dirs, &format!("{}/{}", admitted.namespace(), admitted.name())) {
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => None,
         other => Some(other?),
     };

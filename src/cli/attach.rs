@@ -5,6 +5,7 @@ use super::follow::Watch;
 use super::notify;
 use super::prefix::{Colour, End, Piece, Prefixer};
 use super::pump::{self, Streams};
+use super::recover;
 use super::run::Ended;
 use super::terminal::Interrupts;
 use super::until::{Warnings, is_ready};
@@ -13,7 +14,7 @@ use crate::error::{Kind, failure, kind_of};
 use crate::logs::{self, Follow, Record, Timestamps};
 use crate::paths::Dirs;
 use crate::plan::config::Stdio;
-use crate::store::{self, Pod};
+use crate::store::Pod;
 use crate::sys::Called;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -217,7 +218,7 @@ pub(super) struct AttachArgs {
 }
 
 pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
-    let pod = store::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.pod)?;
     require_not_over(&pod)?;
     let container = container_of(&pod, args.container)?;
     let config = pod.record.plan.containers.iter().find(|c| c.name == container);

@@ -6,13 +6,14 @@ use super::convert;
 use super::ensure;
 use super::output;
 use super::pump::Streams;
+use super::recover;
 use crate::control::{self, Connection, Joining, Request};
 use crate::error::{Kind, failure};
 use crate::host;
 use crate::manifest::{self, AdmittedPod, CronJobs, Source};
 use crate::paths::Dirs;
 use crate::plan::pod::ephemeral;
-use crate::store::{self, Pod};
+use crate::store::Pod;
 use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1 as k8s;
@@ -107,7 +108,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
-    let pod = store::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.pod)?;
     require_not_over(&pod)?;
     if args.stdin && args.custom.as_deref() == Some("-") {
         return Err(failure(Kind::Invalid, "standard input is either the container's (-i) or the file of --custom"));

@@ -3,6 +3,7 @@
 use super::follow::Watch;
 use super::output::{self, Structured};
 use super::ps::now;
+use super::recover;
 use crate::error::kind_of;
 use crate::lifecycle::display;
 use crate::paths::Dirs;
@@ -33,7 +34,7 @@ pub(super) struct EventsArgs {
 }
 
 pub(super) fn run(args: EventsArgs, dirs: &Dirs) -> Result<()> {
-    let pod = args.pod.as_deref().map(|name| store::find(dirs, name)).transpose()?;
+    let pod = args.pod.as_deref().map(|name| recover::find(dirs, name)).transpose()?;
     if args.watch {
         return match &pod {
             Some(pod) => watch_pod(pod, args.output),

@@ -2,13 +2,14 @@
 
 use super::attach::{container_of, require_not_over};
 use super::pump::{self, Input, Streams};
+use super::recover;
 use super::terminal;
 use crate::control::{Connection, HangUp, OwnProcess, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::paths::Dirs;
 use crate::plan::spec::User;
 use crate::runtime;
-use crate::store::{self, Pod};
+use crate::store::Pod;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::io::IsTerminal;
@@ -43,7 +44,7 @@ pub(super) struct ExecArgs {
 }
 
 pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
-    let pod = store::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.pod)?;
     require_not_over(&pod)?;
     let container = container_of(&pod, args.container)?;
     if args.tty && args.stdin && !std::io::stdin().is_terminal() {

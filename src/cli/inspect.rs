@@ -1,6 +1,7 @@
 //! `podshim inspect`: the pod as a Pod object, as `kubectl get pod -o yaml` shows it; with `--tree` or `--html` as a picture.
 
 use super::output::{self, Structured};
+use super::recover;
 use crate::network;
 use crate::paths::Dirs;
 use crate::picture;
@@ -51,6 +52,7 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
             anstream::eprintln!(
                 "podshim: warning: the supervisor of pod {name} is gone: its status is the last one that was seen"
             );
+            recover::see_to(pod);
         }
     }
     let objects = pods.iter().map(object).collect::<Result<Vec<_>>>()?;

@@ -3,10 +3,11 @@
 use super::attach::container_of;
 use super::follow::Watch;
 use super::prefix::{Colour, End, Piece, Prefixer};
+use super::recover;
 use crate::error::{Kind, failure, kind_of};
 use crate::logs::{Follow, Instance, Query, Reader, Record, Source, Start, Timestamps};
 use crate::paths::Dirs;
-use crate::store::{self, Pod};
+use crate::store::Pod;
 use crate::sys::Called;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -56,7 +57,7 @@ pub(super) struct LogsArgs {
 }
 
 pub(super) fn run(args: LogsArgs, dirs: &Dirs) -> Result<()> {
-    let pod = store::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.pod)?;
     let all: Vec<String> = pod.record.plan.containers.iter().map(|c| c.name.clone()).collect();
     let wanted = args.container.clone().or_else(|| args.container_argument.clone());
     let containers = if args.all_containers { all.clone() } else { vec![container_of(&pod, wanted)?] };

@@ -40,6 +40,7 @@ pub mod prefix;
 mod probe;
 mod ps;
 mod pump;
+mod recover;
 mod remove;
 mod run;
 mod set_condition;
@@ -118,6 +119,8 @@ enum Verb {
     Rm(remove::RmArgs),
     /// Remove pods, Services, NetworkPolicies, Namespaces: by type and name, or what manifests name
     Delete(delete::DeleteArgs),
+    /// Give pods whose supervisor was killed another one, which goes on with them; at boot, with --all, clear away old ones
+    Recover(recover::RecoverArgs),
     /// Show what happened to pods
     Events(events::EventsArgs),
     /// Check manifests without running anything; needs no root
@@ -222,6 +225,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Stop(args) => remove::stop(args, &dirs).map(|()| 0),
         Verb::Rm(args) => remove::rm(args, &dirs).map(|()| 0),
         Verb::Delete(args) => delete::run(args, &dirs).map(|()| 0),
+        Verb::Recover(args) => recover::run(&args, &dirs).map(|()| 0),
         Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
         Verb::Lab(args) => lab::run(args, &dirs),
         Verb::Image(args) => {

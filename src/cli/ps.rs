@@ -3,6 +3,7 @@
 use super::inspect;
 use super::labels::Selector;
 use super::output::{self, Structured};
+use super::recover;
 use crate::lifecycle::display::{self, PodView};
 use crate::lifecycle::status::Time;
 use crate::paths::Dirs;
@@ -66,13 +67,20 @@ impl PsArgs {
 
 pub(super) fn run(args: PsArgs, dirs: &Dirs) -> Result<()> {
     let pods = chosen(&args, &[], dirs)?;
+    let shown = show(&args, &pods);
+    // What was seen is shown first: that a supervisor is gone, too.
+    pods.iter().for_each(recover::see_to);
+    shown
+}
+
+fn show(args: &PsArgs, pods: &[Pod]) -> Result<()> {
     if let Some(how) = args.structured() {
-        return output::structured(&list(objects(&pods)), how);
+        return output::structured(&list(objects(pods)), how);
     }
     if args.only_names() {
-        return names(&pods);
+        return names(pods);
     }
-    table(&pods, args.is_wide())
+    table(pods, args.is_wide())
 }
 
 /// The pods of these names, or all, as far as they are asked for.

@@ -1,12 +1,13 @@
 //! `podshim stop` and `podshim rm`.
 
 use super::follow::Watch;
+use super::recover;
 use crate::control::{Connection, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::host::cgroup;
 use crate::paths::Dirs;
 use crate::store::{self, Broken, Pod};
-use crate::supervisor;
+use crate::supervisor::{self, Recovered};
 use anyhow::Result;
 use clap::Args;
 use std::time::Duration;
@@ -77,7 +78,10 @@ pub(super) fn all_errors(mut errors: Vec<anyhow::Error>) -> Result<()> {
 }
 
 pub(super) fn stop(args: StopArgs, dirs: &Dirs) -> Result<()> {
-    each(chosen(dirs, &args.pods, args.all), |pod| stop_pod(pod, args.grace_period))
+    each(chosen(dirs, &args.pods, args.all), |pod| {
+        recover::see_to(pod);
+        stop_pod(pod, args.grace_period)
+    })
 }
 
 pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
@@ -97,7 +101,18 @@ pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
     }
     let grace = if args.force { Some(0) } else { args.grace_period };
     each(pods, |pod| {
-        stop_pod(pod, grace)?;
+        // One that is to be gone needs nobody who goes on with it first.
+        if !args.force {
+            recover::see_to(pod);
+        }
+        for _ in 0..TRIES {
+            stop_pod(pod, grace)?;
+            match remove_pod(pod) {
+                // Somebody has recovered it in this moment.
+                Err(error) if kind_of(&error) == Some(Kind::NotReady) && pod.is_supervised() => {}
+                other => return other,
+            }
+        }
         remove_pod(pod)
     })
 }
@@ -151,6 +166,12 @@ pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
     if !ended {
         supervisor::remove::kill_supervisor(&pod.dirs)?;
     }
+    if ended && grace_seconds != Some(0) && pod.is_unsupervised().unwrap_or(false) {
+        // It was killed meanwhile; another one ends the pod as it should be.
+        if let Recovered::TakenOver(_) = supervisor::recover(pod)? {
+            return stop_pod(pod, grace_seconds);
+        }
+    }
     // A damaged report is as good as none: what is left is ended below.
     if ended && pod.report().ok().flatten().is_some_and(|report| report.over) {
         return Ok(());
@@ -158,6 +179,9 @@ pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
     anstream::eprintln!("podshim: warning: the supervisor of pod {} did not end it; doing that now", pod.full_name());
     end_orphans(pod)
 }
+
+/// How often a pod is stopped that is recovered by others again and again.
+const TRIES: usize = 5;
 
 /// How long `rm -f` waits for a supervisor.
 const FORCED_PATIENCE: Duration = Duration::from_secs(10);

@@ -1,10 +1,10 @@
 //! `podshim set-condition`: what opens and closes a readiness gate, as a controller does in a cluster by patching the status.
 
+use super::recover;
 use crate::control::{Connection, Request};
 use crate::error::{Kind, failure};
 use crate::lifecycle::OWN_CONDITIONS;
 use crate::paths::Dirs;
-use crate::store;
 use anyhow::Result;
 use clap::Args;
 
@@ -48,7 +48,7 @@ fn condition(text: &str) -> Result<Condition, String> {
 }
 
 pub(super) fn run(args: SetConditionArgs, dirs: &Dirs) -> Result<()> {
-    let pod = store::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.pod)?;
     super::attach::require_not_over(&pod)?;
     let Condition { type_, holds } = args.condition;
     let known = &pod.record.plan.readiness_gates;

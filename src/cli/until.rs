@@ -4,9 +4,10 @@ use super::bring_up::{Started, undo};
 use super::follow::{Waited, Watch};
 use super::notify;
 use super::output;
+use super::recover;
 use super::terminal::Interrupts;
 use super::wait::duration;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::EventType;
 use crate::lifecycle::status::{ConditionStatus, ContainerStatus, Phase, PodStatus};
 use crate::store::{Pod, Report};
@@ -67,6 +68,9 @@ pub(super) fn detached(started: Vec<Started>, args: &UntilArgs, interrupts: &Int
     Ok(code)
 }
 
+/// How often a pod is recovered whose supervisor is killed again and again.
+const TRIES: usize = 10;
+
 /// What is waited for, and until when.
 #[derive(Clone, Copy)]
 pub(super) struct Goal {
@@ -99,12 +103,20 @@ pub(super) fn until(pod: &Pod, goal: Goal, interrupts: &Interrupts) -> Result<u8
         }
         Ok(is_reached(goal.goal, report).then_some(()))
     };
-    let waited = match (Watch::open(pod), pod.report()?) {
-        (Ok(watch), _) => watch.until_or_interrupted(timeout, interrupts, look)?,
+    let mut watch = || match (Watch::open(pod), pod.report()?) {
+        (Ok(watch), _) => watch.until_or_interrupted(timeout, interrupts, &mut look),
         // It ended before it could be asked, as one of several may while the others are waited for.
-        (Err(_), Some(report)) if report.over => look(&report)?.map_or(Waited::Gone, Waited::Found),
-        (Err(error), _) => return Err(error),
+        (Err(_), Some(report)) if report.over => Ok(look(&report)?.map_or(Waited::Gone, Waited::Found)),
+        (Err(error), _) if kind_of(&error) != Some(Kind::NotReady) => Err(error),
+        (Err(_), _) => Ok(Waited::Gone),
     };
+    let mut waited = watch()?;
+    for _ in 0..TRIES {
+        if !matches!(waited, Waited::Gone) || !recover::is_recovered(pod)? {
+            break;
+        }
+        waited = watch()?;
+    }
     let report = pod.report()?;
     let code = report.as_ref().map_or(1, |report| pod.exit_code(&report.status));
     match waited {

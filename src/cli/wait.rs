@@ -1,14 +1,15 @@
 //! `podshim wait`: kubectl's, and podman's when no condition is given.
 
 use super::follow::{Waited, Watch};
+use super::recover;
 use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::status::ConditionStatus;
 use crate::paths::Dirs;
-use crate::store::{self, Pod, Report};
+use crate::store::{Pod, Report};
 use anyhow::Result;
 use clap::Args;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
 pub(super) struct WaitArgs {
@@ -89,11 +90,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: WaitArgs, dirs: &Dirs) -> Result<u8> {
-    let deadline = args.timeout.map(|t| std::time::Instant::now() + t);
+    let deadline = args.timeout.map(|t| Instant::now() + t);
     let mut code = 0;
     for name in &args.pods {
-        let left = deadline.map(|d| d.saturating_duration_since(std::time::Instant::now()));
-        let pod = match store::find(dirs, name) {
+        let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+        let pod = match recover::find(dirs, name) {
             Err(error) if args.goal == Some(Goal::Delete) && kind_of(&error) == Some(Kind::NotFound) => {
                 println!("{name}");
                 continue;
@@ -122,6 +123,7 @@ fn timed_out(pod: &Pod, goal: Option<&Goal>) -> anyhow::Error {
 }
 
 fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
+    let deadline = timeout.map(|t| Instant::now() + t);
     let code = |report: &Report| report.over.then(|| pod.exit_code(&report.status));
     let watch = match Watch::open(pod) {
         Ok(watch) => watch,
@@ -135,6 +137,9 @@ fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
     match watch.until(timeout, |report| Ok(code(report)))? {
         Waited::Found(code) => Ok(code),
         Waited::TimedOut => Err(timed_out(pod, None)),
+        Waited::Gone if recover::is_recovered(pod)? => {
+            until_over(pod, deadline.map(|d| d.saturating_duration_since(Instant::now())))
+        }
         Waited::Gone => Err(failure(Kind::NotReady, format!("the supervisor of pod {} is gone", pod.full_name()))),
     }
 }
@@ -160,6 +165,7 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
     if *goal == Goal::Delete {
         return until_deleted(pod, timeout);
     }
+    let deadline = timeout.map(|t| Instant::now() + t);
     let met = |report: &Report| Ok(is_met(report, goal).then_some(()));
     let never = || match pod.report()? {
         Some(report) if report.over => {
@@ -173,6 +179,9 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
         Ok(watch) => match watch.until(timeout, met)? {
             Waited::Found(()) => Ok(()),
             Waited::TimedOut => Err(timed_out(pod, Some(goal))),
+            Waited::Gone if recover::is_recovered(pod)? => {
+                until(pod, goal, deadline.map(|d| d.saturating_duration_since(Instant::now())))
+            }
             Waited::Gone => never(),
         },
         Err(_) if pod.report()?.is_some_and(|report| report.over && is_met(&report, goal)) => Ok(()),
@@ -182,14 +191,14 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
 
 /// The pod's directory goes last of all that it has.
 fn until_deleted(pod: &Pod, timeout: Option<Duration>) -> Result<()> {
-    let deadline = timeout.map(|t| std::time::Instant::now() + t);
+    let deadline = timeout.map(|t| Instant::now() + t);
     if let Ok(watch) = Watch::open(pod)
         && matches!(watch.until(timeout, |_| Ok(None::<()>))?, Waited::TimedOut)
     {
         return Err(timed_out(pod, Some(&Goal::Delete)));
     }
     while pod.dirs.state.exists() {
-        if deadline.is_some_and(|d| d <= std::time::Instant::now()) {
+        if deadline.is_some_and(|d| d <= Instant::now()) {
             return Err(timed_out(pod, Some(&Goal::Delete)));
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -17,14 +17,14 @@ use crate::network::cni;
 use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode};
 use crate::store::{self, Pod};
-use crate::supervisor::{Supervising, remove};
+use crate::supervisor::{self, Recovered, Supervising, remove};
 use crate::sys::{Called, poll, process, socket};
 use anyhow::{Context, Result, anyhow};
 use std::future::Future;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{RwLock, watch};
 use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
@@ -115,14 +115,16 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// What was left by a daemon, or a supervisor, that was killed: a sandbox whose supervisor has ended without it ends too. The
-    /// supervisors that are there are watched from now on.
+    /// What was left by a daemon, or a supervisor, that was killed: a sandbox whose supervisor has ended without it gets another
+    /// one. All supervisors are watched from now on.
     pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
         let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
         for sandbox in all {
             self.sweep_checkpoints(&sandbox.pod);
             if sandbox.is_abandoned() {
-                self.blocking(move |daemon| remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)).await?;
+                if self.recover(sandbox.pod.clone()).await? {
+                    self.watch_containers(&sandbox);
+                }
             } else if sandbox.is_supervised() {
                 self.watch_containers(&sandbox);
                 self.watch(sandbox);
@@ -154,15 +156,17 @@ impl Daemon {
                     Ok(connection) => break socket::peer_pidfd(connection.as_fd()),
                     // It sets its sandbox up, and does not listen yet.
                     Err(_) if sandbox.pod.is_supervised() => tokio::time::sleep(SETTING_UP).await,
-                    Err(_) => return,
+                    Err(_) => return daemon.supervisor_ended(sandbox.pod).await,
                 }
             };
             let ended = async {
                 poll::readable(pidfd?.as_fd())?.readable().await.called("epoll_wait", "a supervisor").map(drop)
             };
-            if ended.await.is_ok() {
-                daemon.supervisor_ended(sandbox.pod).await;
+            if ended.await.is_err() {
+                // It has ended already, and there is no pidfd of it (or no descriptor: then there may be one later).
+                tokio::time::sleep(SETTING_UP).await;
             }
+            daemon.supervisor_ended(sandbox.pod).await;
         });
     }
 
@@ -182,15 +186,43 @@ impl Daemon {
         });
     }
 
-    /// If it has ended without its sandbox, that ends too.
+    /// If it has ended without its sandbox, that gets another one.
     async fn supervisor_ended(self: &Arc<Self>, pod: Pod) {
-        // What cannot be ended now is tried again by StopPodSandbox, whose error is seen.
-        let ended = move |daemon: &Arc<Daemon>| {
-            let ended = remove::abandoned(&pod, &daemon.facts.cgroups);
-            daemon.observe(&pod.record.plan.sandbox.uid);
-            ended
+        // What it has started may hold its lock for a moment.
+        let begin = Instant::now();
+        while pod.is_supervised() && begin.elapsed() < LETS_GO {
+            tokio::time::sleep(SETTING_UP).await;
+        }
+        let id = pod.record.plan.sandbox.uid.clone();
+        // What cannot be done now is tried again by whoever asks for something, whose error is seen.
+        let is_supervised = self.recover(pod).await.unwrap_or(false);
+        let look = move |daemon: &Arc<Daemon>| {
+            daemon.observe(&id);
+            sandboxes::sandbox(&daemon.dirs, &id)
         };
-        let _ = self.blocking(ended).await;
+        if let Ok(sandbox) = self.blocking(look).await
+            && is_supervised
+        {
+            self.watch_containers(&sandbox);
+        }
+    }
+
+    /// Gives a sandbox another supervisor if it has lost its own; one that cannot be taken over ends. Whether it has one.
+    fn recover(self: &Arc<Self>, pod: Pod) -> Pin<Box<dyn Future<Output = Result<bool>> + Send>> {
+        let daemon = self.clone();
+        Box::pin(async move {
+            let found = pod.clone();
+            match daemon.blocking(move |daemon| recover(daemon, &found)).await? {
+                Some(supervising) => daemon.reap(supervising, pod),
+                // Somebody else was quicker.
+                None if pod.is_supervised() => {
+                    let id = pod.record.plan.sandbox.uid.clone();
+                    daemon.watch(daemon.blocking(move |daemon| sandboxes::sandbox(&daemon.dirs, &id)).await?);
+                }
+                None => return Ok(false),
+            }
+            Ok(true)
+        })
     }
 
     /// The image of a container, which is to be here.
@@ -244,6 +276,23 @@ impl Daemon {
 /// long as it takes it to read a container's memory.
 const SWEEPS: u32 = 600;
 const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
+
+/// Another supervisor of a sandbox that has lost its own. One that cannot be taken over ends.
+fn recover(daemon: &Daemon, pod: &Pod) -> Result<Option<Supervising>> {
+    match supervisor::recover(pod) {
+        Ok(Recovered::TakenOver(supervising)) => Ok(Some(supervising)),
+        Ok(Recovered::Unneeded | Recovered::Ended) => Ok(None),
+        Ok(Recovered::NeverBegan) => remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None),
+        Err(error) => {
+            anstream::eprintln!("podshim cri: a sandbox ends, as it cannot be taken over: {error:#}");
+            remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None)
+        }
+    }
+}
+
+/// How long what a killed supervisor has started may hold its lock.
+const LETS_GO: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether a supervisor listens.
 const SETTING_UP: Duration = Duration::from_millis(10);
 

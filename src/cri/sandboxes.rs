@@ -9,6 +9,7 @@ use crate::host;
 use crate::lifecycle::commanded::{ContainerReport, Stage};
 use crate::paths::Dirs;
 use crate::store::{self, Asked, Pod, Report};
+use crate::supervisor::{self, Recovered};
 use crate::sys::Called;
 use anyhow::{Context, Result};
 use prost::Message as _;
@@ -166,7 +167,18 @@ pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
     let full = complete(id, names(&dirs.pods())?.into_iter()).ok_or_else(missing)?;
     let pod = dirs.pod(&full);
     let record = store::load(&pod)?.ok_or_else(missing)?;
-    Sandbox::of(Pod { dirs: pod, record })?.ok_or_else(missing)
+    let pod = Pod { dirs: pod, record };
+    let sandbox = Sandbox::of(pod.clone())?.ok_or_else(missing)?;
+    if !sandbox.is_abandoned() {
+        return Ok(sandbox);
+    }
+    // Its supervisor was killed: before anything is asked of it, it has another one. What cannot be taken over stays as it is, for
+    // whoever ends it.
+    if let Ok(Recovered::TakenOver(supervising)) = supervisor::recover(&pod) {
+        // Waited for by a thread: who watches the sandboxes has not started it.
+        std::thread::spawn(move || supervising.wait());
+    }
+    Sandbox::of(pod)?.ok_or_else(missing)
 }
 
 /// The container of an id, or of the beginning of one that no other has, and its sandbox.

@@ -13,12 +13,13 @@
 //! left. The states are CRI's (`ContainerState`), with those in between.
 
 use super::status::{self, ContainerStatus, Phase, PodIp, PodStatus, Running, Terminated, Time, Waiting};
-use super::{Action, Event, Exit, Now};
+use super::{Action, Event, Exit, Found, Now};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::time::Duration;
 
 /// The state of such a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commanded {
     sandbox: Sandbox,
     admitted: Option<Duration>,
@@ -29,7 +30,7 @@ pub struct Commanded {
     deletion: Option<Duration>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Sandbox {
     NotAsked,
     Creating,
@@ -55,7 +56,7 @@ pub enum Stage {
     Exited,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Container {
     name: String,
     stage: Stage,
@@ -66,7 +67,7 @@ struct Container {
     removal: Removal,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Removal {
     No,
     /// As soon as it has no process.
@@ -74,18 +75,18 @@ enum Removal {
 }
 
 /// It was asked to end: SIGKILL follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Ending {
     /// On the boot clock.
     kill_at: Duration,
     is_killed: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct End {
     at: Duration,
     exit_code: i32,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -125,7 +126,7 @@ impl ContainerReport {
             self.stage = Stage::Exited;
             self.finished_at = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
             (self.exit_code, self.pid) = (137, None);
-            self.reason = "ContainerStatusUnknown".to_owned();
+            self.reason = UNKNOWN.to_owned();
             self.message = "its supervisor ended before it did".to_owned();
         }
     }
@@ -172,7 +173,7 @@ impl Container {
             started_at: self.started.map_or(0, nanoseconds),
             finished_at: end.map_or(0, |end| nanoseconds(end.at)),
             exit_code: end.map_or(0, |end| end.exit_code),
-            reason: end.map_or_else(String::new, |end| end.reason.to_owned()),
+            reason: end.map_or_else(String::new, |end| end.reason.to_string()),
             message: end.map_or_else(String::new, |end| end.message.clone()),
             pid: None,
         }
@@ -187,7 +188,7 @@ impl Container {
                 state.terminated = Some(Terminated {
                     exit_code: end.exit_code,
                     signal: None,
-                    reason: end.reason.to_owned(),
+                    reason: end.reason.to_string(),
                     message: end.message.clone(),
                     started_at,
                     finished_at: Some(Time::from(end.at)),
@@ -302,6 +303,45 @@ impl Commanded {
         }
     }
 
+    /// What was kept goes on in the hands of another supervisor, with what is found of each container. The actions are to be
+    /// performed; then the ends follow of those that have ended, and [`Event::Tick`].
+    ///
+    /// One that was being created is nobody's: who asked for it was not answered. One whose init waited is made again.
+    pub fn resume(&mut self, found: &[Found], now: Now) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for index in 0..self.containers.len() {
+            let Some(container) = &mut self.containers[index] else { continue };
+            let found = found.get(index).copied().unwrap_or(Found::Nothing);
+            match (container.stage, found) {
+                (Stage::Creating, _) => {
+                    self.containers[index] = None;
+                    actions.push(Action::Discard { container: index });
+                    continue;
+                }
+                (Stage::Created | Stage::Starting, Found::Nothing) => {
+                    container.stage = Stage::Created;
+                    actions.push(Action::Start { container: index, restart_count: 0 });
+                }
+                (Stage::Starting, Found::Held) => actions.push(Action::Run { container: index }),
+                (Stage::Created | Stage::Starting, Found::Running) => {
+                    container.stage = Stage::Running;
+                    container.started = Some(now.wall);
+                }
+                _ => {}
+            }
+            if container.ending.is_some_and(|ending| ending.is_killed) && container.is_alive() {
+                actions.push(Action::Kill { container: index });
+            }
+        }
+        match self.sandbox {
+            Sandbox::Creating => actions.push(Action::CreateSandbox),
+            Sandbox::Destroying => actions.push(Action::DestroySandbox),
+            Sandbox::Gone => actions.push(Action::Finished),
+            Sandbox::NotAsked | Sandbox::Ready | Sandbox::Lost => {}
+        }
+        actions
+    }
+
     fn record(&mut self, event: Event, now: Now, actions: &mut Vec<Action>) {
         match event {
             Event::Begin if self.sandbox == Sandbox::NotAsked => {
@@ -353,13 +393,17 @@ impl Commanded {
                     actions.push(Action::Discard { container });
                 }
                 Some(Stage::Created | Stage::Starting) => {
-                    self.ended(container, End { at: now.wall, exit_code: 128, reason: START_ERROR, message });
+                    self.ended(container, End { at: now.wall, exit_code: 128, reason: START_ERROR.into(), message });
                 }
                 _ => {}
             },
             Event::Exited { container, exit } if self.is_alive(container) => {
-                let (exit_code, reason) = (exit.exit_code(), reason(&exit));
+                let (exit_code, reason) = (exit.exit_code(), reason(&exit).into());
                 self.ended(container, End { at: now.wall, exit_code, reason, message: exit.message });
+            }
+            Event::Vanished { container } if self.is_alive(container) => {
+                let (reason, message) = (UNKNOWN.into(), "it ended while its supervisor was gone".to_owned());
+                self.ended(container, End { at: now.wall, exit_code: 137, reason, message });
             }
             // One that does not run yet has nothing to end.
             Event::End { container, grace }
@@ -444,6 +488,9 @@ impl Commanded {
 }
 
 const START_ERROR: &str = "StartError";
+
+/// A container of which nobody knows how it ended.
+const UNKNOWN: &str = "ContainerStatusUnknown";
 
 fn reason(exit: &Exit) -> &'static str {
     match exit.exit_code() {

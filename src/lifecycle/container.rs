@@ -234,6 +234,20 @@ impl Container {
         self.ended = None;
     }
 
+    /// Whether the start under way has created its instance.
+    pub(super) fn is_created(&self) -> bool {
+        self.created
+    }
+
+    /// The start under way is over, and nothing of it has ever executed: it was no instance. It is to be tried again.
+    pub(super) fn not_started(&mut self, now: Now) {
+        if std::mem::take(&mut self.created) {
+            self.instances = self.instances.saturating_sub(1);
+        }
+        self.stage = Stage::Idle { due: now.boot };
+        (self.ending, self.cause) = (Ending::Unasked, None);
+    }
+
     fn count_instance(&mut self) {
         if !self.created {
             self.created = true;
@@ -304,6 +318,14 @@ pub(super) struct Ended {
     pub(super) exit_code: i32,
     pub(super) reason: &'static str,
     pub(super) message: String,
+}
+
+impl Ended {
+    /// Nobody saw it, in a kubelet's words.
+    pub(super) fn unseen() -> Ended {
+        let message = "The container ended while its supervisor was gone".to_owned();
+        Ended { exit_code: 137, reason: "ContainerStatusUnknown", message }
+    }
 }
 
 impl From<Exit> for Ended {

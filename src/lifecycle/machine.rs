@@ -229,6 +229,9 @@ impl PodState {
             Event::Exited { container, exit } if self.containers.get(container).is_some_and(Container::is_alive) => {
                 self.record_exit(container, exit, step);
             }
+            Event::Vanished { container } if self.containers.get(container).is_some_and(Container::is_alive) => {
+                self.record_loss(container, step);
+            }
             Event::Performed { container, task, outcome }
                 if self.containers.get(container).is_some_and(Container::is_running) =>
             {

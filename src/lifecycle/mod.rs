@@ -14,6 +14,7 @@
 //! | `ending` | how a container is ended: pre-stop hook, order of sidecars, stop signal, SIGKILL |
 //! | `teardown` | why and until when the whole pod ends |
 //! | `loss` | a sandbox that is lost, and the pod's new beginning in another one |
+//! | `resume` | a pod whose supervisor died, in the hands of another one |
 //! | `probe` | thresholds, gating by the startup probe, what failed probes lead to |
 //! | `container` | one container: idle, starting, running, done, and what its status says meanwhile |
 //! | [`commanded`] | a pod whose life a kubelet decides, through CRI |
@@ -32,6 +33,7 @@ mod machine;
 mod probe;
 mod report;
 mod restart;
+mod resume;
 mod start;
 pub mod status;
 mod teardown;
@@ -43,6 +45,7 @@ mod tests;
 
 pub use machine::PodState;
 pub use report::OWN_CONDITIONS;
+pub use resume::Found;
 pub use status::{PodStatus, exit_code_without, pod_exit_code};
 
 use serde::{Deserialize, Serialize};
@@ -357,6 +360,11 @@ pub enum Event {
         container: usize,
         /// How.
         exit: Exit,
+    },
+    /// A container's first process has ended while nobody supervised it, and nobody knows how.
+    Vanished {
+        /// Index of the container.
+        container: usize,
     },
     /// A deadline passed (see [`PodState::next_deadline`]); harmless at any other time.
     Tick,

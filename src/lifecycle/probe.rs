@@ -60,6 +60,15 @@ impl ProbeStates {
         self.readiness.verdict == Some(true)
     }
 
+    /// Nobody answers the runs that are under way any more: those probes run again.
+    pub(super) fn forget_runs(&mut self, now: Duration) {
+        for probe in [&mut self.startup, &mut self.liveness, &mut self.readiness] {
+            if probe.running.take().is_some() {
+                (probe.timed_out, probe.due) = (false, now);
+            }
+        }
+    }
+
     fn of(&mut self, task: Task) -> &mut ProbeState {
         match task {
             Task::StartupProbe => &mut self.startup,

@@ -1,6 +1,6 @@
 //! What an exit leads to: restart policies and rules (pod-api.md §2 to §5).
 
-use super::container::{Container, PostStart, Stage};
+use super::container::{Container, Ended, PostStart, Stage};
 use super::ending::Cause;
 use super::machine::{PodState, Sandbox, Step};
 use super::status::{Terminated, Waiting};
@@ -52,10 +52,19 @@ impl ContainerSpec {
 
 impl PodState {
     pub(super) fn record_exit(&mut self, index: usize, exit: Exit, step: &mut Step) {
+        self.record_end(index, exit.into(), step);
+    }
+
+    /// It has ended, and nobody knows how.
+    pub(super) fn record_loss(&mut self, index: usize, step: &mut Step) {
+        self.record_end(index, Ended::unseen(), step);
+    }
+
+    fn record_end(&mut self, index: usize, how: Ended, step: &mut Step) {
         let container = &mut self.containers[index];
         // A failed hook is what the status keeps telling until the next instance runs.
         let meanwhile = container.waiting.take().filter(|_| container.post_start == PostStart::Failed);
-        container.ended(exit.into(), step.now);
+        container.ended(how, step.now);
         self.restart_or_not(index, meanwhile, step);
     }
 

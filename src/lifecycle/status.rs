@@ -80,6 +80,36 @@ pub struct PodStatus {
     pub ephemeral_container_statuses: Vec<ContainerStatus>,
 }
 
+impl PodStatus {
+    /// Nobody saw the pod end, and at `now` nothing of it is left: containers that had not ended are of unknown status.
+    pub fn lose(&mut self, now: Time) {
+        if !self.phase.is_terminal() {
+            self.phase = Phase::Failed;
+        }
+        for condition in &mut self.conditions {
+            let is_of_life = ["Ready", "ContainersReady", "PodReadyToStartContainers"].contains(&&*condition.type_);
+            if is_of_life && condition.status == ConditionStatus::True {
+                (condition.status, condition.last_transition_time) = (ConditionStatus::False, now);
+            }
+        }
+        let lists =
+            [&mut self.init_container_statuses, &mut self.container_statuses, &mut self.ephemeral_container_statuses];
+        for container in lists.into_iter().flatten().filter(|container| container.state.terminated.is_none()) {
+            let terminated = Terminated {
+                exit_code: 137,
+                signal: None,
+                reason: "ContainerStatusUnknown".to_owned(),
+                message: "Nobody saw it end".to_owned(),
+                started_at: container.state.running.as_ref().map(|running| running.started_at),
+                finished_at: Some(now),
+                container_id: container.container_id.clone(),
+            };
+            container.state = ContainerState { terminated: Some(terminated), ..ContainerState::default() };
+            (container.ready, container.started) = (false, false);
+        }
+    }
+}
+
 /// `status.phase`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {

@@ -284,6 +284,12 @@ fn pin_all(kinds: &[NamespaceKind], pid: i32, dirs: &PodDirs) -> Result<Vec<(Nam
         .collect()
 }
 
+/// The namespaces of a sandbox that was made, by their pins.
+pub fn reopen(config: &PodSandboxConfig, dirs: &PodDirs) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+    let open = |kind: NamespaceKind| Ok((kind, open_namespace(dirs.namespace(kind.file()))?));
+    namespaces(config).into_iter().map(open).collect()
+}
+
 /// Takes the pins away; ones that were never made count as done.
 pub fn remove(dirs: &PodDirs) -> SysResult<()> {
     for kind in

@@ -100,6 +100,8 @@ impl Supervisor {
                     Some(0) => Event::Kill,
                     grace => Event::Stop { grace: grace.map(|s| Duration::from_secs(s).min(FAR)) },
                 });
+                // What was promised is kept, whoever supervises the pod.
+                self.settle()?;
                 self.say(id, &Reply::Accepted, &[]);
                 Ok(())
             }
@@ -116,6 +118,7 @@ impl Supervisor {
             Request::SetCondition { type_, holds, reason, message } => {
                 self.require_going_on()?;
                 self.queue.push_back(Event::SetCondition { type_, holds, reason, message });
+                self.settle()?;
                 self.say(id, &Reply::Accepted, &[]);
                 Ok(())
             }

@@ -11,12 +11,10 @@ use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::lifecycle::commanded::{Commanded, ContainerReport, Stage};
 use crate::plan::config::{LinuxContainerResources, VolumePlan, VolumeSource};
-use crate::runtime;
 use crate::store;
 use crate::sys::{Called, mount};
 use crate::volumes;
 use anyhow::{Context, Result};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -175,15 +173,13 @@ impl Supervisor {
 
     /// The init that waits executes its command.
     pub(super) fn release(&mut self, index: usize) -> Result<()> {
-        let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
         if instance.external.is_some() {
             return self.start_external(index);
         }
-        // It was killed while it waited if this fails; its pidfd says so.
-        if let Some((_, socket)) = &instance.hand_off
-            && runtime::start(socket.as_fd()).is_ok()
-        {
-            instance.stage = super::slot::Stage::Starting;
+        // One that is being made again goes on when it has come so far.
+        if matches!(instance.stage, super::slot::Stage::Created) {
+            self.set_off(index);
         }
         Ok(())
     }

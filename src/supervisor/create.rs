@@ -389,7 +389,7 @@ impl Supervisor {
     }
 
     /// Opens the log, and drops the logs of instances before the previous one, as a kubelet does.
-    fn open_log(&self, config: &ContainerConfig, restart_count: u32) -> Result<Option<logs::Writer>> {
+    pub(super) fn open_log(&self, config: &ContainerConfig, restart_count: u32) -> Result<Option<logs::Writer>> {
         let zone = jiff::tz::TimeZone::system();
         match &config.log {
             Log::OfInstance => {}
@@ -418,8 +418,8 @@ impl Supervisor {
         let child = &running.with_context(|| format!("the target container {name} is not running"))?.child;
         let path = PathBuf::from(format!("/proc/{}/ns/pid", child.pid));
         let namespace = runtime::open_namespace(&path)?;
-        // A child that was not waited for keeps its pid, and nobody but us waits for it.
-        process::send_signal(child.pidfd.as_fd(), 0)?;
+        // It had this pid all the time: it was not waited for.
+        process::require_unreaped(child.pidfd.as_fd())?;
         Ok(Some((path, namespace)))
     }
 
@@ -595,7 +595,12 @@ impl Pipes {
                 make_fifo(&path)?;
                 // Without a writer that stays, the container would see end of file at once.
                 let input = open_fifo(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
-                (theirs(&input, OFlag::O_RDONLY)?, Some(input))
+                let theirs = match stdio {
+                    // Its input goes on whoever supervises it: it is its own writer too.
+                    Stdio::Stdin => theirs(&input, OFlag::O_RDWR)?,
+                    _ => theirs(&input, OFlag::O_RDONLY)?,
+                };
+                (theirs, Some(input))
             }
             _ => (null()?, None),
         };
@@ -633,7 +638,7 @@ fn make_fifo(path: &Path) -> SysResult<()> {
     mkfifo(path, Mode::from_bits_truncate(0o600)).called("mkfifo", path.display())
 }
 
-fn open_fifo(path: &Path, flags: OFlag) -> SysResult<OwnedFd> {
+pub(super) fn open_fifo(path: &Path, flags: OFlag) -> SysResult<OwnedFd> {
     open(path, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()).called("open", path.display())
 }
 

@@ -187,8 +187,8 @@ impl Supervisor {
         let path = format!("/proc/{}/root", instance.child.pid);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(path.as_str(), flags, Mode::empty()).called("open", path)?;
-        // A child that was not waited for keeps its pid, and nobody but us waits for it.
-        process::send_signal(instance.child.pidfd.as_fd(), 0)?;
+        // It had this pid all the time: it was not waited for.
+        process::require_unreaped(instance.child.pidfd.as_fd())?;
         Ok(root)
     }
 
@@ -314,7 +314,7 @@ fn open_namespaces(child: &Child, users: NamespaceMode) -> Result<Vec<(Namespace
         .chain(own)
         .map(|kind| Ok((kind, runtime::open_namespace(format!("/proc/{}/ns/{}", child.pid, kind.file()))?)))
         .collect::<Result<_>>();
-    // A child that was not waited for keeps its pid, and nobody but us waits for it.
-    process::send_signal(child.pidfd.as_fd(), 0)?;
+    // It had this pid all the time: it was not waited for.
+    process::require_unreaped(child.pidfd.as_fd())?;
     opened
 }

@@ -70,6 +70,16 @@ pub(super) struct Making<'a> {
 }
 
 impl External {
+    /// That of a container that was made under another supervisor.
+    pub(super) fn again(runtime: OciRuntime, state: PathBuf, rootfs: PathBuf) -> External {
+        External { runtime, state, rootfs, console: None, starting: None }
+    }
+
+    /// Whether its init waits to be started: the FIFO that runc, crun and youki make for that goes when it is.
+    pub(super) fn is_held(&self) -> Result<bool> {
+        Ok(self.state.join("oci").join(self.id()?).join("exec.fifo").exists())
+    }
+
     /// The runtime's command line up to its verb.
     fn command(runtime: &OciRuntime, state: &Path) -> Command {
         let mut command = Command::new(&runtime.path);
@@ -180,6 +190,8 @@ impl Supervisor {
         instance.child = child;
         instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
         instance.stage = Stage::Created;
+        // Its init waits by itself, and may be told by anybody.
+        self.keep_instance(index);
         self.queue.push_back(Event::Held { container: index });
         Ok(true)
     }

@@ -1,11 +1,13 @@
 //! Who decides about the pod's containers: its manifest, or a kubelet.
 
-use crate::lifecycle::commanded::Commanded;
+use crate::lifecycle::commanded::{Commanded, Stage};
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{Action, Event, Now, PodState, PodStatus};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The machine of one pod.
+#[derive(Serialize, Deserialize)]
 pub(super) enum Life {
     /// A manifest's pod lives by the kubelet's rules, which are in the machine.
     Own(Box<PodState>),
@@ -46,6 +48,14 @@ impl Life {
         match self {
             Life::Own(state) => state.status(),
             Life::Commanded(state) => state.status(),
+        }
+    }
+
+    /// The restart count of the instance of a container that has a process, or may have.
+    pub(super) fn present_instance(&self, container: usize) -> Option<u32> {
+        match self {
+            Life::Own(state) => state.present_instance(container),
+            Life::Commanded(state) => state.stage(container).filter(|stage| *stage != Stage::Exited).map(|_| 0),
         }
     }
 

@@ -18,6 +18,8 @@
 //! | `exec` | processes that are started in a running container, for clients and tasks |
 //! | `clients` | the control socket: watch, stop, exec, attach |
 //! | `life` | who decides about the containers: the manifest, or a kubelet |
+//! | `keep` | what is on disk for another supervisor, if this one is killed |
+//! | `takeover` | a pod whose supervisor was killed, in the hands of this one |
 //! | `external` | containers that an OCI runtime of the host makes (runtime handlers of CRI) |
 //! | `commanded` | what a kubelet asks of a sandbox, through CRI |
 //! | [`timeline`] | what was done to make the pod, for `run --explain` |
@@ -33,6 +35,7 @@ mod create;
 pub mod events;
 mod exec;
 mod external;
+mod keep;
 mod life;
 mod network;
 mod pod;
@@ -43,10 +46,11 @@ mod sandbox;
 mod signals;
 mod slot;
 mod storage;
+mod takeover;
 mod tasks;
 pub mod timeline;
 mod update;
 
 pub use create::Answer;
-pub use process::{Supervising, run, spawn};
+pub use process::{Recovered, Supervising, recover, run, spawn};
 pub use signals::stop_signal;

@@ -58,6 +58,18 @@ pub(super) fn attach(pod: &Pod) -> Result<(Attached, Networking)> {
     Ok((attached, Networking { host_ports, ..Networking::default() }))
 }
 
+/// The network's part of a pod that is on its network, for another supervisor; and why it does not have the host's ports.
+pub(super) fn rejoin(pod: &Pod) -> (Networking, Option<anyhow::Error>) {
+    let sandbox = &pod.record.plan.sandbox;
+    if !network::is_used(sandbox) {
+        return (Networking::default(), None);
+    }
+    match network::hold_host_ports(&pod.record.dirs, sandbox) {
+        Ok(host_ports) => (Networking { host_ports, ..Networking::default() }, None),
+        Err(error) => (Networking::default(), Some(error)),
+    }
+}
+
 fn fork(pod: &Pod, job: &Job) -> Result<Working> {
     let (ours, theirs) = socket::pair()?;
     match process::clone3(0, None).context("forking for the network")? {

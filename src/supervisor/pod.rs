@@ -4,6 +4,7 @@ use super::clients::Client;
 use super::commanded::Waiter;
 use super::events;
 use super::exec::Exec;
+use super::keep::Remnant;
 use super::life::Life;
 use super::network::Networking;
 use super::poll::{Poll, Source};
@@ -26,7 +27,6 @@ use crate::plan::config::{ContainerConfig, ContainerKind, Handler, LinuxContaine
 use crate::plan::spec;
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
-use crate::snapshot;
 use crate::store::{self, FirstFailure, Pod, Report};
 use crate::sys::{Called, SysResult, socket};
 use crate::volumes;
@@ -40,7 +40,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::Write;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// One pod's supervisor.
@@ -77,17 +76,38 @@ pub(super) struct Supervisor {
     signals: SignalFd,
     timer: TimerFd,
     said: BTreeSet<String>,
-    failure: Option<FirstFailure>,
-    deletion_grace_seconds: Option<i64>,
+    pub(super) failure: Option<FirstFailure>,
+    pub(super) deletion_grace_seconds: Option<i64>,
     over: bool,
     /// What the pod's own cgroup has: more than the record says as long as containers are to be started again for less.
     pub(super) pod_limits: LinuxContainerResources,
     /// What follows when the pod's pid 1 has ended.
     pub(super) after_reaper: AfterReaper,
-    /// Writable layers of ended instances, to be removed.
-    pub(super) discarded: Vec<PathBuf>,
+    /// What is on disk of ended instances, to be removed when it is kept how they ended.
+    pub(super) discarded: Vec<Remnant>,
     /// Kept for the moment when there are no descriptors left.
     spare: Option<OwnedFd>,
+}
+
+/// What a supervisor is assembled from.
+pub(super) struct Parts {
+    pub(super) signals: SignalFd,
+    pub(super) timeline: Timeline,
+    pub(super) sandbox: Sandbox,
+    pub(super) networking: Networking,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) life: Life,
+}
+
+/// From now on these signals are read from a descriptor.
+pub(super) fn block_signals() -> Result<SignalFd> {
+    let mut blocked = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        blocked.add(signal);
+    }
+    blocked.thread_block().called("sigprocmask", "TERM, INT, HUP")?;
+    let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+    Ok(SignalFd::with_flags(&blocked, flags).called("signalfd", "")?)
 }
 
 /// Why a container could not be started.
@@ -122,15 +142,7 @@ impl Supervisor {
     }
 
     fn set_up(mut pod: Pod, facts: HostFacts) -> Result<Supervisor> {
-        let mut blocked = SigSet::empty();
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            blocked.add(signal);
-        }
-        blocked.thread_block().called("sigprocmask", "TERM, INT, HUP")?;
-        let signals =
-            SignalFd::with_flags(&blocked, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).called("signalfd", "")?;
-        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
-            .called("timerfd_create", "CLOCK_BOOTTIME")?;
+        let signals = block_signals()?;
         let timeline = Timeline::of(&pod)?;
         for volume in &pod.record.plan.volumes {
             let act = || Act::Volume { name: volume.name.clone() };
@@ -153,15 +165,34 @@ impl Supervisor {
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, remove::REAPER)?;
         let made_of = |made: &Sandbox| numbers(made.namespaces.iter().map(|(kind, fd)| (*kind, fd.as_fd())));
         let make = || sandbox::create(&plan.sandbox, &pod.dirs, &reaper);
-        let made = timeline.act(|| Act::Namespaces, made_of, make)?;
+        let sandbox = timeline.act(|| Act::Namespaces, made_of, make)?;
         let is_attached = crate::network::is_used(&plan.sandbox);
         let attach = || super::network::attach(&pod);
         let (attached, networking) = match is_attached {
             true => timeline.act(|| Act::Network, |(attached, _)| addresses_of(attached), attach)?,
             false => attach()?,
         };
-        let addresses = if is_attached { attached.addresses } else { made.addresses.clone() };
+        let addresses = if is_attached { attached.addresses } else { sandbox.addresses.clone() };
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
+        let life = match pod.record.commanded {
+            Some(_) => Life::Commanded(Commanded::new()),
+            None => Life::Own(Box::new(PodState::new(machine_spec(&pod), now()))),
+        };
+        let parts = Parts { signals, timeline, sandbox, networking, addresses, life };
+        let mut supervisor = Self::assemble((pod, facts), parts)?;
+        supervisor.network_notes(attached.notes);
+        supervisor.queue.push_back(Event::Begin);
+        // Whoever is told that the pod is set up relies on it.
+        supervisor.keep()?;
+        Ok(supervisor)
+    }
+
+    /// A supervisor of a sandbox that is there.
+    pub(super) fn assemble((pod, facts): (Pod, HostFacts), parts: Parts) -> Result<Supervisor> {
+        let Parts { signals, timeline, sandbox, networking, addresses, life } = parts;
+        let plan = &pod.record.plan;
+        let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
+            .called("timerfd_create", "CLOCK_BOOTTIME")?;
         let listener = socket::listen_at(&pod.dirs.socket())?;
         let mut poll = Poll::new()?;
         poll.watch(&listener, Source::Listener)?;
@@ -171,7 +202,7 @@ impl Supervisor {
         if let Some(storage) = &storage {
             poll.watch(storage.timer(), Source::Storage)?;
         }
-        if let Some(reaper) = &made.reaper {
+        if let Some(reaper) = &sandbox.reaper {
             poll.watch(&reaper.pidfd, Source::Reaper)?;
         }
         let launcher = Launcher::new(facts.cgroups.clone())?;
@@ -184,16 +215,13 @@ impl Supervisor {
             pod_limits: plan.sandbox.resources.clone(),
             spare: Some(launcher.null()?),
             launcher,
-            life: match pod.record.commanded {
-                Some(_) => Life::Commanded(Commanded::new()),
-                None => Life::Own(Box::new(PodState::new(machine_spec(&pod), now()))),
-            },
+            life,
             creating_externally: 0,
             waiters: Vec::new(),
             slots: plan.containers.iter().map(|_| Slot::default()).collect(),
-            sandbox: made,
+            sandbox,
+            cgroups: crate::cgroups::of_spec(&facts, &plan.sandbox.cgroup.parent)?,
             facts,
-            cgroups,
             poll,
             addresses,
             clients: BTreeMap::new(),
@@ -211,14 +239,12 @@ impl Supervisor {
             over: false,
             pod,
         };
-        supervisor.network_notes(attached.notes);
         supervisor.watch_name_server();
         Ok(supervisor)
     }
 
     /// Runs the pod to its end.
     pub(super) fn run(&mut self) -> Result<()> {
-        self.queue.push_back(Event::Begin);
         loop {
             self.settle()?;
             if self.over {
@@ -264,23 +290,32 @@ impl Supervisor {
             if let Some(at) = self.life.deletion_timestamp().filter(|at| Some(*at) != deletion) {
                 self.deletion_grace_seconds = Some(at.0 - Time::from(now.wall).0);
             }
-            for action in actions {
-                if let Err(error) = self.perform(action.clone()) {
-                    self.not_performed(action, &error);
-                }
-            }
+            self.perform_all(actions);
         }
         if changed {
             self.report()?;
+            if let Err(error) = self.keep() {
+                // Without space on the state's tmpfs nobody can take over; the pod goes on.
+                self.warn("SupervisorError", format!("{error:#}"));
+            }
             self.arm_timer()?;
             self.answer_waiters();
         }
-        for data in std::mem::take(&mut self.discarded) {
-            if let Err(error) = snapshot::remove(&data) {
+        for gone in std::mem::take(&mut self.discarded) {
+            if let Err(error) = gone.remove() {
                 self.warn("KillContainerError", format!("{error:#}"));
             }
         }
         Ok(())
+    }
+
+    /// Performs actions in their order.
+    pub(super) fn perform_all(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            if let Err(error) = self.perform(action.clone()) {
+                self.not_performed(action, &error);
+            }
+        }
     }
 
     /// An action that failed is answered as such where the machine waits for an answer.
@@ -481,7 +516,7 @@ fn addresses_of(attached: &network::Attached) -> String {
     attached.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" ")
 }
 
-fn machine_spec(pod: &Pod) -> PodSpec {
+pub(super) fn machine_spec(pod: &Pod) -> PodSpec {
     let plan = &pod.record.plan;
     PodSpec {
         name: plan.sandbox.name.clone(),

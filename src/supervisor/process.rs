@@ -1,6 +1,8 @@
 //! How a supervisor comes to be: spawned by the CLI from a read-only view of podshim's own executable, in its own session.
 
+use super::keep::Memory;
 use super::pod::Supervisor;
+use super::remove;
 use crate::error::{Kind, failure};
 use crate::paths::PodDirs;
 use crate::runtime::sandbox;
@@ -13,9 +15,11 @@ use nix::sys::stat::Mode;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The hidden verb that a supervisor is started with.
 const VERB: &str = "supervise-pod";
@@ -28,7 +32,25 @@ pub struct Supervising {
 
 /// Starts a pod's supervisor and waits until the sandbox and the volumes are set up, or could not be.
 pub fn spawn(pod: &Pod) -> Result<Supervising> {
-    let log = std::fs::File::create(pod.dirs.supervisor_log()).called("open", pod.dirs.supervisor_log().display())?;
+    match begin(pod)? {
+        Begun::Ready(supervising) => Ok(supervising),
+        Begun::Died(error) => Err(error),
+    }
+}
+
+/// How a supervisor began.
+enum Begun {
+    Ready(Supervising),
+    /// It was killed, or crashed, before it could say anything.
+    Died(anyhow::Error),
+}
+
+/// An error is what the supervisor itself says.
+fn begin(pod: &Pod) -> Result<Begun> {
+    let path = pod.dirs.supervisor_log();
+    // What the old supervisor said, or one that lives after all, stays.
+    let open = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    let log = open.called("open", path.display())?;
     let executable = readonly_executable()?;
     let arguments: [OsString; 2] = [VERB.into(), pod.dirs.state.clone().into()];
     let mut command = Command::new(format!("/proc/self/fd/{}", executable.as_raw_fd()));
@@ -45,15 +67,68 @@ pub fn spawn(pod: &Pod) -> Result<Supervising> {
     };
     read?;
     if answer == READY {
-        return Ok(Supervising { child });
+        return Ok(Begun::Ready(Supervising { child }));
     }
     let status = child.wait().called("waitpid", "supervisor")?;
     if answer.is_empty() {
         let log = std::fs::read_to_string(pod.dirs.supervisor_log()).unwrap_or_default();
-        bail!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
+        let message = format!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
+        return Ok(Begun::Died(anyhow::anyhow!(message)));
     }
     Err(failure(Kind::NotReady, answer))
 }
+
+/// What became of a pod without a supervisor.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It has one, or is over.
+    Unneeded,
+    /// It was never set up, or is being set up or removed at this moment: there is nothing to go on with.
+    NeverBegan,
+    /// It is from before the last boot: what it had is gone, and it has ended.
+    Ended,
+    /// It has another one, which this is.
+    TakenOver(Supervising),
+}
+
+/// If a pod's supervisor was killed, starts another one, which goes on with the pod. Of several who do so at once, one does, and
+/// the others wait for that.
+pub fn recover(pod: &Pod) -> Result<Recovered> {
+    let is_needed = || -> Result<bool> {
+        // In this order: a supervisor that ends in this moment has said that the pod is over before.
+        Ok(!pod.is_supervised() && !pod.report()?.is_some_and(|report| report.over))
+    };
+    if !is_needed()? || !pod.dirs.state.exists() {
+        return Ok(Recovered::Unneeded);
+    }
+    if !pod.dirs.kept().exists() {
+        return Ok(Recovered::NeverBegan);
+    }
+    let context = || format!("recovering pod {}", pod.full_name());
+    let _lock = store::lock(&pod.dirs.recovery_lock(), Wait::Yes).with_context(context)?;
+    if !is_needed()? {
+        return Ok(Recovered::Unneeded);
+    }
+    if pod.record.boot_id != crate::host::boot_id()? {
+        remove::abandoned(pod, &crate::host::cgroup::detect()?).with_context(context)?;
+        return Ok(Recovered::Ended);
+    }
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match begin(pod) {
+            Ok(Begun::Ready(supervising)) => return Ok(Recovered::TakenOver(supervising)),
+            // One that is killed as well leaves the pod as it found it.
+            Ok(Begun::Died(_)) if tries < TRIES && pod.dirs.state.exists() => {}
+            // Somebody else was quicker, or has removed it.
+            _ if pod.is_supervised() || !pod.dirs.state.exists() => return Ok(Recovered::Unneeded),
+            Ok(Begun::Died(error)) | Err(error) => return Err(error).with_context(context),
+        }
+    }
+}
+
+/// How many supervisors are started for a pod, one after the other was killed.
+const TRIES: usize = 5;
 
 const READY: &str = "ready";
 
@@ -126,6 +201,21 @@ pub fn run(state: &Path) -> Result<()> {
     supervisor.run()
 }
 
+/// How long a supervisor's children may hold what they have of it, after it was killed: each closes that as the first thing.
+const LETS_GO: Duration = Duration::from_secs(5);
+
+/// The pod's lock; `None` if its supervisor has it.
+fn lock(pod: &PodDirs) -> Result<Option<Lock>> {
+    let deadline = Instant::now() + LETS_GO;
+    loop {
+        let lock = store::lock(&pod.lock(), Wait::No)?;
+        if lock.is_some() || !pod.kept().exists() || Instant::now() > deadline {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 type Lock = nix::fcntl::Flock<std::fs::File>;
 
 fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
@@ -135,12 +225,17 @@ fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
     let unknown_data = PodDirs { state: state.to_owned(), data: state.to_owned() };
     let record = store::load(&unknown_data)?.with_context(|| format!("{} has no record", state.display()))?;
     let pod = Pod { dirs: record.dirs.pod(uid), record };
-    let Some(lock) = store::lock(&pod.dirs.lock(), Wait::No)? else {
+    let Some(lock) = lock(&pod.dirs)? else {
         bail!("the pod has a supervisor already");
     };
     // Who started us was killed, and somebody has put an end to the pod before we came.
     if pod.report()?.is_some_and(|report| report.over) {
         bail!("the pod is over");
     }
-    Ok((Supervisor::new(pod)?, lock))
+    // Its supervisor was killed: what it has set up goes on.
+    let supervisor = match Memory::read(&pod.dirs)? {
+        Some(memory) => Supervisor::take_over(pod, memory)?,
+        None => Supervisor::new(pod)?,
+    };
+    Ok((supervisor, lock))
 }

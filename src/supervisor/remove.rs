@@ -5,7 +5,6 @@ use crate::cgroups::Cgroup;
 use crate::error::{Kind, failure};
 use crate::host::cgroup::CgroupSetup;
 use crate::lifecycle::commanded::Commanded;
-use crate::lifecycle::status::Phase;
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
@@ -46,7 +45,7 @@ pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, (dirs, pod): (&Dir
         attempt(network::detach(dirs, uid).map(drop));
     }
     attempt(sandbox::remove(pod).map_err(Into::into));
-    match mounts_below(&pod.data) {
+    match mounts_below(&[&pod.data, &pod.containers()]) {
         Ok(paths) => paths.iter().for_each(|path| attempt(mount::detach(path).map_err(Into::into))),
         // Unknown mounts must not be walked into by whoever removes the directory next.
         Err(error) => attempt(Err(error.into())),
@@ -66,14 +65,14 @@ pub(super) fn namespaces(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &Po
     Ok(mount::detach(&pod.shm())?)
 }
 
-/// Mount points at or below `directory`, deepest first.
-fn mounts_below(directory: &Path) -> SysResult<Vec<PathBuf>> {
+/// Mount points at or below these directories, deepest first.
+fn mounts_below(directories: &[&Path]) -> SysResult<Vec<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").called("read", "/proc/self/mountinfo")?;
     let mut found: Vec<PathBuf> = text
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(|path| PathBuf::from(unescape(path)))
-        .filter(|path| path.starts_with(directory))
+        .filter(|path| directories.iter().any(|directory| path.starts_with(directory)))
         .collect();
     found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     Ok(found)
@@ -93,8 +92,8 @@ pub fn kill_supervisor(pod: &PodDirs) -> Result<()> {
     Ok(process::send_signal(pidfd.as_fd(), libc::SIGKILL)?)
 }
 
-/// Ends what is left of a commanded sandbox whose supervisor has ended without it, and puts that into its report. Nothing is
-/// done about one that is supervised, or over.
+/// Ends what is left of a pod whose supervisor has ended without it and cannot be replaced, and puts that into its report.
+/// Nothing is done about one that is supervised, or over.
 pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
     let is_over = || -> Result<bool> { Ok(pod.report()?.is_some_and(|report| report.over)) };
     // Nobody is held up by a lock that is not needed.
@@ -120,7 +119,7 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
         }
     }
     report.commanded.iter_mut().for_each(|container| container.lose(now));
-    report.status.phase = Phase::Failed;
+    report.status.lose(now.into());
     report.over = true;
     store::write_json(&pod.dirs.status(), &report)
 }
@@ -141,6 +140,7 @@ pub(super) fn container(pod: &PodDirs, id: &str) -> Result<()> {
     tree(&pod.container_layers(id))?;
     // Of images that were mounted for it.
     tree(&pod.volume(id))?;
+    mount::detach(&pod.process(id))?;
     // Its record last: as long as it is there, the container is.
     Ok(tree(&pod.container_state(id))?)
 }
@@ -284,7 +284,7 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
         // Without the link it is being made at this moment.
         let is_left = std::fs::read_link(pod.owner()).is_ok_and(|state| !state.exists());
         if is_left {
-            for path in mounts_below(&data)? {
+            for path in mounts_below(&[&data])? {
                 mount::detach(&path)?;
             }
             tree(&data)?;

@@ -8,7 +8,7 @@ use super::remove;
 use crate::lifecycle::Event;
 use crate::network;
 use crate::runtime::sandbox;
-use crate::sys::process;
+use crate::sys::{pidfd, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use std::net::IpAddr;
@@ -65,7 +65,7 @@ impl Supervisor {
         let Some(reaper) = self.sandbox.reaper.as_ref().filter(|_| self.after_reaper == AfterReaper::Tell) else {
             return;
         };
-        match process::is_exiting(reaper) {
+        match pidfd::is_exiting(reaper.pidfd.as_fd()) {
             Ok(true) => self.sandbox_lost(),
             Ok(false) => {}
             Err(error) => self.warn("SupervisorError", format!("looking at the pod's pid 1: {error:#}")),

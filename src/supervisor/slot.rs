@@ -1,13 +1,14 @@
 //! One container's place in its pod: the process that fills it, its output, its end.
 
 use super::external::External;
+use super::keep::{Remnant, Traces};
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::signals;
 use super::timeline::{Outcome, Told};
 use crate::cgroups::Cgroup;
 use crate::control::RefusedKind;
-use crate::lifecycle::{Event, Exit, StartFailure};
+use crate::lifecycle::{Event, Exit, StartFailure, commanded};
 use crate::logs::{self, Stream};
 use crate::plan::adjust::Adjustment;
 use crate::plan::config::TerminationMessagePolicy;
@@ -135,12 +136,13 @@ impl Supervisor {
                     instance.stage = Stage::Created;
                     self.take_down(index, Outcome::GoesOn);
                     self.queue.push_back(Event::Held { container: index });
+                    let machine = self.life.commanded().and_then(|machine| machine.stage(index));
+                    if machine == Some(commanded::Stage::Starting) {
+                        self.set_off(index);
+                    }
                 }
                 Seen::Message(FromInit::Ready, _) => {
-                    // It was killed while it waited if this fails; its pidfd says so.
-                    if crate::runtime::start(socket.as_fd()).is_ok() {
-                        instance.stage = Stage::Starting;
-                    }
+                    self.set_off(index);
                     self.take_down(index, Outcome::GoesOn);
                 }
                 Seen::Message(FromInit::Failed(failure), _) => {
@@ -163,6 +165,18 @@ impl Supervisor {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Tells the init that waits to execute its command.
+    pub(super) fn set_off(&mut self, index: usize) {
+        self.keep_instance(index);
+        let Some(instance) = &mut self.slots[index].instance else { return };
+        // It was killed while it waited if this fails; its pidfd says so.
+        if let Some((_, socket)) = &instance.hand_off
+            && crate::runtime::start(socket.as_fd()).is_ok()
+        {
+            instance.stage = Stage::Starting;
         }
     }
 
@@ -281,6 +295,7 @@ impl Supervisor {
                 let (code, signal) = match ended {
                     Ended::Exited(code) => (code, None),
                     Ended::Signaled(signal) => (128 + signal, Some(signal)),
+                    Ended::Unknown => return self.queue.push_back(Event::Vanished { container: index }),
                 };
                 let message = self.termination_message(index, instance, code);
                 let exit = Exit { code, signal, oom_killed, message };
@@ -344,7 +359,8 @@ impl Supervisor {
             self.warn("KillContainerError", format!("container {name}: {error:#}"));
         }
         // A large layer takes a while: not before it is told that the container ended.
-        self.discarded.push(data);
+        let traces = Some(Traces::of(&self.pod.dirs, &name));
+        self.discarded.push(Remnant { data, traces });
         Ok(())
     }
 

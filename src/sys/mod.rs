@@ -11,6 +11,7 @@ pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod netfilter;
+pub mod pidfd;
 pub mod poll;
 pub mod process;
 pub mod record;

@@ -1,5 +1,6 @@
 //! Processes: clone3(2), pidfds, prctl(2), capset(2), execve(2).
 
+use super::pidfd;
 use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
@@ -127,6 +128,8 @@ pub enum Ended {
     Exited(i32),
     /// Killed by this signal.
     Signaled(i32),
+    /// It was not our child, and nobody has kept how it ended.
+    Unknown,
 }
 
 impl Ended {
@@ -135,21 +138,24 @@ impl Ended {
         match self {
             Ended::Exited(code) => code,
             Ended::Signaled(signal) => 128 + signal,
+            // As a kubelet has it.
+            Ended::Unknown => 137,
         }
     }
 }
 
-/// waitid(2) on a pidfd without blocking: `None` while the child runs.
-pub fn try_wait(pidfd: BorrowedFd<'_>) -> SysResult<Option<Ended>> {
+/// waitid(2) on a pidfd without blocking: `None` while the child runs. Of a process that is not our child, [`pidfd::fate`].
+pub fn try_wait(fd: BorrowedFd<'_>) -> SysResult<Option<Ended>> {
     // Not nix's waitid: its status cannot hold a real-time signal, and would be an error after the child was reaped.
     // SAFETY: an all-zero siginfo_t is valid: plain integers.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    let id = pidfd.as_raw_fd() as libc::id_t;
+    let id = fd.as_raw_fd() as libc::id_t;
     loop {
         // SAFETY: the kernel writes one siginfo_t, which lives during the call.
         let result = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | libc::WNOHANG) };
         match check(result.into(), "waitid", "pidfd") {
             Err(e) if e.errno() == Errno::EINTR => {}
+            Err(e) if e.errno() == Errno::ECHILD => return pidfd::fate(fd),
             other => {
                 other?;
                 break;
@@ -180,17 +186,6 @@ pub fn child_of(pidfd: OwnedFd) -> SysResult<Child> {
     pid.map(|pid| Child { pid, pidfd }).ok_or_else(|| SysError::new("read", path, Errno::ESRCH))
 }
 
-/// Whether a child that was not waited for has begun to exit: the flag `PF_EXITING` in `/proc/<pid>/stat` (proc_pid_stat(5)).
-/// A pid 1 of a namespace is in that state until all other processes of the namespace are gone.
-pub fn is_exiting(child: &Child) -> SysResult<bool> {
-    const PF_EXITING: u64 = 0x4;
-    let path = format!("/proc/{}/stat", child.pid);
-    let text = std::fs::read_to_string(&path).called("read", &path)?;
-    // The name, in brackets, may hold anything; after it come state, ppid, pgrp, session, tty, tpgid, flags.
-    let flags = text.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
-    flags.map(|flags| flags & PF_EXITING != 0).ok_or_else(|| SysError::new("read", path, Errno::EINVAL))
-}
-
 /// pidfd_open(2) of a child of the caller. As long as it is not waited for, its pid is its own.
 pub fn open_child(pid: u32) -> SysResult<Child> {
     child_of(open_pid(pid)?)
@@ -214,6 +209,15 @@ pub fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> SysResult<()> {
         Err(e) if e.errno() == Errno::ESRCH => Ok(()),
         other => other.map(drop),
     }
+}
+
+/// Proves that the pid which a pidfd was opened by is still that process's: it was not waited for. `ESRCH` otherwise.
+pub fn require_unreaped(pidfd: BorrowedFd<'_>) -> SysResult<()> {
+    // SAFETY: only integers and NULL are passed; signal 0 is not sent.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), 0, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    check(result, "pidfd_send_signal", "signal 0").map(drop)
 }
 
 fn prctl(option: libc::c_int, value: libc::c_ulong, name: &str) -> SysResult<()> {

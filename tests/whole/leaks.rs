@@ -15,7 +15,7 @@ pub(crate) struct Own<'a> {
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) cmdline: String,
-    cgroup: String,
+    pub(crate) cgroup: String,
     environ: String,
 }
 
@@ -35,6 +35,12 @@ pub(crate) fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
         }
     }
     found
+}
+
+/// Whether a process is the first of its session, as a supervisor is.
+pub(crate) fn leads_session(pid: i32) -> bool {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::unistd::getsid(Some(pid)) == Ok(pid)
 }
 
 fn hierarchies() -> Vec<PathBuf> {

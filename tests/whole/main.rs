@@ -44,6 +44,7 @@ mod security;
 mod sidecars;
 mod sources;
 mod status;
+mod takeover;
 mod users;
 mod verbs;
 mod volumes;

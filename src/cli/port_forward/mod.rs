@@ -8,6 +8,7 @@ mod relay;
 use super::attach::require_not_over;
 use super::follow::{Waited, Watch};
 use super::output;
+use super::recover;
 use super::terminal::Interrupts;
 use super::wait::duration;
 use crate::error::{Kind, failure};
@@ -124,7 +125,7 @@ fn target(text: &str, namespace: Option<&str>) -> Result<Target> {
 }
 
 fn of_pod(dirs: &Dirs, name: &str, ports: &[Wanted]) -> Result<(Pod, Vec<Forward>)> {
-    let pod = store::find(dirs, name)?;
+    let pod = recover::find(dirs, name)?;
     let known = &pod.record.plan.sandbox.ports;
     let forwards = ports.iter().map(|port| port.of_pod(&pod.full_name(), known)).collect::<Result<_>>()?;
     Ok((pod, forwards))
@@ -155,7 +156,7 @@ fn of_service(dirs: &Dirs, (namespace, name): (&str, &str), ports: &[Wanted]) ->
     };
     let of_service = |port: &Wanted| port.of_service(&full_name, service, endpoint.member);
     let forwards = ports.iter().map(of_service).collect::<Result<_>>()?;
-    Ok((store::find(dirs, &endpoint.member.uid)?, forwards))
+    Ok((recover::find(dirs, &endpoint.member.uid)?, forwards))
 }
 
 fn until_running(pod: &Pod, watch: &Watch<'_>, (timeout, interrupts): (Duration, &Interrupts)) -> Result<()> {

@@ -6,6 +6,8 @@ use super::super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
+mod dying;
+
 /// Numbers for choices: from proptest, which shrinks them, or from a generator that is fast.
 trait Choices {
     /// Below `bound`.
@@ -415,7 +417,8 @@ impl World {
             Task::PostStart,
             Task::PreStop,
         ]);
-        match choices.below(9) {
+        match choices.below(10) {
+            9 => self.die(choices),
             0 => self.step(Event::Begin),
             1 if !self.creating => self.step(Event::SandboxReady { ips: vec![] }),
             2 if !self.creating => self.step(Event::SandboxFailed { message: message() }),

@@ -245,6 +245,7 @@ impl Talk<'_> {
         let how = match ended {
             Ended::Exited(code) => format!("exit code {code}"),
             Ended::Signaled(signal) => format!("killed by signal {signal}"),
+            Ended::Unknown => "nobody knows how".to_owned(),
         };
         let printed = if self.printed.trim_ascii().is_empty() {
             String::new()

@@ -2,7 +2,7 @@
 
 use super::super::harness::{Host, until};
 use super::super::leaks;
-use super::client::{Cri, Kubelet, NOBODY, log, sandbox};
+use super::client::{Cri, Kubelet, NOBODY, container, log, sandbox};
 use super::rpcs::{self, Subject};
 use podshim::cri::api;
 use std::collections::BTreeSet;
@@ -219,32 +219,69 @@ fn host_pid_of(host: &Host, name: &str) -> i64 {
     found.unwrap()
 }
 
-fn supervisor(host: &Host, id: &str) -> i32 {
+/// The supervisors of a sandbox: what they start is not the first of its session, or in the sandbox's cgroups.
+fn supervisors(host: &Host, id: &str) -> Vec<i32> {
     let state = host.path("state/pods").join(id);
-    let found =
-        leaks::processes(|p| p.cmdline.contains("supervise-pod") && p.cmdline.contains(state.to_str().unwrap()));
-    // The pod's own pid 1 is its child.
-    found.iter().map(|process| process.pid).min().unwrap()
+    let is_one = |p: &leaks::Process| {
+        p.cmdline.contains("supervise-pod") && p.cmdline.contains(state.to_str().unwrap()) && !p.cgroup.contains(id)
+    };
+    leaks::processes(is_one).iter().map(|process| process.pid).filter(|pid| leaks::leads_session(*pid)).collect()
+}
+
+fn kill_supervisor(host: &Host, id: &str) {
+    let found = supervisors(host, id);
+    assert_eq!(found.len(), 1, "supervisors");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(found[0]), nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 #[test]
-fn e7_a_supervisor_that_is_killed_is_told_and_cleared_away() {
+fn e7_a_supervisor_that_is_killed_has_another_one_in_its_place() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
     let mut cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
-    let made = cri.running((&id, &config), "c", "sleep 1000");
-    let supervisor = supervisor(&host, &id);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(supervisor), nix::sys::signal::Signal::SIGKILL).unwrap();
-    let status = cri.until_exited(&made);
-    assert_eq!(cri.sandbox_status(&id).unwrap().state, api::PodSandboxState::SandboxNotready as i32);
-    assert_eq!((&*status.reason, status.exit_code), ("ContainerStatusUnknown", 137));
+    let count = "n=0; while ! [ -e /end ]; do echo $n; n=$((n+1)); sleep 0.01; done; exit 42";
+    let counts = cri.running((&id, &config), "counts", count);
+    let waits = cri.create((&id, &config), &container("waits", "echo at last; sleep 1000")).unwrap();
+    let pid = host_pid(&cri, &counts);
+    for round in 0..10 {
+        let before = supervisors(&host, &id);
+        if round % 3 == 2 {
+            // Both are: whoever comes first sees to it.
+            cri.kill();
+            kill_supervisor(&host, &id);
+            std::thread::sleep(Duration::from_millis(50));
+            cri.restart();
+        } else {
+            kill_supervisor(&host, &id);
+        }
+        until("another supervisor", || {
+            let found = supervisors(&host, &id);
+            (found.len() == 1 && found != before).then_some(())
+        });
+        until("the sandbox", || {
+            let is_ready = api::PodSandboxState::SandboxReady as i32;
+            (cri.sandbox_status(&id).ok()?.state == is_ready).then_some(())
+        });
+        let events = host.run(&["events"]).out;
+        assert_eq!(host_pid(&cri, &counts), pid, "round {round}: it is the same process: {events}");
+        let status = cri.status(&waits).unwrap();
+        assert_eq!(status.state, api::ContainerState::ContainerCreated as i32, "round {round}: {status:?}");
+    }
+    until("the start", || cri.start_container(&waits).ok());
+    until("its word", || (log(&host, "p", "waits") == ["at last"]).then_some(()));
+    std::fs::write(format!("/proc/{pid}/root/end"), "").unwrap();
+    let status = cri.until_exited(&counts);
+    assert_eq!((&*status.reason, status.exit_code), ("Error", 42));
+    let lines = log(&host, "p", "counts");
+    let numbers: Vec<usize> = lines.iter().map(|line| line.parse().unwrap()).collect();
+    assert!(numbers.len() > 50 && numbers.iter().copied().eq(0..numbers.len()), "lines are missing or twice");
     cri.stop_sandbox(&id).unwrap();
     cri.remove_sandbox(&id).unwrap();
     cri.server.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(cri.server.wait(), 0);
-    // The killed supervisor's children are the host's pid 1's to reap.
+    // The killed supervisors' children are the host's pid 1's to reap.
     let is_process = |left: &String| left.starts_with("process");
     until("end of all processes", || (!host.leaks().iter().any(is_process)).then_some(()));
 }

@@ -1,0 +1,72 @@
+//! `podshim recover`, and what other verbs do about a pod whose supervisor was killed: it gets another one.
+
+use super::output;
+use super::remove::all_errors;
+use crate::paths::Dirs;
+use crate::store::{self, Pod};
+use crate::supervisor::{self, Recovered, remove};
+use anyhow::Result;
+use clap::Args;
+
+#[derive(Debug, Args)]
+pub(super) struct RecoverArgs {
+    /// NAME, NAMESPACE/NAME or the beginning of a uid
+    #[arg(required_unless_present = "all", value_name = "POD")]
+    pods: Vec<String>,
+    /// Recover all pods, and clear away what pods of earlier boots have left on disk
+    #[arg(long, conflicts_with = "pods")]
+    all: bool,
+}
+
+/// Prints the pods that were taken over, or ended.
+pub(super) fn run(args: &RecoverArgs, dirs: &Dirs) -> Result<()> {
+    let mut errors = Vec::new();
+    let pods = if args.all {
+        store::make_directories(dirs)?;
+        errors.extend(remove::sweep(dirs).err());
+        let (pods, broken) = store::list(dirs)?;
+        // One that is damaged does not keep the others from being recovered.
+        errors.extend(broken.into_iter().map(store::Broken::explain));
+        pods
+    } else {
+        args.pods.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?
+    };
+    for pod in &pods {
+        match supervisor::recover(pod) {
+            Ok(Recovered::TakenOver(_) | Recovered::Ended) => output::line(pod.full_name())?,
+            Ok(Recovered::Unneeded | Recovered::NeverBegan) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    all_errors(errors)
+}
+
+/// Finds the pod that a user means; if its supervisor was killed, it has another one by now.
+pub(super) fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
+    let pod = store::find(dirs, wanted)?;
+    see_to(&pod);
+    Ok(pod)
+}
+
+/// If the pod's supervisor was killed, sees that it gets another one. What comes of it is told, and is no error: whoever asks the
+/// supervisor for something has an error of his own.
+pub(super) fn see_to(pod: &Pod) {
+    match supervisor::recover(pod) {
+        Ok(Recovered::Unneeded | Recovered::NeverBegan) => {}
+        Ok(Recovered::TakenOver(_)) => {
+            let name = pod.full_name();
+            anstream::eprintln!("podshim: note: the supervisor of pod {name} was gone: another one has taken over");
+        }
+        Ok(Recovered::Ended) => {
+            let name = pod.full_name();
+            anstream::eprintln!("podshim: note: pod {name} is from before the last boot: it has ended");
+        }
+        Err(error) => anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}"))),
+    }
+}
+
+/// Whether a pod whose supervisor has gone away has another one, by this or by somebody else.
+pub(super) fn is_recovered(pod: &Pod) -> Result<bool> {
+    supervisor::recover(pod)?;
+    Ok(pod.is_supervised())
+}

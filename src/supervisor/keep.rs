@@ -1,0 +1,188 @@
+//! What a supervisor leaves on disk for another one, which takes over if this one is killed.
+//!
+//! | file | content | written |
+//! |---|---|---|
+//! | `kept.json` | the machine, and what the supervisor itself has to remember | after each step, when its actions are performed |
+//! | `containers/<name>/instance.json` | the process of the present instance | before it may execute its command |
+//! | `containers/<name>/process` | that process: its pidfd, mounted | likewise |
+//!
+//! A pidfd is a file in pidfs, and can be mounted since Linux 6.14. As long as it is, the kernel keeps how the process ended (since
+//! 6.15), and no other process can be taken for it. On older kernels there is its pid and when it started; how it ended is known
+//! only if somebody supervises it then.
+//!
+//! What has to be done once and cannot be undone by its name is kept before it is answered; the rest is done again.
+
+use super::life::Life;
+use super::pod::Supervisor;
+use super::sandbox::AfterReaper;
+use crate::paths::PodDirs;
+use crate::plan::config::LinuxContainerResources;
+use crate::snapshot;
+use crate::store::{self, FirstFailure};
+use crate::sys::mount::{self, Depth};
+use crate::sys::process::{self, Child};
+use crate::sys::{Called, SysResult, pidfd};
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// The format of `kept.json`; another one is refused by name.
+const VERSION: u32 = 1;
+
+/// A process, so that no other one is taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Process {
+    pid: i32,
+    /// [`pidfd::identity`]
+    identity: u64,
+}
+
+impl Process {
+    pub(super) fn of(child: &Child) -> SysResult<Process> {
+        Ok(Process { pid: child.pid, identity: pidfd::identity(child.pidfd.as_fd(), child.pid)? })
+    }
+
+    /// Opens it again, by where it is mounted or by its pid; `None` if it is gone without a trace.
+    pub(super) fn open(self, pin: Option<&Path>) -> SysResult<Option<Child>> {
+        let is_it = |child: Child| -> SysResult<Option<Child>> {
+            match pidfd::identity(child.pidfd.as_fd(), self.pid) {
+                Ok(identity) if identity == self.identity => Ok(Some(child)),
+                Err(error) if error.errno() != Errno::ESRCH => Err(error),
+                _ => Ok(None),
+            }
+        };
+        if let Some(file) = pin.and_then(|pin| std::fs::File::open(pin).ok())
+            && let Some(child) = is_it(Child { pid: self.pid, pidfd: file.into() })?
+        {
+            return Ok(Some(child));
+        }
+        match process::open_pid(self.pid.unsigned_abs()) {
+            Err(error) if error.errno() == Errno::ESRCH => Ok(None),
+            other => is_it(Child { pid: self.pid, pidfd: other? }),
+        }
+    }
+}
+
+/// `instance.json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kept {
+    pub(super) process: Process,
+    pub(super) restart_count: u32,
+}
+
+/// `kept.json`
+#[derive(Serialize, Deserialize)]
+pub(super) struct Memory<L> {
+    version: u32,
+    pub(super) life: L,
+    /// The pod's pid 1 (shareProcessNamespace).
+    pub(super) reaper: Option<Process>,
+    /// The sandbox is there, and nothing is being done about it.
+    pub(super) is_settled: bool,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) pod_limits: LinuxContainerResources,
+    pub(super) failure: Option<FirstFailure>,
+    pub(super) deletion_grace_seconds: Option<i64>,
+}
+
+impl Memory<Life> {
+    /// What was kept of a pod; `None` if its sandbox was never set up.
+    pub(super) fn read(pod: &PodDirs) -> Result<Option<Memory<Life>>> {
+        let memory: Option<Memory<Life>> = store::read_json(&pod.kept())?;
+        if let Some(other) = memory.as_ref().map(|memory| memory.version).filter(|version| *version != VERSION) {
+            anyhow::bail!("{} is of version {other}, this podshim reads version {VERSION}", pod.kept().display());
+        }
+        Ok(memory)
+    }
+}
+
+/// What is on disk of an instance that has ended.
+pub(super) struct Remnant {
+    /// Its writable layer.
+    pub(super) data: PathBuf,
+    /// Its process, of the instance that ended last.
+    pub(super) traces: Option<Traces>,
+}
+
+/// Where an instance's process is kept.
+pub(super) struct Traces {
+    process: PathBuf,
+    instance: PathBuf,
+}
+
+impl Traces {
+    pub(super) fn of(pod: &PodDirs, container: &str) -> Traces {
+        Traces { process: pod.process(container), instance: pod.instance(container) }
+    }
+
+    pub(super) fn remove(&self) -> SysResult<()> {
+        super::remove::file(&self.instance)?;
+        mount::detach(&self.process)?;
+        super::remove::file(&self.process)
+    }
+}
+
+impl Remnant {
+    pub(super) fn remove(&self) -> Result<()> {
+        let traces = self.traces.as_ref().map_or(Ok(()), Traces::remove);
+        snapshot::remove(&self.data)?;
+        Ok(traces?)
+    }
+}
+
+/// Mounts a pidfd at a path that is not there yet. Kernels before 6.14 refuse that, which is no error.
+fn pin(child: &Child, path: &Path) -> SysResult<()> {
+    let make = || std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let file = match make() {
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            mount::detach(path)?;
+            super::remove::file(path)?;
+            make()
+        }
+        other => other,
+    };
+    let file = file.called("open", path.display())?;
+    match mount::clone_tree(child.pidfd.as_fd(), Depth::Top) {
+        Err(error) if error.errno() == Errno::EINVAL => Ok(()),
+        other => mount::attach(other?.as_fd(), file.as_fd()),
+    }
+}
+
+impl Supervisor {
+    /// Writes down what another supervisor needs.
+    pub(super) fn keep(&self) -> Result<()> {
+        let reaper = self.sandbox.reaper.as_ref().map(Process::of).transpose();
+        let memory = Memory {
+            version: VERSION,
+            life: &self.life,
+            // It is about to be waited for if it cannot be looked at.
+            reaper: reaper.unwrap_or(None),
+            is_settled: self.after_reaper == AfterReaper::Tell,
+            addresses: self.addresses.clone(),
+            pod_limits: self.pod_limits.clone(),
+            failure: self.failure.clone(),
+            deletion_grace_seconds: self.deletion_grace_seconds,
+        };
+        store::write_json(&self.pod.dirs.kept(), &memory).context("keeping the pod's state for another supervisor")
+    }
+
+    /// Writes down which process a container's instance is, before it is told to execute its command: whatever has executed is
+    /// found by whoever takes over.
+    pub(super) fn keep_instance(&mut self, index: usize) {
+        if let Err(error) = self.write_instance(index) {
+            self.warn("SupervisorError", format!("keeping a container's process for another supervisor: {error:#}"));
+        }
+    }
+
+    fn write_instance(&self, index: usize) -> Result<()> {
+        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
+        let name = &self.pod.record.plan.containers[index].name;
+        pin(&instance.child, &self.pod.dirs.process(name))?;
+        let kept = Kept { process: Process::of(&instance.child)?, restart_count: instance.restart_count };
+        store::write_json(&self.pod.dirs.instance(name), &kept)
+    }
+}

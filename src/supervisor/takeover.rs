@@ -1,0 +1,352 @@
+//! A pod whose supervisor was killed, in the hands of this one. Its containers have gone on meanwhile; what was under way is undone
+//! by its name and begun again, as the machine asks for it.
+//!
+//! | of the old supervisor | becomes |
+//! |---|---|
+//! | a container that runs | is supervised again: its end by its pidfd, its output by its FIFOs, its log where it ended |
+//! | one that has ended meanwhile | has ended, with its exit code if the kernel has kept that |
+//! | one that was being made | is taken away and made again |
+//! | a terminal | is gone: the kernel hangs it up (SIGHUP to its session, unless that is a pid 1 which has no handler; end of file), which an event tells |
+//! | commands of `podshim exec` | go on as if their clients had gone away, and end with their container |
+//! | commands of probes and hooks | likewise, and the probe or the hook runs again |
+//! | requests, pulls, measurements in processes of podshim's own | end by themselves; what asked for them asks again |
+//! | work on the network, CNI plugins | goes on to its end, which the network's lock makes the next one wait for |
+//! | clients | are disconnected |
+//!
+//! What a container has written stays in its FIFO as long as it runs: up to 64 KiB, then it waits.
+
+use super::create::open_fifo;
+use super::external::External;
+use super::keep::{Kept, Memory, Process, Traces};
+use super::life::Life;
+use super::network;
+use super::pod::{Parts, Supervisor, block_signals, machine_spec, now};
+use super::poll::{Output, Source};
+use super::remove;
+use super::sandbox::AfterReaper;
+use super::slot::{Instance, Stage};
+use super::timeline::Timeline;
+use crate::host;
+use crate::lifecycle::commanded::Commanded;
+use crate::lifecycle::{Event, EventType, Found, PodEvent};
+use crate::plan::config::{ContainerConfig, PodPlan, Stdio};
+use crate::runtime::sandbox::{self, Sandbox};
+use crate::snapshot;
+use crate::store::{self, Pod};
+use crate::sys::process::{self, Child};
+use crate::sys::{Called, mount, pidfd};
+use anyhow::{Context, Result, bail, ensure};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long processes of a container that is undone may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an init that was told to execute its command may take until it does.
+const EXECUTES: Duration = Duration::from_secs(5);
+
+/// What there is of a container's instance.
+struct Find {
+    found: Found,
+    /// It has ended, and nothing is left that could tell how.
+    vanished: bool,
+}
+
+impl Supervisor {
+    /// Takes a pod over. On an error it stays as it is.
+    pub(super) fn take_over(mut pod: Pod, memory: Memory<Life>) -> Result<Supervisor> {
+        if pod.record.boot_id != host::boot_id()? {
+            bail!("the pod is from before the last boot: nothing of it runs");
+        }
+        let facts = host::probe()?;
+        let signals = block_signals()?;
+        let timeline = Timeline::of(&pod)?;
+        let adjustments = match &memory.life {
+            Life::Own(_) => Vec::new(),
+            Life::Commanded(machine) => reload(&mut pod, machine)?,
+        };
+        pod.record.plan.forget_contents();
+        let sandbox = reopen(&pod, &memory)?;
+        let has_lost_reaper = memory.is_settled && memory.reaper.is_some() && sandbox.reaper.is_none();
+        // Nobody listens there: we hold the pod's lock.
+        remove::file(&pod.dirs.socket())?;
+        let (networking, without_ports) = network::rejoin(&pod);
+        let Memory { life, addresses, .. } = memory;
+        let parts = Parts { signals, timeline, sandbox, networking, addresses, life };
+        let mut supervisor = Supervisor::assemble((pod, facts), parts)?;
+        supervisor.pod_limits = memory.pod_limits;
+        supervisor.failure = memory.failure;
+        supervisor.deletion_grace_seconds = memory.deletion_grace_seconds;
+        supervisor.after_reaper = if memory.is_settled { AfterReaper::Tell } else { AfterReaper::Wait };
+        for (slot, adjustment) in supervisor.slots.iter_mut().zip(adjustments) {
+            slot.adjustment = adjustment;
+        }
+        let message = "The pod's supervisor was gone; another one has taken over".to_owned();
+        supervisor.emit(PodEvent { type_: EventType::Normal, reason: "TakenOver".into(), message, container: None });
+        if let Some(error) = without_ports {
+            supervisor.warn("NetworkError", format!("host ports: {error:#}"));
+        }
+        supervisor.go_on_with(has_lost_reaper);
+        Ok(supervisor)
+    }
+
+    /// Has the machine go on with what is found.
+    fn go_on_with(&mut self, has_lost_reaper: bool) {
+        let finds: Vec<Find> = (0..self.slots.len()).map(|index| self.find(index)).collect();
+        let found: Vec<Found> = finds.iter().map(|find| find.found).collect();
+        let is_own = matches!(self.life, Life::Own(_));
+        let actions = match &mut self.life {
+            Life::Own(state) => {
+                let (next, actions) = state.as_ref().clone().resume(machine_spec(&self.pod), &found, now());
+                **state = next;
+                actions
+            }
+            Life::Commanded(machine) => machine.resume(&found, now()),
+        };
+        self.perform_all(actions);
+        // Events that say what the machine knows already change nothing.
+        self.queue.push_back(Event::Begin);
+        if has_lost_reaper {
+            // Before the ends that come of it.
+            self.after_reaper = AfterReaper::Wait;
+            self.queue.push_back(Event::SandboxLost);
+        }
+        for (container, find) in finds.into_iter().enumerate() {
+            let restart_count = self.life.present_instance(container);
+            if is_own && matches!(find.found, Found::Running | Found::Ended) {
+                let container_id = format!("podshim://{}", self.instance_id(container, restart_count.unwrap_or(0)));
+                let image_id = self.pod.record.images[container].id.clone();
+                self.queue.push_back(Event::Created { container, container_id, image_id });
+            }
+            if find.found == Found::Running {
+                self.queue.push_back(Event::Started { container });
+            }
+            // The end of one that is held by its pidfd is seen there.
+            let is_lost = find.found == Found::Nothing && restart_count.is_some() && self.was_running(container);
+            if find.vanished || is_lost {
+                self.queue.push_back(Event::Vanished { container });
+            }
+        }
+        self.queue.push_back(Event::Tick);
+    }
+
+    /// By what the machine knows.
+    fn was_running(&self, index: usize) -> bool {
+        let machine = self.life.commanded();
+        match machine {
+            Some(machine) => machine.stage(index) == Some(crate::lifecycle::commanded::Stage::Running),
+            // What was starting is not any more: it was undone.
+            None => true,
+        }
+    }
+
+    fn instance_id(&self, index: usize, restart_count: u32) -> String {
+        let plan = &self.pod.record.plan;
+        format!("{}-{}-{restart_count}", plan.sandbox.uid, plan.containers[index].name)
+    }
+
+    /// Looks for a container's present instance; whatever else there is of the container goes.
+    fn find(&mut self, index: usize) -> Find {
+        let name = self.pod.record.plan.containers[index].name.clone();
+        if name.is_empty() {
+            // The index is vacant.
+            return Find { found: Found::Nothing, vanished: false };
+        }
+        let wanted = self.life.present_instance(index);
+        let adopted = match wanted.map(|restart_count| self.adopt(index, restart_count)) {
+            None => Ok(None),
+            Some(adopted) => adopted,
+        };
+        let find = adopted.unwrap_or_else(|error| {
+            self.warn("TakeOverError", format!("container {name}: {error:#}"));
+            // It may run or not: it does not afterwards.
+            Some(Find { found: Found::Ended, vanished: true })
+        });
+        let is_held = self.slots[index].instance.is_some();
+        if !is_held {
+            for error in self.undo(&name) {
+                self.warn("KillContainerError", format!("container {name}: {error:#}"));
+            }
+        }
+        if let Err(error) = self.drop_layers(&name, wanted.filter(|_| is_held)) {
+            self.warn("KillContainerError", format!("container {name}: {error:#}"));
+        }
+        find.unwrap_or(Find { found: Found::Nothing, vanished: false })
+    }
+
+    /// Holds the process of an instance again; `None` if nothing of it has ever executed.
+    fn adopt(&mut self, index: usize, restart_count: u32) -> Result<Option<Find>> {
+        let config = self.pod.record.plan.containers[index].clone();
+        let kept: Option<Kept> = store::read_json(&self.pod.dirs.instance(&config.name))?;
+        let Some(kept) = kept.filter(|kept| kept.restart_count == restart_count) else { return Ok(None) };
+        let Some(child) = kept.process.open(Some(&self.pod.dirs.process(&config.name)))? else {
+            return Ok(Some(Find { found: Found::Ended, vanished: true }));
+        };
+        let external = self.external(&config)?;
+        let found = match &external {
+            Some(external) if pidfd::fate(child.pidfd.as_fd())?.is_none() && external.is_held()? => Found::Held,
+            Some(_) if pidfd::fate(child.pidfd.as_fd())?.is_none() => Found::Running,
+            Some(_) => Found::Ended,
+            None => executed(&child)?,
+        };
+        self.hold(index, &config, Held { child, restart_count, external, found })?;
+        Ok(Some(Find { found, vanished: false }))
+    }
+
+    /// What an OCI runtime of the host has made of a container, if it is one's.
+    fn external(&self, config: &ContainerConfig) -> Result<Option<External>> {
+        let Some(asked) = &self.pod.record.commanded else { return Ok(None) };
+        let Some(runtime) = &asked.runtime else { return Ok(None) };
+        let state = self.pod.dirs.container_state(&config.name);
+        let rootfs = self.pod.dirs.container_data(&config.name, 0).join("rootfs");
+        ensure!(state.exists(), "{} is missing", state.display());
+        Ok(Some(External::again(runtime.clone(), state, rootfs)))
+    }
+
+    /// Sees the end and the output of a process from now on.
+    fn hold(&mut self, index: usize, config: &ContainerConfig, held: Held) -> Result<()> {
+        let Held { child, restart_count, external, found } = held;
+        let state = self.pod.dirs.container_state(&config.name);
+        let log = self.open_log(config, restart_count)?;
+        let cgroup = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &config.name)?;
+        let mut outputs = Vec::new();
+        let mut input = None;
+        if config.stdio == Stdio::Terminal {
+            let message = "its terminal went with the pod's old supervisor: it was hung up".to_owned();
+            let reason = "TerminalLost".into();
+            self.emit(PodEvent { type_: EventType::Warning, reason, message, container: Some(index) });
+        } else {
+            for (output, file) in [(Output::Stdout, "stdout"), (Output::Stderr, "stderr")] {
+                let fd = reopen_fifo(&state.join(file), OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
+                let token = self.poll.watch(&fd, Source::Output(index, output))?;
+                outputs.push((output, token, fd));
+            }
+            if config.stdio == Stdio::Stdin {
+                // That of a `stdinOnce` container has ended with its only writer.
+                input = Some(reopen_fifo(&state.join("stdin"), OFlag::O_RDWR | OFlag::O_NONBLOCK)?);
+            }
+        }
+        let exit_token = self.poll.watch(&child.pidfd, Source::Exit(index))?;
+        self.slots[index].instance = Some(Instance {
+            child,
+            exit_token,
+            hand_off: None,
+            stage: if found == Found::Held { Stage::Created } else { Stage::Running },
+            cgroup,
+            restart_count,
+            log,
+            outputs,
+            input,
+            id: self.instance_id(index, restart_count),
+            told: None,
+            external,
+        });
+        Ok(())
+    }
+
+    /// Ends what there is of a container, and takes it away.
+    fn undo(&self, name: &str) -> Vec<anyhow::Error> {
+        let cgroup = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, name);
+        let ended = cgroup.and_then(|cgroup| {
+            let left = cgroup.kill(PATIENCE)?;
+            ensure!(left.is_empty(), "processes {left:?} do not end");
+            cgroup.remove(PATIENCE)
+        });
+        let traces = Traces::of(&self.pod.dirs, name).remove();
+        let console = remove::file(&self.pod.dirs.container_state(name).join("console.sock"));
+        [ended, traces.map_err(Into::into), console.map_err(Into::into)].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Removes the writable layers of all instances of a container but one.
+    fn drop_layers(&self, name: &str, but: Option<u32>) -> Result<()> {
+        let layers = self.pod.dirs.container_layers(name);
+        let kept = but.map(|restart_count| restart_count.to_string());
+        for entry in std::fs::read_dir(&layers).into_iter().flatten() {
+            let entry = entry.called("readdir", layers.display())?;
+            if kept.as_deref().is_none_or(|kept| entry.file_name() != kept) {
+                // Of one that an OCI runtime of the host made.
+                mount::detach(&entry.path().join("rootfs"))?;
+                snapshot::remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A process that is found.
+struct Held {
+    child: Child,
+    restart_count: u32,
+    external: Option<External>,
+    found: Found,
+}
+
+/// The sandbox as it was made. One that is being made again, or taken away, may be there in part: that goes on anyway.
+fn reopen(pod: &Pod, memory: &Memory<Life>) -> Result<Sandbox> {
+    let namespaces = match sandbox::reopen(&pod.record.plan.sandbox, &pod.dirs) {
+        Err(_) if !memory.is_settled => Vec::new(),
+        other => other.context("opening the pod's namespaces again")?,
+    };
+    let open = |process: Process| -> Result<Option<Child>> {
+        let child = process.open(None)?;
+        let runs = child.as_ref().map(|child| pidfd::fate(child.pidfd.as_fd())).transpose()?;
+        Ok(child.filter(|_| runs == Some(None)))
+    };
+    let reaper = memory.reaper.map(open).transpose()?.flatten();
+    Ok(Sandbox { namespaces, reaper, addresses: memory.addresses.clone() })
+}
+
+/// What podshim's own init has come to, once it was told to go on: it executes its command, or ends.
+fn executed(child: &Child) -> Result<Found> {
+    let deadline = Instant::now() + EXECUTES;
+    loop {
+        match pidfd::has_executed(child.pidfd.as_fd())? {
+            None => return Ok(Found::Ended),
+            Some(true) => return Ok(Found::Running),
+            Some(false) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+            Some(false) => {
+                process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+                return Ok(Found::Ended);
+            }
+        }
+    }
+}
+
+/// A FIFO in a container's run state, and nothing else.
+fn reopen_fifo(path: &Path, flags: OFlag) -> Result<OwnedFd> {
+    let fd = open_fifo(path, flags)?;
+    let mode = fstat(&fd).called("fstat", path.display())?.st_mode;
+    ensure!(mode & SFlag::S_IFMT.bits() == SFlag::S_IFIFO.bits(), "{} is no FIFO", path.display());
+    Ok(fd)
+}
+
+/// The containers of a sandbox that is commanded, from their records, at the machine's indices; what NRI plugins want of each.
+/// Those that the machine does not know are taken away: nobody has heard of them.
+fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<Option<crate::plan::adjust::Adjustment>>> {
+    let mut adjustments = Vec::new();
+    let mut records: std::collections::BTreeMap<String, _> =
+        store::containers(pod)?.into_iter().map(|record| (record.config.name.clone(), record)).collect();
+    let known: Vec<(usize, String)> = machine.containers().map(|(index, report)| (index, report.id)).collect();
+    for (index, id) in known {
+        let record = records.remove(&id).with_context(|| format!("the record of container {id} is missing"))?;
+        let PodPlan { containers, volumes, .. } = &mut pod.record.plan;
+        while containers.len() <= index {
+            // An index between two containers, of one that was removed, has no name until it is used again.
+            containers.push(ContainerConfig { name: String::new(), mounts: Vec::new(), ..record.config.clone() });
+            pod.record.images.push(record.image.clone());
+            adjustments.push(None);
+        }
+        volumes.extend(record.volumes);
+        pod.record.volume_images.extend(record.volume_images);
+        containers[index] = record.config;
+        pod.record.images[index] = record.image;
+        adjustments[index] = record.adjustment;
+    }
+    for id in records.into_keys() {
+        remove::container(&pod.dirs, &id)?;
+    }
+    Ok(adjustments)
+}
