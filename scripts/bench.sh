@@ -93,8 +93,8 @@ build_programs() {
 inside_pid='' run=''
 end() {
     if [ -n "$inside_pid" ]; then
-        # unshare's --kill-child ends the first process of the pid namespace, and so all of them.
-        kill "$inside_pid" 2>/dev/null || true
+        # unshare ignores SIGTERM; its end is that of the first process of the pid namespace (--kill-child), and so of all.
+        kill -KILL "$inside_pid" 2>/dev/null || true
         wait "$inside_pid" 2>/dev/null || true
     fi
     remove_cgroups

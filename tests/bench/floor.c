@@ -201,6 +201,7 @@ static void view_of_groups(void) {
 static void inside(const char *name, int root, const char *word) {
     struct mount_attr private = {.propagation = 1 << 19 /* MS_SLAVE */}, strict = {.attr_set = NOSUID | MOUNT_ATTR_NODEV};
     struct rlimit files;
+    checked(prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG");
     join_groups(name);
     syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
     put("/proc/self/oom_score_adj", "1000");

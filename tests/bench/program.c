@@ -2,7 +2,8 @@
 //
 //   program stamp             prints the monotonic clock as the first thing it does, and waits for SIGTERM
 //   program once              prints the clock and ends
-//   program lines TOTAL LEN   writes TOTAL bytes in lines of LEN bytes, then when it began and ended, and waits for SIGTERM
+//   program lines TOTAL LEN   after two seconds, in which who measures gets ready, writes TOTAL bytes in lines of LEN bytes, then when
+//                             it began and ended, and waits for SIGTERM
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,11 +27,13 @@ static void say(const char *format, long long a, long long b) {
 }
 static int lines(long long total, long long length) {
     enum { BUFFER = 1 << 16 };
-    long long begin = now(), left, size = BUFFER / length * length;
+    long long begin, left, size = BUFFER / length * length;
     char *text;
     if (size < length) size = length;
     if (length < 2 || !(text = malloc((size_t)size))) return 2;
     for (long long i = 0; i < size; i++) text[i] = i % length == length - 1 ? '\n' : (char)('a' + i % 26);
+    sleep(2);
+    begin = now();
     for (left = total; left > 0;) {
         ssize_t written = 0, count;
         while (written < size) {

@@ -120,7 +120,7 @@ def of_many(bench):
     """500 pods of 2 containers in a row and in parallel: what the last costs beside the first; memory by pod"""
     many = 20 if bench.quick else 500
     podshim = bench.get("podshim")
-    edge = max(1, many // 20)
+    edge = max(3, many // 20)
     row = Line(f"{many} pods, {2 * many} containers, in a row: one of the last {edge}", "ms")
     first = Line(f"the same: one of the first {edge}", "ms")
     ratio = Line("the same: last by first", "×", "≤ 1.2", judge=below(1.2))
@@ -228,7 +228,6 @@ def podshim_logs(podshim, words):
     podshim.run("run", "-d", "--network", "none", manifest("writer", words, init=False, grace=0))
     try:
         pids = podshim.of_pods()
-        # What it used before the first byte is a start's, some milliseconds.
         used = cpu_of(pids)
         took = written(last_line(lambda: podshim.dir.glob("log/default_writer_*/one/*.log")))
         return took, cpu_of(pids) - used

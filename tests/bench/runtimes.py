@@ -100,8 +100,9 @@ class Floor:
                 break
             line += byte
         if not line:
+            # Its containers end with it, and so the pipes do.
             self.process.kill()
-            raise Failed(f"the floor: {self.process.communicate()[1].decode().strip() or 'no answer'}")
+            raise Failed(f"the floor: {self.process.communicate(timeout=10)[1].decode().strip() or 'no answer'}")
         return line.decode()
 
     def _order(self, letter):

@@ -292,6 +292,7 @@ fn e7_checkpoints_of_all_kinds_of_containers() {
     let mut changes = tar::Archive::new(&*found["rootfs-diff.tar"]);
     let own = changes.entries().unwrap().map(Result::unwrap).find(|entry| &*entry.path_bytes() == b"own").unwrap();
     assert_eq!((own.header().uid().unwrap(), own.header().gid().unwrap()), (7, 0));
+    cri.remove_sandbox(&id).unwrap();
     // A terminal, and standard input that stays open.
     let config = sandbox(&host, "terminal");
     let id = cri.sandbox(&config);
@@ -303,6 +304,7 @@ fn e7_checkpoints_of_all_kinds_of_containers() {
     checkpoint(&cri, &made, &host.path("terminal.tar"), 60).unwrap();
     let lines = log(&host, "terminal", "c").len();
     until("more output", || (log(&host, "terminal", "c").len() > lines + 3).then_some(()));
+    cri.remove_sandbox(&id).unwrap();
 }
 
 #[test]
