@@ -192,3 +192,42 @@ mod properties {
         }
     }
 }
+
+#[test]
+fn what_was_kept_goes_on_with_what_is_found() {
+    let now = Now { boot: Duration::from_secs(100), wall: Duration::from_secs(1100) };
+    let name = |index: usize| Event::Create { container: index, name: format!("c{index}") };
+    let mut pod = Commanded::new();
+    pod.step(Event::Begin, now);
+    pod.step(Event::SandboxReady { ips: vec![] }, now);
+    for index in 0..5 {
+        pod.step(name(index), now);
+    }
+    for container in 1..5 {
+        pod.step(Event::Held { container }, now);
+    }
+    for container in 2..5 {
+        pod.step(Event::Run { container }, now);
+    }
+    for container in 3..5 {
+        pod.step(Event::Started { container }, now);
+    }
+    // Being created, created, told to start and not done, running, ended.
+    let text = serde_json::to_string(&pod).unwrap();
+    let mut pod: Commanded = serde_json::from_str(&text).unwrap();
+    let found = [Found::Nothing, Found::Nothing, Found::Running, Found::Running, Found::Ended];
+    let actions = pod.resume(&found, now);
+    assert_eq!(actions, [Action::Discard { container: 0 }, Action::Start { container: 1, restart_count: 0 }]);
+    assert_eq!(pod.stage(0), None);
+    assert_eq!(
+        (1..5).map(|index| pod.stage(index).unwrap()).collect::<Vec<_>>(),
+        [Stage::Created, Stage::Running, Stage::Running, Stage::Running]
+    );
+    pod.step(Event::Vanished { container: 4 }, now);
+    let (_, lost) = pod.containers().find(|(index, _)| *index == 4).unwrap();
+    assert_eq!((lost.exit_code, &*lost.reason), (137, "ContainerStatusUnknown"));
+    // A start that is asked for before its init waits again is not lost; that it waits changes nothing.
+    assert_eq!(pod.step(Event::Run { container: 1 }, now), [Action::Run { container: 1 }]);
+    pod.step(Event::Held { container: 1 }, now);
+    assert_eq!(pod.stage(1), Some(Stage::Starting));
+}
