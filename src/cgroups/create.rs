@@ -35,10 +35,13 @@ impl Cgroup {
         if let Some(h) = self.setup.hierarchies.iter().find(|h| h.read_only) {
             bail!("{}: the cgroup hierarchy {} is mounted read-only", what(), describe(h));
         }
-        if !self.is_empty().with_context(what)? {
-            return Err(failure(Kind::AlreadyExists, format!("cgroup {} exists and holds processes", self.path())));
+        // The usual one is not there at all.
+        if self.dirs().iter().any(|dir| dir.symlink_metadata().is_ok()) {
+            if !self.is_empty().with_context(what)? {
+                return Err(failure(Kind::AlreadyExists, format!("cgroup {} exists and holds processes", self.path())));
+            }
+            self.remove(Duration::from_millis(200)).with_context(what)?;
         }
-        self.remove(Duration::from_millis(200)).with_context(what)?;
         let made = self.make(&writes, resources);
         if made.is_err() {
             // The first error tells what is wrong; what cannot be removed now is found again by its name.

@@ -70,9 +70,9 @@ fn parse_stat(text: &str) -> Option<Stat> {
 /// kernels never used twice), on older kernels when it started, in clock ticks. `pid` is its pid, not waited for.
 pub fn identity(pidfd: BorrowedFd<'_>, pid: i32) -> SysResult<u64> {
     // linux/magic.h
-    const PID_FS_MAGIC: libc::c_long = 0x5049_4446;
+    const PID_FS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x5049_4446);
     let kind = nix::sys::statfs::fstatfs(pidfd).called("fstatfs", "pidfd")?.filesystem_type();
-    if kind == nix::sys::statfs::FsType(PID_FS_MAGIC) {
+    if kind == PID_FS_MAGIC {
         return nix::sys::stat::fstat(pidfd).called("fstat", "pidfd").map(|status| status.st_ino);
     }
     let started = stat(pid)?.map(|stat| stat.start_time);
