@@ -1,7 +1,7 @@
 //! Wrong and hostile requests: the right gRPC code, a message that names the field, and nothing made.
 
 use super::super::harness::Host;
-use super::client::{Cri, container, sandbox};
+use super::client::{Cri, Kubelet, container, sandbox};
 use podshim::cri::api;
 use tonic::Code;
 
@@ -191,4 +191,55 @@ fn e7_only_root_may_ask() {
     assert_ne!(second.code, 0);
     assert!(second.err.contains("another process serves there"), "{}", second.err);
     cri.sandboxes();
+}
+
+/// `VmRSS` in KiB.
+fn resident(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn f2_a_flood_of_requests_holds_nobody_up() {
+    use std::io::Write;
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    // They begin, and never go on.
+    let idle: Vec<_> = (0..500)
+        .map(|_| {
+            let mut stream = std::os::unix::net::UnixStream::connect(&cri.socket).unwrap();
+            stream.write_all(b"PRI * HTTP/2.0\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let floods: Vec<_> = (0..10)
+        .map(|_| {
+            let kubelet = Kubelet::new(cri.socket.clone());
+            std::thread::spawn(move || {
+                kubelet.call(|client| async move {
+                    let calls = (0..1000).map(|_| {
+                        let mut client = client.clone();
+                        async move { client.list_pod_sandbox(api::ListPodSandboxRequest::default()).await }
+                    });
+                    let answers = futures_util::future::join_all(calls).await;
+                    Ok(tonic::Response::new(answers.into_iter().filter(Result::is_ok).count()))
+                })
+            })
+        })
+        .collect();
+    let begin = std::time::Instant::now();
+    cri.call(|mut c| async move { c.version(api::VersionRequest::default()).await }).unwrap();
+    let took = begin.elapsed();
+    let answered: usize = floods.into_iter().map(|flood| flood.join().unwrap().unwrap()).sum();
+    assert_eq!(answered, 10_000);
+    assert!(took < std::time::Duration::from_secs(1), "somebody else waited for {took:?}");
+    let id = "x".repeat(17 << 20);
+    let error = cri.status(&id).unwrap_err();
+    assert!(matches!(error.code(), Code::OutOfRange | Code::ResourceExhausted), "{error}");
+    let memory = resident(cri.server.pid());
+    assert!(memory < 256 << 10, "{memory} KiB");
+    drop(idle);
+    cri.call(|mut c| async move { c.version(api::VersionRequest::default()).await }).unwrap();
 }
