@@ -9,7 +9,7 @@ use crate::sys::{Called, SysResult};
 use anyhow::Context;
 use nix::errno::Errno;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a cgroup, with those below it, has used since it was made, and uses now.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -377,7 +377,7 @@ fn optional(path: &Path) -> SysResult<Option<String>> {
     }
 }
 
-fn number(path: &PathBuf) -> anyhow::Result<u64> {
+fn number(path: &Path) -> anyhow::Result<u64> {
     read(path)?.trim().parse().with_context(|| format!("{} is not a number", path.display()))
 }
 

@@ -106,7 +106,11 @@ impl Daemon {
                     }
                     if daemon.container_events.are_wanted() {
                         let id = id.clone();
-                        daemon.blocking(move |daemon| Ok(daemon.observe(&id))).await?;
+                        let look = move |daemon: &Arc<Daemon>| {
+                            daemon.observe(&id);
+                            Ok(())
+                        };
+                        daemon.blocking(look).await?;
                     }
                     if !poll::has_more(connection.as_fd())? {
                         guard.clear_ready();

@@ -130,7 +130,7 @@ fn one_of_many_who_meet_it_takes_over() {
         assert_eq!(notes, 1);
     }
     host.ok(&["exec", "p", "--", "true"]);
-    assert_eq!(processes(&host, "p", "c").is_empty(), false);
+    assert!(!processes(&host, "p", "c").is_empty());
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn init_containers_go_on_where_they_were() {
         assert_eq!(status["restartCount"], 0);
         kill_supervisor(&host, "p");
         host.run(&["recover", "--all"]).expect(0);
-        assert_eq!(processes(&host, "p", name).is_empty(), false, "{name} goes on");
+        assert!(!processes(&host, "p", name).is_empty(), "{name} goes on");
         std::fs::write(host.path("root/pods").join(uid(&host, "p")).join("volumes/d").join(name), "").unwrap();
     }
     host.until_ps("p", "Running");

@@ -119,11 +119,12 @@ fn read(daemon: &Daemon, sandbox: &Sandbox, container: &str) -> Result<Option<Co
     let name = if container.is_empty() { path.pod.clone() } else { format!("{}/{container}", path.pod) };
     let cgroup = Cgroup::at(&daemon.facts.cgroups, &path.parent, &name)?;
     let is_there = || cgroup.dirs().iter().all(|dir| dir.exists());
-    let count = || -> Result<(Stats, Pressures, Option<(u64, Option<u64>)>)> {
-        Ok((cgroup.stats()?, cgroup.pressures()?, cgroup.swap()?))
+    let count = || -> Result<Counted> {
+        let (stats, pressures, swap) = (cgroup.stats()?, cgroup.pressures()?, cgroup.swap()?);
+        Ok(Counted { cgroup: cgroup.path(), stats, pressures, swap })
     };
     match count() {
-        Ok((stats, pressures, swap)) => Ok(Some(Counted { cgroup: cgroup.path(), stats, pressures, swap })),
+        Ok(counted) => Ok(Some(counted)),
         Err(_) if !is_there() => Ok(None),
         Err(error) => Err(error),
     }
