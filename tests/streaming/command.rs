@@ -177,7 +177,8 @@ fn a_client_that_disappears_ends_the_input_and_hangs_up_the_terminal() {
     }
     let server = Fixture::start();
     for way in WITH_CODES {
-        for (streams, tty, expected) in [("io", None, 0), ("iot", Some("-tty"), 129)] {
+        // The terminal's reader may see its error before the signal.
+        for (streams, tty, expected) in [("io", None, &[0][..]), ("iot", Some("-tty"), &[129, 1])] {
             let url = server.exec(&["sh", "-c", "echo there; exec cat"], streams);
             let flags: Vec<&str> = tty.into_iter().chain(["-streams", "io"]).collect();
             let mut client = start(way, &flags, &url);
@@ -185,7 +186,8 @@ fn a_client_that_disappears_ends_the_input_and_hangs_up_the_terminal() {
             client.child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
             client.child.kill().unwrap();
             client.child.wait().unwrap();
-            assert_eq!(server.ended(), expected, "{way:?} {streams}");
+            let code = server.ended();
+            assert!(expected.contains(&code), "{way:?} {streams}: {code}");
             server.released();
         }
         // While nothing of it is read, since the command takes nothing.
