@@ -109,7 +109,7 @@ install_packages
 [[ " $* " == *" --peers none "* ]] || make_peers
 build_tools
 build_programs
-tools=$(find "$target_dir" -maxdepth 3 -path '*release/rootfs-tools' -type f -print -quit)
+tools=$(find "$target_dir" -maxdepth 3 -path '*-linux-*/release/rootfs-tools' -type f -print -quit)
 [ -x "$tools" ] || die "rootfs-tools is missing: scripts/images.sh makes it"
 # Short: sockets' paths end at 107 bytes.
 run=$(mktemp -d /tmp/bench.XXXXXX)

@@ -127,7 +127,7 @@ images=${PODSHIM_CRITEST_IMAGES:-$cri/images/oci}
 if [ -z "${PODSHIM_CRITEST_IMAGES:-}" ]; then
     PODSHIM_IMAGES=cri scripts/images.sh "$cri/images" >/dev/null
 fi
-tools=$(find "$target_dir" -maxdepth 3 -path '*release/rootfs-tools' -type f -print -quit)
+tools=$(find "$target_dir" -maxdepth 3 -path '*-linux-*/release/rootfs-tools' -type f -print -quit)
 [ -x "$tools" ] || die "rootfs-tools is missing: scripts/images.sh makes it"
 if [ "$server" = podshim ]; then
     [ -x "$podshim" ] || die "$podshim is missing: scripts/build.sh makes it"

@@ -26,7 +26,7 @@ mkdir -p "$layers/second" "$layers/third"
 echo second >"$layers/second/which"
 echo second >"$layers/second/gone"
 echo third >"$layers/third/which"
-find "$target_dir" -maxdepth 3 -path '*release/rootfs-tools' -type f -print -quit >"$layers/tools"
+find "$target_dir" -maxdepth 3 -path '*-linux-*/release/rootfs-tools' -type f -print -quit >"$layers/tools"
 facts=$(dirname "$(cat "$layers/tools")")/facts
 "$(cat "$layers/tools")" busybox /bin/busybox --layer "$layers/second" --layer "$layers/third" --delete gone \
     --tag localhost/layered -o "$images/oci" >/dev/null

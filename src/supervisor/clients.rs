@@ -100,9 +100,7 @@ impl Supervisor {
                     Some(0) => Event::Kill,
                     grace => Event::Stop { grace: grace.map(|s| Duration::from_secs(s).min(FAR)) },
                 });
-                // What was promised is kept, whoever supervises the pod.
-                self.settle()?;
-                self.say(id, &Reply::Accepted, &[]);
+                self.promised.push(id);
                 Ok(())
             }
             Request::Exec { container, command, terminal, own, hang_up } => {
@@ -118,8 +116,7 @@ impl Supervisor {
             Request::SetCondition { type_, holds, reason, message } => {
                 self.require_going_on()?;
                 self.queue.push_back(Event::SetCondition { type_, holds, reason, message });
-                self.settle()?;
-                self.say(id, &Reply::Accepted, &[]);
+                self.promised.push(id);
                 Ok(())
             }
             Request::Join => {

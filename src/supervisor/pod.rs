@@ -67,6 +67,8 @@ pub(super) struct Supervisor {
     pub(super) next_id: u64,
     /// Events to be given to the machine, in order.
     pub(super) queue: VecDeque<Event>,
+    /// Clients whose wish is in the queue: they are told when it is kept, and so holds whoever supervises the pod.
+    pub(super) promised: Vec<u64>,
     pub(super) life: Life,
     /// How many containers OCI runtimes of the host are creating.
     pub(super) creating_externally: usize,
@@ -230,6 +232,7 @@ impl Supervisor {
             storage,
             next_id: 0,
             queue: VecDeque::new(),
+            promised: Vec::new(),
             listener,
             signals,
             timer,
@@ -300,6 +303,9 @@ impl Supervisor {
             }
             self.arm_timer()?;
             self.answer_waiters();
+        }
+        for id in std::mem::take(&mut self.promised) {
+            self.say(id, &Reply::Accepted, &[]);
         }
         for gone in std::mem::take(&mut self.discarded) {
             if let Err(error) = gone.remove() {
