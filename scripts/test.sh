@@ -108,7 +108,8 @@ step "format" cargo fmt --check --all || true
 step "lints" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings || true
 step "licences" licences || true
 step "rows" scripts/rows.sh || true
-step "tests" cargo test --locked --workspace --no-fail-fast || true
+# A job in the background has SIGINT ignored, one of nohup(1) SIGHUP: tests send them.
+step "tests" env --default-signal=HUP,INT cargo test --locked --workspace --no-fail-fast || true
 if may_skip v2-guest; then
     summary+=("skipped         cgroup v2 (PODSHIM_MAY_SKIP)")
 else
