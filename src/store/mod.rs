@@ -223,16 +223,28 @@ pub fn lock(path: &Path, wait: Wait) -> Result<Option<Flock<File>>> {
     let options = || std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = options().called("open", path.display())?;
     let how = if wait == Wait::Yes { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
-    let mut file = file;
+    let (mut file, mut met) = (file, 0);
+    let failed = |errno| SysError::new("flock", path.display(), errno);
     loop {
         match Flock::lock(file, how) {
             Ok(lock) => return Ok(Some(lock)),
-            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((again, Errno::EWOULDBLOCK)) => match Flock::lock(again, FlockArg::LockSharedNonblock) {
+                // Held only by somebody who looks whether it is held, for a moment ([`Pod::is_supervised`]).
+                Ok(shared) if met < MAX_MET => {
+                    met += 1;
+                    file = shared.unlock().map_err(|(_, errno)| failed(errno))?;
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+                _ => return Ok(None),
+            },
             Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(SysError::new("flock", path.display(), errno).into()),
+            Err((_, errno)) => return Err(failed(errno).into()),
         }
     }
 }
+
+/// How often somebody who only looks is met in a row: more often it is no accident.
+const MAX_MET: u32 = 200;
 
 /// Makes the state directories, 0700 as they hold control sockets and namespaces.
 pub fn make_directories(dirs: &Dirs) -> Result<()> {
