@@ -27,7 +27,7 @@ pub(super) enum Waited<T> {
 }
 
 /// How long a supervisor that has the pod's lock may take until it listens.
-const LISTENS: Duration = Duration::from_secs(10);
+pub(super) const LISTENS: Duration = Duration::from_secs(10);
 /// How long one may take until it has the lock.
 const STARTS: Duration = Duration::from_secs(2);
 

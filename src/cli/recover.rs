@@ -1,12 +1,16 @@
 //! `podshim recover`, and what other verbs do about a pod whose supervisor was killed: it gets another one.
 
+use super::follow::LISTENS;
 use super::output;
 use super::remove::all_errors;
+use crate::control::{Connection, Request};
+use crate::error::{Kind, kind_of};
 use crate::paths::Dirs;
 use crate::store::{self, Pod};
 use crate::supervisor::{self, Recovered, remove};
 use anyhow::Result;
 use clap::Args;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
 pub(super) struct RecoverArgs {
@@ -65,8 +69,20 @@ pub(super) fn see_to(pod: &Pod) {
     }
 }
 
-/// Whether a pod whose supervisor has gone away has another one, by this or by somebody else.
+/// Whether a pod whose supervisor has hung up has another one that listens, by this or by somebody else.
 pub(super) fn is_recovered(pod: &Pod) -> Result<bool> {
-    supervisor::recover(pod)?;
-    Ok(pod.is_supervised())
+    let begin = Instant::now();
+    loop {
+        supervisor::recover(pod)?;
+        if !pod.is_supervised() {
+            return Ok(false);
+        }
+        // What was killed hangs up before it lets go of its lock, and what it has started may hold that a moment longer.
+        match Connection::open(&pod.dirs.socket(), &Request::Watch, &[]) {
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) && begin.elapsed() < LISTENS => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other.map(|_| true),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use crate::error::{Kind, failure, kind_of};
 use crate::host::cgroup;
 use crate::paths::Dirs;
 use crate::store::{self, Broken, Pod};
-use crate::supervisor::{self, Recovered};
+use crate::supervisor;
 use anyhow::Result;
 use clap::Args;
 use std::time::Duration;
@@ -148,33 +148,33 @@ fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
 /// Stops a pod and waits until its supervisor is gone. One whose supervisor is gone has nothing to be stopped by: what is
 /// left of it is ended when it is removed.
 pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
-    // Watching begins before the request, so the end is not missed.
-    let watch = match Watch::open(pod) {
-        Err(error) if kind_of(&error) == Some(Kind::NotReady) => return end_orphans(pod),
-        other => other?,
-    };
-    match Connection::open(&pod.dirs.socket(), &Request::Stop { grace_seconds }, &[]) {
-        // It ended by itself in this moment.
-        Err(error) if kind_of(&error) == Some(Kind::NotReady) => {}
-        other => {
-            other?.reply()?;
+    let is_forced = grace_seconds == Some(0);
+    loop {
+        // Watching begins before the request, so the end is not missed.
+        let watch = match Watch::open(pod) {
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) => return end_orphans(pod),
+            other => other?,
+        };
+        match Connection::open(&pod.dirs.socket(), &Request::Stop { grace_seconds }, &[]) {
+            // It ended by itself in this moment.
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) => {}
+            other => {
+                other?.reply()?;
+            }
         }
-    }
-    // A supervisor that does not do what it was told to do at once is not waited for.
-    let patience = (grace_seconds == Some(0)).then_some(FORCED_PATIENCE);
-    let ended = watch.until_gone(patience)?;
-    if !ended {
-        supervisor::remove::kill_supervisor(&pod.dirs)?;
-    }
-    if ended && grace_seconds != Some(0) && pod.is_unsupervised().unwrap_or(false) {
+        // A supervisor that does not do what it was told to do at once is not waited for.
+        let ended = watch.until_gone(is_forced.then_some(FORCED_PATIENCE))?;
+        if !ended {
+            supervisor::remove::kill_supervisor(&pod.dirs)?;
+        }
+        // A damaged report is as good as none: what is left is ended below.
+        if ended && pod.report().ok().flatten().is_some_and(|report| report.over) {
+            return Ok(());
+        }
         // It was killed meanwhile; another one ends the pod as it should be.
-        if let Recovered::TakenOver(_) = supervisor::recover(pod)? {
-            return stop_pod(pod, grace_seconds);
+        if !ended || is_forced || !recover::is_recovered(pod)? {
+            break;
         }
-    }
-    // A damaged report is as good as none: what is left is ended below.
-    if ended && pod.report().ok().flatten().is_some_and(|report| report.over) {
-        return Ok(());
     }
     anstream::eprintln!("podshim: warning: the supervisor of pod {} did not end it; doing that now", pod.full_name());
     end_orphans(pod)
