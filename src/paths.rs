@@ -242,9 +242,9 @@ impl PodDirs {
         self.state.join("lock")
     }
 
-    /// The lock which orders those who find that its supervisor was killed.
-    pub fn recovery_lock(&self) -> PathBuf {
-        self.state.join("recovery.lock")
+    /// Held (flock) by whoever starts a supervisor for the pod: who makes it, and who finds that its supervisor was killed.
+    pub fn starting_lock(&self) -> PathBuf {
+        self.state.join("starting.lock")
     }
 
     /// The supervisor's control socket.

@@ -368,10 +368,11 @@ pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity
     if !parent.is_empty() {
         cgroups::make_room(&host::cgroup::detect()?, parent)?;
     }
-    let pod = store::reserve(record, &written(admitted)?, capacity.has())?;
-    match supervisor::spawn(&pod) {
-        Ok(supervising) => Ok(Started { pod, supervising }),
+    let reserved = store::reserve(record, &written(admitted)?, capacity.has())?;
+    match supervisor::spawn(&reserved) {
+        Ok(supervising) => Ok(Started { pod: reserved.pod, supervising }),
         Err(error) => {
+            let pod = reserved.pod;
             let error = error.context(format!("pod {}", pod.full_name()));
             // That it cannot be told is no reason to leave it.
             let _ = narrate::tell_failed(&pod);

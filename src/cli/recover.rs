@@ -37,8 +37,8 @@ pub(super) fn run(args: &RecoverArgs, dirs: &Dirs) -> Result<()> {
     };
     for pod in &pods {
         match supervisor::recover(pod) {
-            Ok(Recovered::TakenOver(_) | Recovered::Ended) => output::line(pod.full_name())?,
-            Ok(Recovered::Unneeded | Recovered::NeverBegan) => {}
+            Ok(Recovered::TakenOver(_) | Recovered::Ended(_)) => output::line(pod.full_name())?,
+            Ok(Recovered::Unneeded | Recovered::Unsettled) => {}
             Err(error) => errors.push(error),
         }
     }
@@ -56,14 +56,13 @@ pub(super) fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
 /// supervisor for something has an error of his own.
 pub(super) fn see_to(pod: &Pod) {
     match supervisor::recover(pod) {
-        Ok(Recovered::Unneeded | Recovered::NeverBegan) => {}
+        Ok(Recovered::Unneeded | Recovered::Unsettled) => {}
         Ok(Recovered::TakenOver(_)) => {
             let name = pod.full_name();
             anstream::eprintln!("podshim: note: the supervisor of pod {name} was gone: another one has taken over");
         }
-        Ok(Recovered::Ended) => {
-            let name = pod.full_name();
-            anstream::eprintln!("podshim: note: pod {name} is from before the last boot: it has ended");
+        Ok(Recovered::Ended(why)) => {
+            anstream::eprintln!("podshim: note: pod {} {why}; it has ended", pod.full_name());
         }
         Err(error) => anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}"))),
     }

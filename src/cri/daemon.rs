@@ -281,8 +281,7 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(1);
 fn recover(daemon: &Daemon, pod: &Pod) -> Result<Option<Supervising>> {
     match supervisor::recover(pod) {
         Ok(Recovered::TakenOver(supervising)) => Ok(Some(supervising)),
-        Ok(Recovered::Unneeded | Recovered::Ended) => Ok(None),
-        Ok(Recovered::NeverBegan) => remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None),
+        Ok(Recovered::Unneeded | Recovered::Unsettled | Recovered::Ended(_)) => Ok(None),
         Err(error) => {
             anstream::eprintln!("podshim cri: a sandbox ends, as it cannot be taken over: {error:#}");
             remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None)

@@ -209,7 +209,11 @@ pub(super) fn tell(dirs: &Dirs, uid: &str, standing: &Standing) -> Result<Vec<St
 /// Takes a pod off the network. Works with any part missing, and any number of times.
 pub(super) fn leave(dirs: &Dirs, uid: &str) -> Result<()> {
     let directory = dirs.network();
-    if !directory.member(uid).exists() {
+    // Killed while it joined, a pod may have raised the network and be no member of it yet.
+    let is_for_nobody = || -> Result<bool> {
+        Ok(directory.config().exists() && view::read_all::<Member>(&directory.members())?.is_empty())
+    };
+    if !directory.member(uid).exists() && !is_for_nobody()? {
         return Ok(());
     }
     let _lock = lock(&directory)?;

@@ -284,10 +284,18 @@ impl Written {
     }
 }
 
+/// A pod whose name was reserved a moment ago. As long as this is held, nobody takes it for one whose maker was killed.
+#[derive(Debug)]
+pub struct Reserved {
+    /// The pod.
+    pub pod: Pod,
+    _starting: Flock<File>,
+}
+
 /// Reserves the pod's name, and its ids if it has a user namespace of its own, and puts its record and manifest on disk.
 /// Exactly one of several callers wins. Its requests must fit into what the host has, beside those of the pods that were
 /// reserved before; `None` if nobody is to look.
-pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -> Result<Pod> {
+pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -> Result<Reserved> {
     let mut record = record.clone();
     let dirs = &record.dirs;
     make_directories(dirs)?;
@@ -317,15 +325,17 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     }
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
-    let written = make_data(&pod)
-        .and_then(|()| write_json(&pod.record(), &record))
-        .and_then(|()| written.keep(&pod))
-        .and_then(|()| {
-            let target = Path::new("../pods").join(&sandbox.uid);
-            Ok(std::os::unix::fs::symlink(target, &link).called("symlink", link.display())?)
-        });
-    match written {
-        Ok(()) => Ok(Pod { dirs: pod, record }),
+    let reserve = || -> Result<Flock<File>> {
+        make_data(&pod)?;
+        let starting = lock(&pod.starting_lock(), Wait::No)?.context("somebody else starts the pod's supervisor")?;
+        write_json(&pod.record(), &record)?;
+        written.keep(&pod)?;
+        let target = Path::new("../pods").join(&sandbox.uid);
+        std::os::unix::fs::symlink(target, &link).called("symlink", link.display())?;
+        Ok(starting)
+    };
+    match reserve() {
+        Ok(starting) => Ok(Reserved { pod: Pod { dirs: pod, record }, _starting: starting }),
         Err(error) => {
             // Best effort: the error that matters is the first one.
             let _ = std::fs::remove_dir_all(&pod.data);

@@ -1,8 +1,10 @@
 //! Who decides about the pod's containers: its manifest, or a kubelet.
 
+use super::pod::{machine_spec, now};
 use crate::lifecycle::commanded::{Commanded, Stage};
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{Action, Event, Now, PodState, PodStatus};
+use crate::store::Pod;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -16,6 +18,14 @@ pub(super) enum Life {
 }
 
 impl Life {
+    /// Of a pod of which nothing has happened yet.
+    pub(super) fn begin(pod: &Pod) -> Life {
+        match pod.record.commanded {
+            Some(_) => Life::Commanded(Commanded::new()),
+            None => Life::Own(Box::new(PodState::new(machine_spec(pod), now()))),
+        }
+    }
+
     pub(super) fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         match self {
             Life::Own(state) => state.step(event, now),

@@ -17,10 +17,9 @@ use super::timeline::{Act, Timeline, numbers};
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
 use crate::host::{self, HostFacts};
-use crate::lifecycle::commanded::Commanded;
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{
-    Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, PodState, Probes, StartFailure, Task,
+    Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, Probes, StartFailure, Task,
 };
 use crate::network;
 use crate::plan::config::{ContainerConfig, ContainerKind, Handler, LinuxContainerResources, Probe};
@@ -176,10 +175,7 @@ impl Supervisor {
         };
         let addresses = if is_attached { attached.addresses } else { sandbox.addresses.clone() };
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
-        let life = match pod.record.commanded {
-            Some(_) => Life::Commanded(Commanded::new()),
-            None => Life::Own(Box::new(PodState::new(machine_spec(&pod), now()))),
-        };
+        let life = Life::begin(&pod);
         let parts = Parts { signals, timeline, sandbox, networking, addresses, life };
         let mut supervisor = Self::assemble((pod, facts), parts)?;
         supervisor.network_notes(attached.notes);

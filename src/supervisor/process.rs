@@ -6,7 +6,7 @@ use super::remove;
 use crate::error::{Kind, failure};
 use crate::paths::PodDirs;
 use crate::runtime::sandbox;
-use crate::store::{self, Pod, Wait};
+use crate::store::{self, Pod, Reserved, Wait};
 use crate::sys::mount::{self, Depth, SetAttr, attr};
 use crate::sys::{Called, process};
 use anyhow::{Context, Result, bail};
@@ -31,8 +31,8 @@ pub struct Supervising {
 }
 
 /// Starts a pod's supervisor and waits until the sandbox and the volumes are set up, or could not be.
-pub fn spawn(pod: &Pod) -> Result<Supervising> {
-    match begin(pod)? {
+pub fn spawn(reserved: &Reserved) -> Result<Supervising> {
+    match begin(&reserved.pod)? {
         Begun::Ready(supervising) => Ok(supervising),
         Begun::Died(error) => Err(error),
     }
@@ -83,10 +83,10 @@ fn begin(pod: &Pod) -> Result<Begun> {
 pub enum Recovered {
     /// It has one, or is over.
     Unneeded,
-    /// It was never set up, or is being set up or removed at this moment: there is nothing to go on with.
-    NeverBegan,
-    /// It is from before the last boot: what it had is gone, and it has ended.
-    Ended,
+    /// It is being made or removed at this moment.
+    Unsettled,
+    /// There was nothing to go on with: it has ended. Why, for a user.
+    Ended(&'static str),
     /// It has another one, which this is.
     TakenOver(Supervising),
 }
@@ -101,17 +101,21 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
     if !is_needed()? || !pod.dirs.state.exists() {
         return Ok(Recovered::Unneeded);
     }
-    if !pod.dirs.kept().exists() {
-        return Ok(Recovered::NeverBegan);
-    }
     let context = || format!("recovering pod {}", pod.full_name());
-    let _lock = store::lock(&pod.dirs.recovery_lock(), Wait::Yes).with_context(context)?;
+    let was_set_up = || pod.dirs.kept().exists();
+    let wait = if was_set_up() { Wait::Yes } else { Wait::No };
+    let Some(_lock) = store::lock(&pod.dirs.starting_lock(), wait).with_context(context)? else {
+        return Ok(Recovered::Unsettled);
+    };
     if !is_needed()? {
         return Ok(Recovered::Unneeded);
     }
-    if pod.record.boot_id != crate::host::boot_id()? {
+    let is_of_this_boot = pod.record.boot_id == crate::host::boot_id()?;
+    if !is_of_this_boot || !was_set_up() {
         remove::abandoned(pod, &crate::host::cgroup::detect()?).with_context(context)?;
-        return Ok(Recovered::Ended);
+        let why =
+            if is_of_this_boot { "was never set up: what made it was killed" } else { "is from before the last boot" };
+        return Ok(Recovered::Ended(why));
     }
     let mut tries = 0;
     loop {

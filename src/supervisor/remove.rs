@@ -1,10 +1,10 @@
 //! Everything that a pod has on the host, taken away. It is found by names derived from the pod's uid, so it works with any
 //! part missing, after a crash at any moment, and any number of times. Each thing is tried whatever the others did.
 
+use super::life::Life;
 use crate::cgroups::Cgroup;
 use crate::error::{Kind, failure};
 use crate::host::cgroup::CgroupSetup;
-use crate::lifecycle::commanded::Commanded;
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
@@ -110,7 +110,7 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
         return Err(error.context(format!("ending what is left of pod {}", pod.full_name())));
     }
     let now = super::pod::now().wall;
-    let mut report = report.unwrap_or_else(|| Report::of(Commanded::new().status()));
+    let mut report = report.unwrap_or_else(|| Report::of(Life::begin(pod).status()));
     for container in store::containers(pod)? {
         let id = container.config.name;
         if !report.commanded.iter().any(|known| known.id == id) {

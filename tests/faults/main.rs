@@ -9,7 +9,11 @@ mod available;
 #[path = "../whole/harness.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod harness;
+mod kills;
 #[path = "../whole/leaks.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod leaks;
+#[path = "../registry/support.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests of the registry client have more than is needed here")]
+mod registry;
 mod rig;

@@ -1,6 +1,48 @@
-//! How much is tried.
+//! How much is tried, and what is compared.
+
+use sha2::Digest;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Whether everything is to be tried that there is, however long it takes (`PODSHIM_FAULTS=all`), or what fits into a minute or two.
 pub(crate) fn is_long() -> bool {
     std::env::var_os("PODSHIM_FAULTS").is_some_and(|asked| asked == "all")
+}
+
+/// The files of images below a root, by their digests and sizes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Content(BTreeMap<String, (u64, String)>);
+
+impl Content {
+    pub(crate) fn below(root: &Path) -> Content {
+        let (mut found, mut read) = (BTreeMap::new(), BTreeMap::new());
+        let mut todo = vec![root.join("images"), root.join("layers"), root.join("tmp")];
+        while let Some(dir) = todo.pop() {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let (path, what) = (entry.path(), entry.metadata().unwrap());
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                if what.is_dir() {
+                    todo.push(path);
+                } else if what.is_file() && !name.ends_with("lock") {
+                    // Hundreds of busybox's names are one file.
+                    let digest = read.entry(what.ino()).or_insert_with(|| {
+                        let bytes = std::fs::read(&path).unwrap();
+                        sha2::Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect::<String>()
+                    });
+                    found.insert(name, (what.len(), digest.clone()));
+                }
+            }
+        }
+        Content(found)
+    }
+
+    pub(crate) fn files(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether all that the other has is here, as it is there.
+    pub(crate) fn has_all_of(&self, other: &Content) -> bool {
+        other.0.iter().all(|(name, what)| self.0.get(name) == Some(what))
+    }
 }

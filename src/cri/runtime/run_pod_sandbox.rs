@@ -6,7 +6,7 @@ use crate::cri::nri::Events;
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
-use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Written};
+use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Reserved, Written};
 use crate::supervisor::{self, remove};
 use anyhow::{Context, Result};
 use prost::Message as _;
@@ -24,14 +24,14 @@ pub(in crate::cri) fn run(
     let record = record(daemon, (&id, config), handler)?;
     let events = daemon.events();
     let hidden = daemon.plugins.hide(&id);
-    let pod = store::reserve(&record, &written(config, &id), None)?;
-    match start(daemon, &pod, &events) {
+    let reserved = store::reserve(&record, &written(config, &id), None)?;
+    match start(daemon, &reserved, &events) {
         Ok(()) => {
             drop(hidden);
             daemon.observe(&id);
             Ok(api::RunPodSandboxResponse { pod_sandbox_id: id })
         }
-        Err(error) => Err(match undo(daemon, &id, &pod) {
+        Err(error) => Err(match undo(daemon, &id, &reserved.pod) {
             Ok(()) => error,
             Err(left) => error.context(format!("and then it could not be removed: {left:#}")),
         }),
@@ -84,8 +84,9 @@ fn written(config: &api::PodSandboxConfig, id: &str) -> Written {
     Written { manifest: manifest.to_string(), objects: "[]".to_owned() }
 }
 
-fn start(daemon: &Arc<Daemon>, pod: &Pod, events: &Events) -> Result<()> {
-    let supervising = supervisor::spawn(pod)?;
+fn start(daemon: &Arc<Daemon>, reserved: &Reserved, events: &Events) -> Result<()> {
+    let pod = &reserved.pod;
+    let supervising = supervisor::spawn(reserved)?;
     daemon.reap(supervising, pod.clone());
     let sandbox = || sandboxes::sandbox(&daemon.dirs, &pod.record.plan.sandbox.uid);
     // Answered from its loop, after its first report.
