@@ -17,3 +17,4 @@ mod leaks;
 #[allow(dead_code, unused_imports, reason = "the tests of the registry client have more than is needed here")]
 mod registry;
 mod rig;
+mod soak;
