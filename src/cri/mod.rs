@@ -27,6 +27,7 @@ pub mod config;
 mod container_events;
 pub mod convert;
 mod daemon;
+mod files;
 mod image;
 pub mod nri;
 mod plugins;

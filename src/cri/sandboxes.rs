@@ -3,18 +3,21 @@
 //! A file that is read is as new as the last answer of its supervisor, which writes before it answers.
 
 use super::api;
+use super::files::Files;
 use crate::control::{Connection, ContainerRecord, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::host;
 use crate::lifecycle::commanded::{ContainerReport, Stage};
-use crate::paths::Dirs;
-use crate::store::{self, Asked, Pod, Report};
+use crate::paths::{Dirs, PodDirs};
+use crate::store::{self, Asked, Pod, Record, Report};
 use crate::supervisor::{self, Recovered};
 use crate::sys::Called;
 use anyhow::{Context, Result};
 use prost::Message as _;
 use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::sync::Arc;
 
 /// A sandbox.
 pub(super) struct Sandbox {
@@ -24,9 +27,21 @@ pub(super) struct Sandbox {
     pub(super) config: api::PodSandboxConfig,
     /// When, and which handler runs its containers.
     pub(super) asked: Asked,
-    report: Option<Report>,
+    report: Option<Arc<Report>>,
     is_supervised: bool,
 }
+
+/// What a sandbox's record says.
+#[derive(Clone)]
+struct Made {
+    record: Record,
+    config: api::PodSandboxConfig,
+    asked: Asked,
+}
+
+static MADE: Files<Made> = Files::new();
+static REPORTS: Files<Report> = Files::new();
+static CONTAINERS: Files<(ContainerRecord, api::ContainerConfig)> = Files::new();
 
 /// A container.
 pub(super) struct Container {
@@ -39,14 +54,18 @@ pub(super) struct Container {
 }
 
 impl Sandbox {
-    fn of(pod: Pod) -> Result<Option<Sandbox>> {
-        let Some(asked) = pod.record.commanded.clone() else { return Ok(None) };
-        let context = || format!("the request that made sandbox {}", pod.record.plan.sandbox.uid);
-        let config = api::PodSandboxConfig::decode(&*asked.request).with_context(context)?;
+    /// `None` if it is not there, or no sandbox of CRI's.
+    fn of(dirs: PodDirs) -> Result<Option<Sandbox>> {
+        made(&dirs)?.map(|made| Sandbox::now(dirs, &made)).transpose()
+    }
+
+    fn now(dirs: PodDirs, made: &Made) -> Result<Sandbox> {
+        let Made { record, config, asked } = made.clone();
+        let pod = Pod { dirs, record };
         // In this order: a supervisor that ends in this moment has said so before.
         let is_supervised = pod.is_supervised();
-        let report = pod.report()?;
-        Ok(Some(Sandbox { pod, config, asked, report, is_supervised }))
+        let report = REPORTS.read(&pod.dirs.status(), || pod.report())?;
+        Ok(Sandbox { pod, config, asked, report, is_supervised })
     }
 
     /// `id`
@@ -58,7 +77,7 @@ impl Sandbox {
     pub(super) fn is_ready(&self) -> bool {
         let is_ready =
             |report: &Report| !report.over && report.deletion.is_none() && report.status.start_time.is_some();
-        self.is_supervised && self.report.as_ref().is_some_and(is_ready)
+        self.is_supervised && self.report.as_deref().is_some_and(is_ready)
     }
 
     /// Whether its supervisor is there.
@@ -99,9 +118,11 @@ impl Sandbox {
             .map(|report| (report.id.as_str(), report))
             .collect();
         let mut containers = Vec::new();
-        for record in store::containers(&self.pod)? {
-            if let Some(report) = reports.remove(record.config.name.as_str()).filter(|r| r.stage != Stage::Creating) {
-                containers.push(Container::of(record, report.clone())?);
+        for path in store::container_records(&self.pod)? {
+            let Some(made) = CONTAINERS.read(&path, || container_record(&path))? else { continue };
+            if let Some(report) = reports.remove(made.0.config.name.as_str()).filter(|r| r.stage != Stage::Creating) {
+                let (record, config) = (*made).clone();
+                containers.push(Container { record, config, report: report.clone() });
             }
         }
         Ok(containers)
@@ -121,12 +142,6 @@ impl Sandbox {
 }
 
 impl Container {
-    fn of(record: ContainerRecord, report: ContainerReport) -> Result<Container> {
-        let context = || format!("the request that made container {}", report.id);
-        let config = api::ContainerConfig::decode(&*record.request).with_context(context)?;
-        Ok(Container { record, config, report })
-    }
-
     /// `id`
     pub(super) fn id(&self) -> &str {
         &self.report.id
@@ -152,11 +167,37 @@ impl Container {
     }
 }
 
+fn made(dirs: &PodDirs) -> Result<Option<Arc<Made>>> {
+    MADE.read(&dirs.record(), || {
+        let Some(record) = store::load(dirs)? else { return Ok(None) };
+        let Some(asked) = record.commanded.clone() else { return Ok(None) };
+        let context = || format!("the request that made sandbox {}", record.plan.sandbox.uid);
+        let config = api::PodSandboxConfig::decode(&*asked.request).with_context(context)?;
+        Ok(Some(Made { record, config, asked }))
+    })
+}
+
+fn container_record(path: &Path) -> Result<Option<(ContainerRecord, api::ContainerConfig)>> {
+    let Some(record) = store::read_json::<ContainerRecord>(path)? else { return Ok(None) };
+    let context = || format!("the request that made container {}", record.config.name);
+    let config = api::ContainerConfig::decode(&*record.request).with_context(context)?;
+    Ok(Some((record, config)))
+}
+
 /// All sandboxes, newest first as containerd lists them. One whose files are damaged is left out: `podshim ps` shows it.
 pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
-    let (pods, _) = store::list(dirs)?;
-    let mut sandboxes: Vec<Sandbox> =
-        pods.into_iter().filter_map(|pod| Sandbox::of(pod).transpose()).collect::<Result<_>>()?;
+    let ids = names(&dirs.pods())?;
+    let mut sandboxes = Vec::new();
+    for id in &ids {
+        let pod = dirs.pod(id);
+        if let Ok(Some(made)) = made(&pod) {
+            sandboxes.push(Sandbox::now(pod, &made)?);
+        }
+    }
+    MADE.forget_gone(ids.len());
+    REPORTS.forget_gone(ids.len());
+    CONTAINERS
+        .forget_gone(sandboxes.iter().flat_map(|sandbox| &sandbox.report).map(|report| report.commanded.len()).sum());
     sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.asked.created_at));
     Ok(sandboxes)
 }
@@ -165,20 +206,17 @@ pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
 pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
     let missing = || failure(Kind::NotFound, format!("there is no sandbox {id:?}"));
     let full = complete(id, names(&dirs.pods())?.into_iter()).ok_or_else(missing)?;
-    let pod = dirs.pod(&full);
-    let record = store::load(&pod)?.ok_or_else(missing)?;
-    let pod = Pod { dirs: pod, record };
-    let sandbox = Sandbox::of(pod.clone())?.ok_or_else(missing)?;
+    let sandbox = Sandbox::of(dirs.pod(&full))?.ok_or_else(missing)?;
     if !sandbox.is_abandoned() {
         return Ok(sandbox);
     }
     // Its supervisor was killed: before anything is asked of it, it has another one. What cannot be taken over stays as it is, for
     // whoever ends it.
-    if let Ok(Recovered::TakenOver(supervising)) = supervisor::recover(&pod) {
+    if let Ok(Recovered::TakenOver(supervising)) = supervisor::recover(&sandbox.pod) {
         // Waited for by a thread: who watches the sandboxes has not started it.
         std::thread::spawn(move || supervising.wait());
     }
-    Sandbox::of(pod)?.ok_or_else(missing)
+    Sandbox::of(dirs.pod(&full))?.ok_or_else(missing)
 }
 
 /// The container of an id, or of the beginning of one that no other has, and its sandbox.

@@ -10,11 +10,10 @@ use jiff::tz::TimeZone;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
-use nix::sys::uio::{pread, writev};
-use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat};
+use nix::sys::uio::pread;
+use nix::unistd::{UnlinkatFlags, ftruncate, unlinkat, write};
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -58,7 +57,8 @@ pub struct Outcome {
     pub recovered: u64,
 }
 
-/// One instance's log, open for appending. Holds at most 16 KiB per stream, and those only within a line.
+/// One instance's log, open for appending. Holds at most 16 KiB per stream, and those only within a line; and the memory that
+/// records were put together in, at most 32 KiB where there was much output at once.
 #[derive(Debug)]
 pub struct Writer {
     dir: OwnedFd,
@@ -72,6 +72,8 @@ pub struct Writer {
     rotated: VecDeque<Rotation>,
     /// The bytes after the last newline, per stream.
     held: [Vec<u8>; 2],
+    /// Room for a batch: to ask for it each time would cost more than what is done with it.
+    room: Vec<u8>,
     /// Whether the stream's last record in the log was partial.
     within_line: [bool; 2],
     lost: Lost,
@@ -96,37 +98,26 @@ struct Lost {
     why: Option<SysError>,
 }
 
-/// Records of one stream, to be written by one writev: every part is borrowed, none copied.
-struct Batch<'a> {
+/// Records of one stream, to be written by one write(2): each is a line. Copied together, as two parts a line (of writev(2)) cost
+/// the kernel more than all else.
+struct Batch {
     stream: Stream,
     now: Timestamp,
     outcome: Outcome,
-    parts: Vec<IoSlice<'a>>,
-    records: Vec<Pending>,
-    bytes: u64,
-}
-
-impl Batch<'_> {
-    fn new(stream: Stream, now: Timestamp) -> Self {
-        Batch { stream, now, outcome: Outcome::default(), parts: Vec::new(), records: Vec::new(), bytes: 0 }
-    }
-}
-
-struct Pending {
-    first_part: usize,
-    len: u64,
-    complete: bool,
+    text: Vec<u8>,
 }
 
 /// The parts of one record.
 struct Parts<'a> {
     head: &'a [u8],
     bytes: [&'a [u8]; 2],
-    complete: bool,
 }
 
-/// Parts in one writev, of the 1024 that it takes: 8 KiB of memory for 256 lines, mostly all that one read gave.
-const MAX_PARTS: usize = 512;
+/// Bytes in one write, at least those of one record.
+const MAX_BATCH: usize = 2 * MAX_RECORD;
+
+/// More than a record has besides its bytes.
+const HEAD: usize = 64;
 
 /// How long to wait before another attempt at rotating, in seconds: a kubelet looks as often.
 const ROTATE_AGAIN: i64 = 10;
@@ -167,6 +158,7 @@ impl Writer {
             live,
             rotated,
             held: [Vec::new(), Vec::new()],
+            room: Vec::new(),
             within_line: [false; 2],
             lost: Lost::default(),
             rotate_after: None,
@@ -184,25 +176,35 @@ impl Writer {
         let heads = [false, true].map(|complete| self.head(stream, complete, now));
         let held = std::mem::take(&mut self.held[stream.index()]);
         let (mut before, mut rest): (&[u8], _) = (&held, bytes);
-        let mut batch = Batch::new(stream, now);
+        let mut batch = self.batch(stream, before.len() + rest.len(), now);
         while !rest.is_empty() {
-            let newline = rest.iter().position(|byte| *byte == b'\n');
+            let newline = memchr::memchr(b'\n', rest);
             let mut line = &rest[..newline.unwrap_or(rest.len())];
             while before.len() + line.len() > MAX_RECORD {
                 let (full, more) = line.split_at(MAX_RECORD - before.len());
-                let parts = Parts { head: heads[0].as_bytes(), bytes: [before, full], complete: false };
-                self.add(&mut batch, parts);
+                self.add(&mut batch, Parts { head: heads[0].as_bytes(), bytes: [before, full] });
                 (before, line) = (&[], more);
             }
             let Some(newline) = newline else {
                 self.held[stream.index()] = [before, line].concat();
                 break;
             };
-            let parts = Parts { head: heads[1].as_bytes(), bytes: [before, line], complete: true };
-            self.add(&mut batch, parts);
+            self.add(&mut batch, Parts { head: heads[1].as_bytes(), bytes: [before, line] });
             (before, rest) = (&[], &rest[newline + 1..]);
         }
+        self.finish(batch)
+    }
+
+    /// Begins a batch of this many bytes of output. They are more with their heads, and at most [`MAX_BATCH`] at once.
+    fn batch(&mut self, stream: Stream, bytes: usize, now: Timestamp) -> Batch {
+        let mut text = std::mem::take(&mut self.room);
+        text.reserve_exact((2 * bytes + HEAD).min(MAX_BATCH));
+        Batch { stream, now, outcome: Outcome::default(), text }
+    }
+
+    fn finish(&mut self, mut batch: Batch) -> Outcome {
         self.flush(&mut batch);
+        self.room = batch.text;
         batch.outcome
     }
 
@@ -223,14 +225,13 @@ impl Writer {
     /// The stream has ended: what is held becomes a partial record, as containerd leaves it.
     pub fn end(&mut self, stream: Stream, now: Timestamp) -> Outcome {
         let held = std::mem::take(&mut self.held[stream.index()]);
-        let mut batch = Batch::new(stream, now);
         if held.is_empty() {
-            return batch.outcome;
+            return Outcome::default();
         }
         let head = self.head(stream, false, now);
-        self.add(&mut batch, Parts { head: head.as_bytes(), bytes: [&held, &[]], complete: false });
-        self.flush(&mut batch);
-        batch.outcome
+        let mut batch = self.batch(stream, held.len(), now);
+        self.add(&mut batch, Parts { head: head.as_bytes(), bytes: [&held, &[]] });
+        self.finish(batch)
     }
 
     /// Goes on in the file that has the log's name now, made if there is none: after someone else renamed it (the CRI's
@@ -272,18 +273,18 @@ impl Writer {
         head
     }
 
-    fn add<'a>(&mut self, batch: &mut Batch<'a>, parts: Parts<'a>) {
-        let len = (parts.head.len() + parts.bytes[0].len() + parts.bytes[1].len() + 1) as u64;
-        if batch.parts.len() + 4 > MAX_PARTS || self.must_rotate(batch.bytes, len, batch.now) {
+    fn add(&mut self, batch: &mut Batch, parts: Parts<'_>) {
+        let len = parts.head.len() + parts.bytes[0].len() + parts.bytes[1].len() + 1;
+        let is_full = batch.text.len() + len > batch.text.capacity();
+        if is_full || self.must_rotate(batch.text.len() as u64, len as u64, batch.now) {
             self.flush(batch);
-            if self.must_rotate(0, len, batch.now) {
+            if self.must_rotate(0, len as u64, batch.now) {
                 self.rotate(batch.now, &mut batch.outcome);
             }
         }
-        batch.records.push(Pending { first_part: batch.parts.len(), len, complete: parts.complete });
-        let all = [parts.head, parts.bytes[0], parts.bytes[1], b"\n"];
-        batch.parts.extend(all.into_iter().filter(|part| !part.is_empty()).map(IoSlice::new));
-        batch.bytes += len;
+        for part in [parts.head, parts.bytes[0], parts.bytes[1], b"\n"] {
+            batch.text.extend_from_slice(part);
+        }
     }
 
     /// Whether the file, with what is about to be written, is too full for `more` bytes. An empty one never is: rotating
@@ -295,33 +296,32 @@ impl Writer {
             && self.rotate_after.is_none_or(|then| now >= then)
     }
 
-    fn flush(&mut self, batch: &mut Batch<'_>) {
+    fn flush(&mut self, batch: &mut Batch) {
         let (stream, now, outcome) = (batch.stream, batch.now, &mut batch.outcome);
-        if batch.records.is_empty() {
+        if batch.text.is_empty() {
             return;
         }
         self.notice_removal(now, outcome);
         let (written, failure) = match self.tell_of_loss(now, outcome) {
-            Ok(()) => self.live.write(&batch.parts, &batch.records),
+            Ok(()) => self.live.write(&batch.text),
             Err(error) => (0, Some(error)),
         };
-        if let Some(last) = written.checked_sub(1) {
-            self.within_line[stream.index()] = !batch.records[last].complete;
+        let (written, lost) = batch.text.split_at(written);
+        if !written.is_empty() {
+            self.within_line[stream.index()] = is_partial(last_line(written));
         }
         if let Some(error) = failure {
-            let lost = &batch.records[written..];
+            let records = memchr::memchr_iter(b'\n', lost).count() as u64;
             if self.lost.records == 0 {
                 outcome.trouble = Some(error.clone());
             }
-            outcome.lost += lost.len() as u64;
-            self.lost.records += lost.len() as u64;
-            self.lost.bytes += lost.iter().map(|record| record.len).sum::<u64>();
+            outcome.lost += records;
+            self.lost.records += records;
+            self.lost.bytes += lost.len() as u64;
             self.lost.streams[stream.index()] = true;
             self.lost.why = Some(error);
         }
-        batch.parts.clear();
-        batch.records.clear();
-        batch.bytes = 0;
+        batch.text.clear();
     }
 
     /// If records were lost and writing works again, says so in the log, on a line of its own.
@@ -347,10 +347,8 @@ impl Writer {
     }
 
     fn write_line(&mut self, stream: Stream, text: &str, now: Timestamp) -> SysResult<()> {
-        let head = self.head(stream, true, now);
-        let parts = [&head, text, "\n"].map(|part| IoSlice::new(part.as_bytes()));
-        let len = (head.len() + text.len() + 1) as u64;
-        match self.live.write(&parts, &[Pending { first_part: 0, len, complete: true }]) {
+        let record = [&self.head(stream, true, now), text, "\n"].concat();
+        match self.live.write(record.as_bytes()) {
             (_, Some(error)) => Err(error),
             (_, None) => {
                 self.within_line[stream.index()] = false;
@@ -458,40 +456,50 @@ impl Live {
         Ok(Live { file, size: stat.st_size as u64, torn: last != [b'\n'] })
     }
 
-    /// Appends records. The number of those that are in the file whole, and what kept the others out of it.
-    fn write(&mut self, parts: &[IoSlice<'_>], records: &[Pending]) -> (usize, Option<SysError>) {
-        let failed = |errno| Some(SysError::new("writev", "the log", errno));
+    /// Appends records, each of which is a line. How many bytes of them are in the file, as whole records, and what kept the others
+    /// out of it.
+    fn write(&mut self, records: &[u8]) -> (usize, Option<SysError>) {
+        let failed = |errno| Some(SysError::new("write", "the log", errno));
         if self.torn {
-            match writev(&self.file, &[IoSlice::new(b"\n")]) {
+            match write(&self.file, b"\n") {
                 Ok(_) => (self.torn, self.size) = (false, self.size + 1),
                 Err(errno) => return (0, failed(errno)),
             }
         }
         let mut done = 0;
-        while let Some(next) = records.get(done) {
-            let mut written = match writev(&self.file, &parts[next.first_part..]) {
-                Ok(written) => written as u64,
+        while done < records.len() {
+            let rest = &records[done..];
+            let written = match write(&self.file, rest) {
+                Ok(written) => written,
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return (done, failed(errno)),
             };
-            let before = done;
-            while let Some(record) = records.get(done).filter(|record| record.len <= written) {
-                written -= record.len;
-                self.size += record.len;
-                done += 1;
-            }
+            let whole = memchr::memrchr(b'\n', &rest[..written]).map_or(0, |newline| newline + 1);
+            self.size += whole as u64;
+            done += whole;
             // Part of a record is there, as on a full disk: take it back, so that the file ends with a line.
-            if written > 0 && ftruncate(&self.file, self.size as i64).is_err() {
+            if whole < written && ftruncate(&self.file, self.size as i64).is_err() {
                 self.torn = true;
-                self.size += written;
+                self.size += (written - whole) as u64;
                 return (done, failed(Errno::EIO));
             }
-            if done == before {
+            if whole == 0 {
                 return (done, failed(Errno::ENOSPC));
             }
         }
         (done, None)
     }
+}
+
+/// The last of some lines.
+fn last_line(lines: &[u8]) -> &[u8] {
+    let end = lines.len().saturating_sub(1);
+    &lines[memchr::memrchr(b'\n', &lines[..end]).map_or(0, |newline| newline + 1)..]
+}
+
+/// Whether a record's line goes on in the next one: its third word.
+fn is_partial(record: &[u8]) -> bool {
+    record.split(|byte| *byte == b' ').nth(2) == Some(b"P")
 }
 
 /// The rotated files of an instance, oldest first.
@@ -564,13 +572,12 @@ mod tests {
     #[test]
     fn a_full_disk_is_left_with_whole_lines() {
         let mut live = full_disk(8192);
-        let record = [b'y'; 1029];
-        let parts = [IoSlice::new(&record); 20];
-        let records: Vec<_> = (0..20).map(|i| Pending { first_part: i, len: 1029, complete: true }).collect();
-        let (written, error) = live.write(&parts, &records);
+        let records = [&[b'y'; 1028][..], b"\n"].concat().repeat(20);
+        let (written, error) = live.write(&records);
         assert!(error.is_some());
         assert_eq!(fstat(&live.file).unwrap().st_size as u64, live.size);
-        assert_eq!((written as u64 * 1029, live.torn), (live.size, false));
+        assert_eq!((written as u64, written % 1029, live.torn), (live.size, 0, false));
+        assert!(written > 0);
     }
 
     #[test]
@@ -592,16 +599,13 @@ mod tests {
     fn what_cannot_be_taken_back_is_ended_by_a_newline() {
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).unwrap();
         let mut live = Live { file: writer, size: 0, torn: false };
-        let record = [b'z'; 40_000];
-        let parts = [IoSlice::new(&record), IoSlice::new(&record)];
-        let records = [0, 1].map(|i| Pending { first_part: i, len: 40_000, complete: true });
-        let (written, error) = live.write(&parts, &records);
-        assert_eq!((written, error.is_some(), live.torn), (1, true, true));
+        let records = [&[b'z'; 39_999][..], b"\n"].concat().repeat(2);
+        let (written, error) = live.write(&records);
+        assert_eq!((written, error.is_some(), live.torn), (40_000, true, true));
         let mut sink = vec![0; 1 << 20];
         let taken = nix::unistd::read(&reader, &mut sink).unwrap();
         assert!(taken > 40_000 && taken < 80_000);
-        let next = [Pending { first_part: 0, len: 2, complete: true }];
-        assert_eq!(live.write(&[IoSlice::new(b"n\n")], &next), (1, None));
+        assert_eq!(live.write(b"n\n"), (2, None));
         let taken = nix::unistd::read(&reader, &mut sink).unwrap();
         assert_eq!(&sink[..taken], b"\nn\n");
     }

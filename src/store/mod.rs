@@ -202,6 +202,12 @@ impl Pod {
         file.is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
     }
 
+    /// Whether it is there, asked by who holds its lock: its name goes before its files, whose lock may be made anew until they are gone.
+    pub fn is_there(&self) -> bool {
+        let target = std::fs::read_link(self.record.name_link());
+        target.is_ok_and(|target| target.file_name().is_some_and(|uid| uid == &*self.record.plan.sandbox.uid))
+    }
+
     /// Whether its supervisor is gone although the pod is not over: what its report says is not so any more.
     pub fn is_unsupervised(&self) -> Result<bool> {
         // In this order: a supervisor that ends in this moment has said that the pod is over before.
@@ -431,14 +437,17 @@ fn name_of(dirs: &Dirs, uid: &str) -> Option<String> {
 
 /// Reads a pod's record; `None` if there is none.
 pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: Option<u32>,
+    }
     let path = pod.record();
-    let Some(version) = read_json::<serde_json::Value>(&path)? else { return Ok(None) };
-    match version.get("version").and_then(serde_json::Value::as_u64) {
-        Some(v) if v == u64::from(RECORD_VERSION) => {}
+    let Some(text) = read(&path)? else { return Ok(None) };
+    match parse::<Versioned>(&path, &text)?.version {
+        Some(RECORD_VERSION) => parse(&path, &text).map(Some),
         Some(other) => bail!("{} is of version {other}, this podshim reads version {RECORD_VERSION}", path.display()),
         None => bail!("{} is damaged: it has no version", path.display()),
     }
-    Ok(Some(serde_json::from_value(version).with_context(|| format!("reading {}", path.display()))?))
 }
 
 /// Finds the pod that a user means: `name` (in namespace `default`, or the only one of that name), `namespace/name`, or the
@@ -504,6 +513,11 @@ pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> 
 
 /// The containers of a pod that is commanded through CRI, whose supervisor keeps each in its run state.
 pub fn containers(pod: &Pod) -> Result<Vec<ContainerRecord>> {
+    container_records(pod)?.iter().filter_map(|path| read_json(path).transpose()).collect()
+}
+
+/// The files of [`containers`]. Without its file a container is being made or removed at this moment.
+pub fn container_records(pod: &Pod) -> Result<Vec<PathBuf>> {
     if pod.record.commanded.is_none() {
         return Ok(Vec::new());
     }
@@ -511,8 +525,7 @@ pub fn containers(pod: &Pod) -> Result<Vec<ContainerRecord>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.called("opendir", pod.dirs.containers().display())?,
     };
-    // Without the file it is being made or removed at this moment.
-    bundles.flatten().filter_map(|bundle| read_json(&bundle.path().join(CONTAINER_RECORD)).transpose()).collect()
+    Ok(bundles.flatten().map(|bundle| bundle.path().join(CONTAINER_RECORD)).collect())
 }
 
 /// The file in a container's run state with its [`ContainerRecord`].
@@ -548,13 +561,21 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
 
 /// Reads JSON; `None` if the file is missing.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    read(path)?.map(|text| parse(path, &text)).transpose()
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut text = Vec::new();
     match File::open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => Err(e).called("open", path.display())?,
         Ok(mut file) => file.read_to_end(&mut text).called("read", path.display())?,
     };
-    serde_json::from_slice(&text).map(Some).with_context(|| format!("{} is damaged", path.display()))
+    Ok(Some(text))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).with_context(|| format!("{} is damaged", path.display()))
 }
 
 /// Writes JSON atomically.

@@ -104,9 +104,12 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
     let context = || format!("recovering pod {}", pod.full_name());
     let was_set_up = || pod.dirs.kept().exists();
     let wait = if was_set_up() { Wait::Yes } else { Wait::No };
-    let Some(_lock) = store::lock(&pod.dirs.starting_lock(), wait).with_context(context)? else {
-        return Ok(Recovered::Unsettled);
+    let lock = match store::lock(&pod.dirs.starting_lock(), wait) {
+        // It was removed in this moment.
+        Err(_) if !pod.dirs.state.exists() => return Ok(Recovered::Unneeded),
+        other => other.with_context(context)?,
     };
+    let Some(_lock) = lock else { return Ok(Recovered::Unsettled) };
     if !is_needed()? {
         return Ok(Recovered::Unneeded);
     }
@@ -232,6 +235,10 @@ fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
     let Some(lock) = lock(&pod.dirs)? else {
         bail!("the pod has a supervisor already");
     };
+    // Nor is one that is being removed begun anew.
+    if !pod.is_there() {
+        bail!("the pod was removed");
+    }
     // Who started us was killed, and somebody has put an end to the pod before we came.
     if pod.report()?.is_some_and(|report| report.over) {
         bail!("the pod is over");

@@ -100,7 +100,11 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
     if is_over()? {
         return Ok(());
     }
-    let Some(_lock) = store::lock(&pod.dirs.lock(), store::Wait::No)? else { return Ok(()) };
+    let lock = match store::lock(&pod.dirs.lock(), store::Wait::No) {
+        Err(_) if !pod.dirs.state.exists() => return Ok(()),
+        other => other?,
+    };
+    let Some(_lock) = lock.filter(|_| pod.is_there()) else { return Ok(()) };
     let report = pod.report()?;
     if is_over()? {
         return Ok(());

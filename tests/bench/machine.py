@@ -14,6 +14,8 @@ from collections import namedtuple
 from pathlib import Path
 
 RUN = Path(os.environ.get("RUN", "/nonexistent"))
+# On a tmpfs.
+STATES = RUN / "run"
 MS, MIB = 1e6, 1 << 20
 CLONE_NEWNS = 0x00020000
 

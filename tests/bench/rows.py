@@ -461,7 +461,7 @@ def of_network(bench):
         for name in ("server", "client"):
             podshim.run("run", "-d", "--network", "bridge", manifest(name, init=False))
         script = Path(__file__).with_name("network.py")
-        ran = bench.here.run("python3", "-B", script, podshim.dir / "state", 1 if bench.quick else 3)
+        ran = bench.here.run("python3", "-B", script, podshim.state, 1 if bench.quick else 3)
         figures = dict(line.split("|") for line in ran.out.splitlines())
     finally:
         podshim.end()

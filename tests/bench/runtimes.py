@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from machine import RUN, Failed, hierarchies, now, processes, terminate, until
+from machine import RUN, STATES, Failed, hierarchies, now, processes, terminate, until
 
 BENCH, CRI, PODSHIM = (Path(os.environ.get(name, "/nonexistent")) for name in ("BENCH", "CRI", "PODSHIM"))
 REGISTRY = "127.0.0.1:5000"
@@ -133,9 +133,10 @@ class Podshim:
 
     def __init__(self, worker):
         self.worker, self.dir, self.count = worker, RUN / "podshim", itertools.count()
-        for name in ("root", "state", "log"):
-            (self.dir / name).mkdir(parents=True)
-        self.env = {"PODSHIM_ROOT": f"{self.dir}/root", "PODSHIM_STATE": f"{self.dir}/state", "PODSHIM_LOG_DIR": f"{self.dir}/log"}
+        self.state = STATES / "podshim"
+        for path in (self.dir / "root", self.state, self.dir / "log"):
+            path.mkdir(parents=True)
+        self.env = {"PODSHIM_ROOT": f"{self.dir}/root", "PODSHIM_STATE": str(self.state), "PODSHIM_LOG_DIR": f"{self.dir}/log"}
         self.manifest = manifest(path=RUN / "podshim.yaml")
 
     def version(self):
@@ -178,7 +179,7 @@ class Podshim:
 
     def of_pods(self):
         """Processes that are there for pods, besides the containers' own."""
-        return processes(" supervise-pod ", str(self.dir / "state"))
+        return processes(" supervise-pod ", str(self.state))
 
     def many(self, name):
         return self.run("run", "-d", "--network", "none", manifest(name, init=False)).began
@@ -193,10 +194,10 @@ class Podman:
         self.manifest = manifest(path=RUN / "podman.yaml")
         (self.dir / "containers.conf").write_text(
             '[containers]\nlog_driver = "k8s-file"\npids_limit = 2048\n'
-            f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "crun"\ntmp_dir = "{self.dir}/tmp"\n'
+            f'[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "crun"\ntmp_dir = "{STATES}/podman-tmp"\n'
             f'[network]\nnetwork_config_dir = "{self.dir}/networks"\n')
         (self.dir / "storage.conf").write_text(
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{self.dir}/storage"\nrunroot = "{self.dir}/run"\n')
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{self.dir}/storage"\nrunroot = "{STATES}/podman"\n')
         (self.dir / "registries.conf").write_text(f'[[registry]]\nlocation = "{REGISTRY}"\ninsecure = true\n')
         (self.dir / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         self.env = {
@@ -257,6 +258,7 @@ class Server:
     def __init__(self, name, worker, here):
         self.name, self.worker, self.here, self.dir = name, worker, here, RUN / f"cri-{name}"
         self.socket, self.pid, self.count = self.dir / "cri.sock", None, itertools.count()
+        self.state = STATES / self.dir.name
         self.endpoint = f"unix://{self.socket}"
         (self.dir / "cni").mkdir(parents=True)
         hosts = self.dir / "hosts" / REGISTRY
@@ -288,12 +290,12 @@ bin_dirs = ["/usr/lib/cni"]
 conf_dir = "{self.dir}/cni"
 """
             (self.dir / "config.toml").write_text(config)
-            return self.worker.daemon(log, PODSHIM, "--root", self.dir / "root", "--state", self.dir / "state", "--log-dir", self.dir / "log",
+            return self.worker.daemon(log, PODSHIM, "--root", self.dir / "root", "--state", self.state, "--log-dir", self.dir / "log",
                                       "cri", "--listen", self.endpoint, "--config", self.dir / "config.toml")
         plugins = '[plugins."io.containerd.grpc.v1.cri"'
         (self.dir / "config.toml").write_text(f"""version = 2
 root = "{self.dir}/root"
-state = "{self.dir}/state"
+state = "{self.state}"
 disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
 [grpc]
   address = "{self.socket}"
@@ -372,7 +374,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
     def of_pods(self):
         if self.name == "podshim":
-            return processes(" supervise-pod ", str(self.dir / "state"))
+            return processes(" supervise-pod ", str(self.state))
         return processes("containerd-shim-runc-v2", str(self.socket))
 
     def end(self):
@@ -399,7 +401,7 @@ class Oci:
         return [f"/usr/bin/{self.name}" if self.name == "crun" else "/usr/sbin/runc"]
 
     def run(self, *words, **more):
-        return self.worker.run(self.name, "--root", self.dir / "state", *words, **more)
+        return self.worker.run(self.name, "--root", STATES / self.name, *words, **more)
 
     def prepare(self):
         """A pod of podshim's that stays gives the bundle."""
