@@ -47,7 +47,7 @@ pub fn prepare(layers: &[PathBuf], data: &Path, owner: Option<Owner<'_>>) -> Res
             mapped::mount(layers, owner, &upper, &work)
         }
     };
-    mounted.with_context(|| format!("mounting the root file system of {} layers", layers.len()))
+    mounted.with_context(|| format!("mounting the root file system of {} layers and {}", layers.len(), upper.display()))
 }
 
 /// A detached read-only mount of `layers` (lowest first), of which no device can be opened.

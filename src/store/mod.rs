@@ -317,7 +317,9 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     }
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
-    let written = make_data(&pod)
+    let written = lock(&pod.lock(), Wait::No)
+        // Whoever removes the pod needs the file, and a full disk may have no room for it then.
+        .and_then(|_| make_data(&pod))
         .and_then(|()| write_json(&pod.record(), &record))
         .and_then(|()| written.keep(&pod))
         .and_then(|()| {

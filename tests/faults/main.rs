@@ -6,6 +6,8 @@
 
 #[path = "../support/available.rs"]
 mod available;
+mod disk;
+mod environment;
 #[path = "../whole/harness.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod harness;
