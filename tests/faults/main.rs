@@ -6,6 +6,7 @@
 
 #[path = "../support/available.rs"]
 mod available;
+mod crowds;
 mod disk;
 mod environment;
 #[path = "../whole/harness.rs"]
@@ -15,3 +16,4 @@ mod harness;
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod leaks;
 mod rig;
+mod state;
