@@ -100,7 +100,7 @@ impl Numbers {
 }
 
 /// What a verb may be answered while others make and remove the pod that it is about.
-const ANSWERS: [&str; 14] = [
+const ANSWERS: [&str; 15] = [
     "already exists",
     "not found",
     "is running",
@@ -115,6 +115,7 @@ const ANSWERS: [&str; 14] = [
     "failed, exit code 137",
     "before the container was created",
     "has no log yet",
+    "ended before the command was started",
 ];
 
 #[test]

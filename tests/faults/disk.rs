@@ -46,6 +46,17 @@ impl<'a> Disks<'a> {
         self.ok(&["mount", "-o", &options, self.host.path(directory).to_str().unwrap()]);
     }
 
+    /// Makes a directory read-only under whoever uses it, or ends that.
+    pub(crate) fn set_read_only(&self, directory: &str, read_only: bool) {
+        let path = self.host.folder(directory);
+        if read_only {
+            self.ok(&["mount", "--rbind", &path, &path]);
+            self.ok(&["mount", "-o", "remount,bind,ro", &path]);
+        } else {
+            self.ok(&["umount", "-l", &path]);
+        }
+    }
+
     /// podshim in here.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let binary = crate::harness::binary();

@@ -263,3 +263,53 @@ fn killed_for_want_of_memory_it_leaves_what_can_be_removed() {
     eprintln!("run -d with its supervisor: the smallest memory cgroup that is enough has {smallest:?} KiB");
     assert!(smallest.is_some());
 }
+
+/// A disk that is read-only: before a pod, and under one that runs.
+#[test]
+fn a_read_only_disk_is_named_and_what_is_on_it_can_be_removed_later() {
+    let Some(host) = Host::new(&[]) else { return };
+    let manifest = host.manifest(&sleeper("p"));
+    for directory in ["state", "root/pods", "log"] {
+        let disks = Disks::new(&host);
+        disks.mount(directory, "size=2m");
+        disks.run(&["ps"]).expect(0);
+        disks.set_read_only(directory, true);
+        disks.run(&["run", "-d", &manifest]).expect(125).says(&["Read-only file system", directory]);
+        disks.run(&["ps"]).expect(0);
+        disks.run(&["rm", "-f", "p"]).expect(0);
+        assert_eq!(disks.left(), [] as [String; 0], "{directory}");
+        host.assert_clean();
+        disks.set_read_only(directory, false);
+        disks.run(&["run", "-d", &manifest]).expect(0);
+        disks.set_read_only(directory, true);
+        assert!(disks.run(&["ps"]).expect(0).out.contains("Running"), "{directory}");
+        disks.run(&["logs", "p"]).expect(0);
+        disks.run(&["exec", "p", "--", "/facts", "exit", "7"]).expect(7);
+        disks.run(&["rm", "-f", "p"]).expect(125).says(&["Read-only file system", directory]);
+        disks.set_read_only(directory, false);
+        disks.run(&["rm", "-f", "p"]).expect(0);
+        assert_eq!(disks.left(), [] as [String; 0], "{directory}");
+        host.assert_clean();
+    }
+}
+
+/// Nothing of podshim's is in /tmp: it may be read-only and noexec, as the whole root file system may be.
+#[test]
+fn neither_tmp_nor_a_writable_root_is_needed() {
+    let Some(host) = Host::new(&[]) else { return };
+    let disks = Disks::new(&host);
+    // What the test itself has there stays as it is.
+    let kept = [host.path(""), harness::binary().parent().unwrap().to_owned(), env!("CARGO_TARGET_TMPDIR").into()];
+    let kept: Vec<String> = kept.iter().map(|path| format!("mount --bind {0} {0}", path.display())).collect();
+    let script = format!(
+        "set -e; mount --bind /tmp /tmp; {}; mount -o remount,bind,ro,noexec,nosuid /tmp; mount -o remount,bind,ro /; \
+         ! touch /tmp/x 2>/dev/null; ! touch /x 2>/dev/null",
+        kept.join("; ")
+    );
+    disks.ok(&["sh", "-c", &script]);
+    disks.run(&["run", "-d", &host.manifest(&sleeper("p"))]).expect(0);
+    disks.run(&["exec", "p", "--", "/facts", "exit", "7"]).expect(7);
+    assert!(disks.run(&["ps"]).expect(0).out.contains("Running"));
+    disks.run(&["rm", "-f", "p"]).expect(0);
+    host.assert_clean();
+}

@@ -15,5 +15,6 @@ mod harness;
 #[path = "../whole/leaks.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod leaks;
+mod neighbours;
 mod rig;
 mod state;
