@@ -82,7 +82,7 @@ const COUNT: &str = "trap 'exit 3' TERM; n=0; while :; do echo $n; n=$((n+1)); s
 fn a_pod_on_a_full_disk_runs_and_is_told_of_and_ends() {
     let Some(host) = Host::new(&[]) else { return };
     let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 5,
-        "containers": [shell("c", COUNT), shell("b", "trap 'exit 9' USR1; while :; do sleep 0.02; done")] });
+        "containers": [shell("c", COUNT), shell("b", "trap 'exit 9' USR1; echo ready; while :; do sleep 0.02; done")] });
     let manifest = host.manifest(&pod("p", spec));
     for directory in ["state", "root/pods", "log"] {
         for by in [&["stop", "p"][..], &["rm", "-f", "p"], &["rm", "p"]] {
@@ -91,6 +91,7 @@ fn a_pod_on_a_full_disk_runs_and_is_told_of_and_ends() {
             disks.run(&["run", "-d", &manifest]).expect(0);
             let log = || disks.run(&["logs", "p", "-c", "c"]).expect(0).out.lines().count();
             until("lines", || (log() > 3).then_some(()));
+            until("b", || disks.run(&["logs", "p", "-c", "b"]).out.contains("ready").then_some(()));
             fill(&disks, directory);
             let when = format!("{directory} is full, {by:?}");
             // What happens now is known although it cannot be kept beside what was known before.

@@ -91,7 +91,7 @@ fn whatever_a_file_of_the_state_has_become_the_pod_can_be_told_of_and_removed() 
     let files = ["kept.json", "containers/c/instance.json", "status.json", "record.json", "events.jsonl", "lock"];
     for file in files {
         for (how, damage) in DAMAGES {
-            if matches!(file, "lock" | "events.jsonl") && how.contains(|c: char| c == 'v' || c == '\'') {
+            if matches!(file, "lock" | "events.jsonl") && how.contains(['v', '\'']) {
                 // They have no fields.
                 continue;
             }
