@@ -257,6 +257,11 @@ impl PodDirs {
         self.state.join("status.json")
     }
 
+    /// Room that is set aside for what the supervisor writes.
+    pub fn reserve(&self) -> PathBuf {
+        self.state.join("reserve")
+    }
+
     /// What another supervisor needs to go on with the pod.
     pub fn kept(&self) -> PathBuf {
         self.state.join("kept.json")

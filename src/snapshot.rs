@@ -47,7 +47,7 @@ pub fn prepare(layers: &[PathBuf], data: &Path, owner: Option<Owner<'_>>) -> Res
             mapped::mount(layers, owner, &upper, &work)
         }
     };
-    mounted.with_context(|| format!("mounting the root file system of {} layers", layers.len()))
+    mounted.with_context(|| format!("mounting the root file system of {} layers and {}", layers.len(), upper.display()))
 }
 
 /// A detached read-only mount of `layers` (lowest first), of which no device can be opened.
@@ -84,7 +84,17 @@ pub fn remove_tree(path: &Path) -> SysResult<()> {
     };
     match std::fs::File::open(parent) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => image::tree::remove_tree(other.called("open", parent.display())?.as_fd(), name),
+        other => {
+            let parent = other.called("open", parent.display())?;
+            // What it says is below there, by its name alone.
+            image::tree::remove_tree(parent.as_fd(), name).map_err(|error| SysError {
+                target: match error.target == name.to_string_lossy() {
+                    true => path.display().to_string(),
+                    false => format!("{} in {}", error.target, path.display()),
+                },
+                ..error
+            })
+        }
     }
 }
 

@@ -55,18 +55,20 @@ impl Streams {
     }
 
     /// Begins to copy; the supervisor has its ends by now, ours of them are closed so that end of file is seen.
-    fn copy(self) -> [JoinHandle<()>; 2] {
+    fn copy(self) -> SysResult<[JoinHandle<()>; 2]> {
         drop(self.lent);
         if let Some(stdin) = self.stdin {
             // Not waited for: a read of the user's terminal ends when it likes.
-            std::thread::spawn(move || copy(std::io::stdin(), stdin));
+            begin(move || copy(std::io::stdin(), stdin))?;
         }
         let [out, err] = self.outputs;
-        [
-            std::thread::spawn(move || copy(out, std::io::stdout())),
-            std::thread::spawn(move || copy(err, std::io::stderr())),
-        ]
+        Ok([begin(move || copy(out, std::io::stdout()))?, begin(move || copy(err, std::io::stderr()))?])
     }
+}
+
+/// A thread; that there is no memory for one is an error like any other.
+fn begin(work: impl FnOnce() + Send + 'static) -> SysResult<JoinHandle<()>> {
+    std::thread::Builder::new().spawn(work).called("clone3", "thread")
 }
 
 /// Copies until either side is at its end; each piece goes on at once.
@@ -112,7 +114,7 @@ fn exit_code(connection: &Connection) -> Result<u8> {
 
 /// A command with pipes: its exit code.
 pub(super) fn piped(connection: &Connection, streams: Streams) -> Result<u8> {
-    let copies = streams.copy();
+    let copies = streams.copy()?;
     let code = exit_code(connection)?;
     for one in copies {
         // Everything that it wrote is shown before we end; a panic of the copying thread was printed by it.
@@ -124,7 +126,7 @@ pub(super) fn piped(connection: &Connection, streams: Streams) -> Result<u8> {
 /// A container's own output, with something to write its input to.
 pub(super) fn attached(connection: Connection, streams: Streams, input: Option<OwnedFd>) -> Result<u8> {
     if let Some(input) = input {
-        std::thread::spawn(move || copy(std::io::stdin(), File::from(input)));
+        begin(move || copy(std::io::stdin(), File::from(input)))?;
     }
     piped(&connection, streams)
 }
@@ -135,8 +137,8 @@ pub(super) fn terminal(connection: &Connection, master: OwnedFd) -> Result<u8> {
     let raw = terminal::Raw::stdin().ok();
     let duplicate = || master.try_clone().called("fcntl", "F_DUPFD_CLOEXEC");
     let (reader, writer, sizes) = (File::from(duplicate()?), File::from(duplicate()?), duplicate()?);
-    std::thread::spawn(move || copy(std::io::stdin(), writer));
-    std::thread::spawn(move || {
+    begin(move || copy(std::io::stdin(), writer))?;
+    begin(move || {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         while poll(&mut [PollFd::new(resizes.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_ok() {
             while let Ok(Some(_)) = resizes.next() {}
@@ -144,8 +146,8 @@ pub(super) fn terminal(connection: &Connection, master: OwnedFd) -> Result<u8> {
                 return;
             }
         }
-    });
-    let output = std::thread::spawn(move || copy(reader, std::io::stdout()));
+    })?;
+    let output = begin(move || copy(reader, std::io::stdout()))?;
     drop(master);
     let code = exit_code(connection)?;
     let _ = output.join();

@@ -190,9 +190,13 @@ impl Pod {
         exit_code_without(&self.sidecars(), status)
     }
 
-    /// The last report; `None` before the first one.
+    /// The last report; `None` before the first one. A damaged one is as good as none: its supervisor writes it again, or the one
+    /// that takes over does.
     pub fn report(&self) -> Result<Option<Report>> {
-        read_json(&self.dirs.status())
+        match read_json(&self.dirs.status()) {
+            Err(error) if error.downcast_ref::<serde_json::Error>().is_some() => Ok(None),
+            other => other,
+        }
     }
 
     /// Whether a supervisor is alive: it holds the lock as long as it is.
@@ -332,6 +336,8 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
     let reserve = || -> Result<Flock<File>> {
+        // Whoever removes the pod needs the file, and a full disk may have no room for it then.
+        lock(&pod.lock(), Wait::No)?;
         make_data(&pod)?;
         let starting = lock(&pod.starting_lock(), Wait::No)?.context("somebody else starts the pod's supervisor")?;
         write_json(&pod.record(), &record)?;
@@ -348,6 +354,16 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
             let _ = std::fs::remove_dir_all(&pod.state);
             Err(error.context("reserving the pod's name"))
         }
+    }
+}
+
+/// Reserves the name of a pod again that has lost it, unless it is another one's by now.
+pub fn restore_name(pod: &PodDirs) -> Result<()> {
+    let Some(record) = load(pod)? else { return Ok(()) };
+    let link = record.name_link();
+    match std::os::unix::fs::symlink(Path::new("../pods").join(&record.plan.sandbox.uid), &link) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => Ok(other.called("symlink", link.display())?),
     }
 }
 
@@ -383,8 +399,12 @@ pub fn list(dirs: &Dirs) -> Result<(Vec<Pod>, Vec<Broken>)> {
         let pod = dirs.pod(&uid);
         match load(&pod) {
             Ok(Some(record)) => pods.push(Pod { dirs: pod, record }),
-            // Being reserved or removed at this moment.
-            Ok(None) => {}
+            // Being reserved or removed at this moment, unless it has a name: the record comes before that, and goes after it.
+            Ok(None) => {
+                let lost = name_of(dirs, &uid).filter(|_| matches!(load(&pod), Ok(None)) && pod.state.exists());
+                let error = || anyhow::anyhow!("{} is missing", pod.record().display());
+                broken.extend(lost.map(|full_name| Broken { full_name: Some(full_name), uid, error: error() }));
+            }
             Err(error) => broken.push(Broken { full_name: name_of(dirs, &uid), uid, error }),
         }
     }

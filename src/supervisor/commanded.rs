@@ -95,6 +95,7 @@ impl Supervisor {
             plan.containers.push(record.config);
             self.pod.record.images.push(record.image);
             self.slots.push(Slot::default());
+            self.reserve.fit(self.slots.len());
         } else {
             plan.containers[index] = record.config;
             self.pod.record.images[index] = record.image;

@@ -76,7 +76,12 @@ pub(super) fn append(pod: &PodDirs, event: PodEvent, object: String, time: Time)
     let path = pod.events();
     let mut file =
         std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).called("open", path.display())?;
-    file.write_all(&text_of(&line)).called("write", path.display())?;
+    let before = file.metadata().called("fstat", path.display())?.len();
+    if let Err(error) = file.write_all(&text_of(&line)).called("write", path.display()) {
+        // Half a line on a full disk would take the next one with it.
+        let _ = file.set_len(before);
+        return Err(error);
+    }
     if file.metadata().called("fstat", path.display())?.len() > MAX_BYTES as u64 {
         let text = std::fs::read(&path).called("read", path.display())?;
         let temporary = path.with_extension("tmp");

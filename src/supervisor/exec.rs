@@ -13,6 +13,7 @@ use crate::runtime::{self, FailureKind, FromInit, NamespaceKind, PidNamespace, S
 use crate::sys::Called;
 use crate::sys::process::{self, Child, Ended, TerminalSize};
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::Spec;
@@ -312,7 +313,13 @@ fn open_namespaces(child: &Child, users: NamespaceMode) -> Result<Vec<(Namespace
     let opened = [Network, Ipc, Uts, Cgroup, Pid, Mount]
         .into_iter()
         .chain(own)
-        .map(|kind| Ok((kind, runtime::open_namespace(format!("/proc/{}/ns/{}", child.pid, kind.file()))?)))
+        .map(|kind| match runtime::open_namespace(format!("/proc/{}/ns/{}", child.pid, kind.file())) {
+            // It has left them: it is about to end.
+            Err(error) if matches!(error.errno(), Errno::ENOENT | Errno::ESRCH) => {
+                Err(failure(Kind::NotReady, "the container has ended"))
+            }
+            other => Ok((kind, other?)),
+        })
         .collect::<Result<_>>();
     // It had this pid all the time: it was not waited for.
     process::require_unreaped(child.pidfd.as_fd())?;

@@ -167,7 +167,7 @@ impl Supervisor {
             failure: self.failure.clone(),
             deletion_grace_seconds: self.deletion_grace_seconds,
         };
-        store::write_json(&self.pod.dirs.kept(), &memory).context("keeping the pod's state for another supervisor")
+        self.reserve.replace(&self.pod.dirs.kept(), &memory).context("keeping the pod's state for another supervisor")
     }
 
     /// Writes down which process a container's instance is, before it is told to execute its command: whatever has executed is

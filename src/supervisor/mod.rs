@@ -19,6 +19,7 @@
 //! | `clients` | the control socket: watch, stop, exec, attach |
 //! | `life` | who decides about the containers: the manifest, or a kubelet |
 //! | `keep` | what is on disk for another supervisor, if this one is killed |
+//! | `reserve` | disk space that is set aside for that |
 //! | `takeover` | a pod whose supervisor was killed, in the hands of this one |
 //! | `external` | containers that an OCI runtime of the host makes (runtime handlers of CRI) |
 //! | `commanded` | what a kubelet asks of a sandbox, through CRI |
@@ -42,6 +43,7 @@ mod pod;
 mod poll;
 mod process;
 pub mod remove;
+mod reserve;
 mod sandbox;
 mod signals;
 mod slot;

@@ -9,6 +9,7 @@ use super::life::Life;
 use super::network::Networking;
 use super::poll::{Poll, Source};
 use super::remove;
+use super::reserve::Reserve;
 use super::sandbox::AfterReaper;
 use super::slot::Slot;
 use super::storage::Storage;
@@ -26,7 +27,7 @@ use crate::plan::config::{ContainerConfig, ContainerKind, Handler, LinuxContaine
 use crate::plan::spec;
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
-use crate::store::{self, FirstFailure, Pod, Report};
+use crate::store::{FirstFailure, Pod, Report};
 use crate::sys::{Called, SysResult, socket};
 use crate::volumes;
 use anyhow::{Context, Result};
@@ -50,6 +51,7 @@ pub(super) struct Supervisor {
     pub(super) launcher: Launcher,
     pub(super) poll: Poll,
     pub(super) timeline: Timeline,
+    pub(super) reserve: Reserve,
     /// The containers whose inits wait between two steps, who has waited longest first.
     pub(super) paused: VecDeque<usize>,
     pub(super) sandbox: Sandbox,
@@ -80,6 +82,8 @@ pub(super) struct Supervisor {
     pub(super) failure: Option<FirstFailure>,
     pub(super) deletion_grace_seconds: Option<i64>,
     over: bool,
+    /// Whether what is on disk is what this supervisor knows.
+    is_saved: bool,
     /// What the pod's own cgroup has: more than the record says as long as containers are to be started again for less.
     pub(super) pod_limits: LinuxContainerResources,
     /// What follows when the pod's pid 1 has ended.
@@ -94,6 +98,7 @@ pub(super) struct Supervisor {
 pub(super) struct Parts {
     pub(super) signals: SignalFd,
     pub(super) timeline: Timeline,
+    pub(super) reserve: Reserve,
     pub(super) sandbox: Sandbox,
     pub(super) networking: Networking,
     pub(super) addresses: Vec<IpAddr>,
@@ -117,6 +122,9 @@ pub(super) struct StartFailed {
     pub(super) kind: RefusedKind,
     pub(super) message: String,
 }
+
+/// How long after it failed it is tried again to write down what is known.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A hundred years.
 pub(super) const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -145,6 +153,7 @@ impl Supervisor {
     fn set_up(mut pod: Pod, facts: HostFacts) -> Result<Supervisor> {
         let signals = block_signals()?;
         let timeline = Timeline::of(&pod)?;
+        let reserve = Reserve::of(pod.dirs.reserve(), pod.record.plan.containers.len());
         for volume in &pod.record.plan.volumes {
             let act = || Act::Volume { name: volume.name.clone() };
             let place = |_: &()| pod.volumes().of(volume).display().to_string();
@@ -176,18 +185,20 @@ impl Supervisor {
         let addresses = if is_attached { attached.addresses } else { sandbox.addresses.clone() };
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
         let life = Life::begin(&pod);
-        let parts = Parts { signals, timeline, sandbox, networking, addresses, life };
+        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life };
         let mut supervisor = Self::assemble((pod, facts), parts)?;
         supervisor.network_notes(attached.notes);
         supervisor.queue.push_back(Event::Begin);
         // Whoever is told that the pod is set up relies on it.
+        supervisor.report()?;
         supervisor.keep()?;
+        supervisor.reserve.fill()?;
         Ok(supervisor)
     }
 
     /// A supervisor of a sandbox that is there.
     pub(super) fn assemble((pod, facts): (Pod, HostFacts), parts: Parts) -> Result<Supervisor> {
-        let Parts { signals, timeline, sandbox, networking, addresses, life } = parts;
+        let Parts { signals, timeline, reserve, sandbox, networking, addresses, life } = parts;
         let plan = &pod.record.plan;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
@@ -207,6 +218,8 @@ impl Supervisor {
         let mut supervisor = Supervisor {
             networking,
             timeline,
+            reserve,
+            is_saved: true,
             paused: VecDeque::new(),
             after_reaper: AfterReaper::Tell,
             discarded: Vec::new(),
@@ -292,18 +305,16 @@ impl Supervisor {
             self.perform_all(actions);
         }
         if changed {
-            self.report()?;
-            if let Err(error) = self.keep() {
-                // Without space on the state's tmpfs nobody can take over; the pod goes on.
-                self.warn("SupervisorError", format!("{error:#}"));
-            }
+            self.save();
             self.arm_timer()?;
             self.answer_waiters();
         }
         for id in std::mem::take(&mut self.promised) {
             self.say(id, &Reply::Accepted, &[]);
         }
-        for gone in std::mem::take(&mut self.discarded) {
+        // As long as it is not kept how they ended, they are all that tells it.
+        let discarded = if self.is_saved { std::mem::take(&mut self.discarded) } else { Vec::new() };
+        for gone in discarded {
             if let Err(error) = gone.remove() {
                 self.warn("KillContainerError", format!("{error:#}"));
             }
@@ -468,6 +479,20 @@ impl Supervisor {
         self.queue.push_back(Event::StartFailed { container, failure, message });
     }
 
+    /// Writes down what is known. Without space on the state's disk the pod goes on unseen, and nobody can take it over: it is
+    /// tried again until it succeeds.
+    fn save(&mut self) {
+        let (reported, kept) = (self.report(), self.keep());
+        let saved = reported.and(kept);
+        let was_saved = std::mem::replace(&mut self.is_saved, saved.is_ok());
+        if let (Err(error), true) = (saved, was_saved) {
+            // The supervisor's log may be on the same disk.
+            let _ = writeln!(std::io::stderr(), "podshim: {error:#}");
+            self.warn("SupervisorError", format!("{error:#}"));
+        }
+        self.tell_watchers();
+    }
+
     fn report(&mut self) -> Result<()> {
         let mut status = self.life.status();
         status.qos_class = Some(self.pod.record.plan.qos_class.clone());
@@ -481,17 +506,12 @@ impl Supervisor {
             failure: self.failure.clone(),
             commanded: self.commanded_report(),
         };
-        // Without space on the state's tmpfs the pod goes on unseen rather than ending.
-        if let Err(error) = store::write_json(&self.pod.dirs.status(), &report) {
-            // The supervisor's log may be on the same full file system.
-            let _ = writeln!(std::io::stderr(), "podshim: {error:#}");
-        }
-        self.tell_watchers();
-        Ok(())
+        self.reserve.replace(&self.pod.dirs.status(), &report)
     }
 
     fn arm_timer(&self) -> SysResult<()> {
-        let Some(deadline) = self.life.next_deadline() else {
+        let again = (!self.is_saved).then(|| now().boot + SAVE_AGAIN);
+        let Some(deadline) = self.life.next_deadline().into_iter().chain(again).min() else {
             return self.timer.unset().called("timerfd_settime", "off");
         };
         // A zero time would disarm it; one in the past makes it fire at once; one beyond the kernel's reach is far enough.

@@ -11,6 +11,7 @@ use crate::sys::mount::{self, Depth, SetAttr, attr};
 use crate::sys::{Called, process};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -225,7 +226,21 @@ fn lock(pod: &PodDirs) -> Result<Option<Lock>> {
 
 type Lock = nix::fcntl::Flock<std::fs::File>;
 
+/// The fewest descriptors that a supervisor can be of use with: its own are about twenty, and a container and a client have some
+/// each.
+const DESCRIPTORS: u64 = 64;
+
+/// How many descriptors there may be is the supervisor's own affair, not that of the shell which it was started from.
+fn raise_limits() -> Result<()> {
+    let (_, highest) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
+    if highest < DESCRIPTORS {
+        bail!("a pod's supervisor takes {DESCRIPTORS} descriptors: RLIMIT_NOFILE is {highest}");
+    }
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, highest, highest).called("setrlimit", "NOFILE")?)
+}
+
 fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
+    raise_limits()?;
     let Some(uid) = state.file_name().and_then(|name| name.to_str()) else {
         bail!("{} is no pod's state directory", state.display());
     };

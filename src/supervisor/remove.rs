@@ -296,18 +296,27 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
     }
     let mut named = std::collections::BTreeSet::new();
     for link in names(dirs.names()) {
-        if link.exists() {
-            named.extend(std::fs::read_link(&link).ok().and_then(|target| target.file_name().map(ToOwned::to_owned)));
-        } else {
-            file(&link)?;
+        match std::fs::read_link(&link) {
+            Ok(target) if link.exists() => named.extend(target.file_name().map(ToOwned::to_owned)),
+            Ok(_) => file(&link)?,
+            // It is no link, and nobody's name.
+            Err(_) => tree(&link)?,
         }
     }
     // A name comes after the directory and goes before it, so one without a name is of somebody who was killed while he
     // reserved or removed a pod: of that pod there is nothing but its data. Nobody reserves now, as we hold the lock.
     for directory in names(dirs.pods()) {
-        if let Some(uid) = directory.file_name().filter(|uid| !named.contains(*uid)) {
-            tree(&dirs.pod(&uid.to_string_lossy()).data)?;
-            state(&directory)?;
+        let Some(uid) = directory.file_name().filter(|uid| !named.contains(*uid)) else { continue };
+        let pod = dirs.pod(&uid.to_string_lossy());
+        match store::lock(&pod.lock(), store::Wait::No) {
+            // It has a supervisor: it is its name that was lost.
+            Ok(None) if socket::connect_to(&pod.socket()).is_ok() => store::restore_name(&pod)?,
+            // Or is being removed, or taken over.
+            Ok(None) => {}
+            _ => {
+                tree(&pod.data)?;
+                state(&directory)?;
+            }
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ use super::network;
 use super::pod::{Parts, Supervisor, block_signals, machine_spec, now};
 use super::poll::{Output, Source};
 use super::remove;
+use super::reserve::Reserve;
 use super::sandbox::AfterReaper;
 use super::slot::{Instance, Stage};
 use super::timeline::Timeline;
@@ -75,7 +76,8 @@ impl Supervisor {
         remove::file(&pod.dirs.socket())?;
         let (networking, without_ports) = network::rejoin(&pod);
         let Memory { life, addresses, .. } = memory;
-        let parts = Parts { signals, timeline, sandbox, networking, addresses, life };
+        let reserve = Reserve::of(pod.dirs.reserve(), pod.record.plan.containers.len());
+        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life };
         let mut supervisor = Supervisor::assemble((pod, facts), parts)?;
         supervisor.pod_limits = memory.pod_limits;
         supervisor.failure = memory.failure;

@@ -44,6 +44,7 @@ impl Supervisor {
         record.plan.forget_contents();
         self.pod.record = record;
         self.slots.push(Slot::default());
+        self.reserve.fit(self.slots.len());
         self.queue.push_back(event);
         Ok(self.slots.len() - 1)
     }

@@ -6,6 +6,9 @@
 
 #[path = "../support/available.rs"]
 mod available;
+mod crowds;
+mod disk;
+mod environment;
 #[path = "../whole/harness.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod harness;
@@ -13,8 +16,10 @@ mod kills;
 #[path = "../whole/leaks.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod leaks;
+mod neighbours;
 #[path = "../registry/support.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests of the registry client have more than is needed here")]
 mod registry;
 mod rig;
 mod soak;
+mod state;

@@ -1,0 +1,90 @@
+//! Containers that take what they can get, next to quiet ones which must not notice.
+
+use crate::harness::{Host, Live, pod, shell, until};
+use serde_json::json;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+/// A line five times a second.
+const QUIET: &str = "trap 'exit 0' TERM; while :; do echo x; sleep 0.2; done";
+
+/// How long a container that writes five lines a second may be without one.
+const NOTICED: Duration = Duration::from_secs(1);
+
+/// Fails if a container of one of these pods is held up.
+#[track_caller]
+fn assert_unheld(host: &Host, pods: &[&str], what: &str) {
+    let times = |pod: &str| -> Vec<jiff::Timestamp> {
+        let text = host.ok(&["logs", pod, "-c", "quiet", "--timestamps"]);
+        text.lines().map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
+    };
+    let mut pauses = Vec::new();
+    // The machine may have other things to do: it is looked at again then.
+    for _ in 0..3 {
+        let before: Vec<usize> = pods.iter().map(|pod| times(pod).len()).collect();
+        std::thread::sleep(Duration::from_millis(1500));
+        let longest = |(pod, before): (&&str, usize)| {
+            let new = times(pod).split_off(before);
+            new.windows(2).map(|two| two[1].duration_since(two[0]).unsigned_abs()).max().unwrap_or(Duration::MAX)
+        };
+        pauses = pods.iter().zip(before).map(longest).collect();
+        if pauses.iter().all(|pause| *pause <= NOTICED) {
+            return;
+        }
+    }
+    panic!("{what}: {pods:?} were held up: {pauses:?}");
+}
+
+#[test]
+fn the_quiet_do_not_notice_the_loud() {
+    let Some(host) = Host::new(&[]) else { return };
+    let quiet = shell("quiet", QUIET);
+    host.start(&pod("other", json!({ "terminationGracePeriodSeconds": 1, "containers": [quiet] })));
+    let loud = [
+        ("flood", "while :; do yes | head -c 30000000; done"),
+        ("forks", "b() { sleep 1 | b & }; while :; do b 2>/dev/null; done"),
+        ("deaf", "trap '' TERM HUP INT; while :; do sleep 0.1; done"),
+        ("zombies", "while :; do (sh -c 'true & exec sleep 1000' &) ; sleep 0.05; done"),
+    ];
+    for (name, script) in loud {
+        let containers = [shell("loud", script), shell("quiet", QUIET)];
+        let manifest =
+            host.manifest(&pod("p", json!({ "terminationGracePeriodSeconds": 1, "containers": containers })));
+        host.run(&["run", "-d", "--pids-limit", "100", &manifest]).expect(0);
+        until("its first lines", || host.run(&["logs", "p", "-c", "quiet"]).out.contains('x').then_some(()));
+        assert_unheld(&host, &["p", "other"], name);
+        host.run(&["exec", "-c", "quiet", "p", "--", "sh", "-c", "exit 7"]).expect(7);
+        let before = Instant::now();
+        host.ok(&["rm", "p"]);
+        assert!(before.elapsed() < Duration::from_secs(10), "{name}: {:?}", before.elapsed());
+    }
+    host.ok(&["rm", "-f", "other"]);
+    until("nothing to be left", || host.leaks().is_empty().then_some(()));
+}
+
+/// Whoever does not read what he has asked for is in nobody's way but his own.
+#[test]
+fn output_that_nobody_reads_holds_nobody_up() {
+    let Some(host) = Host::new(&[]) else { return };
+    let containers = [shell("flood", "while :; do yes | head -c 3000000; sleep 0.05; done"), shell("quiet", QUIET)];
+    let manifest = host.manifest(&pod("p", json!({ "terminationGracePeriodSeconds": 1, "containers": containers })));
+    let mut run = host.command(&["run", &manifest]);
+    // Pipes that are never read.
+    let mut run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the pod", || host.run(&["logs", "p", "-c", "quiet"]).out.contains('x').then_some(()));
+    let mut follows = host.command(&["logs", "-f", "-c", "flood", "p"]);
+    let mut follows = follows.stdout(Stdio::piped()).spawn().unwrap();
+    let mut attach = host.command(&["attach", "-c", "flood", "p"]);
+    let mut attach = attach.stdout(Stdio::piped()).spawn().unwrap();
+    let mut exec = host.command(&["exec", "-c", "quiet", "p", "--", "yes"]);
+    let mut exec = exec.stdout(Stdio::piped()).spawn().unwrap();
+    assert_unheld(&host, &["p"], "nobody reads");
+    let mut stop = Live::start(host.command(&["stop", "p"]));
+    assert_eq!(stop.wait(), 0, "{}", stop.err());
+    for one in [&mut follows, &mut attach, &mut exec, &mut run] {
+        let _ = one.kill();
+        one.wait().unwrap();
+    }
+    host.ok(&["rm", "-f", "p"]);
+    until("nothing to be left", || host.leaks().is_empty().then_some(()));
+}

@@ -1,0 +1,312 @@
+//! Files of a pod's state are not what they were: torn, of another version, somebody else's, from before the machine's last boot.
+
+use crate::harness::{Host, facts, pod, until};
+use crate::leaks;
+use crate::rig;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+fn sleeper(name: &str) -> Value {
+    pod(name, json!({ "terminationGracePeriodSeconds": 1, "containers": [facts("c", &["sleep"])] }))
+}
+
+/// A process that has nothing to do with podshim: it must never be signalled.
+struct Bystander(Child);
+
+impl Bystander {
+    fn new() -> Bystander {
+        Bystander(Command::new("sleep").arg("600").spawn().unwrap())
+    }
+
+    #[track_caller]
+    fn assert_untouched(&mut self, when: &str) {
+        assert!(self.0.try_wait().unwrap().is_none(), "{when}: a process that was never the pod's has ended");
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A pod's state directory, without asking podshim.
+fn state(host: &Host, name: &str) -> PathBuf {
+    let target = std::fs::read_link(host.path("state/names").join(format!("default_{name}"))).unwrap();
+    host.path("state/pods").join(target.file_name().unwrap())
+}
+
+/// Kills a pod's supervisor, and waits until it is gone.
+fn kill_supervisor(state: &std::path::Path) {
+    let found = || {
+        let is_it = |p: &leaks::Process| {
+            p.cmdline.contains("supervise-pod")
+                && p.cmdline.contains(state.to_str().unwrap())
+                && !p.cgroup.contains("/podshim/pod")
+        };
+        leaks::processes(is_it)
+    };
+    let supervisor = found().into_iter().find(|process| leaks::leads_session(process.pid)).unwrap();
+    kill(Pid::from_raw(supervisor.pid), Signal::SIGKILL).unwrap();
+    until("the supervisor's end", || found().iter().all(|process| process.pid != supervisor.pid).then_some(()));
+}
+
+/// What is done to a file: how it is called, and what of it becomes what.
+type Damage = (&'static str, fn(Vec<u8>, i32) -> Vec<u8>);
+
+/// Every way to be damaged; the last ones are whole, and wrong.
+const DAMAGES: [Damage; 8] = [
+    ("empty", |_, _| Vec::new()),
+    ("torn", |bytes, _| bytes[..bytes.len() / 2].to_vec()),
+    ("twice", |bytes, _| [bytes.clone(), bytes].concat()),
+    ("binary", |_, _| (0..=255).cycle().take(5000).collect()),
+    ("another type", |_, _| b"[]".to_vec()),
+    ("no fields", |_, _| b"{}".to_vec()),
+    ("a later version", |bytes, _| {
+        let mut value: Value = serde_json::from_slice(&bytes).unwrap();
+        value["version"] = json!(2);
+        value.to_string().into_bytes()
+    }),
+    ("somebody else's pid", |bytes, stranger| {
+        let mut value: Value = serde_json::from_slice(&bytes).unwrap();
+        if !value["process"].is_null() {
+            value["process"]["pid"] = json!(stranger);
+        }
+        value.to_string().into_bytes()
+    }),
+];
+
+/// Each file that a supervisor leaves for another one, in each way, with a supervisor that lives and with one that was killed.
+#[test]
+fn whatever_a_file_of_the_state_has_become_the_pod_can_be_told_of_and_removed() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&sleeper("other"));
+    let mut stranger = Bystander::new();
+    let mut tried = 0;
+    let files = ["kept.json", "containers/c/instance.json", "status.json", "record.json", "events.jsonl", "lock"];
+    for file in files {
+        for (how, damage) in DAMAGES {
+            if matches!(file, "lock" | "events.jsonl") && how.contains(['v', '\'']) {
+                // They have no fields.
+                continue;
+            }
+            // Each with one of the two, unless there is time for both.
+            for lives in [true, false]
+                .into_iter()
+                .filter(|lives| rig::is_long() || (tried % 2 == 0) == *lives)
+                .collect::<Vec<_>>()
+            {
+                let when = format!("{file} is {how}, its supervisor lives: {lives}");
+                host.start(&sleeper("p"));
+                let state = state(&host, "p");
+                if !lives {
+                    kill_supervisor(&state);
+                }
+                if how.starts_with("somebody") {
+                    let _ = nix::mount::umount2(&state.join("containers/c/process"), nix::mount::MntFlags::MNT_DETACH);
+                }
+                let path = state.join(file);
+                let bytes = damage(std::fs::read(&path).unwrap(), stranger.0.id() as i32);
+                std::fs::write(&path, bytes).unwrap();
+                let before = Instant::now();
+                for args in [
+                    &["ps"][..],
+                    &["inspect", "p"],
+                    &["logs", "p"],
+                    &["exec", "p", "--", "/facts", "exit", "0"],
+                    &["recover", "--all"],
+                ] {
+                    let output = host.run(args);
+                    assert!(matches!(output.code, 0 | 125), "{when}: {args:?}: {output:?}");
+                    assert!(!output.err.contains("panicked"), "{when}: {args:?}: {output:?}");
+                    assert!(output.code == 0 || !output.err.is_empty(), "{when}: {args:?}");
+                }
+                stranger.assert_untouched(&when);
+                assert_eq!(host.ps("other")[1], "Running", "{when}");
+                host.run(&["rm", "-f", "p"]).expect(0);
+                assert!(before.elapsed() < Duration::from_secs(20), "{when}: {:?}", before.elapsed());
+                stranger.assert_untouched(&when);
+                assert_eq!(host.ok(&["ps", "-q"]), "default/other\n", "{when}");
+                let uid = state.file_name().unwrap().to_str().unwrap().to_owned();
+                let left: Vec<String> = host.leaks().into_iter().filter(|line| line.contains(&uid)).collect();
+                assert!(left.is_empty(), "{when}: {left:#?}");
+                tried += 1;
+            }
+        }
+    }
+    eprintln!("{tried} damaged files tried");
+}
+
+/// The pod's pid 1, and a container of it, were processes whose pids are somebody else's by now.
+#[test]
+fn a_pid_that_is_somebody_elses_by_now_is_not_signalled() {
+    let Some(host) = Host::new(&[]) else { return };
+    let mut stranger = Bystander::new();
+    let mut value = sleeper("p");
+    value["spec"]["shareProcessNamespace"] = json!(true);
+    for verb in [
+        &["recover", "p"][..],
+        &["ps"],
+        &["stop", "p"],
+        &["rm", "-f", "p"],
+        &["exec", "p", "--", "/facts", "exit", "0"],
+    ] {
+        host.start(&value);
+        let state = state(&host, "p");
+        kill_supervisor(&state);
+        let pin = state.join("containers/c/process");
+        let _ = nix::mount::umount2(&pin, nix::mount::MntFlags::MNT_DETACH);
+        for (file, process) in [("kept.json", "reaper"), ("containers/c/instance.json", "process")] {
+            let mut value: Value = serde_json::from_slice(&std::fs::read(state.join(file)).unwrap()).unwrap();
+            assert!(value[process]["pid"].is_number(), "{file}: {value}");
+            value[process]["pid"] = json!(stranger.0.id());
+            std::fs::write(state.join(file), value.to_string()).unwrap();
+        }
+        let output = host.run(verb);
+        assert!(matches!(output.code, 0 | 125), "{verb:?}: {output:?}");
+        stranger.assert_untouched(&format!("{verb:?}"));
+        host.run(&["rm", "-f", "p"]).expect(0);
+        stranger.assert_untouched("rm -f");
+        until("nothing to be left", || host.leaks().is_empty().then_some(()));
+    }
+}
+
+/// Links that reserve names: torn off, twice, to nowhere, to somewhere else.
+#[test]
+fn a_name_that_is_not_what_it_was_is_put_right() {
+    let Some(host) = Host::new(&[]) else { return };
+    let names = host.path("state/names");
+    for how in ["gone", "to nowhere", "to another pod", "a file", "a directory"] {
+        host.start(&sleeper("p"));
+        host.start(&sleeper("other"));
+        let link = names.join("default_p");
+        std::fs::remove_file(&link).unwrap();
+        match how {
+            "to nowhere" => std::os::unix::fs::symlink("../pods/nowhere", &link).unwrap(),
+            "to another pod" => {
+                std::os::unix::fs::symlink(std::fs::read_link(names.join("default_other")).unwrap(), &link).unwrap()
+            }
+            "a file" => std::fs::write(&link, "x").unwrap(),
+            "a directory" => std::fs::create_dir(&link).unwrap(),
+            _ => {}
+        }
+        assert!(host.ok(&["ps", "-q"]).contains("default/p\n"), "{how}");
+        host.run(&["exec", "p", "--", "/facts", "exit", "7"]).expect(7);
+        let removed = host.run(&["rm", "-f", "p"]);
+        assert_eq!(removed.code, 0, "{how}: {removed:?}");
+        assert_eq!(host.ok(&["ps", "-q"]), "default/other\n", "{how}");
+        host.run(&["exec", "other", "--", "/facts", "exit", "7"]).expect(7);
+        host.run(&["rm", "-f", "other"]).expect(0);
+        // The name is to be had again.
+        let again = host.run(&["run", "-d", &host.manifest(&sleeper("p"))]);
+        assert_eq!(again.code, 0, "{how}: {again:?}");
+        host.run(&["rm", "-f", "p"]).expect(0);
+        host.assert_clean();
+    }
+}
+
+/// Whoever makes the next pod sweeps what has no name: not a pod that runs.
+#[test]
+fn pods_whose_names_are_wiped_go_on() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&sleeper("p"));
+    let first = host.pid("p", "c");
+    std::fs::remove_dir_all(host.path("state/names")).unwrap();
+    host.start(&sleeper("other"));
+    assert_eq!(host.ok(&["ps", "-q"]).lines().count(), 2);
+    assert_eq!(host.pid("p", "c"), first);
+    host.run(&["exec", "p", "--", "/facts", "exit", "7"]).expect(7);
+    host.run(&["run", "-d", &host.manifest(&sleeper("p"))]).expect(125).says(&["already exists"]);
+    host.ok(&["rm", "-f", "--all"]);
+    until("nothing to be left", || host.leaks().is_empty().then_some(()));
+}
+
+/// What a machine's end makes of a pod: nothing of it runs, and its state is of another boot.
+fn reboot(host: &Host, name: &str) {
+    let state = state(host, name);
+    kill_supervisor(&state);
+    let uid = state.file_name().unwrap().to_str().unwrap().to_owned();
+    let below = format!("{}/podshim/pod{uid}/c", host.cgroup_parent);
+    for pid in leaks::processes_in(&below) {
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    }
+    until("the container's end", || leaks::processes_in(&below).is_empty().then_some(()));
+    let mut record: Value = serde_json::from_slice(&std::fs::read(state.join("record.json")).unwrap()).unwrap();
+    record["boot_id"] = json!("00000000-0000-0000-0000-000000000000");
+    std::fs::write(state.join("record.json"), record.to_string()).unwrap();
+}
+
+#[test]
+fn a_pod_of_an_earlier_boot_has_ended() {
+    let Some(host) = Host::new(&[]) else { return };
+    for verb in
+        [&["recover", "--all"][..], &["ps"], &["inspect", "p"], &["rm", "p"], &["rm", "-f", "p"], &["stop", "p"]]
+    {
+        host.start(&sleeper("p"));
+        reboot(&host, "p");
+        host.run(verb).expect(0);
+        if verb[0] != "rm" {
+            assert!(
+                matches!(&*host.ps("p")[1], "Failed" | "Error" | "ContainerStatusUnknown"),
+                "{verb:?}: {:?}",
+                host.ps("p")
+            );
+            let ended = host.status("p", "c")["state"]["terminated"].clone();
+            assert_eq!(ended["exitCode"], 137, "{verb:?}: {ended}");
+            host.run(&["exec", "p", "--", "/facts", "exit", "0"]).expect(125);
+            host.run(&["run", "-d", &host.manifest(&sleeper("p"))]).expect(125).says(&["already exists"]);
+            host.run(&["rm", "p"]).expect(0);
+        }
+        host.assert_clean();
+        host.start(&sleeper("p"));
+        host.run(&["rm", "-f", "p"]).expect(0);
+    }
+}
+
+/// /run is a tmpfs, and empty after a boot; what is on the disk is swept by whoever makes the next pod. Or somebody has wiped a
+/// part of it.
+#[test]
+fn state_that_is_wiped_leaves_a_name_that_can_be_used() {
+    let Some(host) = Host::new(&[]) else { return };
+    let all =
+        ["", "names", "pods", "record.json", "containers", "ns", "lock", "control.sock", "kept.json", "status.json"];
+    for what in all {
+        host.start(&sleeper("p"));
+        let state = state(&host, "p");
+        reboot(&host, "p");
+        for pin in ["net", "ipc", "uts", "../containers/c/process"] {
+            let _ = nix::mount::umount2(&state.join("ns").join(pin), nix::mount::MntFlags::MNT_DETACH);
+        }
+        let wiped = match what {
+            "" | "names" | "pods" => host.path("state").join(what),
+            file => state.join(file),
+        };
+        std::fs::remove_dir_all(&wiped)
+            .or_else(|_| std::fs::remove_file(&wiped))
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
+        let shown = host.run(&["ps"]);
+        assert_eq!(shown.code, 0, "{what}: {shown:?}");
+        let recovered = host.run(&["recover", "--all"]);
+        assert!(matches!(recovered.code, 0 | 125), "{what}: {recovered:?}");
+        host.run(&["rm", "-f", "p"]).expect(0);
+        let again = host.run(&["run", "-d", &host.manifest(&sleeper("p"))]);
+        assert_eq!(again.code, 0, "{what}: {again:?}");
+        host.run(&["exec", "p", "--", "/facts", "exit", "7"]).expect(7);
+        host.run(&["rm", "-f", "p"]).expect(0);
+        let left = host.leaks();
+        // Logs are kept as they are by whom nobody tells whose they are; so are empty cgroups.
+        let left: Vec<&String> =
+            left.iter().filter(|line| !line.contains("/log/") && !line.starts_with("cgroup")).collect();
+        assert!(left.is_empty(), "{what}: {left:#?}");
+        let _ = std::fs::remove_dir_all(host.path("log"));
+        for line in host.leaks().iter().filter_map(|line| line.strip_prefix("cgroup ")) {
+            let _ = std::fs::remove_dir(line);
+        }
+        host.assert_clean();
+    }
+}
