@@ -12,8 +12,11 @@ use std::time::{Duration, SystemTime};
 /// What files of one kind said when they were read last. They are replaced as a whole (`store::write_json`), so another content is
 /// another file.
 pub(super) struct Files<T> {
-    known: Mutex<Option<HashMap<PathBuf, (Identity, Arc<T>)>>>,
+    /// `None` before the first one is read: a static has no HashMap.
+    known: Mutex<Option<Known<T>>>,
 }
+
+type Known<T> = HashMap<PathBuf, (Identity, Arc<T>)>;
 
 /// Inode, size, time of the last change.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,7 +66,7 @@ impl<T> Files<T> {
         });
     }
 
-    fn with<R>(&self, act: impl FnOnce(&mut HashMap<PathBuf, (Identity, Arc<T>)>) -> R) -> R {
+    fn with<R>(&self, act: impl FnOnce(&mut Known<T>) -> R) -> R {
         // What a panicking reader left is as good as before.
         act(self.known.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
     }
