@@ -26,7 +26,7 @@ fn become_nobody(limits: &[Limit]) -> SysResult<()> {
         setrlimit(resource, limit, limit).called("setrlimit", name)?;
     }
     // While CAP_SETPCAP is there: the change of user ends it.
-    (0..=process::last_capability()).try_for_each(process::drop_bounding_capability)?;
+    process::limit_bounding_capabilities(0)?;
     process::become_user(NOBODY, NOBODY, &[])?;
     process::clear_ambient_capabilities()?;
     process::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;

@@ -267,10 +267,7 @@ impl Init {
             Step::WorkingDirectory { path } => mounts::working_directory(path),
             Step::Stdio => self.stdio(),
             Step::WaitForStart => self.wait_for_start(),
-            Step::BoundingSet { keep } => {
-                let drop = (0..=process::last_capability()).filter(|n| keep & (1 << n) == 0);
-                Ok(drop.into_iter().try_for_each(process::drop_bounding_capability)?)
-            }
+            Step::BoundingSet { keep } => Ok(process::limit_bounding_capabilities(*keep)?),
             Step::NoNewPrivileges => Ok(process::set_no_new_privs()?),
             Step::Seccomp { profile } => {
                 let filter = super::seccomp::compile(profile).map_err(|e| StepError::new(format!("{e:#}")))?;

@@ -245,7 +245,7 @@ fn confine() -> SysResult<()> {
     mount::attach(empty.as_fd(), root.as_fd())?;
     nix::unistd::fchdir(&empty).called("fchdir", "an empty tmpfs")?;
     mount::pivot_to_cwd()?;
-    (0..=process::last_capability()).try_for_each(process::drop_bounding_capability)?;
+    process::limit_bounding_capabilities(0)?;
     process::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
     process::set_no_new_privs()
 }

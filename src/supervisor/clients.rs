@@ -13,6 +13,7 @@ use crate::sys::Called;
 use crate::sys::process::{Ended, TerminalSize};
 use crate::sys::socket::{self, Received};
 use anyhow::{Result, ensure};
+use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -197,11 +198,14 @@ impl Supervisor {
         self.say(id, &Reply::Exited { code: ended.code() }, &[]);
     }
 
-    /// The status file is new. A watcher whose queue is full has one such message waiting already.
+    /// The status file is new. A watcher whose queue is full has one such message waiting already; one that cannot be told is
+    /// disconnected, and asks again, rather than wait for what was said already.
     pub(super) fn tell_watchers(&mut self) {
-        for client in self.clients.values().filter(|c| c.watches) {
-            let _ = control::reply(client.socket.as_fd(), &Reply::Changed, &[]);
-        }
+        let tell = |client: &Client| control::reply(client.socket.as_fd(), &Reply::Changed, &[]);
+        let is_lost = |client: &Client| tell(client).is_err_and(|error| error.errno() != Errno::EAGAIN);
+        let watchers = self.clients.iter().filter(|(_, client)| client.watches);
+        let lost: Vec<u64> = watchers.filter(|(_, client)| is_lost(client)).map(|(id, _)| *id).collect();
+        lost.into_iter().for_each(|id| self.disconnect(id));
     }
 
     /// The index of a container that runs.

@@ -286,9 +286,20 @@ pub fn set_keep_capabilities() -> SysResult<()> {
     prctl(libc::PR_SET_KEEPCAPS, 1, "PR_SET_KEEPCAPS")
 }
 
-/// `PR_CAPBSET_DROP`: takes one capability out of the bounding set.
-pub fn drop_bounding_capability(number: u32) -> SysResult<()> {
-    prctl(libc::PR_CAPBSET_DROP, number.into(), &format!("PR_CAPBSET_DROP {number}"))
+/// `PR_CAPBSET_DROP` of every capability but those of `keep` (bit n for capability n). The kernel is not believed about which it
+/// knows: what it still has afterwards is an error.
+pub fn limit_bounding_capabilities(keep: u64) -> SysResult<()> {
+    for number in (0..64_u32).filter(|number| keep & (1 << number) == 0) {
+        match prctl(libc::PR_CAPBSET_DROP, number.into(), &format!("PR_CAPBSET_DROP {number}")) {
+            // It does not know this one.
+            Err(error) if error.errno() == Errno::EINVAL => {}
+            other => other?,
+        }
+    }
+    match bounding_capabilities() & !keep {
+        0 => Ok(()),
+        left => Err(SysError::new("prctl", format!("PR_CAPBSET_DROP: {left:#x} are still there"), Errno::EINVAL)),
+    }
 }
 
 /// `PR_CAP_AMBIENT_CLEAR_ALL`.
@@ -346,20 +357,9 @@ pub fn set_capabilities(masks: CapabilityMasks) -> SysResult<()> {
     })
 }
 
-/// The kernel's highest capability number.
-pub fn last_capability() -> u32 {
-    (0..64)
-        .take_while(|n| {
-            // SAFETY: only integers are passed; the call changes nothing.
-            unsafe { libc::prctl(libc::PR_CAPBSET_READ, *n as libc::c_ulong, 0, 0, 0) >= 0 }
-        })
-        .last()
-        .unwrap_or(0) as u32
-}
-
 /// The capabilities in the caller's bounding set, bit n for capability n: what a child can be given at most.
 pub fn bounding_capabilities() -> u64 {
-    (0..=last_capability())
+    (0..64_u32)
         .filter(|n| {
             // SAFETY: only integers are passed; the call changes nothing.
             unsafe { libc::prctl(libc::PR_CAPBSET_READ, *n as libc::c_ulong, 0, 0, 0) == 1 }

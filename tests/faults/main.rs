@@ -23,3 +23,4 @@ mod registry;
 mod rig;
 mod soak;
 mod state;
+mod syscalls;

@@ -102,8 +102,9 @@ impl Criu {
     fn version(&self, deadline: Instant) -> Result<Version> {
         let (child, talk) = self.spawn(Stdio::null(), deadline)?;
         let mut running = Running { child, has_ended: false };
-        talk.send(&Request { kind: Kind::Version.into(), ..Request::default() })?;
-        let answer = talk.receive().context("asking criu for its version")?;
+        // One that ends at once may have done so before it is asked.
+        let asked = talk.send(&Request { kind: Kind::Version.into(), ..Request::default() });
+        let answer = asked.and_then(|()| talk.receive()).context("asking criu for its version")?;
         running.end(deadline)?;
         answer.version.with_context(|| format!("{} does not say its version", self.path.display()))
     }
@@ -140,7 +141,7 @@ impl Criu {
         let directory = |path: &Path| File::open(path).called("open", path.display());
         let directories = [directory(&job.images)?, directory(&job.work)?];
         let dump = Dump { running: Running { child, has_ended: false }, talk, work: job.work.clone(), directories };
-        dump.talk.send(&request(job, version, &dump))?;
+        dump.talk.send(&request(job, version, &dump)).map_err(|error| error.context(dump.complaint()))?;
         Ok(dump)
     }
 }
