@@ -246,7 +246,8 @@ fn posture(report: &str) -> Value {
         text.to_str().unwrap().trim_matches(|c: char| !c.is_ascii_digit()).to_owned()
     };
     let kinds = report["namespaces"].as_object().unwrap();
-    posture["namespaces"] = kinds.iter().map(|(kind, id)| (kind.clone(), json!(own(kind) == id.to_string()))).collect();
+    posture["namespaces"] =
+        kinds.iter().map(|(kind, id)| (kind.clone(), json!(id.as_u64() == own(kind).parse().ok()))).collect();
     let mounts = report["mounts"].as_array().unwrap().iter().map(|mount| {
         let options = if mount["fstype"] == "overlay" { &Value::Null } else { &mount["super_options"] };
         json!([mount["target"], mount["fstype"], mount["options"], mount["propagation"], options, mount["root"]])
