@@ -322,15 +322,27 @@ fn e7_a_container_outlives_a_checkpoint_that_is_cut_off() {
     let work = host.path("root/pods").join(&id).join("checkpoints");
     for round in 0..6 {
         let target = Path::new(&out).join(format!("{round}.tar"));
-        let (socket, asked) = (cri.socket.clone(), made.clone());
-        let asking = std::thread::spawn(move || checkpoint(&Kubelet::new(socket), &asked, &target, 60));
+        let ask = || {
+            let (socket, asked, target) = (cri.socket.clone(), made.clone(), target.clone());
+            std::thread::spawn(move || checkpoint(&Kubelet::new(socket), &asked, &target, 60))
+        };
         // At different moments: when it has begun, when criu writes its log, when there are images.
         let begun = match round % 3 {
             0 => work.clone(),
             1 => work.join(&made).join("dump.log"),
             _ => work.join(&made).join("images/pages-1.img"),
         };
-        until("the checkpoint", || begun.exists().then_some(()));
+        let asking = until("the checkpoint", || {
+            let asking = ask();
+            until("its beginning", || (begun.exists() || asking.is_finished()).then_some(()));
+            if !asking.is_finished() {
+                return Some(asking);
+            }
+            // It was over before anybody looked.
+            asking.join().unwrap().unwrap();
+            std::fs::remove_file(&target).unwrap();
+            None
+        });
         cri.kill();
         asking.join().unwrap().unwrap_err();
         cri.restart();
