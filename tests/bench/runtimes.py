@@ -408,7 +408,7 @@ class Oci:
         if not (self.podshim.dir / "ground.json").exists():
             self.podshim.run("run", "-d", "--network", "none", manifest("ground"))
             until(self.podshim.log("ground", "two"), "the pod whose bundle is taken")
-            found = [path for path in self.podshim.dir.rglob("one/config.json") if self.is_ground(path)]
+            found = [path for path in self.podshim.state.rglob("one/config.json") if self.is_ground(path)]
             if not found:
                 raise Failed("no bundle of podshim's was found")
             shutil.copy(found[0], self.podshim.dir / "ground.json")
