@@ -152,7 +152,6 @@ fn a_pid_that_is_somebody_elses_by_now_is_not_signalled() {
     for verb in [
         &["recover", "p"][..],
         &["ps"],
-        &["stop", "p"],
         &["rm", "-f", "p"],
         &["exec", "p", "--", "/facts", "exit", "0"],
     ] {
