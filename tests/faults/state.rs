@@ -149,12 +149,7 @@ fn a_pid_that_is_somebody_elses_by_now_is_not_signalled() {
     let mut stranger = Bystander::new();
     let mut value = sleeper("p");
     value["spec"]["shareProcessNamespace"] = json!(true);
-    for verb in [
-        &["recover", "p"][..],
-        &["ps"],
-        &["rm", "-f", "p"],
-        &["exec", "p", "--", "/facts", "exit", "0"],
-    ] {
+    for verb in [&["recover", "p"][..], &["ps"], &["rm", "-f", "p"], &["exec", "p", "--", "/facts", "exit", "0"]] {
         host.start(&value);
         let state = state(&host, "p");
         kill_supervisor(&state);
