@@ -1,6 +1,6 @@
 //! Clients come all at once: each is answered in time, and what they leave is one state that all agree about.
 
-use crate::harness::{Host, Live, facts, pod, shell, until};
+use crate::harness::{Host, Live, Numbers, facts, pod, shell, until};
 use crate::rig;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -89,16 +89,6 @@ fn one_name_in_two_namespaces_is_two_pods() {
     host.assert_clean();
 }
 
-/// The same sequence in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % below
-    }
-}
-
 /// What a verb may be answered while others make and remove the pod that it is about.
 const ANSWERS: [&str; 15] = [
     "already exists",
@@ -129,9 +119,9 @@ fn many_do_anything_to_the_same_pods() {
     let (mut numbers, mut done, mut slowest, mut others) = (Numbers(seed), 0, Duration::ZERO, Vec::new());
     let mut busy: Vec<(Instant, Vec<String>, Live)> = Vec::new();
     let mut choose = || {
-        let which = numbers.next(3) as usize;
+        let which = numbers.below(3) as usize;
         let name = names[which];
-        let words: Vec<&str> = match numbers.next(9) {
+        let words: Vec<&str> = match numbers.below(9) {
             0..=2 => vec!["run", "-d", &manifests[which]],
             3 => vec!["rm", "-f", name],
             4 => vec!["rm", name],

@@ -2,7 +2,7 @@
 //! them a pod that nobody touches. `PODSHIM_SOAK_SECONDS` says for how long (20; an hour in `scripts/faults.sh`), `PODSHIM_SEED` with
 //! which numbers.
 
-use crate::harness::{Host, Live, facts, pod, shell, until, with};
+use crate::harness::{Host, Live, Numbers, facts, pod, shell, until, with};
 use crate::leaks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -22,16 +22,6 @@ const GROWTH: u64 = 64;
 
 fn asked(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap_or_else(|e| panic!("{variable}: {e}")))
-}
-
-/// The same sequence in each run with a seed.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % end
-    }
 }
 
 /// What a client needs of the host: that itself stays with the thread of the test.
@@ -132,18 +122,11 @@ fn client(podshim: &Podshim, mut numbers: Numbers, until: Instant, tally: &Tally
 /// Kills a supervisor every now and then; never that of the pod of this uid.
 fn killer(podshim: &Podshim, mut numbers: Numbers, until: Instant, spared: &str) -> u64 {
     let mut killed = 0;
-    let state = podshim.state.to_str().unwrap();
     while Instant::now() < until {
         std::thread::sleep(Duration::from_millis(numbers.below(600)));
-        let found = leaks::processes(|p| {
-            p.cmdline.contains("supervise-pod")
-                && p.cmdline.contains(state)
-                && !p.cmdline.contains(spared)
-                && !p.cgroup.contains("/podshim/pod")
-        });
-        if let Some(victim) = found.get(numbers.below(found.len().max(1) as u64) as usize)
-            && leaks::leads_session(victim.pid)
-        {
+        let mut found = leaks::supervisors(&podshim.state);
+        found.retain(|process| !process.cmdline.contains(spared));
+        if let Some(victim) = found.get(numbers.below(found.len().max(1) as u64) as usize) {
             killed += u64::from(kill(Pid::from_raw(victim.pid), Signal::SIGKILL).is_ok());
         }
     }

@@ -43,17 +43,10 @@ fn state(host: &Host, name: &str) -> PathBuf {
 
 /// Kills a pod's supervisor, and waits until it is gone.
 fn kill_supervisor(state: &std::path::Path) {
-    let found = || {
-        let is_it = |p: &leaks::Process| {
-            p.cmdline.contains("supervise-pod")
-                && p.cmdline.contains(state.to_str().unwrap())
-                && !p.cgroup.contains("/podshim/pod")
-        };
-        leaks::processes(is_it)
-    };
-    let supervisor = found().into_iter().find(|process| leaks::leads_session(process.pid)).unwrap();
-    kill(Pid::from_raw(supervisor.pid), Signal::SIGKILL).unwrap();
-    until("the supervisor's end", || found().iter().all(|process| process.pid != supervisor.pid).then_some(()));
+    let supervisor = leaks::supervisors(state).remove(0).pid;
+    kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
+    let is_gone = || leaks::supervisors(state).iter().all(|process| process.pid != supervisor);
+    until("the supervisor's end", || is_gone().then_some(()));
 }
 
 /// What is done to a file: how it is called, and what of it becomes what.

@@ -160,8 +160,7 @@ fn start(host: &Host, manifest: &str, case: Option<&Case>) -> (Outcome, Injected
     let volume = host.path("root/pods").join(&uid).join("volumes/d");
     until("the init container", || volume.join("began").exists().then_some(()));
     let state = host.path("state/pods").join(&uid);
-    let supervisor =
-        leaks::processes(|p| p.cmdline.contains("supervise-pod") && p.cmdline.contains(state.to_str().unwrap()));
+    let supervisor = leaks::supervisors(&state);
     let trace = host.path("trace");
     let mut tracer = case.map(|Case { call, error, nth }| {
         let mut strace = Command::new("strace");

@@ -140,6 +140,17 @@ pub(crate) fn with(mut a: Value, b: Value) -> Value {
     a
 }
 
+/// Numbers that look random, and are the same in each run from the same seed.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    /// The next one, from 0 to before `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % end
+    }
+}
+
 /// One test's own host. Dropped, it removes its pods and proves that nothing is left.
 pub(crate) struct Host {
     dir: Option<tempfile::TempDir>,

@@ -37,6 +37,18 @@ pub(crate) fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
     found
 }
 
+/// The supervisors of the pods whose state is below this directory, or of one pod: not its pid 1, inits and other children.
+#[allow(dead_code, reason = "not every crate of tests that has this file kills them")]
+pub(crate) fn supervisors(state: &Path) -> Vec<Process> {
+    let mut found = processes(|p| {
+        p.cmdline.contains("supervise-pod")
+            && p.cmdline.contains(state.to_str().unwrap())
+            && !p.cgroup.contains("/podshim/pod")
+    });
+    found.retain(|process| leads_session(process.pid));
+    found
+}
+
 /// Whether a process is the first of its session, as a supervisor is.
 pub(crate) fn leads_session(pid: i32) -> bool {
     let pid = nix::unistd::Pid::from_raw(pid);

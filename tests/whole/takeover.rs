@@ -1,6 +1,6 @@
 //! The supervisor is killed at any moment: the containers go on, and another one takes over.
 
-use crate::harness::{Host, Live, facts, pod, shell, until, with};
+use crate::harness::{Host, Live, Numbers, facts, pod, shell, until, with};
 use crate::leaks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -30,12 +30,7 @@ fn supervisors(host: &Host, name: &str) -> Vec<i32> {
 }
 
 fn supervisors_below(state: &std::path::Path) -> Vec<i32> {
-    let found = leaks::processes(|p| {
-        p.cmdline.contains("supervise-pod")
-            && p.cmdline.contains(state.to_str().unwrap())
-            && !p.cgroup.contains("/podshim/pod")
-    });
-    found.iter().map(|process| process.pid).filter(|pid| leaks::leads_session(*pid)).collect()
+    leaks::supervisors(state).iter().map(|process| process.pid).collect()
 }
 
 /// The processes of a container.
@@ -350,16 +345,6 @@ fn a_terminal_that_is_lost_is_told_and_input_that_is_not_goes_on() {
     host.assert_clean();
 }
 
-/// The same sequence in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % below
-    }
-}
-
 #[test]
 fn it_can_be_killed_at_any_moment() {
     let Some(host) = Host::new(&[]) else { return };
@@ -374,8 +359,8 @@ fn it_can_be_killed_at_any_moment() {
     while done < kills {
         let mut run = host.live(&["run", "-d", &manifest]);
         // Sometimes while it is being made, sometimes later, some of them twice.
-        for _ in 0..=numbers.next(2) {
-            std::thread::sleep(Duration::from_millis(numbers.next(60)));
+        for _ in 0..=numbers.below(2) {
+            std::thread::sleep(Duration::from_millis(numbers.below(60)));
             for supervisor in supervisors_below(&state) {
                 let _ = kill(Pid::from_raw(supervisor), Signal::SIGKILL);
                 done += 1;
@@ -397,10 +382,10 @@ fn it_can_be_killed_at_any_moment() {
             assert_eq!(host.status("p", "i")["restartCount"], 0);
             until("lines", || (log(&host, "p", "c").len() > 3).then_some(()));
             assert_counted(&log(&host, "p", "c"), 3);
-            let by = [&["rm", "-f", "p"][..], &["rm", "p"]][numbers.next(2) as usize];
+            let by = [&["rm", "-f", "p"][..], &["rm", "p"]][numbers.below(2) as usize];
             let mut removal = host.live(by);
-            if numbers.next(2) == 0 {
-                std::thread::sleep(Duration::from_millis(numbers.next(30)));
+            if numbers.below(2) == 0 {
+                std::thread::sleep(Duration::from_millis(numbers.below(30)));
                 for supervisor in supervisors_below(&state) {
                     let _ = kill(Pid::from_raw(supervisor), Signal::SIGKILL);
                     done += 1;

@@ -1,6 +1,6 @@
 //! The server is killed at any moment: containers go on, no line and no exit code is lost, and what it was doing can be taken up.
 
-use super::super::harness::{Host, until};
+use super::super::harness::{Host, Numbers, until};
 use super::super::leaks;
 use super::client::{Cri, Kubelet, NOBODY, container, log, sandbox};
 use super::rpcs::{self, Subject};
@@ -17,16 +17,6 @@ use tonic::Status;
 const KILLS: usize = 200;
 /// How often more, at most, for calls that were over too soon each time.
 const MORE: usize = 100;
-
-/// A sequence of numbers that is the same in each run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (self.0 >> 33) % below
-    }
-}
 
 /// What a kubelet does until the server is killed.
 struct Busy {
@@ -142,7 +132,7 @@ fn e7_the_server_can_be_killed_during_every_call() {
         if round >= KILLS {
             target = missed.first().unwrap();
         }
-        let after = typical.mul_f64(numbers.next(1000) as f64 / 1000.0);
+        let after = typical.mul_f64(numbers.below(1000) as f64 / 1000.0);
         let (took, interrupted) = kill_during(&mut cri, (target, after), subject(&format!("r{round}")), || {
             if round == KILLS / 2 {
                 // It ends while nobody is there to see it.
