@@ -326,16 +326,23 @@ impl Init {
         self.be_born(0)
     }
 
-    /// Another process, made with these flags, performs the rest of the steps.
+    /// Another process, made with these flags, performs the rest of the steps. It stays in its maker's process group, where it is
+    /// found if that was killed, until it is told of ([`process::try_wait_with_siblings`]).
     fn be_born(&mut self, flags: u64) -> StepResult {
         // Descriptors of namespaces of the host's /proc are a way back that the others must not find.
         self.handles.namespaces.clear();
         self.handles.cgroups.clear();
+        let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).called("pipe2", "")?;
         let Some(child) = process::clone_sibling(flags)? else {
+            drop(tell);
+            if nix::unistd::read(&told, &mut [0]).called("read", "maker")? == 0 {
+                process::exit_now(1);
+            }
             self.process += 1;
             return Ok(());
         };
         handshake::send(self.handles.sync.as_fd(), &FromInit::Born, &[child.pidfd.as_fd()])?;
+        nix::unistd::write(&tell, b"+").called("write", "told")?;
         process::exit_now(0)
     }
 

@@ -4,7 +4,7 @@
 use super::create::check_ids;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
-use super::slot::{Stage, reborn};
+use super::slot::{Stage, over, reborn};
 use crate::control::{HangUp, OwnProcess, Reply};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Task;
@@ -253,10 +253,12 @@ impl Supervisor {
     }
 
     pub(super) fn exec_exited(&mut self, id: u64) -> Result<()> {
+        let Some(exec) = self.execs.get(&id) else { return Ok(()) };
+        let Some(gone) = over(&exec.child)? else { return Ok(()) };
         self.exec_hand_off(id)?;
         let ended = match self.execs.get(&id) {
-            Some(exec) => process::try_wait(exec.child.pidfd.as_fd())?,
-            None => None,
+            Some(exec) if exec.child.pid == gone => exec.stage.try_wait(&exec.child)?,
+            _ => None,
         };
         let Some(ended) = ended else { return Ok(()) };
         let Some(exec) = self.execs.remove(&id) else { return Ok(()) };

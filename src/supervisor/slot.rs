@@ -13,8 +13,8 @@ use crate::logs::{self, Stream};
 use crate::plan::adjust::Adjustment;
 use crate::plan::config::TerminationMessagePolicy;
 use crate::runtime::{FailureKind, FromInit, Seen, StepFailure};
-use crate::sys::Called;
 use crate::sys::process::{self, Child, Ended};
+use crate::sys::{Called, SysResult};
 use anyhow::Result;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -75,6 +75,17 @@ pub(super) enum Stage {
     Failed(StepFailure),
 }
 
+impl Stage {
+    /// Reaps a process of podshim's own that came so far, once it has ended; if it might still make the one that goes on in its
+    /// place ([`reborn`]), with that.
+    pub(super) fn try_wait(&self, child: &Child) -> SysResult<Option<Ended>> {
+        match self {
+            Stage::Creating | Stage::Failed(_) => process::try_wait_with_siblings(child),
+            Stage::Created | Stage::Starting | Stage::Running => process::try_wait(child.pidfd.as_fd()),
+        }
+    }
+}
+
 impl Instance {
     /// The same, made by an OCI runtime of the host.
     pub(super) fn of_runtime(self, external: External) -> Instance {
@@ -94,6 +105,11 @@ pub(super) fn reborn(old: &Child, new: Child) -> Result<Child> {
     process::send_signal(old.pidfd.as_fd(), libc::SIGKILL)?;
     nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(old.pid), None).called("waitpid", old.pid)?;
     Ok(new)
+}
+
+/// The pid of a child that has ended: all that it had to say is there to be read.
+pub(super) fn over(child: &Child) -> Result<Option<i32>> {
+    Ok(process::look(child.pidfd.as_fd())?.map(|_| child.pid))
 }
 
 const READ_SIZE: usize = 16 << 10;
@@ -238,11 +254,16 @@ impl Supervisor {
 
     /// A container's first process has ended.
     pub(super) fn exited(&mut self, index: usize) -> Result<()> {
+        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
+        let Some(gone) = over(&instance.child)? else { return Ok(()) };
         // What it said last, before it is said that it ended; also that another process goes on in its place.
         self.hand_off(index)?;
         let ended = match &self.slots[index].instance {
-            Some(instance) => process::try_wait(instance.child.pidfd.as_fd())?,
-            None => None,
+            Some(instance) if instance.child.pid == gone => match instance.external {
+                None => instance.stage.try_wait(&instance.child)?,
+                Some(_) => process::try_wait(instance.child.pidfd.as_fd())?,
+            },
+            _ => None,
         };
         let Some(ended) = ended else { return Ok(()) };
         if self.external_created(index, ended)? {

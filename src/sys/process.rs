@@ -5,8 +5,11 @@ use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::setpgid;
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 #[repr(C, align(8))]
 #[derive(Default)]
@@ -97,8 +100,11 @@ fn namespace_names(flags: u64) -> String {
 
 /// clone3(2) with `CLONE_PARENT`: a sibling of the caller instead of a child, so that who waits for the caller waits for it
 /// too. Returns `None` in the new process. `flags` are `CLONE_NEW*`; without CLONE_NEWPID it is born in the pid namespace that
-/// the caller set for its children (setns(2)).
+/// the caller set for its children (setns(2)). The caller leads a process group of its own from now on, by which
+/// [`try_wait_with_siblings`] finds the new process.
 pub fn clone_sibling(flags: u64) -> SysResult<Option<Child>> {
+    let lead = || setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0)).called("setpgid", "0");
+    call("setpgid", || "0, 0".to_owned(), lead)?;
     let mut pidfd: RawFd = -1;
     let arguments = CloneArgs {
         flags: flags | libc::CLONE_PIDFD as u64 | libc::CLONE_PARENT as u64,
@@ -146,13 +152,48 @@ impl Ended {
 
 /// waitid(2) on a pidfd without blocking: `None` while the child runs. Of a process that is not our child, [`pidfd::fate`].
 pub fn try_wait(fd: BorrowedFd<'_>) -> SysResult<Option<Ended>> {
+    wait_or_look(fd, 0)
+}
+
+/// As [`try_wait`], but the child is not reaped: its pid stays its own.
+pub fn look(fd: BorrowedFd<'_>) -> SysResult<Option<Ended>> {
+    wait_or_look(fd, libc::WNOWAIT)
+}
+
+/// As [`try_wait`], of a child that leads the process group of its siblings ([`clone_sibling`]): with it they are killed and
+/// reaped. It was killed before it could tell of them, and who joined a pid namespace keeps that from ending
+/// (pid_namespaces(7)) until it is reaped.
+pub fn try_wait_with_siblings(child: &Child) -> SysResult<Option<Ended>> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    if look(child.pidfd.as_fd())?.is_none() {
+        return Ok(None);
+    }
+    let group = nix::unistd::Pid::from_raw(-child.pid);
+    match nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL) {
+        // It has not come so far.
+        Err(Errno::ESRCH) => return try_wait(child.pidfd.as_fd()),
+        other => other.called("kill", group)?,
+    }
+    let ended = try_wait(child.pidfd.as_fd())?;
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        match waitpid(group, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(ended)
+}
+
+fn wait_or_look(fd: BorrowedFd<'_>, how: libc::c_int) -> SysResult<Option<Ended>> {
     // Not nix's waitid: its status cannot hold a real-time signal, and would be an error after the child was reaped.
     // SAFETY: an all-zero siginfo_t is valid: plain integers.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let id = fd.as_raw_fd() as libc::id_t;
     loop {
         // SAFETY: the kernel writes one siginfo_t, which lives during the call.
-        let result = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | libc::WNOHANG) };
+        let result = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | libc::WNOHANG | how) };
         match check(result.into(), "waitid", "pidfd") {
             Err(e) if e.errno() == Errno::EINTR => {}
             Err(e) if e.errno() == Errno::ECHILD => return pidfd::fate(fd),

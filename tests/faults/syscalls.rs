@@ -8,6 +8,7 @@
 use crate::harness::{Host, Live, available, facts, pod, shell, until, with};
 use crate::leaks;
 use crate::rig::is_long;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::sync::Mutex;
@@ -361,4 +362,62 @@ fn each_call_of_a_start_is_a_supervisors_last() {
         ran + refused
     );
     assert!(ran > 10 || !available(&["root", "strace"]), "{ran}, {refused}");
+}
+
+/// Children of a process, each with its process group.
+fn children(pid: i32) -> Vec<(i32, i32)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let group = |child: i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        stat.rsplit(") ").next()?.split(' ').nth(2)?.parse().ok()
+    };
+    let children = text.split_whitespace().map(|child| child.parse().unwrap());
+    children.filter_map(|child| Some((child, group(child)?))).collect()
+}
+
+/// Who makes the process that joins the pid namespace of others is killed before it can tell of that. The namespace's pid 1 would wait
+/// for it for ever.
+#[test]
+fn a_process_that_nobody_was_told_of_keeps_no_namespace() {
+    let Some(host) = Host::new(&["strace"]) else { return };
+    let spec = json!({ "shareProcessNamespace": true, "terminationGracePeriodSeconds": 0, "containers": [facts("c", &["sleep"])] });
+    for is_exec in [true, false] {
+        host.start(&pod("p", spec.clone()));
+        let uid = std::fs::read_link(host.path("state/names/default_p")).unwrap();
+        let supervisor = leaks::supervisors(&host.path("state/pods").join(uid.file_name().unwrap()))[0].pid;
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-p", &supervisor.to_string(), "-o", "/dev/null", "-e", "trace=sendmsg"]);
+        strace.args(["-e", "inject=sendmsg:delay_enter=300000"]);
+        let mut tracer = Live::start(strace);
+        until("strace", || tracer.err().contains("attached").then_some(()));
+        let before = children(supervisor);
+        let exec = is_exec.then(|| host.live(&["exec", "p", "--", "/facts", "exit", "0"]));
+        if !is_exec {
+            // It is started again.
+            signal(host.pid("p", "c"), Signal::SIGKILL);
+        }
+        let (maker, made) = until("a process and the one that it made", || {
+            let new: Vec<_> = children(supervisor).into_iter().filter(|child| !before.contains(child)).collect();
+            let (maker, _) = *new.iter().find(|(pid, group)| pid == group)?;
+            let (made, _) = *new.iter().find(|(pid, group)| *pid != maker && *group == maker)?;
+            Some((maker, made))
+        });
+        signal(maker, Signal::SIGKILL);
+        until("both to be reaped", || {
+            let left = children(supervisor);
+            (!left.iter().any(|(pid, _)| [maker, made].contains(pid))).then_some(())
+        });
+        if let Some(mut exec) = exec {
+            assert_eq!(exec.wait(), 125, "{}", exec.err());
+        }
+        tracer.signal(Signal::SIGTERM);
+        tracer.wait();
+        host.ok(&["stop", "p"]);
+        host.ok(&["rm", "p"]);
+        host.assert_clean();
+    }
+}
+
+fn signal(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
