@@ -102,6 +102,10 @@ impl Cgroup {
         let subtree = self.subtree(hierarchy);
         let leaf = self.dir(hierarchy);
         let mut made = BTreeSet::new();
+        // What is above a container's is there, and in order, as a rule.
+        if make_chain([&leaf].into_iter(), &mut made).is_ok() && is_in_order(hierarchy, &leaf)? {
+            return Ok(Vec::new());
+        }
         let mut attempts = 0;
         // Whoever removes the last pod takes the empty directory `podshim` with it, perhaps between two of these steps.
         while let Err(e) = make_chain(chain.iter().chain([&leaf]), &mut made) {
@@ -202,7 +206,6 @@ fn make_chain<'a>(dirs: impl Iterator<Item = &'a PathBuf>, made: &mut BTreeSet<P
 fn pass_down(dir: &Path) -> SysResult<Vec<SysError>> {
     let file = dir.join("cgroup.subtree_control");
     let (available, on) = (read(&dir.join("cgroup.controllers"))?, read(&file)?);
-    let has = |list: &str, controller| list.split_whitespace().any(|c| c == controller);
     // Only the real root has no type, and may hold processes.
     let busy = dir.join("cgroup.type").exists() && !read(&dir.join("cgroup.procs"))?.is_empty();
     let mut refused = Vec::new();
@@ -217,6 +220,28 @@ fn pass_down(dir: &Path) -> SysResult<Vec<SysError>> {
         }
     }
     Ok(refused)
+}
+
+fn has(controllers: &str, controller: &str) -> bool {
+    controllers.split_whitespace().any(|c| c == controller)
+}
+
+/// Whether a new leaf has what it may get from above: every controller that podshim passes down, and its parent's processors and
+/// memory nodes.
+fn is_in_order(hierarchy: &Hierarchy, leaf: &Path) -> SysResult<bool> {
+    match hierarchy.version {
+        Version::V2 => {
+            let (available, here) =
+                (read(&hierarchy.mount.join("cgroup.controllers"))?, read(&leaf.join("cgroup.controllers"))?);
+            Ok(V2_CONTROLLERS.iter().all(|controller| has(&here, controller) || !has(&available, controller)))
+        }
+        Version::V1 if hierarchy.has("cpuset") => {
+            inherit_cpuset(leaf)?;
+            Ok(!read(&leaf.join("cpuset.cpus"))?.trim().is_empty()
+                && !read(&leaf.join("cpuset.mems"))?.trim().is_empty())
+        }
+        Version::V1 => Ok(true),
+    }
 }
 
 /// A new v1 cpuset is empty, and no process can enter it; it gets its parent's.

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,10 @@ impl Cgroup {
     /// If the kernel refuses something.
     pub fn kill(&self, patience: Duration) -> anyhow::Result<Vec<Pid>> {
         let deadline = Instant::now() + patience;
+        // So it is when its first process was its only one.
+        if self.is_empty()? {
+            return Ok(Vec::new());
+        }
         loop {
             self.kill_once().with_context(|| format!("kill the processes of cgroup {}", self.path()))?;
             if self.wait_empty(deadline.min(Instant::now() + Duration::from_millis(50)))? {
@@ -225,9 +230,15 @@ pub(super) fn pause(events: Option<std::os::fd::BorrowedFd<'_>>, limit: Duration
 
 /// A directory and all below it, each before those it holds; none if it is gone.
 pub(super) fn tree(dir: &Path) -> Vec<PathBuf> {
+    // The name in its parent, and its own `.`: a directory below it has `..`, a link more (kernfs counts them).
+    const LINKS_OF_A_LEAF: u64 = 2;
     let mut found = vec![dir.to_owned()];
     let mut next = 0;
     while next < found.len() {
+        if found[next].symlink_metadata().is_ok_and(|status| status.nlink() == LINKS_OF_A_LEAF) {
+            next += 1;
+            continue;
+        }
         let below = fs::read_dir(&found[next]).into_iter().flatten().flatten();
         let below: Vec<_> = below.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).map(|e| e.path()).collect();
         found.extend(below);

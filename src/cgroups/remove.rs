@@ -50,12 +50,17 @@ impl Cgroup {
 }
 
 fn remove_tree(dir: &Path) -> SysResult<()> {
-    for dir in tree(dir).iter().rev() {
-        // cgroupfs wants rmdir(2) of a directory whose files are still in it.
-        match fs::remove_dir(dir).called("rmdir", dir.display()) {
-            Err(e) if e.errno() == Errno::ENOENT => {}
-            result => result?,
-        }
+    match remove_one(dir) {
+        // It may be busy with those below it.
+        Err(e) if e.errno() == Errno::EBUSY => tree(dir).iter().rev().try_for_each(|dir| remove_one(dir)),
+        result => result,
     }
-    Ok(())
+}
+
+/// cgroupfs wants rmdir(2) of a directory whose files are still in it.
+fn remove_one(dir: &Path) -> SysResult<()> {
+    match fs::remove_dir(dir).called("rmdir", dir.display()) {
+        Err(e) if e.errno() == Errno::ENOENT => Ok(()),
+        result => result,
+    }
 }
