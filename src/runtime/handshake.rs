@@ -6,7 +6,8 @@
 //!    |<- Paused { step } ----------------|   only with `run --step`, before each step
 //!    |-- GoOn -------------------------->|
 //!    |<- Note { text } ------------------|   something was done differently, e.g. a limit clamped
-//!    |<- Born + pidfd --------------------|   only into a pid namespace that others live in
+//!    |<- Born + pidfd -------------------|   only into a pid namespace that others live in
+//!    |-- GoOn -------------------------->|   to the process that goes on in its place
 //!    |<- Terminal + master --------------|   only with a terminal
 //!    |<- Ready --------------------------|   all steps but the last few are done      = OCI "created"
 //!    |-- Start ------------------------->|
@@ -79,7 +80,7 @@ pub enum FromInit {
 
 /// The supervisor's answer to [`FromInit::Ready`].
 pub(super) const START: &[u8] = b"start";
-/// The supervisor's answer to [`FromInit::Paused`].
+/// The supervisor's answer to [`FromInit::Paused`] and [`FromInit::Born`].
 pub(super) const GO_ON: &[u8] = b"go on";
 
 /// A step that init has performed, or that failed: a line of JSON in the memory that it shares with the supervisor.

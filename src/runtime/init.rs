@@ -161,17 +161,21 @@ impl Init {
         let Some(showing) = &self.showing else { return };
         if showing.pace == Pace::StepByStep {
             let sync = self.handles.sync.as_fd();
-            let told =
-                handshake::send(sync, &FromInit::Paused { step: index }, &[]).and_then(|()| socket::receive(sync));
-            match told {
-                Ok(socket::Received::Message(bytes, _)) if bytes == GO_ON => {}
-                Err(error) => self.fail(String::from("Pause"), error.into()),
-                // The supervisor is gone or gave up: nobody waits for an answer.
-                Ok(_) => process::exit_now(125),
+            let told = handshake::send(sync, &FromInit::Paused { step: index }, &[]).map_err(Into::into);
+            if let Err(error) = told.and_then(|()| self.wait_to_go_on()) {
+                self.fail(String::from("Pause"), error)
             }
         }
         self.at = (index, record::now());
         record::begin();
+    }
+
+    fn wait_to_go_on(&self) -> StepResult {
+        match socket::receive(self.handles.sync.as_fd())? {
+            socket::Received::Message(bytes, _) if bytes == GO_ON => Ok(()),
+            // The supervisor is gone or gave up: nobody waits for an answer.
+            _ => process::exit_now(125),
+        }
     }
 
     /// After a step, and before execve(2), which is the last thing that it can tell of.
@@ -326,23 +330,17 @@ impl Init {
         self.be_born(0)
     }
 
-    /// Another process, made with these flags, performs the rest of the steps. It stays in its maker's process group, where it is
-    /// found if that was killed, until it is told of ([`process::try_wait_with_siblings`]).
+    /// Another process, made with these flags, performs the rest of the steps. Until the supervisor knows of it, it stays in its
+    /// maker's process group, where it is found if that was killed ([`process::try_wait_with_siblings`]).
     fn be_born(&mut self, flags: u64) -> StepResult {
         // Descriptors of namespaces of the host's /proc are a way back that the others must not find.
         self.handles.namespaces.clear();
         self.handles.cgroups.clear();
-        let (told, tell) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).called("pipe2", "")?;
         let Some(child) = process::clone_sibling(flags)? else {
-            drop(tell);
-            if nix::unistd::read(&told, &mut [0]).called("read", "maker")? == 0 {
-                process::exit_now(1);
-            }
             self.process += 1;
-            return Ok(());
+            return self.wait_to_go_on();
         };
         handshake::send(self.handles.sync.as_fd(), &FromInit::Born, &[child.pidfd.as_fd()])?;
-        nix::unistd::write(&tell, b"+").called("write", "told")?;
         process::exit_now(0)
     }
 

@@ -148,7 +148,7 @@ pub fn start(hand_off: BorrowedFd<'_>) -> SysResult<()> {
     socket::send(hand_off, handshake::START, &[])
 }
 
-/// A child that paused before a step performs it.
+/// A child that paused before a step performs it; one that was born goes on.
 pub fn go_on(hand_off: BorrowedFd<'_>) -> SysResult<()> {
     socket::send(hand_off, handshake::GO_ON, &[])
 }

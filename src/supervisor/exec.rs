@@ -27,8 +27,6 @@ pub(super) struct Exec {
     exit_token: Token,
     hand_off: Option<(Token, OwnedFd)>,
     stage: Stage,
-    /// `child` is the process that executes the command, not the one that makes it.
-    is_born: bool,
 }
 
 /// Who waits for its end.
@@ -73,7 +71,7 @@ impl Exec {
     /// A process that needs no hand-off: it runs already.
     pub(super) fn running(container: usize, task: Task, child: Child, exit_token: Token) -> Exec {
         let (purpose, stage) = (Purpose::Task(task), Stage::Running);
-        Exec { container, purpose, child, exit_token, hand_off: None, stage, is_born: true }
+        Exec { container, purpose, child, exit_token, hand_off: None, stage }
     }
 
     fn fail(&mut self, message: String) -> Result<()> {
@@ -86,15 +84,14 @@ impl Exec {
         Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
     }
 
-    /// Nobody waits for it any more: it is killed, but not before it is born. The process that makes it may have done so
-    /// already and be about to tell us; killed before that, it would leave a child that nobody reaps.
+    /// Nobody waits for it any more: it is killed.
     pub(super) fn give_up(&mut self) -> Result<()> {
         match self.purpose {
             Purpose::Task(task) => self.purpose = Purpose::GivenUp(Some(task)),
             Purpose::Client { .. } => self.purpose = Purpose::GivenUp(None),
             Purpose::GivenUp(_) => {}
         }
-        if self.is_born { self.kill() } else { Ok(()) }
+        self.kill()
     }
 
     fn is_given_up(&self) -> bool {
@@ -150,7 +147,6 @@ impl Supervisor {
             exit_token,
             hand_off: Some((hand_off, starting.sync)),
             stage: Stage::Creating,
-            is_born: false,
         };
         self.execs.insert(id, exec);
         Ok(id)
@@ -204,11 +200,10 @@ impl Supervisor {
             match seen {
                 Seen::Nothing => return Ok(()),
                 Seen::Message(FromInit::Born, Some(pidfd)) => {
-                    let child = process::child_of(pidfd)?;
+                    let child = reborn(&exec.child, pidfd, socket.as_fd())?;
                     self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
-                    exec.child = reborn(&exec.child, child)?;
+                    exec.child = child;
                     exec.exit_token = self.poll.watch(&exec.child.pidfd, Source::ExecExit(id))?;
-                    exec.is_born = true;
                     if exec.is_given_up() {
                         exec.kill()?;
                     }

@@ -17,7 +17,7 @@ use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Called, SysResult};
 use anyhow::Result;
 use nix::errno::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
@@ -101,9 +101,15 @@ impl Instance {
 
 /// The process that performs the rest of the steps takes the place of the one that made it, which has nothing left to do
 /// but to end. The message may be forged by who can trace such a process: it is waited for only after SIGKILL.
-pub(super) fn reborn(old: &Child, new: Child) -> Result<Child> {
+pub(super) fn reborn(old: &Child, new: OwnedFd, hand_off: BorrowedFd<'_>) -> Result<Child> {
+    let new = process::child_of(new)?;
     process::send_signal(old.pidfd.as_fd(), libc::SIGKILL)?;
     nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(old.pid), None).called("waitpid", old.pid)?;
+    match crate::runtime::go_on(hand_off) {
+        // It was killed as well: its pidfd says so.
+        Err(error) if error.errno() == Errno::EPIPE => {}
+        other => other?,
+    }
     Ok(new)
 }
 
@@ -137,9 +143,9 @@ impl Supervisor {
                 Seen::Message(FromInit::Note { text }, _) => self.note(index, text),
                 Seen::Message(FromInit::Paused { step }, _) => self.paused(index, step),
                 Seen::Message(FromInit::Born, Some(pidfd)) => {
-                    let child = process::child_of(pidfd)?;
+                    let child = reborn(&instance.child, pidfd, socket.as_fd())?;
                     self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
-                    instance.child = reborn(&instance.child, child)?;
+                    instance.child = child;
                     instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
                     if let Some(told) = &mut instance.told {
                         told.born(instance.child.pid);
