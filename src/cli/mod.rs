@@ -13,6 +13,7 @@ mod confine;
 mod convert;
 mod cri;
 mod debug;
+mod deferred;
 mod delete;
 mod disk_usage;
 mod ensure;
@@ -52,8 +53,10 @@ mod wait;
 
 use crate::error::{self, Kind, failure};
 use crate::paths::Dirs;
+use crate::supervisor;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use deferred::Deferred;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -84,84 +87,83 @@ struct Places {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run the pods of a manifest: in the foreground with their logs, or in the background with -d
-    Run(run::RunArgs),
+    Run(Deferred<run::RunArgs>),
     /// Make pods be as their manifests say: create them, change them in place, or replace them
-    Apply(apply::ApplyArgs),
+    Apply(Deferred<apply::ApplyArgs>),
     /// List pods
-    Ps(ps::PsArgs),
+    Ps(Deferred<ps::PsArgs>),
     /// List pods, Services, endpoints, NetworkPolicies, Namespaces
-    Get(get::GetArgs),
+    Get(Deferred<get::GetArgs>),
     /// Show what containers use: CPU, memory, processes; again and again, or once with --no-stream
-    Stats(stats::StatsArgs),
+    Stats(Deferred<stats::StatsArgs>),
     /// Show what pods use, once: CPU and memory
-    Top(stats::TopArgs),
+    Top(Deferred<stats::TopArgs>),
     /// Print the logs of a pod's containers
-    Logs(logs::LogsArgs),
+    Logs(Deferred<logs::LogsArgs>),
     /// Execute a command in a container
-    Exec(exec::ExecArgs),
+    Exec(Deferred<exec::ExecArgs>),
     /// Start a container of any image in a running pod, to look around
-    Debug(debug::DebugArgs),
+    Debug(Deferred<debug::DebugArgs>),
     /// Connect to a running container's output and input
-    Attach(attach::AttachArgs),
+    Attach(Deferred<attach::AttachArgs>),
     /// Forward local ports to ports of a pod
-    PortForward(port_forward::PortForwardArgs),
+    PortForward(Deferred<port_forward::PortForwardArgs>),
     /// Show a pod: its manifest with defaults, and its status; or as a picture, with --tree or --html
-    Inspect(inspect::InspectArgs),
+    Inspect(Deferred<inspect::InspectArgs>),
     /// Print the manifest that runs a pod again, with the ConfigMaps and Secrets that it refers to
-    Convert(convert::ConvertArgs),
+    Convert(Deferred<convert::ConvertArgs>),
     /// Wait for a condition of pods, or for their end
-    Wait(wait::WaitArgs),
+    Wait(Deferred<wait::WaitArgs>),
     /// Set a condition of a pod, which its readiness gates wait for
-    SetCondition(set_condition::SetConditionArgs),
+    SetCondition(Deferred<set_condition::SetConditionArgs>),
     /// Stop pods gracefully
-    Stop(remove::StopArgs),
+    Stop(Deferred<remove::StopArgs>),
     /// Remove pods and everything they had on this host
-    Rm(remove::RmArgs),
+    Rm(Deferred<remove::RmArgs>),
     /// Remove pods, Services, NetworkPolicies, Namespaces: by type and name, or what manifests name
-    Delete(delete::DeleteArgs),
+    Delete(Deferred<delete::DeleteArgs>),
     /// Give pods whose supervisor was killed another one, which goes on with them; at boot, with --all, clear away old ones
-    Recover(recover::RecoverArgs),
+    Recover(Deferred<recover::RecoverArgs>),
     /// Show what happened to pods
-    Events(events::EventsArgs),
+    Events(Deferred<events::EventsArgs>),
     /// Check manifests without running anything; needs no root
-    Check(check::CheckArgs),
+    Check(Deferred<check::CheckArgs>),
     /// Show what would be done for the pods of a manifest, down to each step; nothing is run, and it needs no root
-    Plan(plan::PlanArgs),
+    Plan(Deferred<plan::PlanArgs>),
     /// Tell what a field of a manifest means (needs no root), how a pod was made, or what two pods share
-    Explain(explain::ExplainArgs),
+    Explain(Deferred<explain::ExplainArgs>),
     /// Learn what a pod is made of: lessons on namespaces, with checkers
-    Lab(lab::LabArgs),
+    Lab(Deferred<lab::LabArgs>),
     /// Pull, import, list and remove images
-    Image(image::ImageArgs),
+    Image(Deferred<image::ImageArgs>),
     /// List and remove what persistentVolumeClaims hold
-    Volume(volume::VolumeArgs),
+    Volume(Deferred<volume::VolumeArgs>),
     /// Ask the CNI plugins of --network cni how they and their pods are
-    Cni(cni::CniArgs),
+    Cni(Deferred<cni::CniArgs>),
     /// Serve a kubelet: the Container Runtime Interface, v1, on a unix socket
-    Cri(cri::CriArgs),
+    Cri(Deferred<cri::CriArgs>),
     /// Show what this host offers
-    Info(info::InfoArgs),
+    Info(Deferred<info::InfoArgs>),
     /// Show podshim's version
-    Version(info::VersionArgs),
+    Version(Deferred<info::VersionArgs>),
     #[command(hide = true)]
-    SupervisePod {
-        /// The pod's state directory
-        state: PathBuf,
-    },
+    EnsureImage(Deferred<ensure::EnsureArgs>),
     #[command(hide = true)]
-    EnsureImage(ensure::EnsureArgs),
+    Probe(Deferred<probe::ProbeArgs>),
     #[command(hide = true)]
-    Probe(probe::ProbeArgs),
-    #[command(hide = true)]
-    NameServer(name_server::NameServerArgs),
+    NameServer(Deferred<name_server::NameServerArgs>),
     #[command(hide = true)]
     DiskUsage,
 }
 
 /// Runs the command line. Errors are printed here and nowhere else.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match dispatch(cli) {
+    // Before clap makes its tables: they would stay in its memory as long as the pod lives.
+    let result = match supervisor::asked_for(std::env::args_os()) {
+        Some(state) => require_root().and_then(|()| supervisor::run(&state)).map(|()| 0),
+        None => dispatch(Cli::parse()),
+    };
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(141),
         Err(error) => {
@@ -186,7 +188,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         state: directory(cli.places.state)?,
         log_dir: directory(cli.places.log_dir)?,
     };
-    if let Verb::Check(args) = cli.verb {
+    if let Verb::Check(Deferred(args)) = cli.verb {
         // 0 or 1, whatever is wrong: a file that cannot be read is no manifest that can be run.
         return match check::run(args) {
             Ok(fine) => Ok(u8::from(!fine)),
@@ -196,50 +198,49 @@ fn dispatch(cli: Cli) -> Result<u8> {
             }
         };
     }
-    if let Verb::Version(args) = cli.verb {
+    if let Verb::Version(Deferred(args)) = cli.verb {
         return info::version(args).map(|()| 0);
     }
-    if let Verb::Explain(args) = cli.verb {
+    if let Verb::Explain(Deferred(args)) = cli.verb {
         return explain::run(args, &dirs).map(|()| 0);
     }
-    if let Verb::Plan(args) = cli.verb {
+    if let Verb::Plan(Deferred(args)) = cli.verb {
         return plan::run(args, &dirs).map(|()| 0);
     }
     require_root()?;
     match cli.verb {
-        Verb::Run(args) => run::run(args, &dirs),
-        Verb::Apply(args) => apply::run(args, &dirs),
-        Verb::Debug(args) => debug::run(args, &dirs),
-        Verb::SetCondition(args) => set_condition::run(args, &dirs).map(|()| 0),
-        Verb::Ps(args) => ps::run(args, &dirs).map(|()| 0),
-        Verb::Get(args) => get::run(args, &dirs).map(|()| 0),
-        Verb::Stats(args) => stats::stats(args, &dirs).map(|()| 0),
-        Verb::Top(args) => stats::top(args, &dirs).map(|()| 0),
-        Verb::Logs(args) => logs::run(args, &dirs).map(|()| 0),
-        Verb::Exec(args) => exec::run(args, &dirs),
-        Verb::Attach(args) => attach::run(args, &dirs),
-        Verb::PortForward(args) => port_forward::run(args, &dirs).map(|()| 0),
-        Verb::Inspect(args) => inspect::run(args, &dirs).map(|()| 0),
-        Verb::Convert(args) => convert::run(args, &dirs).map(|()| 0),
-        Verb::Wait(args) => wait::run(args, &dirs),
-        Verb::Stop(args) => remove::stop(args, &dirs).map(|()| 0),
-        Verb::Rm(args) => remove::rm(args, &dirs).map(|()| 0),
-        Verb::Delete(args) => delete::run(args, &dirs).map(|()| 0),
-        Verb::Recover(args) => recover::run(&args, &dirs).map(|()| 0),
-        Verb::Events(args) => events::run(args, &dirs).map(|()| 0),
-        Verb::Lab(args) => lab::run(args, &dirs),
-        Verb::Image(args) => {
+        Verb::Run(Deferred(args)) => run::run(args, &dirs),
+        Verb::Apply(Deferred(args)) => apply::run(args, &dirs),
+        Verb::Debug(Deferred(args)) => debug::run(args, &dirs),
+        Verb::SetCondition(Deferred(args)) => set_condition::run(args, &dirs).map(|()| 0),
+        Verb::Ps(Deferred(args)) => ps::run(args, &dirs).map(|()| 0),
+        Verb::Get(Deferred(args)) => get::run(args, &dirs).map(|()| 0),
+        Verb::Stats(Deferred(args)) => stats::stats(args, &dirs).map(|()| 0),
+        Verb::Top(Deferred(args)) => stats::top(args, &dirs).map(|()| 0),
+        Verb::Logs(Deferred(args)) => logs::run(args, &dirs).map(|()| 0),
+        Verb::Exec(Deferred(args)) => exec::run(args, &dirs),
+        Verb::Attach(Deferred(args)) => attach::run(args, &dirs),
+        Verb::PortForward(Deferred(args)) => port_forward::run(args, &dirs).map(|()| 0),
+        Verb::Inspect(Deferred(args)) => inspect::run(args, &dirs).map(|()| 0),
+        Verb::Convert(Deferred(args)) => convert::run(args, &dirs).map(|()| 0),
+        Verb::Wait(Deferred(args)) => wait::run(args, &dirs),
+        Verb::Stop(Deferred(args)) => remove::stop(args, &dirs).map(|()| 0),
+        Verb::Rm(Deferred(args)) => remove::rm(args, &dirs).map(|()| 0),
+        Verb::Delete(Deferred(args)) => delete::run(args, &dirs).map(|()| 0),
+        Verb::Recover(Deferred(args)) => recover::run(&args, &dirs).map(|()| 0),
+        Verb::Events(Deferred(args)) => events::run(args, &dirs).map(|()| 0),
+        Verb::Lab(Deferred(args)) => lab::run(args, &dirs),
+        Verb::Image(Deferred(args)) => {
             let in_use = crate::store::images_in_use(&dirs)?;
             image::run(args, &dirs, &in_use).map(|()| 0)
         }
-        Verb::Volume(args) => volume::run(args, &dirs).map(|()| 0),
-        Verb::Cni(args) => cni::run(args, &dirs).map(|()| 0),
-        Verb::Cri(args) => cri::run(args, &dirs).map(|()| 0),
-        Verb::Info(args) => info::run(args, &dirs).map(|()| 0),
-        Verb::SupervisePod { state } => crate::supervisor::run(&state).map(|()| 0),
-        Verb::EnsureImage(args) => ensure::run(args, &dirs).map(|()| 0),
-        Verb::Probe(args) => probe::run(args).map(|()| 0),
-        Verb::NameServer(args) => name_server::run(args),
+        Verb::Volume(Deferred(args)) => volume::run(args, &dirs).map(|()| 0),
+        Verb::Cni(Deferred(args)) => cni::run(args, &dirs).map(|()| 0),
+        Verb::Cri(Deferred(args)) => cri::run(args, &dirs).map(|()| 0),
+        Verb::Info(Deferred(args)) => info::run(args, &dirs).map(|()| 0),
+        Verb::EnsureImage(Deferred(args)) => ensure::run(args, &dirs).map(|()| 0),
+        Verb::Probe(Deferred(args)) => probe::run(args).map(|()| 0),
+        Verb::NameServer(Deferred(args)) => name_server::run(args),
         Verb::DiskUsage => disk_usage::run().map(|()| 0),
         // Handled above; the compiler wants them named.
         Verb::Check(_) | Verb::Explain(_) | Verb::Plan(_) | Verb::Version(_) => Ok(0),

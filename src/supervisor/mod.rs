@@ -54,5 +54,5 @@ pub mod timeline;
 mod update;
 
 pub use create::Answer;
-pub use process::{Recovered, Supervising, recover, run, spawn};
+pub use process::{Recovered, Supervising, asked_for, recover, run, spawn};
 pub use signals::stop_signal;

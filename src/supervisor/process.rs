@@ -18,7 +18,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -181,6 +181,14 @@ fn readonly_executable() -> Result<OwnedFd> {
     let view = mount::clone_tree(file.as_fd(), Depth::Top)?;
     mount::set_attributes(view.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Top })?;
     Ok(view)
+}
+
+/// The state directory of the pod that a command line wants to have supervised, which is how [`spawn`] starts a supervisor.
+pub fn asked_for(mut arguments: impl Iterator<Item = OsString>) -> Option<PathBuf> {
+    match (arguments.nth(1)?.to_str(), arguments.next(), arguments.next()) {
+        (Some(VERB), Some(state), None) => Some(state.into()),
+        _ => None,
+    }
 }
 
 /// The supervisor's `main`: does not return before the pod is over. The answer on standard output tells the CLI whether the

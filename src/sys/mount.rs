@@ -5,6 +5,7 @@ use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -65,12 +66,12 @@ fn cstr(path: &Path, call: &str) -> SysResult<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| SysError::new(call, path.display(), Errno::EINVAL))
 }
 
-/// What a descriptor refers to, for error messages: the link of `/proc/self/fd/<n>`.
-pub fn fd_name(fd: BorrowedFd<'_>) -> String {
-    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
-        Ok(path) => path.display().to_string(),
-        Err(_) => format!("fd {}", fd.as_raw_fd()),
-    }
+/// What a descriptor refers to, for error messages: the link of `/proc/self/fd/<n>`, which is read when it is shown.
+pub fn fd_name(fd: BorrowedFd<'_>) -> impl fmt::Display {
+    fmt::from_fn(move |f| match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Ok(path) => write!(f, "{}", path.display()),
+        Err(_) => write!(f, "fd {}", fd.as_raw_fd()),
+    })
 }
 
 /// The name of the file system of a mount, attached or not; `None` if the kernel does not say.

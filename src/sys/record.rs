@@ -123,7 +123,7 @@ pub(crate) fn name(fd: BorrowedFd<'_>, name: impl FnOnce() -> String) {
 pub(crate) fn shown(fd: BorrowedFd<'_>) -> String {
     let number = fd.as_raw_fd();
     let known = NAMES.with_borrow(|names| names.get(&number).cloned()).filter(|(known, _)| *known == identity(fd));
-    format!("{number}<{}>", known.map_or_else(|| fd_name(fd), |(_, name)| name))
+    format!("{number}<{}>", known.map_or_else(|| fd_name(fd).to_string(), |(_, name)| name))
 }
 
 /// A set of flags as its crate's `Debug` has it, `OFlag(O_PATH | O_CLOEXEC)`, in strace's way.

@@ -60,15 +60,16 @@ impl Change {
 
     /// Changes the very file that an `O_PATH` descriptor refers to.
     fn one(&self, file: BorrowedFd<'_>, status: &FileStat) -> SysResult<()> {
-        let target = || format!("group {} of {}", self.gid, crate::sys::mount::fd_name(file));
-        fchownat(file, "", None, Some(self.gid), AtFlags::AT_EMPTY_PATH).called("fchownat", target())?;
+        let name = crate::sys::mount::fd_name(file);
+        let target = std::fmt::from_fn(|f| write!(f, "group {} of {name}", self.gid));
+        fchownat(file, "", None, Some(self.gid), AtFlags::AT_EMPTY_PATH).called("fchownat", &target)?;
         if kind(status) == SFlag::S_IFLNK {
             return Ok(());
         }
         // The mode from before: chown(2) has taken set-user-ID and set-group-ID bits away.
         let mode = status.st_mode & 0o7777 | self.bits(kind(status));
         // The descriptor is of no link, so this changes what it refers to and nothing else.
-        std::fs::set_permissions(proc_fd_path(file), std::fs::Permissions::from_mode(mode)).called("chmod", target())
+        std::fs::set_permissions(proc_fd_path(file), std::fs::Permissions::from_mode(mode)).called("chmod", &target)
     }
 
     /// Everything below a directory, with one descriptor at a time however deep it is.
