@@ -236,22 +236,17 @@ fn remove_bridge(name: &str) -> Result<()> {
     Ok(Socket::open()?.remove_link(&name)?)
 }
 
-fn remove_rules(bridge: &str) -> Result<()> {
-    for (family, table) in rules::tables(bridge) {
-        nft::remove(family, &table)?;
-    }
-    Ok(())
-}
-
 /// Takes the network away. Services and policies stay: they are no pods.
 fn lower(directory: &NetworkDir) -> Result<()> {
     let Some(network) = store::read_json::<BridgeNetwork>(&directory.config())? else { return Ok(()) };
+    let name_server = name_server::kill(directory);
     // The rules last: without them nothing of the bridge may be there.
     let attempts: [Result<()>; 4] = [
-        name_server::end(directory),
         remove_bridge(&network.bridge),
         nft::forbid_forwarding(&network.bridge).map_err(Into::into),
-        remove_rules(&network.bridge),
+        nft::remove(&rules::tables(&network.bridge)).map_err(Into::into),
+        // It has ended by now, as a rule.
+        name_server.and_then(|killed| name_server::wait(directory, killed)),
     ];
     attempts.into_iter().collect::<Result<Vec<()>>>()?;
     Ok(lease::remove(&directory.config())?)

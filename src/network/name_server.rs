@@ -104,13 +104,21 @@ fn start(directory: &NetworkDir) -> Result<()> {
     lease::write(&directory.name_server(), &Process { pid, start_time })
 }
 
-/// Ends it, and waits until it has.
-pub(super) fn end(directory: &NetworkDir) -> Result<()> {
-    if let Some(pidfd) = find(directory)? {
+/// Ends it, if there is one; [`wait`] for it.
+pub(super) fn kill(directory: &NetworkDir) -> Result<Option<OwnedFd>> {
+    let found = find(directory)?;
+    if let Some(pidfd) = &found {
         process::send_signal(pidfd.as_fd(), libc::SIGKILL)?;
-        if !ends_within(&pidfd, PATIENCE)? {
-            bail!("the name server does not end");
-        }
+    }
+    Ok(found)
+}
+
+/// Waits until the one that was killed has ended; then there is none.
+pub(super) fn wait(directory: &NetworkDir, killed: Option<OwnedFd>) -> Result<()> {
+    if let Some(pidfd) = killed
+        && !ends_within(&pidfd, PATIENCE)?
+    {
+        bail!("the name server does not end");
     }
     Ok(lease::remove(&directory.name_server())?)
 }

@@ -19,7 +19,6 @@ pub use table::{
 pub use value::{ARP, ESTABLISHED, Field, ICMP, ICMPV6, INVALID, Kind, LOCAL, RELATED, Value, ether_type};
 
 use crate::sys::{SysError, SysResult};
-use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use transport::{Batch, Object, Socket};
@@ -44,18 +43,18 @@ pub fn apply(ruleset: &Ruleset) -> SysResult<()> {
     })
 }
 
-/// Removes a table with all that is in it. One that is gone already is removed.
-pub fn remove(family: TableFamily, name: &str) -> SysResult<()> {
+/// Removes tables with all that is in them, at once: the kernel takes some milliseconds for each batch that removes something
+/// (synchronize_rcu). One that is gone already is removed.
+pub fn remove(tables: &[(TableFamily, String)]) -> SysResult<()> {
     again(|socket| {
-        if !socket.tables(family)?.contains(name) {
-            return Ok(());
-        }
+        // None of them can go meanwhile: then these are not the rules of this generation any more.
         let mut batch = Batch::new(socket.generation()?);
-        batch.push(Object::table("NFT_MSG_DELTABLE", family, name), |w| w.text(1, name));
-        match socket.commit(batch) {
-            Err(error) if error.errno() == Errno::ENOENT => Ok(()),
-            other => other,
+        for (family, name) in tables {
+            if socket.tables(*family)?.contains(name) {
+                batch.push(Object::table("NFT_MSG_DELTABLE", *family, name), |w| w.text(1, name));
+            }
         }
+        socket.commit(batch)
     })
 }
 

@@ -192,7 +192,7 @@ fn every_statement_is_taken_and_tables_are_replaced_and_removed() {
         apply(&one(table("t", Vec::new(), vec![chain("other", None, Vec::new())]))).unwrap();
         assert_eq!(names_of(TableFamily::Inet), (BTreeSet::new(), BTreeSet::from([name("other")])));
         for family in [TableFamily::Inet, TableFamily::Bridge, TableFamily::Inet] {
-            remove(family, "t").unwrap();
+            remove(&[(family, "t".to_owned())]).unwrap();
             assert!(Socket::open().unwrap().tables(family).unwrap().is_empty());
         }
     });
@@ -244,7 +244,7 @@ fn two_who_change_their_tables_at_once_both_succeed() {
                         let chains = (0..n).map(|n| chain(&format!("c{n}"), None, Vec::new())).collect();
                         apply(&one(table(own, Vec::new(), chains))).unwrap();
                     }
-                    remove(TableFamily::Inet, own).unwrap();
+                    remove(&[(TableFamily::Inet, own.to_owned())]).unwrap();
                 });
             });
         }

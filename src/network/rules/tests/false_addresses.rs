@@ -31,9 +31,7 @@ fn hardware_address(town: &Town, pod: &str) -> String {
 }
 
 fn without_rules(town: &Town) {
-    for (family, name) in tables("podshim0") {
-        town.host.run(|| nft::remove(family, &name)).unwrap();
-    }
+    town.host.run(|| nft::remove(&tables("podshim0"))).unwrap();
 }
 
 /// Whether a datagram from an address of the pod's choice gets to the host.
