@@ -160,9 +160,8 @@ impl Supervisor {
         pull.child.wait().called("waitpid", "ensure-image")?;
         match serde_json::from_slice::<Answer>(&pull.answer) {
             Ok(Answer::Image(image)) => {
-                self.pod.record.images[index] = *image;
                 // The record keeps what runs from being pruned.
-                if let Err(error) = crate::store::write_json(&self.pod.dirs.record(), &self.pod.record) {
+                if let Err(error) = self.record_image(index, *image) {
                     self.warn("FailedToWriteRecord", format!("{error:#}"));
                 }
                 let image = &self.pod.record.plan.containers[index].image;

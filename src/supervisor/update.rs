@@ -6,7 +6,9 @@ use super::slot::Slot;
 use crate::control::{Joining, Updating};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
-use crate::plan::config::{ContainerConfig, ContainerKind, LinuxContainerResources, Resize, VolumePlan, VolumeSource};
+use crate::plan::config::{
+    ContainerConfig, ContainerKind, ImageSpec, LinuxContainerResources, Resize, VolumePlan, VolumeSource,
+};
 use crate::plan::spec;
 use crate::store::{self, Record, Written};
 use crate::volumes;
@@ -47,6 +49,14 @@ impl Supervisor {
         self.reserve.fit(self.slots.len());
         self.queue.push_back(event);
         Ok(self.slots.len() - 1)
+    }
+
+    /// A container's image is another one from now on, as its registry has it.
+    pub(super) fn record_image(&mut self, index: usize, image: ImageSpec) -> Result<()> {
+        self.pod.record.images[index] = image;
+        let mut record = self.record()?;
+        record.images.clone_from(&self.pod.record.images);
+        store::write_json(&self.pod.dirs.record(), &record)
     }
 
     /// The record as it is on the disk, with the contents of files that are not kept in memory.

@@ -1,7 +1,8 @@
 //! Files of a pod's state are not what they were: torn, of another version, somebody else's, from before the machine's last boot.
 
-use crate::harness::{Host, facts, pod, until};
+use crate::harness::{Host, facts, image_files, pod, until};
 use crate::leaks;
+use crate::registry::{Blob, CONFIG, Debian, MANIFEST, Sample};
 use crate::rig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -296,4 +297,49 @@ fn state_that_is_wiped_leaves_a_name_that_can_be_used() {
         }
         host.assert_clean();
     }
+}
+
+/// The image of facts, as a registry takes it.
+fn facts_image() -> Sample {
+    let layout = image_files().join("oci");
+    let blob = |kind: &'static str, entry: &Value| {
+        let digest = entry["digest"].as_str().unwrap().replace(':', "/");
+        Blob::new(kind, std::fs::read(layout.join("blobs").join(digest)).unwrap())
+    };
+    let index: Value = serde_json::from_slice(&std::fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let name = |entry: &&Value| {
+        entry["annotations"]["org.opencontainers.image.ref.name"].as_str() == Some("localhost/facts:latest")
+    };
+    let entry = index["manifests"].as_array().unwrap().iter().find(name).expect("the image of facts");
+    let manifest: Value = serde_json::from_slice(&blob(MANIFEST, entry).bytes).unwrap();
+    let layer = |entry: &Value| blob(entry["mediaType"].as_str().unwrap().to_owned().leak(), entry);
+    let layers = manifest["layers"].as_array().unwrap().iter().map(layer).collect();
+    Sample::assemble(layers, Vec::new(), blob(CONFIG, &manifest["config"]))
+}
+
+/// The supervisor has not got them in its memory.
+#[test]
+fn a_record_keeps_the_contents_of_files_when_an_image_is_pulled_again() {
+    let Some(host) = Host::new(&["docker-registry"]) else { return };
+    let registry = Debian::plain(host.path("registry"));
+    registry.push("team/facts", "v1", &facts_image());
+    let mut container = facts("c", &["sleep"]);
+    container["image"] = json!(format!("127.0.0.1:{}/team/facts:v1", registry.port));
+    container["imagePullPolicy"] = json!("Always");
+    container["volumeMounts"] = json!([{ "name": "v", "mountPath": "/v" }]);
+    let map =
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "m" }, "data": { "file": "contents" } });
+    let spec = json!({ "containers": [container], "volumes": [{ "name": "v", "configMap": { "name": "m" } }] });
+    host.start(&json!({ "apiVersion": "v1", "kind": "List", "items": [map, pod("p", spec)] }));
+    let path = state(&host, "p").join("record.json");
+    let record = || -> Value { serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap() };
+    let before = record();
+    kill(Pid::from_raw(host.pid("p", "c")), Signal::SIGKILL).unwrap();
+    until("the image to be pulled again", || host.ok(&["events", "p"]).contains("Successfully pulled").then_some(()));
+    host.until_ps("p", "Running");
+    assert_eq!(record(), before);
+    host.ok(&["rm", "-f", "p"]);
+    drop(registry);
+    std::fs::remove_dir_all(host.path("registry")).unwrap();
+    host.assert_clean();
 }
