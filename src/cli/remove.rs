@@ -51,16 +51,16 @@ fn chosen(dirs: &Dirs, names: &[String], all: bool) -> Vec<Result<Pod>> {
     }
 }
 
-/// Does something with each pod, whatever became of the others; the last error is the result.
-fn each(pods: Vec<Result<Pod>>, mut act: impl FnMut(&Pod) -> Result<()>) -> Result<()> {
+/// Does something with each pod, whatever became of the others, and tells which ones went well; the errors of the rest.
+fn each<T>(pods: Vec<Result<T>>, name: fn(&T) -> String, mut act: impl FnMut(&T) -> Result<()>) -> Vec<anyhow::Error> {
     let mut errors: Vec<anyhow::Error> = Vec::new();
     for pod in pods {
         match pod.and_then(|pod| act(&pod).map(|()| pod)) {
-            Ok(pod) => println!("{}", pod.full_name()),
+            Ok(pod) => println!("{}", name(&pod)),
             Err(error) => errors.push(error),
         }
     }
-    all_errors(errors)
+    errors
 }
 
 /// All errors as one, of the last one's kind; fine if there are none.
@@ -78,20 +78,19 @@ pub(super) fn all_errors(mut errors: Vec<anyhow::Error>) -> Result<()> {
 }
 
 pub(super) fn stop(args: StopArgs, dirs: &Dirs) -> Result<()> {
-    each(chosen(dirs, &args.pods, args.all), |pod| {
+    all_errors(each(chosen(dirs, &args.pods, args.all), Pod::full_name, |pod| {
         recover::see_to(pod);
         stop_pod(pod, args.grace_period)
-    })
+    }))
 }
 
 pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
     let is_meant = |broken: &Broken| args.all || args.pods.iter().any(|name| broken.is(name));
     let broken: Vec<Broken> = store::list(dirs)?.1.into_iter().filter(is_meant).collect();
+    let mut errors = Vec::new();
     if args.force {
-        for broken in &broken {
-            rm_damaged(dirs, broken)?;
-            println!("{}", broken.name());
-        }
+        let damaged = broken.into_iter().map(Ok).collect();
+        errors = each(damaged, |broken| broken.name().to_owned(), |broken| rm_damaged(dirs, broken));
     } else if let (true, Some(broken)) = (args.all, broken.into_iter().next()) {
         return Err(broken.explain());
     }
@@ -100,7 +99,7 @@ pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
         pods.retain(|pod| !matches!(pod, Err(error) if kind_of(error) == Some(Kind::NotFound)));
     }
     let grace = if args.force { Some(0) } else { args.grace_period };
-    each(pods, |pod| {
+    errors.extend(each(pods, Pod::full_name, |pod| {
         // One that is to be gone needs nobody who goes on with it first.
         if !args.force {
             recover::see_to(pod);
@@ -114,7 +113,8 @@ pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
             }
         }
         remove_pod(pod)
-    })
+    }));
+    all_errors(errors)
 }
 
 /// Ends and removes a pod whose record is damaged. Its supervisor, if it has one, knows the pod by heart.

@@ -343,3 +343,22 @@ fn a_record_keeps_the_contents_of_files_when_an_image_is_pulled_again() {
     std::fs::remove_dir_all(host.path("registry")).unwrap();
     host.assert_clean();
 }
+
+#[test]
+fn one_that_cannot_be_removed_keeps_no_other_from_it() {
+    let Some(host) = Host::new(&[]) else { return };
+    let [held, other] = ["held", "other"].map(|name| {
+        host.start(&sleeper(name));
+        let state = state(&host, name);
+        kill_supervisor(&state);
+        std::fs::write(state.join("record.json"), "").unwrap();
+        state
+    });
+    let lock = std::fs::File::open(held.join("lock")).unwrap();
+    lock.lock().unwrap();
+    host.run(&["rm", "-f", "held", "other"]).expect(125);
+    assert!(held.exists() && !other.exists());
+    drop(lock);
+    host.run(&["rm", "-f", "held"]).expect(0);
+    host.assert_clean();
+}
