@@ -23,6 +23,8 @@ pub(super) struct Waiter {
     client: u64,
     container: usize,
     until: Until,
+    /// That it never will be: to be told when that is kept.
+    refused: Option<Reply>,
 }
 
 /// What for.
@@ -67,7 +69,7 @@ impl Supervisor {
     }
 
     fn wait_until(&mut self, client: u64, container: usize, until: Until) {
-        self.waiters.push(Waiter { client, container, until });
+        self.waiters.push(Waiter { client, container, until, refused: None });
     }
 
     /// CRI's CreateContainer.
@@ -202,30 +204,29 @@ impl Supervisor {
     pub(super) fn answer_waiters(&mut self) {
         let Some(machine) = self.life.commanded() else { return };
         let mut answers = Vec::new();
-        self.waiters.retain(|waiter| match waiter.until.is_reached(machine.stage(waiter.container)) {
-            Some(false) => true,
-            Some(true) => {
-                answers.push((waiter.client, Reply::Accepted));
-                false
-            }
-            None => {
-                let message = "it was removed meanwhile".to_owned();
-                answers.push((waiter.client, Reply::Refused { kind: RefusedKind::NotFound, message }));
-                false
-            }
+        self.waiters.retain_mut(|waiter| {
+            let answer = match (waiter.refused.take(), waiter.until.is_reached(machine.stage(waiter.container))) {
+                (Some(refused), _) => refused,
+                (None, Some(false)) => return true,
+                (None, Some(true)) => Reply::Accepted,
+                (None, None) => {
+                    let message = "it was removed meanwhile".to_owned();
+                    Reply::Refused { kind: RefusedKind::NotFound, message }
+                }
+            };
+            answers.push((waiter.client, answer));
+            false
         });
         for (client, answer) in answers {
             self.say(client, &answer, &[]);
         }
     }
 
-    /// Tells those who wait for a container's creation or start that it failed.
+    /// Those who wait for a container's creation or start are to be told that it failed, once whoever asks next is told so too.
     pub(super) fn refuse_waiters(&mut self, container: usize, kind: RefusedKind, message: &str) {
-        let fails = |w: &Waiter| w.container == container && matches!(w.until, Until::Created | Until::Started);
-        let (failed, others) = std::mem::take(&mut self.waiters).into_iter().partition(fails);
-        self.waiters = others;
-        for waiter in Vec::<Waiter>::into_iter(failed) {
-            self.say(waiter.client, &Reply::Refused { kind, message: message.to_owned() }, &[]);
+        let fails = |w: &&mut Waiter| w.container == container && matches!(w.until, Until::Created | Until::Started);
+        for waiter in self.waiters.iter_mut().filter(fails) {
+            waiter.refused = Some(Reply::Refused { kind, message: message.to_owned() });
         }
     }
 

@@ -1,9 +1,12 @@
 //! Lives of sandboxes and containers, and calls that are repeated.
 
-use super::super::harness::{Host, until};
+use super::super::harness::{Host, Live, until};
+use super::super::leaks;
 use super::client::{Cri, Kubelet, container, log, sandbox};
+use nix::sys::signal::Signal;
 use podshim::cri::api;
 use std::path::Path;
+use std::process::Command;
 use tonic::Code;
 
 #[test]
@@ -103,7 +106,7 @@ fn e7_a_grace_period_is_kept_and_can_be_shortened() {
 
 #[test]
 fn e7_a_failed_creation_and_a_failed_start_are_told_apart() {
-    let Some(host) = Host::new(&[]) else { return };
+    let Some(host) = Host::new(&["strace"]) else { return };
     host.own_network();
     let cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
@@ -117,10 +120,19 @@ fn e7_a_failed_creation_and_a_failed_start_are_told_apart() {
     let mut command = container("c", "");
     command.command = vec!["/no/such/command".to_owned()];
     let made = cri.create((&id, &config), &command).unwrap();
+    // What is told is what is kept, also if that takes a while.
+    let supervisor = leaks::supervisors(&host.path("state/pods").join(&id))[0].pid;
+    let mut strace = Command::new("strace");
+    strace.args(["-p", &supervisor.to_string(), "-o", "/dev/null", "-e", "trace=rename"]);
+    strace.args(["-e", "inject=rename:delay_enter=300000"]);
+    let mut slow = Live::start(strace);
+    until("strace", || slow.err().contains("attached").then_some(()));
     let error = cri.start_container(&made).unwrap_err();
     assert!(error.message().contains("/no/such/command"), "{error}");
     let status = cri.status(&made).unwrap();
     assert_eq!((status.exit_code, &*status.reason), (128, "StartError"), "{status:?}");
+    slow.signal(Signal::SIGTERM);
+    slow.wait();
 }
 
 #[test]
