@@ -7,7 +7,7 @@
 use super::lease;
 use super::link::{Attachment, Bridge, Limit, LinkName, Mac, Port, Socket, ifb_name, veth_name};
 use super::view::{self, Member, View};
-use super::{Attached, Standing, name_server, nft, rules};
+use super::{Attached, Standing, dns, name_server, nft, rules};
 use crate::error::{Kind, failure};
 use crate::paths::{Dirs, NetworkDir, PodDirs};
 use crate::plan::config::{Bandwidth, BridgeNetwork, ContainerPort, DnsBase, NetworkMode, PodSandboxConfig};
@@ -231,9 +231,8 @@ fn leaving(directory: &NetworkDir, uid: &str) -> Result<()> {
     if left.is_empty() { lower(directory) } else { renew(directory).map(drop) }
 }
 
-fn remove_bridge(name: &str) -> Result<()> {
-    let name = name.parse::<LinkName>().map_err(anyhow::Error::msg)?;
-    Ok(Socket::open()?.remove_link(&name)?)
+fn remove_link(name: &LinkName) -> Result<()> {
+    Ok(Socket::open()?.remove_link(name)?)
 }
 
 /// Takes the network away. Services and policies stay: they are no pods.
@@ -241,12 +240,13 @@ fn lower(directory: &NetworkDir) -> Result<()> {
     let Some(network) = store::read_json::<BridgeNetwork>(&directory.config())? else { return Ok(()) };
     let name_server = name_server::kill(directory);
     // The rules last: without them nothing of the bridge may be there.
-    let attempts: [Result<()>; 4] = [
-        remove_bridge(&network.bridge),
+    let attempts: [Result<()>; 5] = [
+        network.bridge.parse().map_err(anyhow::Error::msg).and_then(|bridge| remove_link(&bridge)),
+        // It has ended by now, as a rule; its link goes with its network namespace, but some time after it.
+        name_server.and_then(|killed| name_server::wait(directory, killed)),
+        remove_link(&dns::link_name(&network)),
         nft::forbid_forwarding(&network.bridge).map_err(Into::into),
         nft::remove(&rules::tables(&network.bridge)).map_err(Into::into),
-        // It has ended by now, as a rule.
-        name_server.and_then(|killed| name_server::wait(directory, killed)),
     ];
     attempts.into_iter().collect::<Result<Vec<()>>>()?;
     Ok(lease::remove(&directory.config())?)
