@@ -297,8 +297,11 @@ impl<'a> Both<'a> {
     fn seen(&self, pids: &[i32], group: &str, names: &Names) -> Value {
         let mut all = json!({ "namespaces": sharing(pids), "limits": limits(group) });
         for (container, pid) in self.containers.iter().zip(pids) {
-            // The program is there: it was executed, and its standard descriptors are its own.
-            until("the program", || (!of(*pid, "cmdline").contains("gate: ")).then_some(()));
+            // The program is there, and waits: what its runtime changes as it begins is changed (Rust's ignores SIGPIPE).
+            until("the program", || {
+                let waits = of(*pid, "status").contains("\nState:\tS");
+                (!of(*pid, "cmdline").contains("gate: ") && waits).then_some(())
+            });
             all[*container] = look(*pid, names);
             for path in self.trees.iter().filter_map(|path| path.strip_prefix(&format!("{container}/"))) {
                 all[*container][path] = tree(Path::new(&format!("/proc/{pid}/root/{path}")), 4);
