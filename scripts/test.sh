@@ -25,21 +25,30 @@ Without root there is \`PODSHIM_MAY_SKIP=root cargo test --lib\`." >&2
     exit 1
 fi
 
-summary=() failed=0
-# step NAME COMMAND... (a function must not rely on `set -e`, which is off in a condition)
+summary=() last_words='' failed=0
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+# step NAME COMMAND... (a function must not rely on `set -e`, which is off in a condition). What a failed step said last is
+# said again at the end. No pipe: what a function exports is for later steps.
 step() {
     local name=$1 begin=$SECONDS result=ok
     shift
     echo
     echo "== $name: $*"
-    if ! "$@"; then
+    if ! "$@" > >(tee "$output") 2>&1; then
         result=FAILED
         failed=1
+    fi
+    # Its last line may not have come yet; whoever holds the output open holds nothing up.
+    timeout 5 tail --pid="$!" -f /dev/null || true
+    if [ "$result" = FAILED ]; then
+        last_words+=$(printf '\n== %s failed; its last words:\n' "$name" && tail -n 60 "$output")
     fi
     summary+=("$(printf '%-7s %4d s  %s' "$result" $((SECONDS - begin)) "$name")")
     [ "$result" = ok ]
 }
 finish() {
+    printf '%s\n' "$last_words"
     echo
     echo "== summary"
     printf '%s\n' "${summary[@]}"
