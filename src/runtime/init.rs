@@ -6,6 +6,7 @@
 use super::handshake::{self, FailureKind, FromInit, GO_ON, Performed, START, StepFailure};
 use super::label;
 use super::mounts;
+use super::seccomp::Filter;
 use super::step::{NamespaceKind, Step};
 use crate::host::cgroup::CgroupSetup;
 use crate::plan::config::Pace;
@@ -20,7 +21,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-/// The descriptors that steps use; opened by the supervisor, so that init walks no host path.
+/// What steps use; opened by the supervisor, so that init walks no host path, and compiled by it.
 pub struct Handles {
     /// The hand-off.
     pub sync: OwnedFd,
@@ -38,6 +39,8 @@ pub struct Handles {
     pub null: Option<OwnedFd>,
     /// Detached mounts of the host's devices, in the order of the `BindDevice` steps.
     pub devices: Vec<OwnedFd>,
+    /// The filter of the `Seccomp` step, or why there is none.
+    pub filter: Option<anyhow::Result<Rc<Filter>>>,
     /// Which cgroup hierarchies there are.
     pub cgroup_setup: CgroupSetup,
 }
@@ -273,10 +276,11 @@ impl Init {
             Step::WaitForStart => self.wait_for_start(),
             Step::BoundingSet { keep } => Ok(process::limit_bounding_capabilities(*keep)?),
             Step::NoNewPrivileges => Ok(process::set_no_new_privs()?),
-            Step::Seccomp { profile } => {
-                let filter = super::seccomp::compile(profile).map_err(|e| StepError::new(format!("{e:#}")))?;
-                Ok(crate::sys::seccomp::load(&filter.program, filter.flags)?)
-            }
+            Step::Seccomp { .. } => match &self.handles.filter {
+                Some(Ok(filter)) => Ok(crate::sys::seccomp::load(&filter.program, filter.flags)?),
+                Some(Err(error)) => Err(StepError::new(format!("{error:#}"))),
+                None => Err(StepError::new("no filter was compiled")),
+            },
             Step::User { uid, gid, groups, umask } => {
                 process::set_umask(*umask);
                 process::set_keep_capabilities()?;

@@ -30,6 +30,8 @@ use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use oci_spec::runtime::Spec;
+use seccomp::Filters;
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Which pid namespace a child is born in.
@@ -62,10 +64,11 @@ pub struct Request<'a> {
     pub showing: Option<Showing>,
 }
 
-/// What the calling process keeps open to start children: opened once.
+/// What the calling process keeps to start children: opened and compiled once.
 pub struct Launcher {
     null: OwnedFd,
     cgroup_setup: CgroupSetup,
+    filters: RefCell<Filters>,
 }
 
 /// A child that performs its steps.
@@ -81,7 +84,7 @@ impl Launcher {
     /// Opens /dev/null, verified to be that device.
     pub fn new(cgroup_setup: CgroupSetup) -> Result<Launcher> {
         let null = open_null()?;
-        Ok(Launcher { null, cgroup_setup })
+        Ok(Launcher { null, cgroup_setup, filters: RefCell::default() })
     }
 
     /// A copy of the descriptor of /dev/null.
@@ -120,6 +123,10 @@ impl Launcher {
             _ => None,
         });
         let devices = devices.collect::<Result<_>>()?;
+        let filter = request.steps.iter().find_map(|step| match step {
+            Step::Seccomp { profile } => Some(self.filters.borrow_mut().of(profile)),
+            _ => None,
+        });
         let unified = request.cgroup.unified_dir()?;
         let handles = Handles {
             sync: theirs,
@@ -130,6 +137,7 @@ impl Launcher {
             stdio: request.stdio,
             null,
             devices,
+            filter,
             cgroup_setup: self.cgroup_setup.clone(),
         };
         let cloned = process::clone3(flags, unified.as_ref().map(AsFd::as_fd));

@@ -24,8 +24,10 @@
 //! multiplexer `socketcall`/`ipc` with it: the profile must name that. A rule that *restricts* one holds for the
 //! multiplexer too, whatever its conditions on arguments, which a filter cannot see there.
 
+mod filters;
 mod host_profile;
 
+pub use filters::Filters;
 pub use host_profile::of_host;
 
 use anyhow::{Context, Result, bail, ensure};

@@ -238,7 +238,7 @@ pub enum Step {
     },
     /// prctl(PR_SET_NO_NEW_PRIVS)
     NoNewPrivileges,
-    /// seccomp(SECCOMP_SET_MODE_FILTER); the filter is compiled here, so its memory goes with execve(2).
+    /// seccomp(SECCOMP_SET_MODE_FILTER)
     Seccomp {
         /// The profile.
         profile: Box<LinuxSeccomp>,
@@ -475,14 +475,14 @@ fn privilege_steps(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<
         inheritable: mask(capabilities.inheritable())?,
     };
     let user = process.user();
-    let filter = seccomp.map(|profile| Step::Seccomp { profile: Box::new(profile.clone()) });
+    let mut filter = seccomp.map(|profile| Step::Seccomp { profile: Box::new(profile.clone()) });
     let no_new_privileges = process.no_new_privileges() == Some(true);
     let mut steps = vec![Step::BoundingSet { keep: mask(capabilities.bounding())? }];
     if no_new_privileges {
         steps.push(Step::NoNewPrivileges);
     } else {
         // Without no_new_privs a filter takes CAP_SYS_ADMIN, which the next steps give up.
-        steps.extend(filter.clone());
+        steps.extend(filter.take());
     }
     steps.push(Step::User {
         uid: user.uid(),
@@ -491,9 +491,7 @@ fn privilege_steps(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<
         umask: user.umask().unwrap_or(0o022),
     });
     steps.push(Step::Capabilities { masks });
-    if no_new_privileges {
-        steps.extend(filter);
-    }
+    steps.extend(filter);
     steps.push(Step::Exec {
         arguments: process.args().clone().unwrap_or_default(),
         environment: process.env().clone().unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use crate::lifecycle::Task;
 use crate::probes::Interest;
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, memory};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::BTreeMap;
@@ -59,6 +59,9 @@ pub(super) enum Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Token(u64);
 
+/// After so long without an event, in milliseconds, there may be none for hours: memory is given back.
+const CALM: u16 = 500;
+
 fn flags(interest: Interest) -> EpollFlags {
     match interest {
         Interest::Read => EpollFlags::EPOLLIN,
@@ -110,9 +113,14 @@ impl Poll {
     /// Waits for events, at most eight at once.
     pub(super) fn wait(&self) -> SysResult<Vec<Source>> {
         let mut events = [EpollEvent::empty(); 8];
+        let mut timeout = EpollTimeout::from(CALM);
         loop {
-            match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+            match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => {}
+                Ok(0) => {
+                    memory::release_stack();
+                    timeout = EpollTimeout::NONE;
+                }
                 other => {
                     let count = other.called("epoll_wait", "")?;
                     return Ok(events[..count].iter().filter_map(|e| self.sources.get(&e.data()).copied()).collect());

@@ -1,4 +1,4 @@
-//! Memory that processes share: mmap(2).
+//! Memory that processes share, and memory that is given back: mmap(2), madvise(2).
 
 use super::{SysError, SysResult};
 use nix::errno::Errno;
@@ -72,6 +72,24 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // SAFETY: the mapping is `self`'s own, and nothing refers to it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.size) };
+    }
+}
+
+/// Gives back the pages of the stack that deeper calls have used and left: madvise(2) with MADV_DONTNEED, of a MiB at most.
+/// For who is about to wait for long. In another thread than the process's first, whose stack has a mapping of its own, nothing
+/// is done.
+#[inline(never)]
+pub fn release_stack() {
+    const REACH: usize = 1 << 20;
+    // SAFETY: only an integer is passed.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(64 << 10);
+    let here = 0_u8;
+    // One page at least for this function and the one that it calls.
+    let end = ((&raw const here).addr() / page - 1) * page;
+    if nix::unistd::gettid() == nix::unistd::getpid() {
+        // SAFETY: nothing is alive below the frames of the running functions. Beyond the stack's mapping there is nothing either,
+        // as other mappings begin 128 MiB below its top (mmap_base()); the kernel says ENOMEM then, which is no harm.
+        unsafe { libc::madvise(std::ptr::without_provenance_mut(end - REACH), REACH, libc::MADV_DONTNEED) };
     }
 }
 

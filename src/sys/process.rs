@@ -8,6 +8,7 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::setpgid;
 use std::ffi::CString;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -261,12 +262,15 @@ pub fn require_unreaped(pidfd: BorrowedFd<'_>) -> SysResult<()> {
     check(result, "pidfd_send_signal", "signal 0").map(drop)
 }
 
-fn prctl(option: libc::c_int, value: libc::c_ulong, name: &str) -> SysResult<()> {
-    let arguments = || if name.contains(' ') { name.replace(' ', ", ") } else { format!("{name}, {value}") };
+fn prctl(option: libc::c_int, value: libc::c_ulong, name: impl fmt::Display) -> SysResult<()> {
+    let arguments = || match name.to_string() {
+        name if name.contains(' ') => name.replace(' ', ", "),
+        name => format!("{name}, {value}"),
+    };
     call("prctl", arguments, || {
         // SAFETY: every option used in this file takes integers only.
         let result = unsafe { libc::prctl(option, value, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) };
-        check(result.into(), "prctl", name).map(drop)
+        check(result.into(), "prctl", &name).map(drop)
     })
 }
 
@@ -331,9 +335,9 @@ pub fn set_keep_capabilities() -> SysResult<()> {
 /// knows: what it still has afterwards is an error.
 pub fn limit_bounding_capabilities(keep: u64) -> SysResult<()> {
     for number in (0..64_u32).filter(|number| keep & (1 << number) == 0) {
-        match prctl(libc::PR_CAPBSET_DROP, number.into(), &format!("PR_CAPBSET_DROP {number}")) {
-            // It does not know this one.
-            Err(error) if error.errno() == Errno::EINVAL => {}
+        match prctl(libc::PR_CAPBSET_DROP, number.into(), format_args!("PR_CAPBSET_DROP {number}")) {
+            // It does not know this one, nor those above it.
+            Err(error) if error.errno() == Errno::EINVAL => break,
             other => other?,
         }
     }
@@ -401,11 +405,12 @@ pub fn set_capabilities(masks: CapabilityMasks) -> SysResult<()> {
 /// The capabilities in the caller's bounding set, bit n for capability n: what a child can be given at most.
 pub fn bounding_capabilities() -> u64 {
     (0..64_u32)
-        .filter(|n| {
-            // SAFETY: only integers are passed; the call changes nothing.
-            unsafe { libc::prctl(libc::PR_CAPBSET_READ, *n as libc::c_ulong, 0, 0, 0) == 1 }
-        })
-        .fold(0, |bits, n| bits | 1 << n)
+        // SAFETY: only integers are passed; the call changes nothing.
+        .map(|n| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(n), 0, 0, 0) })
+        // Above the last one that the kernel knows.
+        .take_while(|is_there| *is_there >= 0)
+        .enumerate()
+        .fold(0, |bits, (n, is_there)| bits | u64::from(is_there == 1) << n)
 }
 
 /// setgroups, setresgid, setresuid(2) by raw calls: of the only thread, all ids at once.

@@ -158,7 +158,7 @@ fn there_is_one_grace_period_for_all_and_then_two_seconds() {
         assert!((2.9..4.5).contains(&got(name)), "when the grace period is over: {name} {}", got(name));
     }
     // Not 3 s + 2 s + 2 s one after the other, and not three times the grace period.
-    assert!((4.9..6.9).contains(&took), "{took}");
+    assert!((4.9..6.9).contains(&took), "{took}: {}", host.ok(&["events", "deaf"]));
 }
 
 #[test]
