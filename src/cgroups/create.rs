@@ -256,10 +256,13 @@ fn inherit_cpuset(dir: &Path) -> SysResult<()> {
     Ok(())
 }
 
-/// Why a file is not there: the controller was not passed down, or this kernel does not have it.
+/// Why a file is not there: the cgroup was removed, the controller was not passed down, or this kernel does not have it.
 fn missing(hierarchy: &Hierarchy, wanted: &FileWrite, dir: &Path, refused: &[SysError]) -> anyhow::Error {
     let FileWrite { controller, file, .. } = wanted;
     let hierarchy_text = describe(hierarchy);
+    if !dir.exists() {
+        return anyhow::anyhow!("{file}: its directory {} is gone: it was removed meanwhile", dir.display());
+    }
     let here = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let passed = hierarchy.version == Version::V1 || here.split_whitespace().any(|c| c == controller);
     if passed || controller == "cgroup" {

@@ -100,7 +100,15 @@ impl Reader {
             let dir = dir::open_container_dir(dir::open_dir(pod_logs)?, container)?;
             prepared(dir, restart_count, &query)
         };
-        let chain = open().with_context(|| format!("reading the log {restart_count} of {container}"))?;
+        let chain = match open() {
+            // It was listed a moment ago.
+            Err(error) if error.errno() == Errno::ENOENT => {
+                let message =
+                    format!("the log {restart_count} of container \"{container}\" is gone: it was removed meanwhile");
+                return Err(failure(Kind::NotFound, message));
+            }
+            other => other.with_context(|| format!("reading the log {restart_count} of {container}"))?,
+        };
         let left = query.limit_bytes;
         Ok(Reader { chain, ready: VecDeque::new(), at_end: false, query, left })
     }

@@ -340,7 +340,12 @@ impl Init {
         // Descriptors of namespaces of the host's /proc are a way back that the others must not find.
         self.handles.namespaces.clear();
         self.handles.cgroups.clear();
-        let Some(child) = process::clone_sibling(flags)? else {
+        let sibling = process::clone_sibling(flags).map_err(|error| match error.errno() {
+            // The same number, pid_namespaces(7).
+            Errno::ENOMEM => StepError::new(format!("{error}, or the first process of the pid namespace has ended")),
+            _ => error.into(),
+        });
+        let Some(child) = sibling? else {
             self.process += 1;
             return self.wait_to_go_on();
         };
