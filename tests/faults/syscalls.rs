@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take.
 const BOUND: Duration = Duration::from_secs(10);
+/// After which it is not waited for.
+const HANGS: Duration = Duration::from_secs(40);
 
 /// The calls of a start, and what each may plausibly fail with.
 const CALLS: &[(&str, &[&str])] = &[
@@ -179,7 +181,12 @@ fn start(host: &Host, manifest: &str, case: Option<&Case>) -> (Outcome, Injected
     std::fs::write(volume.join("go"), "").unwrap();
     // What fails before the container's process is there is tried again after ten seconds, as a kubelet does.
     let is_refused = || run.err().contains("container/c: Failed");
-    until("the end of `run`", || (is_refused() || has_ended(run.pid())).then_some(()));
+    while !is_refused() && !has_ended(run.pid()) {
+        if begin.elapsed() > HANGS {
+            run.signal(Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(15));
+    }
     let (took, is_refused) = (begin.elapsed(), is_refused());
     if is_refused {
         host.ok(&["rm", "-f", "p"]);
