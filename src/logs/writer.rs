@@ -509,7 +509,7 @@ fn rotations(dir: &OwnedFd, instance: Option<u32>) -> SysResult<VecDeque<Rotatio
 }
 
 fn make_container_dir(pod_logs: &Path, container: &str) -> Result<OwnedFd> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(pod_logs)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o755).create(pod_logs).called("mkdir", pod_logs.display())?;
     let pod = dir::open_dir(pod_logs)?;
     let mode = Mode::from_bits_truncate(0o755);
     let made = match mkdirat(&pod, container, mode) {

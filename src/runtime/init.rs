@@ -304,7 +304,8 @@ impl Init {
 
     fn oom_score_adj(&self, value: i32) -> StepResult {
         let path = "/proc/self/oom_score_adj";
-        let write = || std::fs::write(path, value.to_string()).called("write", path);
+        let file = std::fs::File::options().write(true).open(path).called("open", path)?;
+        let write = || nix::unistd::write(&file, value.to_string().as_bytes()).called("write", path).map(drop);
         match record::call("write", || format!("<{path}>, \"{value}\""), write) {
             // Lowering takes CAP_SYS_RESOURCE; containerd goes on as well (restrict_oom_score_adj).
             Err(e) if e.errno() == Errno::EACCES => {
