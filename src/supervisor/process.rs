@@ -129,7 +129,7 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
             // One that is killed as well leaves the pod as it found it.
             Ok(Begun::Died(_)) if tries < TRIES && pod.dirs.state.exists() => {}
             // Somebody else was quicker, or has removed it.
-            _ if pod.is_supervised() || !pod.dirs.state.exists() => return Ok(Recovered::Unneeded),
+            _ if pod.is_supervised() || !pod.is_there() => return Ok(Recovered::Unneeded),
             Ok(Begun::Died(error)) | Err(error) => return Err(error).with_context(context),
         }
     }
