@@ -28,7 +28,7 @@ fi
 summary=() last_words='' failed=0
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
-# step NAME COMMAND... (a function must not rely on `set -e`, which is off in a condition). What a failed step said last is
+# step NAME COMMAND... (a function must not rely on `set -e`, which is off in a condition). Of a failed step, what failed is
 # said again at the end. No pipe: what a function exports is for later steps.
 step() {
     local name=$1 begin=$SECONDS result=ok
@@ -42,7 +42,8 @@ step() {
     # Its last line may not have come yet; whoever holds the output open holds nothing up.
     timeout 5 tail --pid="$!" -f /dev/null || true
     if [ "$result" = FAILED ]; then
-        last_words+=$(printf '\n== %s failed; its last words:\n' "$name" && tail -n 60 "$output")
+        last_words+=$(printf '\n== %s failed; of what it said:\n' "$name" &&
+            grep -E -A 4 'panicked at|FAILED|NOT EXPECTED|^(left|suite|error): ?' "$output" | tail -n 80 && tail -n 20 "$output")
     fi
     summary+=("$(printf '%-7s %4d s  %s' "$result" $((SECONDS - begin)) "$name")")
     [ "$result" = ok ]
