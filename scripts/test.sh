@@ -25,7 +25,7 @@ Without root there is \`PODSHIM_MAY_SKIP=root cargo test --lib\`." >&2
     exit 1
 fi
 
-summary=() last_words='' failed=0
+summary=() failures='' failed=0
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 # step NAME COMMAND... (a function must not rely on `set -e`, which is off in a condition). Of a failed step, what failed is
@@ -42,15 +42,18 @@ step() {
     # Its last line may not have come yet; whoever holds the output open holds nothing up.
     timeout 5 tail --pid="$!" -f /dev/null || true
     if [ "$result" = FAILED ]; then
-        last_words+=$(printf '\n== %s failed; of what it said:\n' "$name" &&
-            grep -E -A 4 'panicked at|FAILED|NOT EXPECTED|^(left|suite|error): ?' "$output" | tail -n 80 && tail -n 20 "$output")
+        # Not every step has such lines: its last ones tell the rest.
+        failures+=$(
+            printf '\n== %s failed; of what it said:\n' "$name"
+            grep -E -A 4 'panicked at|FAILED|NOT EXPECTED|^(left|suite|error):' "$output" | tail -n 80
+            tail -n 20 "$output"
+        )
     fi
     summary+=("$(printf '%-7s %4d s  %s' "$result" $((SECONDS - begin)) "$name")")
     [ "$result" = ok ]
 }
 finish() {
-    printf '%s\n' "$last_words"
-    echo
+    printf '%s\n\n' "$failures"
     echo "== summary"
     printf '%s\n' "${summary[@]}"
     exit "$failed"

@@ -342,8 +342,10 @@ impl Init {
         self.handles.namespaces.clear();
         self.handles.cgroups.clear();
         let sibling = process::clone_sibling(flags).map_err(|error| match error.errno() {
-            // The same number, pid_namespaces(7).
-            Errno::ENOMEM => StepError::new(format!("{error}, or the first process of the pid namespace has ended")),
+            // The same number says so of a namespace that was joined, pid_namespaces(7).
+            Errno::ENOMEM if flags == 0 => {
+                StepError::new(format!("{error}, or the first process of the pid namespace has ended"))
+            }
             _ => error.into(),
         });
         let Some(child) = sibling? else {

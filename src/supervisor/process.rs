@@ -127,7 +127,7 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
         match begin(pod) {
             Ok(Begun::Ready(supervising)) => return Ok(Recovered::TakenOver(supervising)),
             // One that is killed as well leaves the pod as it found it.
-            Ok(Begun::Died(_)) if tries < TRIES && pod.dirs.state.exists() => {}
+            Ok(Begun::Died(_)) if tries < TRIES && pod.is_there() => {}
             // Somebody else was quicker, or has removed it.
             _ if pod.is_supervised() || !pod.is_there() => return Ok(Recovered::Unneeded),
             Ok(Begun::Died(error)) | Err(error) => return Err(error).with_context(context),
