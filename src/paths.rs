@@ -277,6 +277,11 @@ impl PodDirs {
         self.container_state(container).join("process")
     }
 
+    /// What a container has said and its log does not have yet.
+    pub fn unlogged(&self, container: &str) -> PathBuf {
+        self.container_state(container).join("unlogged")
+    }
+
     /// The supervisor's own messages.
     pub fn supervisor_log(&self) -> PathBuf {
         self.state.join("supervisor.log")

@@ -16,15 +16,20 @@
 
 mod chain;
 mod dir;
+mod file;
 mod follow;
+mod journal;
 mod reader;
 mod writer;
 
+#[cfg(test)]
+mod killed;
 #[cfg(test)]
 mod tests;
 
 pub use dir::remove_instance;
 pub use follow::{Follow, Start};
+pub use journal::READ_SIZE;
 pub use reader::{Instance, Query, Reader, Source, Timestamps, instances, last_lines};
 pub use writer::{Limits, Outcome, Place, Writer};
 

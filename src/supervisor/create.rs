@@ -301,7 +301,10 @@ impl Supervisor {
         timeline.act(act, |()| cgroup.path(), || create_cgroup(&cgroup, &spec))?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         pipes.give_to(&user, plan.sandbox.id_range)?;
-        let log = self.open_log(config, restart_count)?;
+        let mut log = self.open_log(config, restart_count)?;
+        if let Some(log) = log.as_mut().filter(|_| config.stdio != Stdio::Terminal) {
+            log.keep_in(&self.pod.dirs.unlogged(&config.name))?;
+        }
         if let Some(runtime) = external {
             let making = Making {
                 runtime: &runtime,

@@ -262,7 +262,8 @@ impl Supervisor {
             if self.over {
                 return Ok(());
             }
-            for source in self.poll.wait()? {
+            let release = || self.slots.iter_mut().for_each(Slot::release);
+            for source in self.poll.wait(release)? {
                 if let Err(error) = self.ready(source) {
                     self.went_wrong(source, &error)?;
                 }

@@ -110,14 +110,15 @@ impl Poll {
         let _ = self.epoll.delete(fd);
     }
 
-    /// Waits for events, at most eight at once.
-    pub(super) fn wait(&self) -> SysResult<Vec<Source>> {
+    /// Waits for events, at most eight at once. Before a long wait memory is given back, the stack's and what `release` knows of.
+    pub(super) fn wait(&self, mut release: impl FnMut()) -> SysResult<Vec<Source>> {
         let mut events = [EpollEvent::empty(); 8];
         let mut timeout = EpollTimeout::from(CALM);
         loop {
             match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => {}
                 Ok(0) => {
+                    release();
                     memory::release_stack();
                     timeout = EpollTimeout::NONE;
                 }

@@ -33,6 +33,15 @@ pub(super) struct Slot {
     pub(super) adjustment: Option<Adjustment>,
 }
 
+impl Slot {
+    /// Gives memory back that is of use only while something happens.
+    pub(super) fn release(&mut self) {
+        if let Some(log) = self.instance.as_mut().and_then(|instance| instance.log.as_mut()) {
+            log.release();
+        }
+    }
+}
+
 /// A client that sees a container's output as it comes.
 pub(super) struct Attached {
     pub(super) client: u64,
@@ -117,8 +126,6 @@ pub(super) fn reborn(old: &Child, new: OwnedFd, hand_off: BorrowedFd<'_>) -> Res
 pub(super) fn over(child: &Child) -> Result<Option<i32>> {
     Ok(process::look(child.pidfd.as_fd())?.map(|_| child.pid))
 }
-
-const READ_SIZE: usize = 16 << 10;
 
 /// How much of an ended container's output is still read: more than its FIFOs hold. Who else has got hold of one could
 /// write to it for ever.
@@ -227,25 +234,25 @@ impl Supervisor {
         let slot = &mut self.slots[index];
         let Some(instance) = &mut slot.instance else { return false };
         let Some(at) = instance.outputs.iter().position(|(which, ..)| *which == output) else { return false };
-        let mut buffer = [0u8; READ_SIZE];
+        let stream = if output == Output::Stderr { Stream::Stderr } else { Stream::Stdout };
+        let from = instance.outputs[at].2.as_fd();
+        let also = |bytes: &[u8]| pass_on(&mut slot.attached, output, bytes);
+        let copied = match &mut instance.log {
+            Some(log) => log.copy(stream, from, also),
+            None => read_once(from, also).map(|count| (count, logs::Outcome::default())),
+        };
         let mut log_trouble = None;
-        let more = match nix::unistd::read(&instance.outputs[at].2, &mut buffer) {
+        let more = match copied {
             Err(Errno::EINTR) => true,
             Err(Errno::EAGAIN) => false,
-            Ok(count) if count > 0 => {
-                let stream = if output == Output::Stderr { Stream::Stderr } else { Stream::Stdout };
-                if let Some(log) = &mut instance.log {
-                    let outcome = log.feed(stream, &buffer[..count], jiff::Timestamp::now());
-                    log_trouble = outcome.trouble.map(|error| format!("{} log bytes are lost: {error}", outcome.lost));
-                }
-                pass_on(&mut slot.attached, output, &buffer[..count]);
+            Ok((count, outcome)) if count > 0 => {
+                log_trouble = outcome.trouble.map(|error| format!("{} log records are lost: {error}", outcome.lost));
                 true
             }
             // End of file, or EIO of a terminal whose last user is gone.
             _ => {
                 let (_, token, fd) = instance.outputs.remove(at);
                 self.poll.forget(token, fd.as_fd());
-                let stream = if output == Output::Stderr { Stream::Stderr } else { Stream::Stdout };
                 if let Some(log) = &mut instance.log {
                     log.end(stream, jiff::Timestamp::now());
                 }
@@ -364,10 +371,8 @@ impl Supervisor {
 
     /// Takes away what an instance had.
     pub(super) fn clear(&mut self, index: usize, mut instance: Instance) -> Result<()> {
-        for stream in [Stream::Stdout, Stream::Stderr] {
-            if let Some(log) = &mut instance.log {
-                log.end(stream, jiff::Timestamp::now());
-            }
+        if let Some(log) = &mut instance.log {
+            log.end_all(jiff::Timestamp::now());
         }
         self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
         if let Some((token, socket)) = &instance.hand_off {
@@ -421,6 +426,13 @@ impl Supervisor {
         }
         self.kill_container(index)
     }
+}
+
+fn read_once(from: BorrowedFd<'_>, to: impl FnOnce(&[u8])) -> nix::Result<usize> {
+    let mut buffer = [0u8; logs::READ_SIZE];
+    let count = nix::unistd::read(from, &mut buffer)?;
+    to(&buffer[..count]);
+    Ok(count)
 }
 
 /// Gives output to whoever is attached. A client that does not read misses what does not fit its pipe; one that is gone is

@@ -13,7 +13,8 @@
 //! | work on the network, CNI plugins | goes on to its end, which the network's lock makes the next one wait for |
 //! | clients | are disconnected |
 //!
-//! What a container has written stays in its FIFO as long as it runs: up to 64 KiB, then it waits.
+//! What a container has written stays in its FIFO as long as it runs: up to 64 KiB, then it waits. What the old supervisor had read
+//! of it is in the log or in a file, by which the log is completed first.
 
 use super::create::open_fifo;
 use super::external::External;
@@ -30,6 +31,7 @@ use super::timeline::Timeline;
 use crate::host;
 use crate::lifecycle::commanded::Commanded;
 use crate::lifecycle::{Event, EventType, Found, PodEvent};
+use crate::logs;
 use crate::plan::config::{ContainerConfig, PodPlan, Stdio};
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
@@ -185,6 +187,9 @@ impl Supervisor {
         let kept: Option<Kept> = store::read_json(&self.pod.dirs.instance(&config.name))?;
         let Some(kept) = kept.filter(|kept| kept.restart_count == restart_count) else { return Ok(None) };
         let Some(child) = kept.process.open(Some(&self.pod.dirs.process(&config.name)))? else {
+            if let Some(mut log) = self.resume_log(index, &config, restart_count)? {
+                log.end_all(jiff::Timestamp::now());
+            }
             return Ok(Some(Find { found: Found::Ended, vanished: true }));
         };
         let external = self.external(&config)?;
@@ -196,6 +201,23 @@ impl Supervisor {
         };
         self.hold(index, &config, Held { child, restart_count, external, found })?;
         Ok(Some(Find { found, vanished: false }))
+    }
+
+    /// The log, with what the old supervisor had read and not written.
+    fn resume_log(
+        &mut self,
+        index: usize,
+        config: &ContainerConfig,
+        restart_count: u32,
+    ) -> Result<Option<logs::Writer>> {
+        let mut log = self.open_log(config, restart_count)?;
+        if let Some(log) = log.as_mut().filter(|_| config.stdio != Stdio::Terminal) {
+            let outcome = log.resume(&self.pod.dirs.unlogged(&config.name), jiff::Timestamp::now())?;
+            if let Some(error) = outcome.trouble {
+                self.note(index, format!("{} log records are lost: {error}", outcome.lost));
+            }
+        }
+        Ok(log)
     }
 
     /// What an OCI runtime of the host has made of a container, if it is one's.
@@ -212,7 +234,7 @@ impl Supervisor {
     fn hold(&mut self, index: usize, config: &ContainerConfig, held: Held) -> Result<()> {
         let Held { child, restart_count, external, found } = held;
         let state = self.pod.dirs.container_state(&config.name);
-        let log = self.open_log(config, restart_count)?;
+        let log = self.resume_log(index, config, restart_count)?;
         let cgroup = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &config.name)?;
         let mut outputs = Vec::new();
         let mut input = None;

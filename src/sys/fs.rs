@@ -181,6 +181,15 @@ pub fn syncfs(fd: BorrowedFd) -> SysResult<()> {
     nix::unistd::syncfs(fd).called("syncfs", format_args!("descriptor {}", fd.as_raw_fd()))
 }
 
+/// How many bytes can be read at once from a pipe without waiting: ioctl(2), `FIONREAD`.
+pub fn available(pipe: BorrowedFd<'_>) -> nix::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: the kernel writes one int there.
+    let done = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut count) };
+    nix::errno::Errno::result(done)?;
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
