@@ -34,11 +34,12 @@ pub enum Request {
     },
     /// Run a command in a container: [`Reply::Started`], then [`Reply::Exited`].
     ///
-    /// Descriptors: three ends of pipes for stdin, stdout and stderr, or none with a terminal.
+    /// Descriptors: three ends of pipes for stdin, stdout and stderr, or none with a terminal; before them a [`document`] of argv if
+    /// `command` is empty.
     Exec {
         /// The container.
         container: String,
-        /// argv
+        /// argv, unless it is too long for a message
         command: Vec<String>,
         /// A new terminal of this size; its master comes with [`Reply::Started`].
         terminal: Option<TerminalSize>,
@@ -191,6 +192,12 @@ pub struct ContainerRecord {
     pub volumes: Vec<VolumePlan>,
     /// The images of volumes, by the volume's name.
     pub volume_images: BTreeMap<String, ImageSpec>,
+    /// What no other container of its sandbox may have: CRI's `metadata`, as text. Of a record of an older podshim it is empty.
+    #[serde(default)]
+    pub identity: String,
+    /// The image as a status tells it: CRI's `image` and `image_ref`. Of a record of an older podshim they are empty.
+    #[serde(default)]
+    pub image_names: (String, String),
     /// What NRI plugins want changed of its spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adjustment: Option<Adjustment>,
@@ -261,6 +268,8 @@ pub enum RefusedKind {
     AlreadyExists,
     /// The request is wrong.
     Invalid,
+    /// There are too many of its kind.
+    Exhausted,
     /// Anything else.
     Failed,
 }
@@ -274,6 +283,7 @@ impl From<RefusedKind> for Kind {
             RefusedKind::CommandNotExecutable => Kind::CommandNotExecutable,
             RefusedKind::AlreadyExists => Kind::AlreadyExists,
             RefusedKind::Invalid => Kind::Invalid,
+            RefusedKind::Exhausted => Kind::Exhausted,
             RefusedKind::Failed => Kind::Invalid,
         }
     }
@@ -293,8 +303,22 @@ impl Connection {
             }
             _ => e.into(),
         })?;
-        let bytes = serde_json::to_vec(request).context("encoding a request")?;
-        socket::send(socket.as_fd(), &bytes, descriptors).map_err(|e| match e.errno() {
+        let encode = |request: &Request| serde_json::to_vec(request).context("encoding a request");
+        let mut bytes = encode(request)?;
+        let mut descriptors = descriptors.to_vec();
+        let long = match request {
+            Request::Exec { command, .. } if bytes.len() > socket::MAX_MESSAGE => Some(document("command", command)?),
+            _ => None,
+        };
+        if let Some(document) = &long {
+            let mut short = request.clone();
+            if let Request::Exec { command, .. } = &mut short {
+                command.clear();
+            }
+            bytes = encode(&short)?;
+            descriptors.insert(0, document.as_fd());
+        }
+        socket::send(socket.as_fd(), &bytes, &descriptors).map_err(|e| match e.errno() {
             Errno::EMSGSIZE => failure(
                 Kind::Invalid,
                 format!("the request has {} bytes, at most {} can be sent", bytes.len(), socket::MAX_MESSAGE),

@@ -161,9 +161,21 @@ impl Container {
         self.config.metadata.clone().unwrap_or_default()
     }
 
-    /// `image`: what the container runs, as it was named.
+    /// `image`: what the container runs, as it was named; if it was by its id, by another name.
     pub(super) fn image(&self) -> api::ImageSpec {
-        self.config.image.clone().unwrap_or_default()
+        let mut image = self.config.image.clone().unwrap_or_default();
+        if !self.record.image_names.0.is_empty() {
+            image.image.clone_from(&self.record.image_names.0);
+        }
+        image
+    }
+
+    /// `image_ref`: its digest in a repository, or its id if it is in none.
+    pub(super) fn image_ref(&self) -> String {
+        match self.record.image_names.1.as_str() {
+            "" => self.record.image.id.clone(),
+            digest => digest.to_owned(),
+        }
     }
 }
 
@@ -205,7 +217,7 @@ pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
 /// The sandbox of an id, or of the beginning of one that no other has.
 pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
     let missing = || failure(Kind::NotFound, format!("there is no sandbox {id:?}"));
-    let full = complete(id, names(&dirs.pods())?.into_iter()).ok_or_else(missing)?;
+    let full = complete(id, names(&dirs.pods())?.into_iter())?.ok_or_else(missing)?;
     let sandbox = Sandbox::of(dirs.pod(&full))?.ok_or_else(missing)?;
     if !sandbox.is_abandoned() {
         return Ok(sandbox);
@@ -228,22 +240,24 @@ pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
             owners.insert(container, uid.clone());
         }
     }
-    let full = complete(id, owners.keys().cloned()).ok_or_else(missing)?;
+    let full = complete(id, owners.keys().cloned())?.ok_or_else(missing)?;
     let sandbox = sandbox(dirs, &owners[&full]).map_err(|_| missing())?;
     let container = sandbox.containers()?.into_iter().find(|container| container.id() == full);
     Ok((sandbox, container.ok_or_else(missing)?))
 }
 
-/// The one id that is meant.
-fn complete(id: &str, all: impl Iterator<Item = String>) -> Option<String> {
+/// The one id that is meant. To stop or remove what is not there is no error; not to know which is meant is one.
+fn complete(id: &str, all: impl Iterator<Item = String>) -> Result<Option<String>> {
     if id.is_empty() {
-        return None;
+        return Err(failure(Kind::Invalid, "the id is missing"));
     }
     let mut found: Vec<String> = all.filter(|full| full.starts_with(id)).collect();
     match found.iter().position(|full| full == id) {
-        Some(exact) => Some(found.swap_remove(exact)),
-        None if found.len() == 1 => found.pop(),
-        None => None,
+        Some(exact) => Ok(Some(found.swap_remove(exact))),
+        None if found.len() > 1 => {
+            Err(failure(Kind::Invalid, format!("{} ids begin with {id:?}: more of it is needed", found.len())))
+        }
+        None => Ok(found.pop()),
     }
 }
 

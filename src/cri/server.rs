@@ -43,8 +43,12 @@ use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::codegen::Service as _;
 
+/// Calls that may be under way at once: each has a thread, also those that wait for a command or a grace period, and others must not
+/// wait for those.
+const MAX_THREADS: usize = 8192;
+
 /// The largest message either way, as kubelets and containerd have it.
-const MAX_MESSAGE: usize = 16 << 20;
+pub(super) const MAX_MESSAGE: usize = 16 << 20;
 /// How many connections are served at a time. A kubelet has two; critest opens two for each spec, and closes none.
 const MAX_CONNECTIONS: usize = 4096;
 /// How many requests of one connection are answered at a time.
@@ -87,7 +91,8 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
     remove::sweep(&dirs)?;
     // Pulls that an earlier server was killed in are cleared away.
     Store::open(&dirs)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(MAX_THREADS).build().context("starting tokio")?;
     let served = runtime.block_on(async {
         // Before the socket is there: who sees it may send a signal.
         let signals = Signals::watch()?;

@@ -23,10 +23,15 @@ pub(super) struct Client {
     socket: OwnedFd,
     token: Token,
     watches: bool,
+    /// It stays until something ends: a command, a container, the pod.
+    stays: bool,
 }
 
 /// The most connections at once.
-const MAX_CLIENTS: usize = 256;
+const MAX_CLIENTS: usize = 512;
+
+/// Of which so many may stay. The others are there for who wants to end something.
+const MAX_STAYING: usize = 192;
 
 /// What a client sends along with a request: pipes, and nothing but pipes, since they become a container's.
 fn check_pipes(descriptors: &[OwnedFd], wanted: usize) -> Result<()> {
@@ -60,7 +65,7 @@ impl Supervisor {
         let id = self.next_id;
         self.next_id += 1;
         let token = self.poll.watch(&connection, Source::Client(id))?;
-        self.clients.insert(id, Client { socket: connection, token, watches: false });
+        self.clients.insert(id, Client { socket: connection, token, watches: false, stays: false });
         Ok(())
     }
 
@@ -90,6 +95,7 @@ impl Supervisor {
         self.settle()?;
         match request {
             Request::Watch => {
+                self.stays(id)?;
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.watches = true;
                 }
@@ -105,6 +111,14 @@ impl Supervisor {
                 Ok(())
             }
             Request::Exec { container, command, terminal, own, hang_up } => {
+                self.stays(id)?;
+                let (command, descriptors) = match command.is_empty() {
+                    false => (command, descriptors),
+                    true => {
+                        let (document, others) = documented(descriptors)?;
+                        (control::read_document(document)?, others)
+                    }
+                };
                 check_pipes(&descriptors, if terminal.is_some() { 0 } else { 3 })?;
                 self.exec(id, ExecIn { container: &container, command, terminal, own, hang_up, pipes: descriptors })
             }
@@ -113,7 +127,10 @@ impl Supervisor {
                 self.say(id, &Reply::Accepted, &[root.as_fd()]);
                 Ok(())
             }
-            Request::Attach { container, input } => self.attach(id, (&container, input), descriptors),
+            Request::Attach { container, input } => {
+                self.stays(id)?;
+                self.attach(id, (&container, input), descriptors)
+            }
             Request::SetCondition { type_, holds, reason, message } => {
                 self.require_going_on()?;
                 self.queue.push_back(Event::SetCondition { type_, holds, reason, message });
@@ -160,6 +177,19 @@ impl Supervisor {
         }
     }
 
+    /// A client is not answered at once. Of those there may not be more than leave room for others.
+    fn stays(&mut self, id: u64) -> Result<()> {
+        if self.clients.values().filter(|client| client.stays).count() >= MAX_STAYING {
+            let message =
+                format!("the pod has {MAX_STAYING} commands, attached and watching clients, and takes no more");
+            return Err(failure(Kind::Exhausted, message));
+        }
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.stays = true;
+        }
+        Ok(())
+    }
+
     pub(super) fn disconnect(&mut self, id: u64) {
         if let Some(client) = self.clients.remove(&id) {
             self.poll.forget(client.token, client.socket.as_fd());
@@ -189,6 +219,7 @@ impl Supervisor {
             Some(Kind::CommandNotExecutable) => RefusedKind::CommandNotExecutable,
             Some(Kind::AlreadyExists) => RefusedKind::AlreadyExists,
             Some(Kind::Invalid) => RefusedKind::Invalid,
+            Some(Kind::Exhausted) => RefusedKind::Exhausted,
             _ => RefusedKind::Failed,
         };
         self.say(id, &Reply::Refused { kind, message: format!("{error:#}") }, &[]);

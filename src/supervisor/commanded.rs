@@ -82,6 +82,11 @@ impl Supervisor {
         if machine.containers().any(|(_, report)| report.id == id) {
             return Err(failure(Kind::AlreadyExists, format!("there is a container {id} already")));
         }
+        let is_same = |slot: &Slot| !slot.identity.is_empty() && slot.identity == record.identity;
+        if let Some((_, other)) = machine.containers().find(|(index, _)| self.slots.get(*index).is_some_and(is_same)) {
+            let message = format!("the sandbox has a container {} already: {}", record.identity, other.id);
+            return Err(failure(Kind::AlreadyExists, message));
+        }
         let index = machine.vacancy();
         let state = self.pod.dirs.container_state(&id);
         std::fs::create_dir_all(&state).called("mkdir", state.display())?;
@@ -104,6 +109,7 @@ impl Supervisor {
             self.slots[index] = Slot::default();
         }
         self.slots[index].adjustment = record.adjustment;
+        self.slots[index].identity = record.identity;
         self.wait_until(client, index, Until::Created);
         self.queue.push_back(Event::Create { container: index, name: id });
         Ok(())

@@ -31,6 +31,8 @@ pub(super) struct Slot {
     pub(super) start_cancelled: bool,
     /// What is to be changed of its spec.
     pub(super) adjustment: Option<Adjustment>,
+    /// What no other container of a commanded pod may have; empty if it has none.
+    pub(super) identity: String,
 }
 
 impl Slot {

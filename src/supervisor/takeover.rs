@@ -32,6 +32,7 @@ use crate::host;
 use crate::lifecycle::commanded::Commanded;
 use crate::lifecycle::{Event, EventType, Found, PodEvent};
 use crate::logs;
+use crate::plan::adjust::Adjustment;
 use crate::plan::config::{ContainerConfig, PodPlan, Stdio};
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
@@ -67,7 +68,7 @@ impl Supervisor {
         let facts = host::probe()?;
         let signals = block_signals()?;
         let timeline = Timeline::of(&pod)?;
-        let adjustments = match &memory.life {
+        let own = match &memory.life {
             Life::Own(_) => Vec::new(),
             Life::Commanded(machine) => reload(&mut pod, machine)?,
         };
@@ -85,8 +86,8 @@ impl Supervisor {
         supervisor.failure = memory.failure;
         supervisor.deletion_grace_seconds = memory.deletion_grace_seconds;
         supervisor.after_reaper = if memory.is_settled { AfterReaper::Tell } else { AfterReaper::Wait };
-        for (slot, adjustment) in supervisor.slots.iter_mut().zip(adjustments) {
-            slot.adjustment = adjustment;
+        for (slot, (identity, adjustment)) in supervisor.slots.iter_mut().zip(own) {
+            (slot.identity, slot.adjustment) = (identity, adjustment);
         }
         let message = "The pod's supervisor was gone; another one has taken over".to_owned();
         supervisor.emit(PodEvent { type_: EventType::Normal, reason: "TakenOver".into(), message, container: None });
@@ -347,10 +348,11 @@ fn reopen_fifo(path: &Path, flags: OFlag) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// The containers of a sandbox that is commanded, from their records, at the machine's indices; what NRI plugins want of each.
+/// The containers of a sandbox that is commanded, from their records, at the machine's indices; the identity of each, and what NRI
+/// plugins want of it.
 /// Those that the machine does not know are taken away: nobody has heard of them.
-fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<Option<crate::plan::adjust::Adjustment>>> {
-    let mut adjustments = Vec::new();
+fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<(String, Option<Adjustment>)>> {
+    let mut own = Vec::new();
     let mut records: std::collections::BTreeMap<String, _> =
         store::containers(pod)?.into_iter().map(|record| (record.config.name.clone(), record)).collect();
     let known: Vec<(usize, String)> = machine.containers().map(|(index, report)| (index, report.id)).collect();
@@ -361,16 +363,16 @@ fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<Option<crate::plan::
             // An index between two containers, of one that was removed, has no name until it is used again.
             containers.push(ContainerConfig { name: String::new(), mounts: Vec::new(), ..record.config.clone() });
             pod.record.images.push(record.image.clone());
-            adjustments.push(None);
+            own.push((String::new(), None));
         }
         volumes.extend(record.volumes);
         pod.record.volume_images.extend(record.volume_images);
         containers[index] = record.config;
         pod.record.images[index] = record.image;
-        adjustments[index] = record.adjustment;
+        own[index] = (record.identity, record.adjustment);
     }
     for id in records.into_keys() {
         remove::container(&pod.dirs, &id)?;
     }
-    Ok(adjustments)
+    Ok(own)
 }

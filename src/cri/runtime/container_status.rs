@@ -37,7 +37,7 @@ pub(in crate::cri) fn status(sandbox: &Sandbox, container: &Container) -> Result
         finished_at: report.finished_at,
         exit_code: report.exit_code,
         image: Some(container.image()),
-        image_ref: container.record.image.id.clone(),
+        image_ref: container.image_ref(),
         reason: report.reason.clone(),
         message: report.message.clone(),
         labels: container.config.labels.clone(),

@@ -5,6 +5,7 @@ use crate::control::{self, ContainerRecord, Request};
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
+use crate::image::{image_id, parse_reference};
 use crate::plan::config::ImageSpec;
 use anyhow::{Context, Result};
 use prost::Message as _;
@@ -62,6 +63,8 @@ fn record(daemon: &Daemon, sandbox: &Sandbox, (id, config): (&str, &api::Contain
     let converted = convert::container(config, &sandbox.config, &context)?;
     let spec = config.image.as_ref().context("the request has no image")?;
     let image = daemon.image(&spec.image).context("config.image")?;
+    let image_names = names(daemon, &image, &spec.image)?;
+    let metadata = config.metadata.clone().unwrap_or_default();
     let mut volume_images: BTreeMap<String, ImageSpec> = BTreeMap::new();
     for (volume, reference) in &converted.images {
         let image = daemon.image(reference).with_context(|| format!("the image of a mount, {reference}"))?;
@@ -75,7 +78,27 @@ fn record(daemon: &Daemon, sandbox: &Sandbox, (id, config): (&str, &api::Contain
         image,
         volumes: converted.volumes,
         volume_images,
+        identity: format!("{} (attempt {})", metadata.name, metadata.attempt),
+        image_names,
         adjustment: None,
         request: config.encode_to_vec(),
     })
+}
+
+/// An image as a status tells it, which a kubelet shows its users: by name, even if it was asked for by id, and by digest. An image
+/// that no registry knows has no digest: its id stands for it.
+fn names(daemon: &Daemon, image: &ImageSpec, asked: &str) -> Result<(String, String)> {
+    let known = daemon.local_images()?.known_as(&image.id)?;
+    let tag = known.iter().flat_map(|known| &known.tags).map(ToString::to_string).next();
+    let digests: Vec<String> = known.into_iter().flat_map(|known| known.digests).collect();
+    let name = match image_id(asked) {
+        Some(_) => tag.or_else(|| digests.first().cloned()).unwrap_or_else(|| asked.to_owned()),
+        None => asked.to_owned(),
+    };
+    // Of several repositories the one that was asked for.
+    let repository =
+        parse_reference(asked).map(|reference| format!("{}/{}@", reference.registry(), reference.repository()));
+    let is_its = |digest: &&String| repository.as_ref().is_ok_and(|repository| digest.starts_with(repository));
+    let digest = digests.iter().find(is_its).or(digests.first());
+    Ok((name, digest.cloned().unwrap_or_else(|| image.id.clone())))
 }

@@ -39,7 +39,7 @@ fn item(sandbox: &Sandbox, container: &Container) -> api::Container {
         pod_sandbox_id: sandbox.id().to_owned(),
         metadata: Some(container.metadata()),
         image: Some(container.image()),
-        image_ref: container.record.image.id.clone(),
+        image_ref: container.image_ref(),
         state: container.state() as i32,
         created_at: container.report.created_at,
         labels: container.config.labels.clone(),

@@ -144,7 +144,11 @@ impl RuntimeService for Service {
     }
 
     async fn exec_sync(&self, request: Request<api::ExecSyncRequest>) -> Answer<api::ExecSyncResponse> {
-        block!(self, request, exec_sync::run)
+        let (client, _heard) = exec_sync::Client::new().map_err(|error| crate::cri::status::of(&error))?;
+        self.perform(request, |daemon, request| {
+            Box::pin(async move { daemon.blocking(move |daemon| exec_sync::run(daemon, &request, &client)).await })
+        })
+        .await
     }
 
     async fn exec(&self, request: Request<api::ExecRequest>) -> Answer<api::ExecResponse> {

@@ -86,7 +86,8 @@ impl Kubelet {
     {
         self.tokio.block_on(async {
             let channel = connect(self.socket.clone()).await?;
-            call(RuntimeServiceClient::new(channel)).await.map(Response::into_inner)
+            let client = RuntimeServiceClient::new(channel).max_decoding_message_size(16 << 20);
+            call(client).await.map(Response::into_inner)
         })
     }
 

@@ -163,7 +163,7 @@ fn e7_unknown_ids_are_not_found() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
     let cri = Cri::start(&host, "");
-    for id in ["", "0123456789abcdef", "../..", "a\0b", &"f".repeat(100_000)] {
+    for id in ["0123456789abcdef", "../..", "a\0b", &"f".repeat(100_000)] {
         let code = |result: Result<(), tonic::Status>| result.unwrap_err().code();
         assert_eq!(code(cri.status(id).map(drop)), Code::NotFound, "{id:.20}");
         assert_eq!(code(cri.sandbox_status(id).map(drop)), Code::NotFound);

@@ -218,7 +218,7 @@ fn supervisors(host: &Host, id: &str) -> Vec<i32> {
     leaks::processes(is_one).iter().map(|process| process.pid).filter(|pid| leaks::leads_session(*pid)).collect()
 }
 
-fn kill_supervisor(host: &Host, id: &str) {
+pub(super) fn kill_supervisor(host: &Host, id: &str) {
     let found = supervisors(host, id);
     assert_eq!(found.len(), 1, "supervisors");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(found[0]), nix::sys::signal::Signal::SIGKILL).unwrap();

@@ -4,6 +4,7 @@
 mod calls;
 mod checkpoint;
 mod client;
+mod crowd;
 mod events;
 mod hostile;
 mod kills;

@@ -97,6 +97,8 @@ fn every_signal_is_known_and_told_again() {
             image: ImageSpec::default(),
             volumes: vec![],
             volume_images: Default::default(),
+            identity: String::new(),
+            image_names: Default::default(),
             adjustment: None,
             request: vec![],
         };
