@@ -49,7 +49,7 @@ pub(in crate::cri) fn container(
     }
 }
 
-/// ListContainerStats
+/// ListContainerStats: of those that run, as the API says.
 pub(in crate::cri) fn list_containers(
     daemon: &Daemon,
     request: &api::ListContainerStatsRequest,
@@ -59,7 +59,8 @@ pub(in crate::cri) fn list_containers(
     for sandbox in sandboxes::list(&daemon.dirs)? {
         if sandbox.id().starts_with(&filter.pod_sandbox_id) {
             for container in sandbox.containers()? {
-                let is_wanted = container.id().starts_with(&filter.id)
+                let is_wanted = container.state() == api::ContainerState::ContainerRunning
+                    && container.id().starts_with(&filter.id)
                     && has_labels(&container.config.labels, &filter.label_selector);
                 if is_wanted {
                     stats.extend(of_container(daemon, &sandbox, &container)?);
