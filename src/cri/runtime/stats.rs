@@ -10,7 +10,7 @@ use crate::lifecycle::commanded::Stage;
 use crate::network::link::Traffic;
 use crate::volumes::usage;
 use anyhow::Result;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -31,9 +31,10 @@ impl Samples {
         u64::try_from(rate).ok()
     }
 
-    /// Forgets what is not there any more.
-    fn retain(&self, there: impl Fn(&str) -> bool) {
-        self.0.lock().expect("no panic while it is held").retain(|cgroup, _| there(cgroup));
+    /// Forgets what is not there any more: a cgroup has the name of its sandbox or container.
+    fn retain(&self, ids: &HashSet<String>) {
+        let is_there = |cgroup: &str| cgroup.rsplit('/').next().is_some_and(|id| ids.contains(id));
+        self.0.lock().expect("no panic while it is held").retain(|cgroup, _| is_there(cgroup));
     }
 }
 
@@ -55,25 +56,35 @@ pub(in crate::cri) fn list_containers(
     request: &api::ListContainerStatsRequest,
 ) -> Result<api::ListContainerStatsResponse> {
     let filter = request.filter.clone().unwrap_or_default();
+    let all = sandboxes::list(&daemon.dirs)?;
     let mut stats = Vec::new();
-    for sandbox in sandboxes::list(&daemon.dirs)? {
+    for sandbox in &all {
         if sandbox.id().starts_with(&filter.pod_sandbox_id) {
             for container in sandbox.containers()? {
                 let is_wanted = container.state() == api::ContainerState::ContainerRunning
                     && container.id().starts_with(&filter.id)
                     && has_labels(&container.config.labels, &filter.label_selector);
                 if is_wanted {
-                    stats.extend(of_container(daemon, &sandbox, &container)?);
+                    stats.extend(of_container(daemon, sandbox, &container)?);
                 }
             }
         }
     }
     if filter == api::ContainerStatsFilter::default() {
-        let there =
-            |cgroup: &str| stats.iter().any(|s| s.attributes.as_ref().is_some_and(|of| cgroup.ends_with(&of.id)));
-        daemon.samples.retain(there);
+        forget_gone(daemon, &all)?;
     }
     Ok(api::ListContainerStatsResponse { stats })
+}
+
+/// Keeps samples of these sandboxes and their containers only.
+fn forget_gone(daemon: &Daemon, all: &[Sandbox]) -> Result<()> {
+    let mut ids = HashSet::new();
+    for sandbox in all {
+        ids.insert(sandbox.id().to_owned());
+        ids.extend(sandbox.containers()?.iter().map(|container| container.id().to_owned()));
+    }
+    daemon.samples.retain(&ids);
+    Ok(())
 }
 
 /// PodSandboxStats
@@ -94,13 +105,17 @@ pub(in crate::cri) fn list_sandboxes(
     request: &api::ListPodSandboxStatsRequest,
 ) -> Result<api::ListPodSandboxStatsResponse> {
     let filter = request.filter.clone().unwrap_or_default();
+    let all = sandboxes::list(&daemon.dirs)?;
     let mut stats = Vec::new();
-    for sandbox in sandboxes::list(&daemon.dirs)? {
+    for sandbox in &all {
         let is_wanted =
             sandbox.id().starts_with(&filter.id) && has_labels(&sandbox.config.labels, &filter.label_selector);
         if is_wanted {
-            stats.extend(of_sandbox(daemon, &sandbox)?);
+            stats.extend(of_sandbox(daemon, sandbox)?);
         }
+    }
+    if filter == api::PodSandboxStatsFilter::default() {
+        forget_gone(daemon, &all)?;
     }
     Ok(api::ListPodSandboxStatsResponse { stats })
 }
@@ -271,8 +286,20 @@ mod tests {
         assert_eq!(samples.rate("a", 3_000_000_000, 1_000_005_000), Some(500_000_000), "half of a CPU");
         assert_eq!(samples.rate("a", 3_000_000_000, 1_000_005_000), None, "no time has passed");
         assert_eq!(samples.rate("a", 4_000_000_000, 7), None, "another cgroup of the same name");
-        samples.retain(|_| false);
+        samples.retain(&HashSet::new());
         assert_eq!(samples.rate("a", 5_000_000_000, 8), None);
+    }
+
+    #[test]
+    fn samples_are_kept_of_what_is_there() {
+        let samples = Samples::default();
+        let [pod, container, gone] = ["/k/podshim/p1", "/k/podshim/p1/c1", "/k/podshim/p1/c2"];
+        for cgroup in [pod, container, gone] {
+            assert_eq!(samples.rate(cgroup, 1_000_000_000, 1), None);
+        }
+        samples.retain(&["p1", "c1", "2"].map(str::to_owned).into());
+        let rates = [pod, container, gone].map(|cgroup| samples.rate(cgroup, 2_000_000_000, 2));
+        assert_eq!(rates, [Some(1), Some(1), None]);
     }
 
     #[test]
