@@ -8,11 +8,12 @@ use crate::cri::{Daemon, api};
 use crate::error::{Kind, failure};
 use crate::lifecycle::commanded::Stage;
 use crate::network::link::Traffic;
-use crate::volumes::usage;
+use crate::volumes::usage::{self, Extent};
 use anyhow::Result;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the writable layers of one call may take to be measured.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,7 +45,7 @@ pub(in crate::cri) fn container(
     request: &api::ContainerStatsRequest,
 ) -> Result<api::ContainerStatsResponse> {
     let (sandbox, container) = sandboxes::container(&daemon.dirs, &request.container_id)?;
-    match of_container(daemon, &sandbox, &container)? {
+    match of_container(daemon, (&sandbox, &container), Instant::now() + PATIENCE)? {
         Some(stats) => Ok(api::ContainerStatsResponse { stats: Some(stats) }),
         None => Err(failure(Kind::NotReady, format!("container {} does not run", container.id()))),
     }
@@ -57,6 +58,7 @@ pub(in crate::cri) fn list_containers(
 ) -> Result<api::ListContainerStatsResponse> {
     let filter = request.filter.clone().unwrap_or_default();
     let all = sandboxes::list(&daemon.dirs)?;
+    let deadline = Instant::now() + PATIENCE;
     let mut stats = Vec::new();
     for sandbox in &all {
         if sandbox.id().starts_with(&filter.pod_sandbox_id) {
@@ -65,7 +67,7 @@ pub(in crate::cri) fn list_containers(
                     && container.id().starts_with(&filter.id)
                     && has_labels(&container.config.labels, &filter.label_selector);
                 if is_wanted {
-                    stats.extend(of_container(daemon, sandbox, &container)?);
+                    stats.extend(of_container(daemon, (sandbox, &container), deadline)?);
                 }
             }
         }
@@ -93,7 +95,7 @@ pub(in crate::cri) fn sandbox(
     request: &api::PodSandboxStatsRequest,
 ) -> Result<api::PodSandboxStatsResponse> {
     let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
-    match of_sandbox(daemon, &sandbox)? {
+    match of_sandbox(daemon, &sandbox, Instant::now() + PATIENCE)? {
         Some(stats) => Ok(api::PodSandboxStatsResponse { stats: Some(stats) }),
         None => Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id()))),
     }
@@ -106,12 +108,13 @@ pub(in crate::cri) fn list_sandboxes(
 ) -> Result<api::ListPodSandboxStatsResponse> {
     let filter = request.filter.clone().unwrap_or_default();
     let all = sandboxes::list(&daemon.dirs)?;
+    let deadline = Instant::now() + PATIENCE;
     let mut stats = Vec::new();
     for sandbox in &all {
         let is_wanted =
             sandbox.id().starts_with(&filter.id) && has_labels(&sandbox.config.labels, &filter.label_selector);
         if is_wanted {
-            stats.extend(of_sandbox(daemon, sandbox)?);
+            stats.extend(of_sandbox(daemon, sandbox, deadline)?);
         }
     }
     if filter == api::PodSandboxStatsFilter::default() {
@@ -146,13 +149,18 @@ fn read(daemon: &Daemon, sandbox: &Sandbox, container: &str) -> Result<Option<Co
     }
 }
 
-fn of_container(daemon: &Daemon, sandbox: &Sandbox, container: &Container) -> Result<Option<api::ContainerStats>> {
+fn of_container(
+    daemon: &Daemon,
+    (sandbox, container): (&Sandbox, &Container),
+    deadline: Instant,
+) -> Result<Option<api::ContainerStats>> {
     if container.report.stage == Stage::Exited {
         return Ok(None);
     }
     let Some(counted) = read(daemon, sandbox, container.id())? else { return Ok(None) };
     let now = super::now()?;
     let limit = container.record.config.resources.memory_limit;
+    let layer = sandbox.pod.dirs.container_layers(container.id());
     Ok(Some(api::ContainerStats {
         attributes: Some(api::ContainerAttributes {
             id: container.id().to_owned(),
@@ -162,7 +170,7 @@ fn of_container(daemon: &Daemon, sandbox: &Sandbox, container: &Container) -> Re
         }),
         cpu: cpu(daemon, &counted, now),
         memory: memory(&counted, limit, now),
-        writable_layer: Some(writable_layer(daemon, sandbox, container, now)?),
+        writable_layer: Some(writable_layer(daemon, layer, now, deadline)?),
         swap: counted.swap.map(|swap| swap_usage(swap, now)),
         io: io(&counted, now),
     }))
@@ -217,10 +225,11 @@ fn psi(pressure: Pressure) -> api::PsiStats {
     api::PsiStats { full: data(pressure.full), some: data(pressure.some) }
 }
 
-fn writable_layer(daemon: &Daemon, sandbox: &Sandbox, container: &Container, now: i64) -> Result<api::FilesystemUsage> {
-    let layer = sandbox.pod.dirs.container_layers(container.id());
-    let measured = usage::measure(&usage::Request { trees: vec![layer], patience: PATIENCE })?;
-    let used = measured.first();
+/// Without numbers if it was not measured to its end in time.
+fn writable_layer(daemon: &Daemon, layer: PathBuf, now: i64, deadline: Instant) -> Result<api::FilesystemUsage> {
+    let patience = deadline.saturating_duration_since(Instant::now());
+    let measured = usage::measure(&usage::Request { trees: vec![layer], patience })?;
+    let used = measured.first().filter(|used| used.extent != Extent::OutOfTime);
     Ok(api::FilesystemUsage {
         timestamp: now,
         fs_id: Some(api::FilesystemIdentifier { mountpoint: daemon.dirs.root.display().to_string() }),
@@ -229,7 +238,7 @@ fn writable_layer(daemon: &Daemon, sandbox: &Sandbox, container: &Container, now
     })
 }
 
-fn of_sandbox(daemon: &Daemon, sandbox: &Sandbox) -> Result<Option<api::PodSandboxStats>> {
+fn of_sandbox(daemon: &Daemon, sandbox: &Sandbox, deadline: Instant) -> Result<Option<api::PodSandboxStats>> {
     if !sandbox.is_ready() {
         return Ok(None);
     }
@@ -238,7 +247,7 @@ fn of_sandbox(daemon: &Daemon, sandbox: &Sandbox) -> Result<Option<api::PodSandb
     let containers = sandbox.containers()?;
     let mut of_containers = Vec::new();
     for container in &containers {
-        of_containers.extend(of_container(daemon, sandbox, container)?);
+        of_containers.extend(of_container(daemon, (sandbox, container), deadline)?);
     }
     let linux = api::LinuxPodSandboxStats {
         cpu: cpu(daemon, &counted, now),
