@@ -3,7 +3,7 @@
 use crate::control::Request;
 use crate::cri::sandboxes::{self, Container, Sandbox};
 use crate::cri::{Daemon, api};
-use crate::error::{Kind, kind_of};
+use crate::error::{Kind, failure, kind_of};
 use crate::supervisor::remove;
 use anyhow::Result;
 use std::time::{Duration, Instant};
@@ -14,11 +14,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What is done.
 pub(in crate::cri) fn run(daemon: &Daemon, request: &api::StopContainerRequest) -> Result<api::StopContainerResponse> {
     let done = Ok(api::StopContainerResponse {});
+    let less = |_| failure(Kind::Invalid, format!("timeout is {}: less than nothing", request.timeout));
+    let grace_seconds = u64::try_from(request.timeout).map_err(less)?;
     let (sandbox, container) = match sandboxes::container(&daemon.dirs, &request.container_id) {
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
         found => found?,
     };
-    end(daemon, (&sandbox, &container), u64::try_from(request.timeout).unwrap_or(0))?;
+    end(daemon, (&sandbox, &container), grace_seconds)?;
     if daemon.plugins.nri.is_on() {
         // It is told how it ended.
         if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
