@@ -12,6 +12,9 @@ pub(in crate::cri) fn run(
     request: &api::UpdateContainerResourcesRequest,
 ) -> Result<api::UpdateContainerResourcesResponse> {
     let (sandbox, container) = sandboxes::container(&daemon.dirs, &request.container_id)?;
+    if request.windows.as_ref().is_some_and(|windows| *windows != api::WindowsContainerResources::default()) {
+        return Err(failure(Kind::Invalid, "windows: this host runs Linux"));
+    }
     let linux = request.linux.as_ref().ok_or_else(|| failure(Kind::Invalid, "linux is missing"))?;
     let mut linux = linux.clone();
     // Checked before plugins are asked.

@@ -2,7 +2,8 @@
 //! it above the sandbox's: here it is only kept, for NRI plugins and whoever asks.
 
 use crate::cri::nri::describe;
-use crate::cri::{Daemon, api, plugins, sandboxes};
+use crate::cri::sandboxes::{self, Sandbox};
+use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
 use crate::store::{self, Wait};
 use anyhow::{Context, Result};
@@ -13,7 +14,11 @@ pub(in crate::cri) fn run(
     daemon: &Daemon,
     request: &api::UpdatePodSandboxResourcesRequest,
 ) -> Result<api::UpdatePodSandboxResourcesResponse> {
-    let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
+    let sandbox = ready(daemon, &request.pod_sandbox_id)?;
+    // As RunPodSandbox does, and before plugins are asked.
+    for (field, given) in [("resources", &request.resources), ("overhead", &request.overhead)] {
+        given.as_ref().map(|given| convert::resources(given, field)).transpose()?;
+    }
     let events = daemon.events();
     let resources = |asked: &Option<api::LinuxContainerResources>| asked.as_ref().map(describe::asked_resources);
     let (overhead, wanted) = (resources(&request.overhead), resources(&request.resources));
@@ -23,12 +28,17 @@ pub(in crate::cri) fn run(
     Ok(api::UpdatePodSandboxResourcesResponse {})
 }
 
+fn ready(daemon: &Daemon, id: &str) -> Result<Sandbox> {
+    let sandbox = sandboxes::sandbox(&daemon.dirs, id)?;
+    match sandbox.is_ready() {
+        true => Ok(sandbox),
+        false => Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id()))),
+    }
+}
+
 fn keep(daemon: &Daemon, request: &api::UpdatePodSandboxResourcesRequest) -> Result<()> {
     let _lock = store::lock(&daemon.dirs.store_lock(), Wait::Yes)?;
-    let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
-    if !sandbox.is_ready() {
-        return Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id())));
-    }
+    let sandbox = ready(daemon, &request.pod_sandbox_id)?;
     let mut config = sandbox.config.clone();
     let linux = config.linux.get_or_insert_default();
     if request.resources.is_some() {
