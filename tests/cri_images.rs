@@ -257,6 +257,9 @@ fn requests_that_are_wrong_get_their_code() {
         let request = PullImageRequest { image: Some(handler.clone()), ..PullImageRequest::default() };
         let error = client.pull_image(request).await.unwrap_err();
         assert!(error.code() == Code::InvalidArgument && error.message().contains("other"), "{error}");
+        let request = ImageStatusRequest { image: Some(handler.clone()), verbose: false };
+        let error = client.image_status(request).await.unwrap_err();
+        assert!(error.code() == Code::InvalidArgument && error.message().contains("other"), "{error}");
         handler.runtime_handler = "other".into();
         let request = |auth| PullImageRequest { image: Some(handler.clone()), auth, ..PullImageRequest::default() };
         let error = client.pull_image(request(None)).await.unwrap_err();

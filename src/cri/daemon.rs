@@ -268,6 +268,7 @@ impl Daemon {
             lsms: self.facts.lsms,
             cgroups: self.facts.cgroups.clone(),
             numbers: cgroups::of_spec(&self.facts, &pod.record.plan.sandbox.cgroup.parent)?,
+            handlers: self.config.clone(),
         })
     }
 }

@@ -74,7 +74,7 @@ fn convert(
     let config = ContainerConfig {
         name: context.id.clone(),
         kind: ContainerKind::App,
-        image: image_name(image, &at.field("image"))?,
+        image: image_name(image, context, &at.field("image"))?,
         pull_policy: PullPolicy::Never,
         command,
         args,
@@ -135,7 +135,8 @@ fn refuse_foreign(request: &api::ContainerConfig, at: &At) -> Result<()> {
 }
 
 /// An image by its name or its id, as far as it can be judged without looking for it.
-pub(super) fn image_name(image: &api::ImageSpec, at: &At) -> Result<String> {
+pub(super) fn image_name(image: &api::ImageSpec, context: &ContainerContext, at: &At) -> Result<String> {
+    at.field("runtime_handler").wrap(context.handlers.runtime(&image.runtime_handler))?;
     let at = at.field("image");
     if image.image.is_empty() {
         return at.refuse("is empty");

@@ -37,6 +37,7 @@ pub use resources::{resources, updated};
 pub use sandbox::sandbox;
 pub use told::{resources_told, stop_signal_told};
 
+use crate::cri::config::Config;
 use crate::host::cgroup::CgroupSetup;
 use crate::host::lsm::Lsms;
 use crate::plan::config::{BridgeNetwork, ContainerConfig, NetworkMode, VolumePlan};
@@ -70,6 +71,8 @@ pub struct ContainerContext {
     pub cgroups: CgroupSetup,
     /// What the numbers of the container's cgroup depend on.
     pub numbers: Cgroups,
+    /// What has the handlers that an image may be for.
+    pub handlers: Config,
 }
 
 /// A container's request, converted.

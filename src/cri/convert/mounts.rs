@@ -45,7 +45,7 @@ pub(super) fn of(
             let place = at.field("container_path");
             return place.refuse(format!("{} is that of mount {other}, too", short(&given.container_path)));
         }
-        let (source, sub_path) = source(given, &at)?;
+        let (source, sub_path) = source(given, context, &at)?;
         if let VolumeSource::Image { reference, .. } = &source {
             all.images.insert(volume.clone(), reference.clone());
         }
@@ -99,7 +99,7 @@ fn options(list: &[String], at: &At) -> Result<Vec<BindOption>> {
 }
 
 /// Where the content is, and the path below it.
-fn source(given: &api::Mount, at: &At) -> Result<(VolumeSource, String)> {
+fn source(given: &api::Mount, context: &ContainerContext, at: &At) -> Result<(VolumeSource, String)> {
     let (host, sub_path) = (at.field("host_path"), at.field("image_sub_path"));
     let Some(image) = &given.image else {
         if !given.image_sub_path.is_empty() {
@@ -118,7 +118,7 @@ fn source(given: &api::Mount, at: &At) -> Result<(VolumeSource, String)> {
         "" => String::new(),
         path => sub_path.relative_path(path).map(|_| path.to_owned())?,
     };
-    let reference = super::container::image_name(image, &at.field("image"))?;
+    let reference = super::container::image_name(image, context, &at.field("image"))?;
     Ok((VolumeSource::Image { reference, pull_policy: PullPolicy::Never, programs: Programs::Allowed }, below))
 }
 

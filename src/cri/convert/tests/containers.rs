@@ -355,6 +355,9 @@ fn what_is_wrong_is_refused_by_its_field() {
         ("no image", "config.image: is missing", |r| r.image = None),
         ("no image's name", "config.image.image: is empty", |r| r.image = Some(Default::default())),
         ("image", "config.image.image: must not", |r| r.image.as_mut().unwrap().image = "a b".into()),
+        ("an image's handler", "config.image.runtime_handler: unknown runtime handler \"x\"", |r| {
+            r.image.as_mut().unwrap().runtime_handler = "x".into();
+        }),
         ("windows", "config.windows: this host", |r| r.windows = Some(Default::default())),
         ("cdi", "config.CDI_devices: podshim has no CDI devices (\"v/c=d\")", |r| {
             r.cdi_devices = vec![api::CdiDevice { name: "v/c=d".into() }];
@@ -418,6 +421,10 @@ fn wrong_mounts_are_refused() {
         }),
         ("an image to be written", "config.mounts[0].readonly: an image is", |r| {
             r.mounts = vec![api::Mount { image: r.image.clone(), ..mount("", "/a") }];
+        }),
+        ("an image's handler", "config.mounts[0].image.runtime_handler: unknown runtime handler \"x\"", |r| {
+            let image = api::ImageSpec { runtime_handler: "x".into(), ..r.image.clone().unwrap() };
+            r.mounts = vec![api::Mount { image: Some(image), readonly: true, ..mount("", "/a") }];
         }),
         ("a nameless image", "config.mounts[0].image.image: is empty", |r| {
             r.mounts = vec![api::Mount { image: Some(Default::default()), readonly: true, ..mount("", "/a") }];

@@ -41,6 +41,7 @@ fn container_context() -> ContainerContext {
         lsms: Lsms::default(),
         cgroups: CgroupSetup { mode: Mode::V2, hierarchies: vec![unified] },
         numbers: Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20, 1 << 30] },
+        handlers: Default::default(),
     }
 }
 
