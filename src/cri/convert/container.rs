@@ -3,7 +3,6 @@
 use super::devices::{self, Wanted};
 use super::fields::{At, short};
 use super::{ContainerContext, Converted, look, mounts, namespaces, resources, security};
-use crate::cgroups;
 use crate::cri::api;
 use crate::lifecycle::{ContainerKind, ContainerRestart};
 use crate::manifest::rules;
@@ -12,7 +11,6 @@ use crate::plan::config::{
     TerminationMessagePolicy,
 };
 use crate::plan::env::MAX_LENGTH;
-use crate::plan::spec;
 use anyhow::Result;
 use std::path::Path;
 
@@ -35,6 +33,9 @@ pub fn container(
     let at = At::config();
     converted.host_directories = look::sources(&converted, &at.field("mounts"))?;
     converted.config.devices = look::devices(&devices, &at.field("devices"))?;
+    let wanted = &converted.config.resources;
+    let members = [wanted.cpuset_cpus.as_str(), &wanted.cpuset_mems];
+    look::members(members, &context.cgroups, &at.field("linux").field("resources"))?;
     Ok(converted)
 }
 
@@ -223,9 +224,7 @@ fn resources_of(
     at: &At,
 ) -> Result<LinuxContainerResources> {
     let wanted = resources::of(&given.cloned().unwrap_or_default(), at)?;
-    let writes =
-        spec::adjustable(&wanted, &context.numbers).and_then(|resources| cgroups::writes(&context.cgroups, &resources));
-    at.wrap(writes)?;
+    resources::check_host(&wanted, context, at)?;
     Ok(wanted)
 }
 

@@ -3,12 +3,15 @@
 use super::Converted;
 use super::devices::Wanted;
 use super::fields::At;
+use crate::host::cgroup::{CgroupSetup, Version};
 use crate::plan::config::{DeviceKind, HostDevice, MountPropagation, VolumeSource};
 use crate::sys::{Called, SysResult};
 use crate::volumes;
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag, lstat, major, minor, stat};
+use std::io::ErrorKind;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +34,43 @@ pub(super) fn sources(converted: &Converted, at: &At) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(missing)
+}
+
+/// CPUs and memory nodes (cpuset(7)) that this host does not have: v1 takes what there is, v2 what there could be.
+pub(super) fn members([cpus, mems]: [&str; 2], cgroups: &CgroupSetup, at: &At) -> Result<()> {
+    let is_v2 = cgroups.with_controller("cpuset").is_some_and(|hierarchy| hierarchy.version == Version::V2);
+    let (of_cpus, of_mems) = if is_v2 { ("possible", "possible") } else { ("online", "has_memory") };
+    for (name, list, file) in
+        [("cpuset_cpus", cpus, format!("cpu/{of_cpus}")), ("cpuset_mems", mems, format!("node/{of_mems}"))]
+    {
+        if list.is_empty() {
+            continue;
+        }
+        let path = format!("/sys/devices/system/{file}");
+        let there = match std::fs::read_to_string(&path) {
+            // A kernel without NUMA has one node.
+            Err(error) if error.kind() == ErrorKind::NotFound => "0".to_owned(),
+            read => read.called("read", &path)?,
+        };
+        if let Some(number) = missing(list, &there) {
+            return at.field(name).refuse(format!("{number} is not there: this host has {}", there.trim()));
+        }
+    }
+    Ok(())
+}
+
+/// The first of these that is not among those.
+fn missing(wanted: &str, there: &str) -> Option<u32> {
+    let there: Vec<_> = ranges(there).collect();
+    ranges(wanted).find_map(|mut range| range.find(|number| !there.iter().any(|range| range.contains(number))))
+}
+
+/// `0-3,7`
+fn ranges(list: &str) -> impl Iterator<Item = RangeInclusive<u32>> {
+    list.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    })
 }
 
 /// Whether a path, wherever its links lead, exists.
@@ -135,4 +175,23 @@ fn entries(directory: &Path) -> SysResult<Vec<PathBuf>> {
     let mut entries: Vec<PathBuf> = list.flatten().map(|entry| entry.path()).collect();
     entries.sort();
     Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_are_not_there() {
+        for (wanted, there, expected) in [
+            ("0", "0\n", None),
+            ("0-1,3", "0-3\n", None),
+            ("1-2", "0-1,3\n", Some(2)),
+            ("0,63", "0-1\n", Some(63)),
+            ("0-65535,0-65535", "0-65535", None),
+            ("0", "\n", Some(0)),
+        ] {
+            assert_eq!(missing(wanted, there), expected, "{wanted} of {there:?}");
+        }
+    }
 }

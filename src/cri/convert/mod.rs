@@ -33,7 +33,7 @@ mod told;
 
 pub use container::{container, planned};
 pub use look::make_host_directory;
-pub use resources::{resources, updated};
+pub use resources::{check_update, resources, updated};
 pub use sandbox::sandbox;
 pub use told::{resources_told, stop_signal_told};
 

@@ -1,9 +1,12 @@
 //! `LinuxContainerResources`.
 
 use super::fields::{At, short};
+use super::{ContainerContext, look};
+use crate::cgroups;
 use crate::cri::api;
 use crate::manifest::rules;
 use crate::plan::config::{LinuxContainerResources, Unnamed};
+use crate::plan::spec;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -163,6 +166,32 @@ fn unified(given: &api::LinuxContainerResources, at: &At) -> Result<BTreeMap<Str
         }
     }
     Ok(given.unified.clone().into_iter().collect())
+}
+
+/// A number that this host cannot limit is refused.
+pub(super) fn check_host(wanted: &LinuxContainerResources, context: &ContainerContext, at: &At) -> Result<()> {
+    let writes =
+        spec::adjustable(wanted, &context.numbers).and_then(|resources| cgroups::writes(&context.cgroups, &resources));
+    at.wrap(writes)?;
+    let has_limit = |size: &u64| context.numbers.page_sizes.contains(size);
+    match wanted.hugepages.iter().find(|(size, limit)| **limit != 0 && !has_limit(size)) {
+        Some((size, _)) => at.field("hugepage_limits").refuse(format!("no cgroup here limits pages of {size} bytes")),
+        None => Ok(()),
+    }
+}
+
+/// Whether this host can limit what UpdateContainerResources comes to: `given` is what it names.
+///
+/// # Errors
+/// As [`resources`].
+pub fn check_update(
+    given: &api::LinuxContainerResources,
+    wanted: &LinuxContainerResources,
+    context: &ContainerContext,
+) -> Result<()> {
+    let at = At::of("linux");
+    check_host(wanted, context, &at)?;
+    look::members([&given.cpuset_cpus, &given.cpuset_mems], &context.cgroups, &at)
 }
 
 /// A container's resources after UpdateContainerResources: what is not named stays as it is. So does `oom_score_adj`, as with

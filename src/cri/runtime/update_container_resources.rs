@@ -18,7 +18,8 @@ pub(in crate::cri) fn run(
     let linux = request.linux.as_ref().ok_or_else(|| failure(Kind::Invalid, "linux is missing"))?;
     let mut linux = linux.clone();
     // Checked before plugins are asked.
-    convert::updated(&container.record.config.resources, &linux)?;
+    let wanted = convert::updated(&container.record.config.resources, &linux)?;
+    convert::check_update(&linux, &wanted, &daemon.container_context(&sandbox.pod, container.id())?)?;
     let events = daemon.events();
     let mut effects = None;
     if daemon.plugins.nri.is_on() {

@@ -1,6 +1,6 @@
 //! `LinuxContainerResources`, both ways.
 
-use super::super::{resources as read, resources_told, updated};
+use super::super::{check_update, resources as read, resources_told, updated};
 use super::*;
 use crate::plan::config::{LinuxContainerResources, Unnamed};
 
@@ -116,6 +116,33 @@ fn what_this_host_cannot_limit_is_refused() {
     assert_refused("cpuset", of(|r| r.cpuset_cpus = "0".into()), at);
     assert_refused("pages", of(|r| r.hugepage_limits = vec![pages("2MB", 2 << 20)]), at);
     assert_refused("unified", of(|r| r.unified = [("memory.high".to_owned(), "1".to_owned())].into()), at);
+    let pages_of = |limit| {
+        let mut request = container_request();
+        resources(&mut request).hugepage_limits = vec![pages("512MB", limit)];
+        planned(&request, &sandbox_request(), &container_context())
+    };
+    pages_of(0).unwrap();
+    let expected = "config.linux.resources.hugepage_limits: no cgroup here limits pages of 536870912 bytes";
+    assert_refused("pages of that size", pages_of(512 << 20), expected);
+}
+
+#[test]
+fn an_update_is_refused_as_a_new_container_is() {
+    let mut context = container_context();
+    let of = |context: &ContainerContext, change: fn(&mut api::LinuxContainerResources)| {
+        let (old, given) = (read(&given(|_| {}), "r").unwrap(), given(change));
+        check_update(&given, &updated(&old, &given).unwrap(), context)
+    };
+    of(&context, |r| r.cpu_shares = 100).unwrap();
+    assert_refused("cpus", of(&context, |r| r.cpuset_cpus = "65535".into()), "linux.cpuset_cpus: 65535 is not there");
+    assert_refused("nodes", of(&context, |r| r.cpuset_mems = "65535".into()), "linux.cpuset_mems: 65535 is not there");
+    let large = |r: &mut api::LinuxContainerResources| r.hugepage_limits = vec![pages("512MB", 512 << 20)];
+    assert_refused("pages", of(&context, large), "linux.hugepage_limits: no cgroup");
+    context.cgroups.hierarchies[0].controllers.retain(|controller| controller == "cpu");
+    let unified = |r: &mut api::LinuxContainerResources| {
+        r.unified = [("memory.high".to_owned(), "1".to_owned())].into();
+    };
+    assert_refused("unified", of(&context, unified), "linux: ");
 }
 
 #[test]
