@@ -54,8 +54,9 @@ fn look_up(rootfs: BorrowedFd<'_>, wanted: &Wanted, security: &SecurityContext) 
     let account = match (security.run_as_user, &wanted.user) {
         (Some(uid), _) => passwd_by_uid(&passwd, uid).unwrap_or(Account::unknown(uid)),
         (None, Name::Id(uid)) => passwd_by_uid(&passwd, *uid).unwrap_or(Account::unknown(*uid)),
-        (None, Name::Text(name)) => passwd_by_name(&passwd, name)?
-            .with_context(|| format!("unable to find user {name}: no matching entries in passwd file"))?,
+        (None, Name::Text(name)) => passwd_by_name(&passwd, name)?.ok_or_else(|| {
+            failure(Kind::Invalid, format!("unable to find user {name}: no matching entries in passwd file"))
+        })?,
     };
     let gid = match (security.run_as_group, security.run_as_user, &wanted.group) {
         (Some(gid), _, _) => gid,
