@@ -257,6 +257,7 @@ fn container_context() -> convert::ContainerContext {
         lsms: Default::default(),
         cgroups: CgroupSetup { mode: Mode::V2, hierarchies: vec![unified] },
         numbers: spec::Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20] },
+        others: Default::default(),
         handlers: Default::default(),
     }
 }

@@ -20,8 +20,10 @@ use crate::store::{self, Pod};
 use crate::supervisor::{self, Recovered, Supervising, remove};
 use crate::sys::{Called, poll, process, socket};
 use anyhow::{Context, Result, anyhow};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -268,9 +270,17 @@ impl Daemon {
             lsms: self.facts.lsms,
             cgroups: self.facts.cgroups.clone(),
             numbers: cgroups::of_spec(&self.facts, &pod.record.plan.sandbox.cgroup.parent)?,
+            others: others(pod)?,
             handlers: self.config.clone(),
         })
     }
+}
+
+/// The ids of a sandbox's containers, but for those that are being made or removed.
+fn others(pod: &Pod) -> Result<BTreeSet<String>> {
+    let there = store::container_records(pod)?.into_iter().filter(|record| record.exists());
+    let id = |record: PathBuf| Some(record.parent()?.file_name()?.to_str()?.to_owned());
+    Ok(there.filter_map(id).collect())
 }
 
 /// How often, and after how long each time, it is tried to remove what is left of checkpoints: a criu that was left may write for as

@@ -65,8 +65,8 @@ fn convert(
     let shared = of_sandbox.namespace_options.clone().unwrap_or_default();
     let at_linux = at.field("linux");
     let at_security = at_linux.field("security_context");
-    let target =
-        namespaces::of_container(own.namespace_options.as_ref(), &shared, &at_security.field("namespace_options"))?;
+    let at_namespaces = at_security.field("namespace_options");
+    let target = namespaces::of_container(own.namespace_options.as_ref(), &shared, &context.others, &at_namespaces)?;
     let mounts = mounts::of(&request.mounts, &shared, context, &at.field("mounts"))?;
     let has_users = shared.userns_options.as_ref().is_some_and(|users| !users.uids.is_empty());
     let devices = devices::of(&request.devices, has_users, &at.field("devices"))?;

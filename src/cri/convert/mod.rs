@@ -42,7 +42,7 @@ use crate::host::cgroup::CgroupSetup;
 use crate::host::lsm::Lsms;
 use crate::plan::config::{BridgeNetwork, ContainerConfig, NetworkMode, VolumePlan};
 use crate::plan::spec::Cgroups;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// What is decided about a sandbox beside the request.
@@ -71,6 +71,8 @@ pub struct ContainerContext {
     pub cgroups: CgroupSetup,
     /// What the numbers of the container's cgroup depend on.
     pub numbers: Cgroups,
+    /// The ids of the sandbox's other containers.
+    pub others: BTreeSet<String>,
     /// What has the handlers that an image may be for.
     pub handlers: Config,
 }

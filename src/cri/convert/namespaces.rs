@@ -5,6 +5,7 @@ use crate::cri::api;
 use crate::cri::api::NamespaceMode as Mode;
 use crate::plan::config::{IdRange, NamespaceMode, NamespaceOptions, NetworkMode};
 use anyhow::Result;
+use std::collections::BTreeSet;
 
 /// The namespaces of a sandbox: `network` is what it has unless that is the host's.
 pub(super) fn of_sandbox(
@@ -94,6 +95,7 @@ fn mapping(list: &[api::IdMapping], at: &At) -> Result<IdRange> {
 pub(super) fn of_container(
     own: Option<&api::NamespaceOption>,
     sandbox: &api::NamespaceOption,
+    others: &BTreeSet<String>,
     at: &At,
 ) -> Result<Option<String>> {
     let Some(own) = own else { return Ok(None) };
@@ -113,6 +115,9 @@ pub(super) fn of_container(
     match (mode, sandbox.pid.try_into().unwrap_or(Mode::Pod)) {
         (Mode::Target, _) if !is_id(&own.target_id) => {
             target.refuse(format!("{} is no container's id", short(&own.target_id)))
+        }
+        (Mode::Target, _) if !others.contains(&own.target_id) => {
+            target.refuse(format!("the sandbox has no container {}", short(&own.target_id)))
         }
         (Mode::Target, _) => Ok(Some(own.target_id.clone())),
         _ if !own.target_id.is_empty() => target.refuse("it is for pid TARGET only"),

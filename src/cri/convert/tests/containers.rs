@@ -240,7 +240,7 @@ fn namespaces_are_the_sandboxs_but_for_processes() {
         planned_in(&sandbox, |request| {
             if let Some(pid) = own {
                 namespaces(request).pid = pid;
-                namespaces(request).target_id = if pid == TARGET { ID.into() } else { String::new() };
+                namespaces(request).target_id = if pid == TARGET { OTHER.into() } else { String::new() };
             }
         })
         .map(|converted| converted.config.target.is_some())
@@ -267,11 +267,14 @@ fn namespaces_are_the_sandboxs_but_for_processes() {
         assert_refused(name, of(sandbox, Some(container)), &format!("{at}{expected}"));
     }
     type Row = (&'static str, &'static str, fn(&mut api::NamespaceOption));
-    let rows: [Row; 6] = [
+    let rows: [Row; 7] = [
         ("network", ".network: NODE: it must be", |o| o.network = NODE),
         ("network", ".network: CONTAINER: it must be", |o| o.network = CONTAINER),
         ("ipc", ".ipc: NODE: it must be", |o| o.ipc = NODE),
         ("no target", ".target_id: \"\" is no container's id", |o| o.pid = TARGET),
+        ("a target elsewhere", ".target_id: the sandbox has no container \"0123", |o| {
+            (o.pid, o.target_id) = (TARGET, ID.into());
+        }),
         ("a target for nothing", ".target_id: it is for", |o| o.target_id = ID.into()),
         ("users", ".userns_options: they must be", |o| o.userns_options = Some(Default::default())),
     ];

@@ -16,6 +16,9 @@ use anyhow::Result;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
+/// Of a container that is in the sandbox already.
+const OTHER: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
+
 fn sandbox_context() -> SandboxContext {
     SandboxContext {
         id: ID.into(),
@@ -41,6 +44,7 @@ fn container_context() -> ContainerContext {
         lsms: Lsms::default(),
         cgroups: CgroupSetup { mode: Mode::V2, hierarchies: vec![unified] },
         numbers: Cgroups { cpu_is_unified: true, memory_is_unified: true, page_sizes: vec![2 << 20, 1 << 30] },
+        others: [OTHER.to_owned()].into(),
         handlers: Default::default(),
     }
 }
