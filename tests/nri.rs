@@ -212,23 +212,23 @@ async fn a_plugin_is_configured_and_told_of_every_event_in_order() {
     let told = plugin.hears("CreateContainer").await;
     assert_eq!((&told["container"], &told["name"]), (&json!("c"), &json!("name-of-c")));
     plugin.hears("ValidateContainerAdjustment").await;
-    events.post_create_container(&pod, &container).await.unwrap();
+    events.post_create_container(&pod, &container).await;
     plugin.hears("PostCreateContainer").await;
     events.start_container(&pod, &container).await.unwrap();
     plugin.hears("StartContainer").await;
-    events.post_start_container(&pod, &container).await.unwrap();
+    events.post_start_container(&pod, &container).await;
     plugin.hears("PostStartContainer").await;
     events.update_container(&pod, &container, LinuxResources::default()).await.unwrap();
     plugin.hears("UpdateContainer").await;
     events.post_update_container(&pod, &container).await.unwrap();
     plugin.hears("PostUpdateContainer").await;
-    assert!(events.stop_container(&pod, &container).await.unwrap().is_empty());
+    assert!(events.stop_container(&pod, &container).await.is_empty());
     plugin.hears("StopContainer").await;
-    events.remove_container(&pod, &container).await.unwrap();
+    events.remove_container(&pod, &container).await;
     plugin.hears("RemoveContainer").await;
-    events.stop_pod_sandbox(&pod).await.unwrap();
+    events.stop_pod_sandbox(&pod).await;
     plugin.hears("StopPodSandbox").await;
-    events.remove_pod_sandbox(&pod).await.unwrap();
+    events.remove_pod_sandbox(&pod).await;
     plugin.hears("RemovePodSandbox").await;
     drop(events);
     bench.nri.shut_down().await;
@@ -250,7 +250,7 @@ async fn only_what_is_asked_for_is_told_and_a_refusal_fails_the_event() {
     let events = bench.nri.events().await;
     let told = format!("{:#}", events.run_pod_sandbox(&pod()).await.unwrap_err());
     assert!(told.contains("10-picky") && told.contains("RunPodSandbox") && told.contains("no room"), "{told}");
-    events.stop_pod_sandbox(&pod()).await.unwrap();
+    events.stop_pod_sandbox(&pod()).await;
     let told = format!("{:#}", events.create_container(&pod(), &container("c")).await.unwrap_err());
     assert!(told.contains("not this one"), "{told}");
     plugin.hears("RunPodSandbox").await;
@@ -258,6 +258,42 @@ async fn only_what_is_asked_for_is_told_and_a_refusal_fails_the_event() {
     plugin.is_silent();
     // What it says is an answer, not a fault: it stays.
     assert_eq!(bench.nri.registered().await, ["10-picky"]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_has_happened_or_must_cannot_be_refused_and_the_others_are_told() {
+    if !available(&["go"]) {
+        return;
+    }
+    let bench = Bench::new().await;
+    let events = [
+        "PostCreateContainer",
+        "PostStartContainer",
+        "PostUpdateContainer",
+        "PostUpdatePodSandbox",
+        "StopContainer",
+        "RemoveContainer",
+        "StopPodSandbox",
+        "RemovePodSandbox",
+    ];
+    let mut stubborn = script("10", "stubborn");
+    stubborn["fail"] = events.map(|event| (event.to_owned(), json!("never"))).into_iter().collect();
+    let _stubborn = bench.plugin(stubborn).await;
+    let mut other = bench.plugin(script("20", "other")).await.registered().await;
+    let (pod, container, tell) = (pod(), container("c"), bench.nri.events().await);
+    tell.post_create_container(&pod, &container).await;
+    tell.post_start_container(&pod, &container).await;
+    tell.post_update_container(&pod, &container).await.unwrap();
+    tell.post_update_pod_sandbox(&pod).await.unwrap();
+    assert!(tell.stop_container(&pod, &container).await.is_empty());
+    tell.remove_container(&pod, &container).await;
+    tell.stop_pod_sandbox(&pod).await;
+    tell.remove_pod_sandbox(&pod).await;
+    for event in events {
+        other.hears(event).await;
+        bench.noted(&format!("NRI: the plugin 10-stubborn: {event}")).await;
+    }
+    assert_eq!(bench.nri.registered().await, ["10-stubborn", "20-other"]);
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -374,7 +410,7 @@ async fn a_plugin_that_hangs_is_disconnected_and_the_request_goes_on() {
     assert_eq!(bench.nri.registered().await, ["05-other", "20-patient"]);
     bench.noted("10-hanging is gone").await;
     // Its late answer is nobody's, and no fault.
-    bench.nri.events().await.stop_pod_sandbox(&pod()).await.unwrap();
+    bench.nri.events().await.stop_pod_sandbox(&pod()).await;
     other.hears("StopPodSandbox").await;
 }
 

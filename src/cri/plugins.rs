@@ -75,14 +75,14 @@ impl Daemon {
     }
 
     /// Tells plugins, once, that a container has ended.
-    pub(super) async fn tell_stopped(&self, events: &Events, sandbox: &Sandbox, container: &Container) -> Result<()> {
+    pub(super) async fn tell_stopped(&self, events: &Events, sandbox: &Sandbox, container: &Container) {
         let mut stopped = self.plugins.stopped.lock().await;
         if container.report.started_at == 0 || !stopped.insert(container.id().to_owned()) {
-            return Ok(());
+            return;
         }
-        let updates = events.stop_container(&pod(sandbox), &told(sandbox, container)?).await?;
-        update_all(&self.dirs, &updates);
-        Ok(())
+        if let Some(told) = noted(told(sandbox, container)) {
+            update_all(&self.dirs, &events.stop_container(&pod(sandbox), &told).await);
+        }
     }
 
     /// Forgets a container that is removed.
@@ -132,8 +132,7 @@ impl Daemon {
             .await?;
         for container in containers.iter().filter(|container| container.report.stage == Reached::Exited) {
             let events = self.plugins.nri.events().await;
-            // What a plugin says to that is its own affair: the container has ended.
-            let _ = self.tell_stopped(&events, &sandbox, container).await;
+            self.tell_stopped(&events, &sandbox, container).await;
         }
         Ok(())
     }
@@ -177,6 +176,11 @@ impl Runtime for Asked {
     }
 }
 
+/// Notes why plugins cannot be told of something, where that changes nothing.
+pub(super) fn noted<T>(what: Result<T>) -> Option<T> {
+    what.inspect_err(|error| anstream::eprintln!("podshim cri: NRI plugins are not told: {error:#}")).ok()
+}
+
 /// Stops containers that a plugin wants stopped.
 pub(super) fn evict_all(dirs: &Dirs, evictions: &[ContainerEviction]) -> Result<()> {
     for eviction in evictions {
@@ -184,6 +188,15 @@ pub(super) fn evict_all(dirs: &Dirs, evictions: &[ContainerEviction]) -> Result<
         sandbox.ask(&Request::End { container: container.id().to_owned(), grace_seconds: 0 }, &[])?;
     }
     Ok(())
+}
+
+/// The same of each, whatever becomes of the others; what fails is noted.
+pub(super) fn evict_each(dirs: &Dirs, evictions: &[ContainerEviction]) {
+    for eviction in evictions {
+        if let Err(error) = evict_all(dirs, std::slice::from_ref(eviction)) {
+            anstream::eprintln!("podshim cri: NRI: evicting container {:.64}: {error:#}", eviction.container_id);
+        }
+    }
 }
 
 /// Changes what containers may use; those that could not be changed, but for those where that does not matter.

@@ -48,6 +48,12 @@ struct List<'a> {
     list: MutexGuard<'a, Vec<Plugin>>,
 }
 
+impl List<'_> {
+    fn note(&self, error: &anyhow::Error) {
+        self.plugins.runtime.note(format!("NRI: {error:#}"));
+    }
+}
+
 impl Drop for List<'_> {
     fn drop(&mut self) {
         let runtime = &self.plugins.runtime;
@@ -80,6 +86,17 @@ impl Events {
         Ok(())
     }
 
+    /// Tells every plugin of what is, or will be, whatever they say to it: what one refuses is noted, and the next is told.
+    async fn inform<Q: Message>(&self, event: Event, request: Q, about: About<'_>) {
+        let Some(list) = self.list().await else { return };
+        for plugin in list.list.iter() {
+            let asked = Asked { event, request: &request, state_change: about.state_change() };
+            if let Err(error) = plugin.ask::<Q, crate::cri::api::nri::Empty>(asked).await {
+                list.note(&error);
+            }
+        }
+    }
+
     /// A sandbox has been made, but is not listed yet.
     ///
     /// # Errors
@@ -104,19 +121,20 @@ impl Events {
     /// A sandbox's resources have changed.
     pub async fn post_update_pod_sandbox(&self, pod: &PodSandbox) -> Result<()> {
         let request = PostUpdatePodSandboxRequest { pod: Some(pod.clone()) };
-        self.tell(Event::PostUpdatePodSandbox, request, About::Pod(pod)).await
+        self.inform(Event::PostUpdatePodSandbox, request, About::Pod(pod)).await;
+        Ok(())
     }
 
     /// All containers of a sandbox have been stopped; its network is still there.
-    pub async fn stop_pod_sandbox(&self, pod: &PodSandbox) -> Result<()> {
+    pub async fn stop_pod_sandbox(&self, pod: &PodSandbox) {
         let request = StopPodSandboxRequest { pod: Some(pod.clone()) };
-        self.tell(Event::StopPodSandbox, request, About::Pod(pod)).await
+        self.inform(Event::StopPodSandbox, request, About::Pod(pod)).await;
     }
 
     /// A sandbox is about to be removed.
-    pub async fn remove_pod_sandbox(&self, pod: &PodSandbox) -> Result<()> {
+    pub async fn remove_pod_sandbox(&self, pod: &PodSandbox) {
         let request = RemovePodSandboxRequest { pod: Some(pod.clone()) };
-        self.tell(Event::RemovePodSandbox, request, About::Pod(pod)).await
+        self.inform(Event::RemovePodSandbox, request, About::Pod(pod)).await;
     }
 
     /// A container is about to be created; how do the plugins want it?
@@ -148,9 +166,9 @@ impl Events {
     }
 
     /// A container has been created.
-    pub async fn post_create_container(&self, pod: &PodSandbox, container: &Container) -> Result<()> {
+    pub async fn post_create_container(&self, pod: &PodSandbox, container: &Container) {
         let request = PostCreateContainerRequest { pod: Some(pod.clone()), container: Some(container.clone()) };
-        self.tell(Event::PostCreateContainer, request, About::Container(pod, container)).await
+        self.inform(Event::PostCreateContainer, request, About::Container(pod, container)).await;
     }
 
     /// A container is about to be started.
@@ -160,9 +178,9 @@ impl Events {
     }
 
     /// A container has been started.
-    pub async fn post_start_container(&self, pod: &PodSandbox, container: &Container) -> Result<()> {
+    pub async fn post_start_container(&self, pod: &PodSandbox, container: &Container) {
         let request = PostStartContainerRequest { pod: Some(pod.clone()), container: Some(container.clone()) };
-        self.tell(Event::PostStartContainer, request, About::Container(pod, container)).await
+        self.inform(Event::PostStartContainer, request, About::Container(pod, container)).await;
     }
 
     /// A container's resources are about to change; how do the plugins want them?
@@ -193,27 +211,33 @@ impl Events {
     /// A container's resources have changed.
     pub async fn post_update_container(&self, pod: &PodSandbox, container: &Container) -> Result<()> {
         let request = PostUpdateContainerRequest { pod: Some(pod.clone()), container: Some(container.clone()) };
-        self.tell(Event::PostUpdateContainer, request, About::Container(pod, container)).await
+        self.inform(Event::PostUpdateContainer, request, About::Container(pod, container)).await;
+        Ok(())
     }
 
     /// A container has stopped, by itself or when asked to. Answers with updates of other containers.
-    pub async fn stop_container(&self, pod: &PodSandbox, container: &Container) -> Result<Vec<ContainerUpdate>> {
-        let Some(list) = self.list().await else { return Ok(Vec::new()) };
+    pub async fn stop_container(&self, pod: &PodSandbox, container: &Container) -> Vec<ContainerUpdate> {
+        let Some(list) = self.list().await else { return Vec::new() };
         let mut updates = Updates::default();
         let request = StopContainerRequest { pod: Some(pod.clone()), container: Some(container.clone()) };
         for plugin in list.list.iter() {
             let asked = Asked { event: Event::StopContainer, request: &request, state_change: None };
-            if let Some(answer) = plugin.ask::<_, StopContainerResponse>(asked).await? {
-                updates.add(answer.update, &plugin.identity.whole())?;
+            let answer = plugin.ask::<_, StopContainerResponse>(asked).await;
+            let added = answer.and_then(|answer| match answer {
+                Some(answer) => updates.add(answer.update, &plugin.identity.whole()),
+                None => Ok(()),
+            });
+            if let Err(error) = added {
+                list.note(&error);
             }
         }
-        Ok(updates.done().0)
+        updates.done().0
     }
 
     /// A container is about to be removed.
-    pub async fn remove_container(&self, pod: &PodSandbox, container: &Container) -> Result<()> {
+    pub async fn remove_container(&self, pod: &PodSandbox, container: &Container) {
         let request = RemoveContainerRequest { pod: Some(pod.clone()), container: Some(container.clone()) };
-        self.tell(Event::RemoveContainer, request, About::Container(pod, container)).await
+        self.inform(Event::RemoveContainer, request, About::Container(pod, container)).await;
     }
 }
 

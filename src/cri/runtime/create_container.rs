@@ -45,13 +45,14 @@ pub(in crate::cri) fn run(
     let document = control::document("podshim", &record)?;
     sandbox.ask(&Request::Create, &[document.as_fd()])?;
     plugins::update_all(&daemon.dirs, &adjusted.updates);
-    plugins::evict_all(&daemon.dirs, &adjusted.evictions)?;
+    // It is there: nothing of what follows fails the request.
+    plugins::evict_each(&daemon.dirs, &adjusted.evictions);
     // Somebody may have removed it already.
     if daemon.plugins.nri.is_on()
         && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, &id)
+        && let Some(told) = plugins::noted(plugins::told(&sandbox, &container))
     {
-        let told = plugins::told(&sandbox, &container)?;
-        daemon.wait(events.post_create_container(&plugins::pod(&sandbox), &told))?;
+        daemon.wait(events.post_create_container(&plugins::pod(&sandbox), &told));
     }
     daemon.observe(sandbox.id());
     Ok(api::CreateContainerResponse { container_id: id })

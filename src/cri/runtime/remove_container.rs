@@ -33,7 +33,7 @@ fn remove(daemon: &Daemon, (sandbox, container): (&Sandbox, &Container)) -> Resu
     if daemon.plugins.nri.is_on() {
         stop_container::end(daemon, (sandbox, container), 0)?;
         if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
-            daemon.wait(tell(daemon, &events, (&sandbox, &container)))?;
+            daemon.wait(tell(daemon, &events, (&sandbox, &container)));
         }
     }
     if sandbox.is_supervised() {
@@ -49,13 +49,10 @@ fn remove(daemon: &Daemon, (sandbox, container): (&Sandbox, &Container)) -> Resu
 }
 
 /// Tells plugins that a container has ended, if they do not know, and that it is about to be removed.
-pub(in crate::cri) async fn tell(
-    daemon: &Daemon,
-    events: &Events,
-    (sandbox, container): (&Sandbox, &Container),
-) -> Result<()> {
-    daemon.tell_stopped(events, sandbox, container).await?;
-    events.remove_container(&plugins::pod(sandbox), &plugins::told(sandbox, container)?).await?;
+pub(in crate::cri) async fn tell(daemon: &Daemon, events: &Events, (sandbox, container): (&Sandbox, &Container)) {
+    daemon.tell_stopped(events, sandbox, container).await;
+    if let Some(told) = plugins::noted(plugins::told(sandbox, container)) {
+        events.remove_container(&plugins::pod(sandbox), &told).await;
+    }
     daemon.forget(container.id()).await;
-    Ok(())
 }

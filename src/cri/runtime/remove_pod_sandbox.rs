@@ -15,26 +15,30 @@ pub(in crate::cri) fn run(
     daemon: &Daemon,
     request: &api::RemovePodSandboxRequest,
 ) -> Result<api::RemovePodSandboxResponse> {
-    match sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id) {
-        Ok(sandbox) => {
-            let events = daemon.events();
-            stop(daemon, &sandbox, &events)?;
-            if daemon.plugins.nri.is_on() {
-                for container in sandbox.containers()? {
-                    daemon.wait(remove_container::tell(daemon, &events, (&sandbox, &container)))?;
-                }
-                daemon.wait(events.remove_pod_sandbox(&plugins::pod(&sandbox)))?;
-            }
-            daemon.observe(sandbox.id());
-            let containers = sandbox.containers()?;
-            let last = About::of(&sandbox, &containers)?;
-            remove::pod(&sandbox.pod, &daemon.facts.cgroups)?;
-            for id in containers.iter().map(Container::id).chain([sandbox.id()]) {
-                daemon.removed(&last, id);
-            }
+    let done = Ok(api::RemovePodSandboxResponse {});
+    let sandbox = match sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id) {
+        Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
+        found => found?,
+    };
+    let events = daemon.events();
+    stop(daemon, &sandbox, &events)?;
+    // As it is now that it has ended; somebody else may have removed it.
+    let sandbox = match sandboxes::sandbox(&daemon.dirs, sandbox.id()) {
+        Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
+        found => found?,
+    };
+    let containers = sandbox.containers()?;
+    if daemon.plugins.nri.is_on() {
+        for container in &containers {
+            daemon.wait(remove_container::tell(daemon, &events, (&sandbox, container)));
         }
-        Err(error) if kind_of(&error) == Some(Kind::NotFound) => {}
-        Err(error) => return Err(error),
+        daemon.wait(events.remove_pod_sandbox(&plugins::pod(&sandbox)));
     }
-    Ok(api::RemovePodSandboxResponse {})
+    daemon.observe(sandbox.id());
+    let last = About::of(&sandbox, &containers)?;
+    remove::pod(&sandbox.pod, &daemon.facts.cgroups)?;
+    for id in containers.iter().map(Container::id).chain([sandbox.id()]) {
+        daemon.removed(&last, id);
+    }
+    done
 }

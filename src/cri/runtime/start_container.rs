@@ -17,9 +17,11 @@ pub(in crate::cri) fn run(
         daemon.wait(events.start_container(&pod, &told)).context("what NRI plugins say to the start")?;
     }
     sandbox.ask(&Request::Start { container: container.id().to_owned() }, &[])?;
-    if is_on && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
-        let told = plugins::told(&sandbox, &container)?;
-        daemon.wait(events.post_start_container(&plugins::pod(&sandbox), &told))?;
+    if is_on
+        && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id())
+        && let Some(told) = plugins::noted(plugins::told(&sandbox, &container))
+    {
+        daemon.wait(events.post_start_container(&plugins::pod(&sandbox), &told));
     }
     daemon.observe(sandbox.id());
     Ok(api::StartContainerResponse {})

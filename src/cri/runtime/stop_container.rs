@@ -24,7 +24,7 @@ pub(in crate::cri) fn run(daemon: &Daemon, request: &api::StopContainerRequest) 
     if daemon.plugins.nri.is_on() {
         // It is told how it ended.
         if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
-            daemon.wait(daemon.tell_stopped(&daemon.events(), &sandbox, &container))?;
+            daemon.wait(daemon.tell_stopped(&daemon.events(), &sandbox, &container));
         }
     }
     daemon.observe(sandbox.id());

@@ -9,7 +9,7 @@ use crate::cri::{Daemon, api, plugins};
 use crate::error::{Kind, kind_of};
 use crate::store::{self, Wait};
 use crate::supervisor::remove;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use std::time::{Duration, Instant};
 
 /// How long a sandbox may take to be set up.
@@ -31,14 +31,17 @@ pub(in crate::cri) fn run(
     Ok(api::StopPodSandboxResponse {})
 }
 
-/// Stops a sandbox: its containers, then itself. Plugins are told in between, while the network is still there.
+/// Stops a sandbox: its containers, then itself. Plugins are told in between, while the network is still there; they cannot keep it.
 pub(in crate::cri) fn stop(daemon: &Daemon, sandbox: &Sandbox, events: &Events) -> Result<()> {
     if daemon.plugins.nri.is_on() && sandbox.is_ready() {
         for container in sandbox.containers()? {
             stop_container::end(daemon, (sandbox, &container), 0)?;
-            daemon.wait(daemon.tell_stopped(events, sandbox, &container))?;
+            // They are told how it ended.
+            if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
+                daemon.wait(daemon.tell_stopped(events, &sandbox, &container));
+            }
         }
-        daemon.wait(events.stop_pod_sandbox(&plugins::pod(sandbox))).context("what NRI plugins say to the end")?;
+        daemon.wait(events.stop_pod_sandbox(&plugins::pod(sandbox)));
     }
     end(daemon, sandbox)
 }

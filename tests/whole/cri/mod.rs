@@ -8,5 +8,6 @@ mod crowd;
 mod events;
 mod hostile;
 mod kills;
+mod plugins;
 mod requests;
 mod rpcs;

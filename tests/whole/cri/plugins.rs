@@ -1,0 +1,77 @@
+//! NRI plugins that refuse what they are told (tests/cri/nriplugin, which takes `go`): whether something ends or is removed is not
+//! theirs to say.
+
+use super::super::harness::{Host, Live, until};
+use super::client::{Cri, container, sandbox};
+use podshim::cri::api;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Command;
+
+/// The plugin, which has been told what there is.
+fn plugin(script: &Value) -> Live {
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nriplugin-whole");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cri/nriplugin");
+    let built = Command::new("go").arg("build").arg("-o").arg(&program).arg(".").current_dir(source).status().unwrap();
+    assert!(built.success(), "go build");
+    let mut command = Command::new(program);
+    command.arg(script.to_string());
+    let plugin = Live::start(command);
+    until("the plugin to be there", || plugin.out().contains("Synchronize").then_some(()));
+    plugin
+}
+
+/// What it was told: the event, and the state of the container.
+fn told(plugin: &Live) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let lines = plugin.out();
+    let events = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    events.map(|said| (text(&said["event"]), text(&said["state"]))).collect()
+}
+
+#[test]
+fn e7_a_plugin_that_refuses_keeps_nothing_alive() {
+    let Some(host) = Host::new(&["go"]) else { return };
+    host.own_network();
+    let socket = host.path("nri.sock");
+    let cri = Cri::start(&host, &format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string()));
+    let refused = [
+        "PostCreateContainer",
+        "PostStartContainer",
+        "PostUpdateContainer",
+        "StopContainer",
+        "RemoveContainer",
+        "StopPodSandbox",
+        "RemovePodSandbox",
+    ];
+    let fail: serde_json::Map<String, Value> =
+        refused.map(|event| (event.to_owned(), json!("never"))).into_iter().collect();
+    let plugin = plugin(&json!({ "socket": socket, "index": "10", "name": "stubborn", "fail": fail }));
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let mut ids = Vec::new();
+    for name in ["stopped", "removed", "stays"] {
+        let made = cri.create((&id, &config), &container(name, "sleep 1000")).unwrap();
+        cri.start_container(&made).unwrap();
+        ids.push(made);
+    }
+    let linux = Some(api::LinuxContainerResources { cpu_shares: 100, ..api::LinuxContainerResources::default() });
+    let request = api::UpdateContainerResourcesRequest { container_id: ids[0].clone(), linux, ..Default::default() };
+    cri.call(|mut c| async move { c.update_container_resources(request).await }).unwrap();
+    cri.stop(&ids[0], 0).unwrap();
+    cri.remove(&ids[1]).unwrap();
+    assert!(cri.status(&ids[1]).is_err());
+    cri.stop_sandbox(&id).unwrap();
+    assert_eq!(cri.sandbox_status(&id).unwrap().state, api::PodSandboxState::SandboxNotready as i32);
+    cri.remove_sandbox(&id).unwrap();
+    assert!(cri.sandboxes().is_empty() && cri.containers().is_empty());
+    let told = told(&plugin);
+    let ends: Vec<&str> =
+        told.iter().filter(|(event, _)| event == "StopContainer").map(|(_, state)| state.as_str()).collect();
+    assert_eq!(ends, ["CONTAINER_STOPPED"; 3], "as they have ended: {told:?}");
+    let notes = cri.server.err();
+    for event in refused {
+        assert!(told.iter().any(|(of, _)| of == event), "{event}: {told:?}");
+        assert!(notes.lines().any(|line| line.contains(event) && line.contains("never")), "{event}: {notes}");
+    }
+}
