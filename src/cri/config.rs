@@ -56,11 +56,13 @@ use crate::error::{Kind, failure};
 use crate::plan::config::CniNetwork;
 use crate::plan::security::SECCOMP_ROOT;
 use anyhow::{Context, Result};
+use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -261,6 +263,13 @@ impl Config {
             Err(e) if e.kind() == ErrorKind::NotFound && named.is_none() => return Ok(Config::default()),
             other => other.with_context(invalid)?,
         };
+        // It names programs that run as whoever serves.
+        let found = file.metadata().with_context(invalid)?;
+        if ![0, geteuid().as_raw()].contains(&found.uid()) || found.mode() & 0o022 != 0 {
+            let whose = format!("it is of user {}, mode {:04o}", found.uid(), found.mode() & 0o7777);
+            let text = format!("{whose}: another one could change it (chown root, chmod go-w)");
+            return Err(failure(Kind::Forbidden, text)).with_context(invalid);
+        }
         let mut text = String::new();
         file.take(MAX_SIZE + 1).read_to_string(&mut text).with_context(invalid)?;
         if text.len() as u64 > MAX_SIZE {
@@ -477,5 +486,19 @@ mod tests {
         std::fs::write(&path, "nri = 1").unwrap();
         let error = format!("{:#}", Config::load(Some(&path)).unwrap_err());
         assert!(error.contains("cri.toml") && error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_others_could_change_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cri.toml");
+        std::fs::write(&path, "").unwrap();
+        for (mode, is_taken) in [(0o644, true), (0o600, true), (0o664, false), (0o646, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let loaded = Config::load(Some(&path)).map_err(|error| format!("{error:#}"));
+            assert_eq!(loaded.is_ok(), is_taken, "{mode:o}");
+            assert!(loaded.err().is_none_or(|error| error.contains("another one could change it")));
+        }
     }
 }

@@ -3,6 +3,7 @@
 use super::plugin::{Arrival, Identity, Launched, Process};
 use super::{Plugins, Runtime};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::stat::{Mode, umask};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -61,9 +62,11 @@ pub(super) fn listen(path: &Path) -> Result<(Socket, UnixListener)> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("lstat {}", path.display())).with_context(told),
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("bind {}", path.display())).with_context(told)?;
-    let mode = std::fs::Permissions::from_mode(0o600);
-    std::fs::set_permissions(path, mode).with_context(|| format!("chmod {}", path.display())).with_context(told)?;
+    // Not chmod afterwards: in between anybody could connect.
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let listener = bound.with_context(|| format!("bind {}", path.display())).with_context(told)?;
     let inode = std::fs::symlink_metadata(path).with_context(told)?.ino();
     Ok((Socket { path: path.to_owned(), inode }, listener))
 }
