@@ -277,6 +277,11 @@ impl PodDirs {
         self.container_state(container).join("process")
     }
 
+    /// There as long as NRI plugins may refuse a sandbox of CRI's.
+    pub fn undecided(&self) -> PathBuf {
+        self.state.join("undecided")
+    }
+
     /// What a container has said and its log does not have yet.
     pub fn unlogged(&self, container: &str) -> PathBuf {
         self.container_state(container).join("unlogged")

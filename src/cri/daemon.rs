@@ -5,7 +5,7 @@ use super::config::{Config, WithoutCni};
 use super::container_events::ContainerEvents;
 use super::image::{LayerSizes, Pulls};
 use super::plugins::Plugins;
-use super::runtime::{Samples, Told};
+use super::runtime::{Samples, Told, run_pod_sandbox};
 use super::sandboxes::{self, Sandbox};
 use super::{api, convert, status, streaming};
 use crate::cgroups;
@@ -122,6 +122,15 @@ impl Daemon {
     pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
         let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
         for sandbox in all {
+            if sandbox.pod.dirs.undecided().exists() {
+                // Nobody has heard of it, and no plugin has agreed to it.
+                let undone =
+                    self.blocking(move |daemon| run_pod_sandbox::undo(daemon, sandbox.id(), &sandbox.pod)).await;
+                if let Err(error) = undone {
+                    anstream::eprintln!("podshim cri: a sandbox that NRI plugins have not agreed to stays: {error:#}");
+                }
+                continue;
+            }
             self.sweep_checkpoints(&sandbox.pod);
             if sandbox.is_abandoned() {
                 if self.recover(sandbox.pod.clone()).await? {

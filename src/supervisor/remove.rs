@@ -153,7 +153,7 @@ fn tree(path: &Path) -> SysResult<()> {
     crate::snapshot::remove_tree(path)
 }
 
-pub(super) fn file(path: &Path) -> SysResult<()> {
+pub(crate) fn file(path: &Path) -> SysResult<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.called("unlink", path.display()),

@@ -1,4 +1,5 @@
-//! RuntimeService: one file per RPC, each with `run(&daemon, request)`; a method that is not in `service` answers `Unimplemented`.
+//! RuntimeService: one file per RPC, each with `run(&daemon, request)`, but for those that are variants of one thing (`exec`, `stats`,
+//! `streamed`, `metrics`); a method that is not in `service` answers `Unimplemented`.
 //! Most of them block, on files and on supervisors, and are done off the event loop.
 
 mod checkpoint_container;
@@ -14,7 +15,7 @@ mod pod_sandbox_status;
 mod remove_container;
 mod remove_pod_sandbox;
 mod reopen_container_log;
-mod run_pod_sandbox;
+pub(super) mod run_pod_sandbox;
 mod runtime_config;
 mod service;
 mod start_container;

@@ -8,6 +8,7 @@ use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
 use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Reserved, Written};
 use crate::supervisor::{self, remove};
+use crate::sys::Called;
 use anyhow::{Context, Result};
 use prost::Message as _;
 use std::sync::Arc;
@@ -86,6 +87,10 @@ fn written(config: &api::PodSandboxConfig, id: &str) -> Written {
 
 fn start(daemon: &Arc<Daemon>, reserved: &Reserved, events: &Events) -> Result<()> {
     let pod = &reserved.pod;
+    let undecided = pod.dirs.undecided();
+    if daemon.plugins.nri.is_on() {
+        std::fs::write(&undecided, "").called("write", undecided.display())?;
+    }
     let supervising = supervisor::spawn(reserved)?;
     daemon.reap(supervising, pod.clone());
     let sandbox = || sandboxes::sandbox(&daemon.dirs, &pod.record.plan.sandbox.uid);
@@ -93,10 +98,12 @@ fn start(daemon: &Arc<Daemon>, reserved: &Reserved, events: &Events) -> Result<(
     sandbox()?.ask(&Request::Watch, &[])?;
     let sandbox = sandbox()?;
     daemon.watch_containers(&sandbox);
-    daemon.wait(events.run_pod_sandbox(&plugins::pod(&sandbox))).context("what NRI plugins say to the sandbox")
+    daemon.wait(events.run_pod_sandbox(&plugins::pod(&sandbox))).context("what NRI plugins say to the sandbox")?;
+    Ok(remove::file(&undecided)?)
 }
 
-fn undo(daemon: &Daemon, id: &str, pod: &Pod) -> Result<()> {
+/// Takes away a sandbox that nobody knows of.
+pub(in crate::cri) fn undo(daemon: &Daemon, id: &str, pod: &Pod) -> Result<()> {
     let sandbox: Result<Sandbox> = sandboxes::sandbox(&daemon.dirs, id);
     if let Ok(sandbox) = sandbox {
         super::stop_pod_sandbox::end(daemon, &sandbox)?;

@@ -2,7 +2,7 @@
 //! theirs to say.
 
 use super::super::harness::{Host, Live, until};
-use super::client::{Cri, container, sandbox};
+use super::client::{Cri, Kubelet, container, sandbox};
 use podshim::cri::api;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -74,4 +74,25 @@ fn e7_a_plugin_that_refuses_keeps_nothing_alive() {
         assert!(told.iter().any(|(of, _)| of == event), "{event}: {told:?}");
         assert!(notes.lines().any(|line| line.contains(event) && line.contains("never")), "{event}: {notes}");
     }
+}
+
+#[test]
+fn a_sandbox_that_no_plugin_has_agreed_to_does_not_outlive_the_server() {
+    let Some(host) = Host::new(&["go"]) else { return };
+    host.own_network();
+    let socket = host.path("nri.sock");
+    let config = format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string());
+    let mut cri = Cri::start(&host, &config);
+    let slow = plugin(&json!({ "socket": socket, "index": "10", "name": "slow", "delay": { "RunPodSandbox": 1500 } }));
+    let kubelet = Kubelet::new(cri.socket.clone());
+    let wanted = sandbox(&host, "p");
+    let asking = std::thread::spawn(move || kubelet.run_sandbox(&wanted));
+    until("the question", || slow.out().contains("RunPodSandbox").then_some(()));
+    cri.kill();
+    asking.join().unwrap().unwrap_err();
+    cri.restart();
+    assert!(cri.sandboxes().is_empty());
+    let id = cri.sandbox(&sandbox(&host, "p"));
+    assert_eq!(cri.sandboxes().len(), 1);
+    cri.remove_sandbox(&id).unwrap();
 }
