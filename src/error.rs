@@ -28,6 +28,8 @@ pub enum Kind {
     Exhausted,
     /// The caller lacks the privilege.
     Forbidden,
+    /// A login is missing, or is not taken.
+    Unauthenticated,
     /// The user ended it (Ctrl-C).
     Interrupted,
 }

@@ -241,7 +241,13 @@ fn requests_that_are_wrong_get_their_code() {
     }
     let sample = Sample::new("wrong");
     let host = Host::start(&sample, Behaviour { authorization: Some("Basic eDp5".into()), ..Behaviour::default() });
-    let daemon = Daemon::start(|daemon| daemon.mirror("closed.example", &host));
+    let forbidding = Host::start(&sample, Behaviour { refusal: Some("403 Forbidden"), ..Behaviour::default() });
+    let open = Host::plain(&sample);
+    let daemon = Daemon::start(|daemon| {
+        daemon.mirror("closed.example", &host);
+        daemon.mirror("forbidding.example", &forbidding);
+        daemon.mirror("open.example", &open);
+    });
     run(async {
         let mut client = daemon.images().await;
         for image in ["", "UPPER/Case:x", "a b", "../etc", "x@sha256:1", &"x".repeat(5000), &"a".repeat(64)] {
@@ -263,7 +269,7 @@ fn requests_that_are_wrong_get_their_code() {
         handler.runtime_handler = "other".into();
         let request = |auth| PullImageRequest { image: Some(handler.clone()), auth, ..PullImageRequest::default() };
         let error = client.pull_image(request(None)).await.unwrap_err();
-        assert_eq!(error.code(), Code::Internal, "{error}");
+        assert_eq!(error.code(), Code::Unauthenticated, "{error}");
         let auth = AuthConfig {
             username: "x".into(),
             password: "y".into(),
@@ -277,6 +283,12 @@ fn requests_that_are_wrong_get_their_code() {
         let wrong = AuthConfig { password: "sEcReT".into(), ..auth };
         let error = client.pull_image(request(Some(wrong))).await.unwrap_err();
         assert!(!error.message().contains("sEcReT") && error.message().contains("no access"), "{error}");
+        assert_eq!(error.code(), Code::Unauthenticated, "{error}");
+        let error = pull(&mut client, "forbidding.example/app").await.unwrap_err();
+        assert_eq!(error.code(), Code::PermissionDenied, "{error}");
+        let missing = format!("open.example/app@sha256:{}", "0".repeat(64));
+        let error = pull(&mut client, &missing).await.unwrap_err();
+        assert!(error.code() == Code::NotFound && error.message().contains("404"), "{error}");
         let dead = support::free_port();
         let error = pull(&mut client, &format!("127.0.0.1:{dead}/app")).await.unwrap_err();
         assert_eq!(error.code(), Code::Unavailable);

@@ -40,6 +40,7 @@ fn code(error: &anyhow::Error) -> Code {
         Some(Kind::Unsupported) => Code::Unimplemented,
         Some(Kind::Exhausted) => Code::ResourceExhausted,
         Some(Kind::Forbidden) => Code::PermissionDenied,
+        Some(Kind::Unauthenticated) => Code::Unauthenticated,
         Some(Kind::Interrupted) => Code::Cancelled,
         // Not NotFound: to a kubelet that would mean the container.
         Some(Kind::CommandNotFound | Kind::CommandNotExecutable) => Code::Unknown,
@@ -63,6 +64,7 @@ mod tests {
             (Kind::Unsupported, Code::Unimplemented),
             (Kind::Exhausted, Code::ResourceExhausted),
             (Kind::Forbidden, Code::PermissionDenied),
+            (Kind::Unauthenticated, Code::Unauthenticated),
             (Kind::Interrupted, Code::Cancelled),
             (Kind::CommandNotFound, Code::Unknown),
             (Kind::CommandNotExecutable, Code::Unknown),

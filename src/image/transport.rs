@@ -7,6 +7,7 @@ use super::reference::Reference;
 use super::registry::{Limits, Settings, Unavailable};
 use super::session::Session;
 use super::tls::{self, Peer};
+use crate::error::{Kind, failure};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -281,7 +282,7 @@ impl<'a> Transport<'a> {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let login = if self.credential().is_some() { "the login has no access" } else { "no login for it" };
-                Fault::Final(anyhow!("{text}: {login}"))
+                Fault::Final(refused(status, format!("{text}: {login}")))
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE => {
                 let wait = asked.map(Duration::from_secs);
@@ -292,7 +293,7 @@ impl<'a> Transport<'a> {
                 }
             }
             status if status.is_server_error() => again(Unavailable(text).into()),
-            _ => Fault::Final(anyhow!(text)),
+            _ => Fault::Final(refused(status, text)),
         }
     }
 
@@ -342,7 +343,10 @@ impl<'a> Transport<'a> {
         }
         match (scheme("Basic"), self.credential()) {
             (Some(_), Some(Credential::Password(user, password))) => secret_header(basic(user, password)),
-            (Some(_), _) => bail!("{} requires a login, and there is none for it", self.name()),
+            (Some(_), _) => {
+                let text = format!("{} requires a login, and there is none for it", self.name());
+                Err(failure(Kind::Unauthenticated, text))
+            }
             (None, _) => bail!("{} requires an authentication that is not supported", self.name()),
         }
     }
@@ -396,7 +400,11 @@ impl<'a> Transport<'a> {
             Err(error) => bail!(Unavailable(describe(&format!("token server {host}"), error))),
         };
         let status = response.status();
-        ensure!(status == StatusCode::OK, "token server {host} answers {status}");
+        if status != StatusCode::OK {
+            let text = format!("token server {host} answers {status}");
+            // What it does not have is no image.
+            return Err(if status == StatusCode::NOT_FOUND { anyhow!(text) } else { refused(status, text) });
+        }
         let body = match self.read_capped(&mut response, ("token", MAX_TOKEN)).await {
             Ok(body) => body,
             Err(Fault::Final(error) | Fault::Again { error, .. }) => return Err(error),
@@ -462,6 +470,16 @@ fn secret_header(text: String) -> Result<HeaderValue> {
     let mut value = HeaderValue::from_str(&text).map_err(|_| anyhow!("the login does not fit in a header"))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// The error of an answer that is final, with the kind that a caller may act on.
+fn refused(status: StatusCode, text: String) -> anyhow::Error {
+    match status {
+        StatusCode::UNAUTHORIZED => failure(Kind::Unauthenticated, text),
+        StatusCode::FORBIDDEN => failure(Kind::Forbidden, text),
+        StatusCode::NOT_FOUND => failure(Kind::NotFound, text),
+        _ => anyhow!(text),
+    }
 }
 
 /// The first message of distribution's error format, without control characters.

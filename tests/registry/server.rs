@@ -32,6 +32,8 @@ pub(crate) struct Behaviour {
     pub(crate) authorization: Option<String>,
     /// Blobs are not found.
     pub(crate) lacks_blobs: bool,
+    /// What everything is refused with.
+    pub(crate) refusal: Option<&'static str>,
     /// How long each answer takes.
     pub(crate) delay: std::time::Duration,
 }
@@ -109,7 +111,9 @@ fn exchange(mut stream: impl Read + Write, (sample, behaviour): (&Sample, &Behav
     all.extend([&sample.manifest, &sample.index]);
     let found = all.into_iter().find(|blob| bare.ends_with(&blob.digest));
     let found = found.or((bare.contains("/manifests/") && !bare.contains("sha256:")).then_some(&sample.index));
+    let nothing = |status| (status, "Content-Length: 0\r\n".to_owned(), Vec::new());
     let (status, headers, body) = match (found, &behaviour.authorization) {
+        _ if behaviour.refusal.is_some() => nothing(behaviour.refusal.unwrap()),
         (_, Some(wanted)) if asked.header("authorization").as_ref() != Some(wanted) => {
             let scheme = wanted.split(' ').next().unwrap();
             let challenge =
@@ -120,7 +124,7 @@ fn exchange(mut stream: impl Read + Write, (sample, behaviour): (&Sample, &Behav
             let headers = format!("Content-Type: {}\r\nContent-Length: {}\r\n", blob.kind, blob.bytes.len());
             ("200 OK", headers, blob.bytes.clone())
         }
-        (None, _) => ("404 Not Found", "Content-Length: 0\r\n".to_owned(), Vec::new()),
+        (None, _) => nothing("404 Not Found"),
     };
     let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n{headers}Connection: close\r\n\r\n").as_bytes());
     let _ = stream.write_all(&body);
