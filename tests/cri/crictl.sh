@@ -106,9 +106,12 @@ fails "exec, synchronous, that takes too long" "[Dd]eadline|timed? ?out" ctl exe
 fails "exec of a program that is not there" "not found|no such file" ctl exec -s "$shell" /none
 for transport in ${TRANSPORTS:-spdy}; do
     says "exec over $transport" "^/tmp$" ctl exec --transport "$transport" "$shell" pwd
-    # script(1) gives crictl a terminal of 80 columns.
-    says "exec over $transport with a terminal" "size=24 80" script -qec "stty rows 24 cols 80
-        crictl -r $ENDPOINT exec --transport $transport -it $shell sh -c 'tty >/dev/null && sleep 0.5 && echo size=\$(stty size)'" /dev/null
+    # script(1) gives crictl a terminal; its size, which is nobody's default, comes after the command has begun.
+    says "exec over $transport with a terminal" "size=31 101" script -qec "stty rows 31 cols 101
+        crictl -r $ENDPOINT exec --transport $transport -it $shell sh -c '
+            tty >/dev/null || exit
+            for _ in \$(seq 100); do [ \"\$(stty size)\" != \"31 101\" ] || break; sleep 0.1; done
+            echo size=\$(stty size)'" /dev/null
     says "exec over $transport with input, to its end" "^3 lines$" with_input $'a\nb\nc\n' ctl exec --transport "$transport" -i "$shell" \
         sh -c 'echo $(wc -l) lines'
     fails "exec over $transport that fails" "exit code 9|exit status 9" ctl exec --transport "$transport" "$shell" sh -c 'exit 9'
