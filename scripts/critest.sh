@@ -21,8 +21,8 @@
 # uts and cgroup namespace of their own: nothing of the machine's is touched, and all ends with the first process of it.
 #
 # Prints a table of passed, failed and skipped specs, and what was left behind. Exit code 1 if a spec failed that is not in
-# tests/cri/expected.tsv, if one was skipped for a reason that is not there, or if something was left behind (podshim only:
-# containerd is not under test).
+# tests/cri/expected.tsv, if one was skipped for a reason that is not there, if fewer passed than it says, or if something was left
+# behind (podshim only: containerd is not under test).
 #
 # Results are kept in target/cri/results/NAME: report.json (ginkgo's), critest.log, server.log, table.txt.
 # Environment: PODSHIM_BIN (target/podshim), CARGO_TARGET_DIR, PODSHIM_CRITEST_SECONDS (patience, default 900),
@@ -163,13 +163,13 @@ if [ -n "$crictl" ]; then
     exit "$code"
 fi
 
-name=$server-serial words=()
+name=$server-serial words=() options=()
 [ "$parallel" = 1 ] || name=$server-parallel words+=(-parallel "$parallel")
-[ -z "$websocket" ] || name+=-websocket words+=(-websocket-exec -websocket-attach -websocket-portforward)
-[ -z "$handler" ] || name+=-$handler words+=(-runtime-handler "$handler")
-[ -z "$nri" ] || name+=-nri
-[ -z "$focus" ] || name+=-focus words+=(-ginkgo.focus "$focus")
+[ -z "$websocket" ] || name+=-websocket options+=(--websocket) words+=(-websocket-exec -websocket-attach -websocket-portforward)
+[ -z "$handler" ] || name+=-$handler options+=(--runtime-handler "$handler") words+=(-runtime-handler "$handler")
+[ -z "$nri" ] || name+=-nri options+=(--nri)
+[ -z "$focus" ] || name+=-focus options+=(--focus "$focus") words+=(-ginkgo.focus "$focus")
 [ -z "$seed" ] || words+=(-ginkgo.seed "$seed")
 code=0
 run_inside "$server" "$name" "${words[@]}" || code=$?
-python3 tests/cri/report.py table --server "$server" --expected tests/cri/expected.tsv --code "$code" "$cri/results/$name"
+python3 tests/cri/report.py table --server "$server" --expected tests/cri/expected.tsv --run="${options[*]}" --code "$code" "$cri/results/$name"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads what critest wrote, prints a table, and says by its exit code whether it is as it should be.
 
-    report.py table --server NAME --expected FILE --code N RESULTS
+    report.py table --server NAME --expected FILE --run OPTIONS --code N RESULTS
     report.py benchmark RESULTS...
 """
 
@@ -55,18 +55,31 @@ def specs_of(report):
 
 
 def expectations(path):
-    rows = []
+    """What may fail or be skipped, and run → how many specs must pass."""
+    rows, least = [], {}
     for line in path.read_text().splitlines():
         if line and not line.startswith("#"):
-            outcome, name, words, why = line.split("\t")
-            rows.append((outcome, name, words, why))
-    return rows
+            outcome, run, *rest = line.split("\t")
+            if outcome == "passed":
+                least["" if run == "-" else run] = int(rest[0])
+            else:
+                name, words, why = rest
+                rows.append((outcome, run, name, re.compile(words), why))
+    return rows, least
 
 
-def expected(rows, outcome, spec):
-    for row_outcome, name, words, why in rows:
-        if row_outcome == outcome and name in ("*", *re.findall(re.escape(name), full_name(spec))):
-            if words == "*" or words in reason(spec):
+def is_of(row_run, run):
+    """Whether a row is about this run."""
+    lacks = row_run.removeprefix("without ")
+    if lacks != row_run:
+        return lacks not in run
+    return row_run == "*" or row_run in run
+
+
+def expected(rows, run, outcome, spec):
+    for row_outcome, row_run, name, words, why in rows:
+        if row_outcome == outcome and is_of(row_run, run) and (name == "*" or name in full_name(spec)):
+            if words.search(reason(spec)):
                 return why
     return None
 
@@ -79,7 +92,7 @@ def table(arguments):
         print((results / "critest.log").read_text()[-3000:] if (results / "critest.log").exists() else "")
         print(f"critest wrote no report (exit code {arguments.code}): see {results}", file=sys.stderr)
         return 1
-    rows = expectations(Path(arguments.expected))
+    rows, least = expectations(Path(arguments.expected))
     found = {"passed": [], "failed": [], "skipped": [], "suite": []}
     for state, spec in specs_of(report):
         found.setdefault(state, []).append(spec)
@@ -89,7 +102,7 @@ def table(arguments):
         for spec in found[outcome]:
             groups.setdefault(first_line(reason(spec)) if outcome == "skipped" else full_name(spec), []).append(spec)
         for title, specs in sorted(groups.items()):
-            why = expected(rows, outcome, specs[0])
+            why = expected(rows, arguments.options, outcome, specs[0])
             mark = f"expected: {why}" if why else "NOT EXPECTED"
             unexpected += 0 if why else len(specs)
             if outcome == "failed":
@@ -129,7 +142,10 @@ def table(arguments):
         return 0
     if unexpected:
         print(f"{unexpected} specs are not as they should be: see {results}/critest.log", file=sys.stderr)
-    return 1 if unexpected or leaks else 0
+    missing = least.get(arguments.options, 0) - len(found["passed"])
+    if missing > 0:
+        print(f"{missing} specs fewer passed than should: see {results}/critest.log", file=sys.stderr)
+    return 1 if unexpected or leaks or missing > 0 else 0
 
 
 def samples(directory):
@@ -169,6 +185,7 @@ def main():
     verb = verbs.add_parser("table")
     verb.add_argument("--server", required=True)
     verb.add_argument("--expected", required=True)
+    verb.add_argument("--run", dest="options", required=True)
     verb.add_argument("--code", type=int, required=True)
     verb.add_argument("results")
     verb.set_defaults(run=table)
