@@ -421,6 +421,12 @@ fn a_kubelet_learns_what_the_node_can_do() {
         assert_eq!(met, [("RuntimeReady", true), ("NetworkReady", true)], "{conditions:?}");
         let handlers: Vec<&str> = answer.runtime_handlers.iter().map(|handler| handler.name.as_str()).collect();
         assert_eq!(handlers, ["", "podshim", "other"]);
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = kernel.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+        let is_new = (numbers.next(), numbers.next()) >= (Some(5), Some(12));
+        let expected = RuntimeHandlerFeatures { recursive_read_only_mounts: is_new, user_namespaces: is_new };
+        let features: Vec<_> = answer.runtime_handlers[..2].iter().map(|handler| handler.features).collect();
+        assert_eq!(features, [Some(expected); 2], "podshim's own, by Linux {kernel}");
         assert!(answer.features.unwrap().supplemental_groups_policy);
         assert!(answer.info["config"].contains("certs.d"), "{:?}", answer.info);
         // A configuration whose plugin is missing is none that pods could be attached by.

@@ -124,6 +124,7 @@ fn e7_the_server_can_be_killed_during_every_call() {
     };
     let first_pid = host_pid(&cri, &steady.counts);
     let calls = rehearse(&cri, &subject("rehearsal"));
+    let seen = Seen::of(&cri, &steady);
     let mut missed: BTreeSet<&str> = calls.iter().map(|(name, _)| *name).collect();
     let (mut numbers, mut longest) = (Numbers(7), Duration::ZERO);
     let mut round = 0;
@@ -143,7 +144,7 @@ fn e7_the_server_can_be_killed_during_every_call() {
         if let Some(name) = interrupted {
             missed.remove(name);
         }
-        check(&cri, &steady.id, [&steady.counts, &steady.ends]);
+        check(&cri, &steady, &seen);
         for left in cri.sandboxes().into_iter().filter(|found| found.id != steady.id) {
             cri.stop_sandbox(&left.id).unwrap();
             cri.remove_sandbox(&left.id).unwrap();
@@ -172,14 +173,49 @@ fn nothing_is_lost(host: &Host, cri: &Cri<'_>, steady: &Steady) {
     assert!(numbers.len() > 100 && numbers.iter().copied().eq(0..numbers.len() as u64), "lines are missing or twice");
 }
 
-/// The steady containers are there, once, and nobody else's state is wrong.
-fn check(cri: &Cri<'_>, steady: &str, containers: [&String; 2]) {
-    let status = cri.sandbox_status(steady).unwrap();
-    assert_eq!(status.state, api::PodSandboxState::SandboxReady as i32);
+/// What is told of the steady pod; its containers in the order of their fields.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    sandbox: api::PodSandboxStatus,
+    containers: [api::ContainerStatus; 2],
+}
+
+impl Seen {
+    fn of(cri: &Cri<'_>, steady: &Steady) -> Seen {
+        let sandbox = cri.sandbox_status(&steady.id).unwrap();
+        Seen { sandbox, containers: [&steady.counts, &steady.ends].map(|id| cri.status(id).unwrap()) }
+    }
+
+    /// Without what its end changes of the container that ends.
+    fn without_end(&self) -> Seen {
+        let [counts, ends] = self.containers.clone();
+        let ends = api::ContainerStatus {
+            state: 0,
+            finished_at: 0,
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            ..ends
+        };
+        Seen { sandbox: self.sandbox.clone(), containers: [counts, ends] }
+    }
+}
+
+/// The steady pod and its containers are as they were, each is there once, and nobody else's state is wrong.
+fn check(cri: &Cri<'_>, steady: &Steady, before: &Seen) {
+    let seen = Seen::of(cri, steady);
+    assert_eq!(seen.sandbox.state, api::PodSandboxState::SandboxReady as i32);
+    assert!(seen.sandbox.network.as_ref().is_some_and(|network| !network.ip.is_empty()), "{seen:?}");
+    assert_eq!(seen.containers[0].state, api::ContainerState::ContainerRunning as i32);
+    assert_eq!(seen.without_end(), before.without_end());
     let all = cri.containers();
     let ids: BTreeSet<&String> = all.iter().map(|container| &container.id).collect();
     assert_eq!(ids.len(), all.len(), "a container is listed twice");
-    assert!(containers.iter().all(|id| ids.contains(id)), "a container is lost");
+    for status in &seen.containers {
+        let listed = all.iter().find(|container| container.id == status.id).expect("a container is lost");
+        let told = (&listed.labels, listed.created_at, &listed.image_ref, &listed.metadata);
+        assert_eq!(told, (&status.labels, status.created_at, &status.image_ref, &status.metadata));
+    }
     for container in &all {
         let seen = cri.status(&container.id).unwrap();
         let is_same = seen.state == container.state;

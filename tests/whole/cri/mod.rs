@@ -1,6 +1,7 @@
 //! `podshim cri` as a kubelet uses it. What critest shows (scripts/critest.sh) is not shown again here: these are the server's
 //! promises beyond it.
 
+mod answers;
 mod calls;
 mod checkpoint;
 mod client;
