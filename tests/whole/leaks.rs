@@ -114,13 +114,17 @@ pub(crate) fn find(own: &Own<'_>) -> Vec<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     left.extend(mounts.lines().filter(|l| l.contains(own.token)).map(|l| format!("mount {l}")));
     let me = std::process::id() as i32;
-    // One that ended and waits for the machine's init to take note is nobody's business here.
-    let zombie = |p: &Process| {
-        text(format!("/proc/{}/stat", p.pid).into()).rsplit(')').next().is_some_and(|r| r.starts_with(" Z"))
+    // One that ended and waits for the machine's init to take note is nobody's business here, nor is one that is gone by now.
+    let has_ended = |p: &Process| {
+        let stat = text(format!("/proc/{}/stat", p.pid).into());
+        let state = stat.rsplit(')').next().unwrap_or_default();
+        state.is_empty() || state.starts_with(" Z") || state.starts_with(" X")
     };
     let ours = |p: &Process| [&p.cmdline, &p.cgroup, &p.environ].iter().any(|text| text.contains(own.token));
     left.extend(
-        processes(|p| p.pid != me && ours(p) && !zombie(p)).iter().map(|p| format!("process {} {}", p.pid, p.cmdline)),
+        processes(|p| p.pid != me && ours(p) && !has_ended(p))
+            .iter()
+            .map(|p| format!("process {} {}", p.pid, p.cmdline)),
     );
     for mount in hierarchies() {
         let mut below = Vec::new();
