@@ -12,7 +12,7 @@
 use super::file::{Append, Live};
 use super::{MAX_RECORD, Stream};
 use crate::sys::memory::MappedFile;
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, fs};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -81,10 +81,7 @@ impl Kept {
 impl Journal {
     /// A new one, in the place of any other.
     pub(super) fn create(path: &Path) -> SysResult<Journal> {
-        match nix::unistd::unlink(path) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(errno) => return Err(errno).called("unlink", path.display()),
-        }
+        fs::remove_file(path)?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).called("open", path.display())?;
         let map = MappedFile::new(file.as_fd(), 2 * ROOM)?;
@@ -104,15 +101,21 @@ impl Journal {
             return Ok(None);
         }
         let map = MappedFile::new(file.as_fd(), 2 * ROOM)?;
-        let is_sound = |stream: Stream| Kept::of(map.number(KEPT + stream.index()).load(Ordering::Acquire)).is_some();
-        if map.number(LAYOUT).load(Ordering::Acquire) != VERSION || !Stream::BOTH.into_iter().all(is_sound) {
+        if map.number(LAYOUT).load(Ordering::Acquire) != VERSION {
             return Ok(None);
         }
-        map.back(0..2 * ROOM)?;
-        Ok(Some(Journal { map, backed: [ROOM; 2] }))
+        let mut backed = [0; 2];
+        for stream in Stream::BOTH {
+            let number = map.number(KEPT + stream.index()).load(Ordering::Acquire);
+            let Some(Kept { end, reading, .. }) = Kept::of(number) else { return Ok(None) };
+            let used = usize::from(end) + usize::from(reading);
+            map.back(at(stream, 0)..at(stream, used))?;
+            backed[stream.index()] = used;
+        }
+        Ok(Some(Journal { map, backed }))
     }
 
-    /// Finds out what became of the calls that a killed supervisor had announced. Afterwards [`kept`](Self::bytes) is what is in no
+    /// Finds out what became of the calls that a killed supervisor had announced. Afterwards [`bytes`](Self::bytes) is what is in no
     /// log, and `log` has whole batches only.
     pub(super) fn settle(&self, log: &mut Live) -> SysResult<()> {
         let number = |index| self.map.number(index).load(Ordering::Acquire);

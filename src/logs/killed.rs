@@ -80,6 +80,8 @@ fn said(round: usize) -> Vec<u8> {
     line
 }
 
+const KILLS: u64 = 400;
+
 #[test]
 fn of_writers_that_are_killed_at_any_moment_each_goes_on_where_the_one_before_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -91,7 +93,7 @@ fn of_writers_that_are_killed_at_any_moment_each_goes_on_where_the_one_before_wa
     }
     writer(dir.path()).keep_in(&dir.path().join("unlogged")).unwrap();
     let is_over = std::sync::atomic::AtomicBool::new(false);
-    let (kills, written) = std::thread::scope(|scope| {
+    let written = std::thread::scope(|scope| {
         let speaking = scope.spawn(|| {
             let mut written = [Vec::new(), Vec::new()];
             let mut round = 0;
@@ -103,15 +105,13 @@ fn of_writers_that_are_killed_at_any_moment_each_goes_on_where_the_one_before_wa
             }
             written
         });
-        let mut kills = 0;
-        for round in 0..400_u64 {
+        for round in 0..KILLS {
             // One that finds the allocator's lock taken, by a thread that it does not have, does nothing until it is killed.
             let Some(child) = process::clone3(0, None).unwrap() else { copy_until_killed(dir.path(), &outputs) };
             std::thread::sleep(Duration::from_micros(200 + round * 7919 % 5000));
             process::send_signal(child.pidfd.as_fd(), libc::SIGKILL).unwrap();
             let ended = waitpid(Pid::from_raw(child.pid), None).unwrap();
             assert!(matches!(ended, WaitStatus::Signaled(_, Signal::SIGKILL, _)), "{ended:?}");
-            kills += 1;
         }
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
         // What waits for room is read here.
@@ -119,14 +119,14 @@ fn of_writers_that_are_killed_at_any_moment_each_goes_on_where_the_one_before_wa
         while drain(&mut writer, &outputs) || !speaking.is_finished() {}
         while drain(&mut writer, &outputs) {}
         writer.end_all(Timestamp::now());
-        (kills, speaking.join().unwrap())
+        speaking.join().unwrap()
     });
     let logged = logged(dir.path());
     for stream in Stream::BOTH {
         let (is, ought) = (&logged[stream.index()], &written[stream.index()]);
         let first = is.iter().zip(ought).position(|(a, b)| a != b);
         assert!(is == ought, "{}: {} bytes of {}, differing at {first:?}", stream.as_str(), is.len(), ought.len());
-        assert!(is.len() > 1 << 20, "{} bytes while {kills} were killed", is.len());
+        assert!(is.len() > 1 << 20, "{} bytes while {KILLS} were killed", is.len());
     }
 }
 

@@ -205,8 +205,8 @@ impl Writer {
         also: impl FnOnce(&[u8]),
     ) -> nix::Result<(usize, Outcome)> {
         let Some(mut journal) = self.journal.take() else { return self.copy_unkept(stream, from, also) };
-        // One at least: what comes after it was asked is announced, too.
-        let Some(room) = journal.begin(stream, fs::available(from)?.max(1)) else {
+        // One at least: what comes after it was asked is announced, too. If it cannot be asked, read(2) says why.
+        let Some(room) = journal.begin(stream, fs::available(from).unwrap_or(0).max(1)) else {
             journal.abandon();
             return self.copy_unkept(stream, from, also);
         };
