@@ -195,15 +195,24 @@ pub struct ContainerRecord {
     /// What no other container of its sandbox may have: CRI's `metadata`, as text. Of a record of an older podshim it is empty.
     #[serde(default)]
     pub identity: String,
-    /// The image as a status tells it: CRI's `image` and `image_ref`. Of a record of an older podshim they are empty.
+    /// The image as a status tells it; none in a record of an older podshim.
     #[serde(default)]
-    pub image_names: (String, String),
+    pub image_names: Option<ImageNames>,
     /// What NRI plugins want changed of its spec.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adjustment: Option<Adjustment>,
     /// CRI's `ContainerConfig` as it was asked for, encoded: what a status shows of it.
     #[serde(with = "crate::plan::base64_bytes")]
     pub request: Vec<u8>,
+}
+
+/// What a kubelet shows its users of a container's image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageNames {
+    /// CRI's `image`.
+    pub name: String,
+    /// CRI's `image_ref`: the digest in a repository, or the id of an image that is in none.
+    pub digest: String,
 }
 
 /// The largest document, in bytes: a manifest may be large.

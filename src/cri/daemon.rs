@@ -36,7 +36,7 @@ pub(in crate::cri) struct Daemon {
     /// Where everything is.
     pub(in crate::cri) dirs: Dirs,
     /// `cri.toml`
-    pub(in crate::cri) config: Config,
+    pub(in crate::cri) config: Arc<Config>,
     /// Those who are told what becomes of containers.
     pub(in crate::cri) container_events: ContainerEvents,
     /// What the host has.
@@ -79,7 +79,7 @@ impl Daemon {
         let (pulls, checkpoints, layer_sizes, samples, at_work, container_events) = Default::default();
         Daemon {
             dirs,
-            config,
+            config: config.into(),
             container_events,
             facts,
             streaming,

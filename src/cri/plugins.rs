@@ -167,7 +167,7 @@ impl Runtime for Asked {
 
     fn evict(&self, evictions: Vec<ContainerEviction>) -> BoxFuture<'_, Result<()>> {
         let dirs = self.dirs.clone();
-        let evict = move || evict_all(&dirs, &evictions);
+        let evict = move || evictions.iter().try_for_each(|eviction| evict(&dirs, eviction));
         async move { spawn_blocking(evict).await.context("evicting for a plugin")? }.boxed()
     }
 
@@ -181,19 +181,16 @@ pub(super) fn noted<T>(what: Result<T>) -> Option<T> {
     what.inspect_err(|error| anstream::eprintln!("podshim cri: NRI plugins are not told: {error:#}")).ok()
 }
 
-/// Stops containers that a plugin wants stopped.
-pub(super) fn evict_all(dirs: &Dirs, evictions: &[ContainerEviction]) -> Result<()> {
-    for eviction in evictions {
-        let (sandbox, container) = sandboxes::container(dirs, &eviction.container_id)?;
-        sandbox.ask(&Request::End { container: container.id().to_owned(), grace_seconds: 0 }, &[])?;
-    }
-    Ok(())
+/// Stops a container that a plugin wants stopped.
+fn evict(dirs: &Dirs, eviction: &ContainerEviction) -> Result<()> {
+    let (sandbox, container) = sandboxes::container(dirs, &eviction.container_id)?;
+    sandbox.ask(&Request::End { container: container.id().to_owned(), grace_seconds: 0 }, &[])
 }
 
-/// The same of each, whatever becomes of the others; what fails is noted.
-pub(super) fn evict_each(dirs: &Dirs, evictions: &[ContainerEviction]) {
+/// Stops containers that plugins want stopped, each whatever becomes of the others; what fails is noted.
+pub(super) fn evict_all(dirs: &Dirs, evictions: &[ContainerEviction]) {
     for eviction in evictions {
-        if let Err(error) = evict_all(dirs, std::slice::from_ref(eviction)) {
+        if let Err(error) = evict(dirs, eviction) {
             anstream::eprintln!("podshim cri: NRI: evicting container {:.64}: {error:#}", eviction.container_id);
         }
     }

@@ -5,7 +5,7 @@
 use super::api;
 use super::files::Files;
 use crate::control::{Connection, ContainerRecord, Reply, Request};
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, kind_of};
 use crate::host;
 use crate::lifecycle::commanded::{ContainerReport, Stage};
 use crate::paths::{Dirs, PodDirs};
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// A sandbox.
 pub(super) struct Sandbox {
@@ -139,6 +140,39 @@ impl Sandbox {
             None => Err(failure(Kind::NotReady, "the sandbox ended meanwhile")),
         }
     }
+
+    /// The same as long as it has one: one that does not listen, as it is being set up or has too many clients, is asked again for
+    /// so long. Whether it did it; if not, it has ended.
+    pub(super) fn ask_if_supervised(&self, request: &Request, patience: Duration) -> Result<bool> {
+        let deadline = Instant::now() + patience;
+        while self.pod.is_supervised() {
+            match self.ask(request, &[]) {
+                Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                other => return other.map(|()| true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// That it is ready, or the error of a call that takes that.
+    pub(super) fn require_ready(&self) -> Result<()> {
+        match self.is_ready() {
+            true => Ok(()),
+            false => Err(self.not_ready()),
+        }
+    }
+
+    /// The error of a call that takes one that is ready.
+    pub(super) fn not_ready(&self) -> anyhow::Error {
+        failure(Kind::NotReady, format!("sandbox {} is not ready", self.id()))
+    }
+
+    /// The ids of all of its containers.
+    pub(super) fn container_ids(&self) -> impl Iterator<Item = &str> {
+        self.report.iter().flat_map(|report| &report.commanded).map(|report| report.id.as_str())
+    }
 }
 
 impl Container {
@@ -164,18 +198,15 @@ impl Container {
     /// `image`: what the container runs, as it was named; if it was by its id, by another name.
     pub(super) fn image(&self) -> api::ImageSpec {
         let mut image = self.config.image.clone().unwrap_or_default();
-        if !self.record.image_names.0.is_empty() {
-            image.image.clone_from(&self.record.image_names.0);
+        if let Some(names) = &self.record.image_names {
+            image.image.clone_from(&names.name);
         }
         image
     }
 
     /// `image_ref`: its digest in a repository, or its id if it is in none.
     pub(super) fn image_ref(&self) -> String {
-        match self.record.image_names.1.as_str() {
-            "" => self.record.image.id.clone(),
-            digest => digest.to_owned(),
-        }
+        self.record.image_names.as_ref().map_or_else(|| self.record.image.id.clone(), |names| names.digest.clone())
     }
 }
 

@@ -17,7 +17,7 @@ use crate::image::Store;
 use crate::paths::Dirs;
 use crate::store;
 use crate::supervisor::remove;
-use crate::sys::{Called, SysError};
+use crate::sys::{Called, SysError, socket};
 use anyhow::{Context, Result};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::Mode;
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File};
 use std::future::Future;
@@ -235,11 +235,8 @@ impl Listener {
         // Two daemons that start at the same time must not take each other's socket for a stale one.
         let _turn = lock_directory(directory).with_context(listening)?;
         remove_stale(path).with_context(listening)?;
-        // Not chmod afterwards: in between anybody could connect.
-        let before = umask(Mode::from_bits_truncate(0o117));
-        let bound = UnixListener::bind(path);
-        umask(before);
-        let inner = bound.called("bind", path.display()).with_context(listening)?;
+        let bound = socket::listen_stream(path, Mode::from_bits_truncate(0o660)).with_context(listening)?;
+        let inner = UnixListener::from_std(bound).called("epoll_ctl", path.display()).with_context(listening)?;
         let found = fs::symlink_metadata(path).called("lstat", path.display()).with_context(listening)?;
         Ok(Listener { inner, path: path.to_owned(), identity: (found.dev(), found.ino()) })
     }

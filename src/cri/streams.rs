@@ -116,9 +116,7 @@ fn attach(dirs: &Dirs, what: &Attach) -> Result<Process> {
 /// Where to connect from; `None` with the host's network.
 fn namespace(dirs: &Dirs, sandbox_id: &str) -> Result<Option<std::path::PathBuf>> {
     let sandbox = sandboxes::sandbox(dirs, sandbox_id)?;
-    if !sandbox.is_ready() {
-        return Err(failure(Kind::NotReady, format!("sandbox {sandbox_id} is not ready")));
-    }
+    sandbox.require_ready()?;
     match sandbox.pod.record.plan.sandbox.namespaces.network {
         NetworkMode::Host => Ok(None),
         _ => Ok(Some(sandbox.pod.dirs.namespace("net"))),

@@ -172,10 +172,15 @@ impl Store {
         self.ready(stored, &mut Quiet, name)
     }
 
+    /// A store to look for what is here: nothing of it is made or cleared away.
+    pub fn reading(dirs: &Dirs) -> Store {
+        let limits = unpack::Limits::default();
+        Store { dirs: dirs.clone(), limits, registries: None, logins: Vec::new(), stop: Stop::Signal }
+    }
+
     /// The image of this name or ID if it is here with its layers unpacked: nothing is made or changed for it.
     pub fn look(dirs: &Dirs, text: &str) -> Result<Option<Image>> {
-        let limits = unpack::Limits::default();
-        let store = Store { dirs: dirs.clone(), limits, registries: None, logins: Vec::new(), stop: Stop::Signal };
+        let store = Store::reading(dirs);
         let path = dirs.image_lock();
         let lock = match File::open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound => None,

@@ -27,7 +27,6 @@ use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult, fs, process};
 use crate::volumes;
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
@@ -633,10 +632,7 @@ impl Pipes {
 
 /// A new one for each instance: whoever got hold of the old one has no part in the new.
 fn make_fifo(path: &Path) -> SysResult<()> {
-    match nix::unistd::unlink(path) {
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(errno) => return Err(errno).called("unlink", path.display()),
-    }
+    fs::remove_file(path)?;
     mkfifo(path, Mode::from_bits_truncate(0o600)).called("mkfifo", path.display())
 }
 

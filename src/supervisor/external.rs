@@ -23,7 +23,7 @@ use crate::runtime::{FailureKind, StepFailure};
 use crate::store::OciRuntime;
 use crate::sys::process::{self, Child, Ended, Subreaper};
 use crate::sys::socket::{self, Received};
-use crate::sys::{Called, SysResult, mount};
+use crate::sys::{Called, SysResult, fs, mount};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -127,7 +127,7 @@ impl Supervisor {
         command.arg("create").arg("--bundle").arg(state).arg("--pid-file").arg(state.join("oci.pid"));
         if with_terminal {
             let path = state.join("console.sock");
-            super::remove::file(&path)?;
+            fs::remove_file(&path)?;
             let listener = UnixListener::bind(&path).called("bind", path.display())?;
             listener.set_nonblocking(true).called("ioctl", path.display())?;
             command.arg("--console-socket").arg(&path);

@@ -21,7 +21,7 @@ use crate::snapshot;
 use crate::store::{self, FirstFailure};
 use crate::sys::mount::{self, Depth};
 use crate::sys::process::{self, Child};
-use crate::sys::{Called, SysResult, pidfd};
+use crate::sys::{Called, SysResult, fs, pidfd};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -120,9 +120,9 @@ impl Traces {
     }
 
     pub(super) fn remove(&self) -> SysResult<()> {
-        super::remove::file(&self.instance)?;
+        fs::remove_file(&self.instance)?;
         mount::detach(&self.process)?;
-        super::remove::file(&self.process)
+        fs::remove_file(&self.process)
     }
 }
 
@@ -140,7 +140,7 @@ fn pin(child: &Child, path: &Path) -> SysResult<()> {
     let file = match make() {
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
             mount::detach(path)?;
-            super::remove::file(path)?;
+            fs::remove_file(path)?;
             make()
         }
         other => other,

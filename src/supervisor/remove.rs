@@ -10,7 +10,7 @@ use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
 use crate::runtime::sandbox;
 use crate::store::{self, Broken, Pod, Report};
-use crate::sys::{Called, SysResult, mount, process, socket};
+use crate::sys::{Called, SysResult, fs, mount, process, socket};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use std::os::fd::AsFd;
@@ -153,13 +153,6 @@ fn tree(path: &Path) -> SysResult<()> {
     crate::snapshot::remove_tree(path)
 }
 
-pub(crate) fn file(path: &Path) -> SysResult<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other.called("unlink", path.display()),
-    }
-}
-
 /// Everything that there may be of a pod.
 struct Remains {
     full_name: String,
@@ -178,7 +171,7 @@ fn name(remains: &Remains) -> Result<()> {
     let Some(link) = &remains.link else { return Ok(()) };
     let _lock = store::lock(&remains.dirs.store_lock(), store::Wait::Yes)?;
     match std::fs::read_link(link) {
-        Ok(target) if target.file_name().is_some_and(|n| n == &*remains.uid) => Ok(file(link)?),
+        Ok(target) if target.file_name().is_some_and(|n| n == &*remains.uid) => Ok(fs::remove_file(link)?),
         _ => Ok(()),
     }
 }
@@ -298,7 +291,7 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
     for link in names(dirs.names()) {
         match std::fs::read_link(&link) {
             Ok(target) if link.exists() => named.extend(target.file_name().map(ToOwned::to_owned)),
-            Ok(_) => file(&link)?,
+            Ok(_) => fs::remove_file(&link)?,
             // It is no link, and nobody's name.
             Err(_) => tree(&link)?,
         }

@@ -38,7 +38,7 @@ use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
 use crate::store::{self, Pod};
 use crate::sys::process::{self, Child};
-use crate::sys::{Called, mount, pidfd};
+use crate::sys::{Called, fs, mount, pidfd};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
@@ -76,7 +76,7 @@ impl Supervisor {
         let sandbox = reopen(&pod, &memory)?;
         let has_lost_reaper = memory.is_settled && memory.reaper.is_some() && sandbox.reaper.is_none();
         // Nobody listens there: we hold the pod's lock.
-        remove::file(&pod.dirs.socket())?;
+        fs::remove_file(&pod.dirs.socket())?;
         let (networking, without_ports) = network::rejoin(&pod);
         let Memory { life, addresses, .. } = memory;
         let reserve = Reserve::of(pod.dirs.reserve(), pod.record.plan.containers.len());
@@ -281,7 +281,7 @@ impl Supervisor {
             cgroup.remove(PATIENCE)
         });
         let traces = Traces::of(&self.pod.dirs, name).remove();
-        let console = remove::file(&self.pod.dirs.container_state(name).join("console.sock"));
+        let console = fs::remove_file(&self.pod.dirs.container_state(name).join("console.sock"));
         [ended, traces.map_err(Into::into), console.map_err(Into::into)].into_iter().filter_map(Result::err).collect()
     }
 

@@ -181,6 +181,14 @@ pub fn syncfs(fd: BorrowedFd) -> SysResult<()> {
     nix::unistd::syncfs(fd).called("syncfs", format_args!("descriptor {}", fd.as_raw_fd()))
 }
 
+/// Removes a file; that there is none is fine.
+pub fn remove_file(path: &Path) -> SysResult<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.called("unlink", path.display()),
+    }
+}
+
 /// How many bytes can be read at once from a pipe without waiting: ioctl(2), `FIONREAD`.
 pub fn available(pipe: BorrowedFd<'_>) -> nix::Result<usize> {
     let mut count: libc::c_int = 0;

@@ -7,8 +7,10 @@ use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
     listen, recvmsg, sendmsg, socket, socketpair,
 };
+use nix::sys::stat::{Mode, umask};
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 /// The largest message, in bytes.
@@ -40,12 +42,23 @@ pub fn listen_at(path: &Path) -> SysResult<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).called("socket", "seqpacket")?;
     // Before bind(2), which makes the file with the socket's own mode: it is never there with another (unix(7)).
-    let own = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    let own = Mode::from_bits_truncate(0o600);
     nix::sys::stat::fchmod(&fd, own).called("fchmod", path.display())?;
     let (address, _directory) = address(path)?;
     bind(fd.as_raw_fd(), &address).called("bind", path.display())?;
     listen(&fd, Backlog::MAXALLOWABLE).called("listen", path.display())?;
     Ok(fd)
+}
+
+/// A listening stream socket at `path`, non-blocking, whose file is never there with another mode: in between anybody could connect.
+/// Takes the process's umask(2) for a moment: for who begins, and makes no other files at the same time.
+pub fn listen_stream(path: &Path, mode: Mode) -> SysResult<UnixListener> {
+    let before = umask(Mode::from_bits_truncate(0o777) - mode);
+    let bound = UnixListener::bind(path);
+    umask(before);
+    let listener = bound.called("bind", path.display())?;
+    listener.set_nonblocking(true).called("ioctl", path.display())?;
+    Ok(listener)
 }
 
 /// Accepts one connection, non-blocking; `None` when there is none.

@@ -574,6 +574,10 @@ impl Live {
         kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end: its exit code, as a shell has it.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {

@@ -40,9 +40,7 @@ pub(in crate::cri) fn pod(
 
 /// The containers that are named, which must run.
 fn selected(sandbox: &Sandbox, ids: &[String]) -> Result<Vec<Container>> {
-    if !sandbox.is_ready() {
-        return Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id())));
-    }
+    sandbox.require_ready()?;
     let distinct: HashSet<&String> = ids.iter().collect();
     if ids.is_empty() || ids.len() > MAX_CONTAINERS || distinct.len() != ids.len() {
         let text = format!("container_ids: it takes 1 to {MAX_CONTAINERS}, each once");

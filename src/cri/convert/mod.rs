@@ -44,6 +44,7 @@ use crate::plan::config::{BridgeNetwork, ContainerConfig, NetworkMode, VolumePla
 use crate::plan::spec::Cgroups;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// What is decided about a sandbox beside the request.
 #[derive(Debug, Clone)]
@@ -74,7 +75,7 @@ pub struct ContainerContext {
     /// The ids of the sandbox's other containers.
     pub others: BTreeSet<String>,
     /// What has the handlers that an image may be for.
-    pub handlers: Config,
+    pub handlers: Arc<Config>,
 }
 
 /// A container's request, converted.

@@ -2,8 +2,9 @@
 
 use super::plugin::{Arrival, Identity, Launched, Process};
 use super::{Plugins, Runtime};
+use crate::sys::socket;
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::Mode;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
@@ -62,11 +63,8 @@ pub(super) fn listen(path: &Path) -> Result<(Socket, UnixListener)> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("lstat {}", path.display())).with_context(told),
     }
-    // Not chmod afterwards: in between anybody could connect.
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    let listener = bound.with_context(|| format!("bind {}", path.display())).with_context(told)?;
+    let bound = socket::listen_stream(path, Mode::from_bits_truncate(0o600)).with_context(told)?;
+    let listener = UnixListener::from_std(bound).with_context(told)?;
     let inode = std::fs::symlink_metadata(path).with_context(told)?.ino();
     Ok((Socket { path: path.to_owned(), inode }, listener))
 }

@@ -119,10 +119,9 @@ impl Events {
     }
 
     /// A sandbox's resources have changed.
-    pub async fn post_update_pod_sandbox(&self, pod: &PodSandbox) -> Result<()> {
+    pub async fn post_update_pod_sandbox(&self, pod: &PodSandbox) {
         let request = PostUpdatePodSandboxRequest { pod: Some(pod.clone()) };
         self.inform(Event::PostUpdatePodSandbox, request, About::Pod(pod)).await;
-        Ok(())
     }
 
     /// All containers of a sandbox have been stopped; its network is still there.
@@ -209,10 +208,9 @@ impl Events {
     }
 
     /// A container's resources have changed.
-    pub async fn post_update_container(&self, pod: &PodSandbox, container: &Container) -> Result<()> {
+    pub async fn post_update_container(&self, pod: &PodSandbox, container: &Container) {
         let request = PostUpdateContainerRequest { pod: Some(pod.clone()), container: Some(container.clone()) };
         self.inform(Event::PostUpdateContainer, request, About::Container(pod, container)).await;
-        Ok(())
     }
 
     /// A container has stopped, by itself or when asked to. Answers with updates of other containers.

@@ -1,11 +1,11 @@
 //! CreateContainer: the container's init has done all of its steps and waits, so that everything that can go wrong but for the
 //! execution of the command has gone well.
 
-use crate::control::{self, ContainerRecord, Request};
+use crate::control::{self, ContainerRecord, ImageNames, Request};
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
-use crate::image::{image_id, parse_reference};
+use crate::image::{Store, image_id, parse_reference};
 use crate::plan::config::ImageSpec;
 use anyhow::{Context, Result};
 use prost::Message as _;
@@ -24,19 +24,17 @@ pub(in crate::cri) fn run(
         return Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id())));
     }
     let metadata = config.metadata.as_ref().ok_or_else(|| missing("config.metadata"))?;
-    let is_same = |other: &api::ContainerMetadata| (&other.name, other.attempt) == (&metadata.name, metadata.attempt);
-    if let Some(other) = sandbox.containers()?.iter().find(|container| is_same(&container.metadata())) {
-        let message = format!(
-            "sandbox {} has a container {} (attempt {}) already: {}",
-            sandbox.id(),
-            metadata.name,
-            metadata.attempt,
-            other.id()
-        );
+    let identity = identity(metadata);
+    // The supervisor sees to that; plugins need not be asked about one that it refuses.
+    if let Some(other) =
+        sandbox.containers()?.iter().find(|container| self::identity(&container.metadata()) == identity)
+    {
+        let message = format!("sandbox {} has a container {identity} already: {}", sandbox.id(), other.id());
         return Err(failure(Kind::AlreadyExists, message));
     }
     let id = sandboxes::new_id()?;
     let mut record = record(daemon, &sandbox, (&id, config))?;
+    record.identity = identity;
     let events = daemon.events();
     let planned = plugins::planned(&sandbox, &id, config);
     let adjusted = daemon.wait(events.create_container(&plugins::pod(&sandbox), &planned));
@@ -46,7 +44,7 @@ pub(in crate::cri) fn run(
     sandbox.ask(&Request::Create, &[document.as_fd()])?;
     plugins::update_all(&daemon.dirs, &adjusted.updates);
     // It is there: nothing of what follows fails the request.
-    plugins::evict_each(&daemon.dirs, &adjusted.evictions);
+    plugins::evict_all(&daemon.dirs, &adjusted.evictions);
     // Somebody may have removed it already.
     if daemon.plugins.nri.is_on()
         && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, &id)
@@ -65,7 +63,6 @@ fn record(daemon: &Daemon, sandbox: &Sandbox, (id, config): (&str, &api::Contain
     let spec = config.image.as_ref().context("the request has no image")?;
     let image = daemon.image(&spec.image).context("config.image")?;
     let image_names = names(daemon, &image, &spec.image)?;
-    let metadata = config.metadata.clone().unwrap_or_default();
     let mut volume_images: BTreeMap<String, ImageSpec> = BTreeMap::new();
     for (volume, reference) in &converted.images {
         let image = daemon.image(reference).with_context(|| format!("the image of a mount, {reference}"))?;
@@ -79,17 +76,22 @@ fn record(daemon: &Daemon, sandbox: &Sandbox, (id, config): (&str, &api::Contain
         image,
         volumes: converted.volumes,
         volume_images,
-        identity: format!("{} (attempt {})", metadata.name, metadata.attempt),
-        image_names,
+        identity: String::new(),
+        image_names: Some(image_names),
         adjustment: None,
         request: config.encode_to_vec(),
     })
 }
 
+/// What no other container of the sandbox may have.
+fn identity(metadata: &api::ContainerMetadata) -> String {
+    format!("{} (attempt {})", metadata.name, metadata.attempt)
+}
+
 /// An image as a status tells it, which a kubelet shows its users: by name, even if it was asked for by id, and by digest. An image
 /// that no registry knows has no digest: its id stands for it.
-fn names(daemon: &Daemon, image: &ImageSpec, asked: &str) -> Result<(String, String)> {
-    let known = daemon.local_images()?.known_as(&image.id)?;
+fn names(daemon: &Daemon, image: &ImageSpec, asked: &str) -> Result<ImageNames> {
+    let known = Store::reading(&daemon.dirs).known_as(&image.id)?;
     let tag = known.iter().flat_map(|known| &known.tags).map(ToString::to_string).next();
     let digests: Vec<String> = known.into_iter().flat_map(|known| known.digests).collect();
     let name = match image_id(asked) {
@@ -101,5 +103,5 @@ fn names(daemon: &Daemon, image: &ImageSpec, asked: &str) -> Result<(String, Str
         parse_reference(asked).map(|reference| format!("{}/{}@", reference.registry(), reference.repository()));
     let is_its = |digest: &&String| repository.as_ref().is_ok_and(|repository| digest.starts_with(repository));
     let digest = digests.iter().find(is_its).or(digests.first());
-    Ok((name, digest.cloned().unwrap_or_else(|| image.id.clone())))
+    Ok(ImageNames { name, digest: digest.cloned().unwrap_or_else(|| image.id.clone()) })
 }

@@ -30,9 +30,7 @@ pub(in crate::cri) fn port_forward(
     request: &api::PortForwardRequest,
 ) -> Result<api::PortForwardResponse> {
     let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
-    if !sandbox.is_ready() {
-        return Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id())));
-    }
+    sandbox.require_ready()?;
     let port = |port: &i32| {
         let number = u16::try_from(*port).ok().filter(|port| *port > 0);
         number.ok_or_else(|| failure(Kind::Invalid, format!("port: {port} is no port")))

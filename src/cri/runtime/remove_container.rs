@@ -1,7 +1,7 @@
 //! RemoveContainer: killed if it runs, and nothing of it is left but its log, which is the kubelet's. Of a container that is gone
 //! it is no error.
 
-use super::stop_container;
+use super::stop_container::{self, PATIENCE};
 use crate::control::Request;
 use crate::cri::container_events::About;
 use crate::cri::nri::Events;
@@ -36,16 +36,14 @@ fn remove(daemon: &Daemon, (sandbox, container): (&Sandbox, &Container)) -> Resu
             daemon.wait(tell(daemon, &events, (&sandbox, &container)));
         }
     }
-    if sandbox.is_supervised() {
-        match sandbox.ask(&Request::Remove { container: container.id().to_owned() }, &[]) {
-            Err(error) if kind_of(&error) == Some(Kind::NotFound) => return Ok(()),
-            // The sandbox ended in this moment.
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) => {}
-            other => return other,
+    match sandbox.ask_if_supervised(&Request::Remove { container: container.id().to_owned() }, PATIENCE) {
+        Err(error) if kind_of(&error) == Some(Kind::NotFound) => Ok(()),
+        Ok(false) => {
+            remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
+            remove::container_of_ended(&sandbox.pod, container.id())
         }
+        other => other.map(drop),
     }
-    remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
-    remove::container_of_ended(&sandbox.pod, container.id())
 }
 
 /// Tells plugins that a container has ended, if they do not know, and that it is about to be removed.

@@ -8,7 +8,7 @@ use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
 use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Reserved, Written};
 use crate::supervisor::{self, remove};
-use crate::sys::Called;
+use crate::sys::{Called, fs};
 use anyhow::{Context, Result};
 use prost::Message as _;
 use std::sync::Arc;
@@ -99,7 +99,7 @@ fn start(daemon: &Arc<Daemon>, reserved: &Reserved, events: &Events) -> Result<(
     let sandbox = sandbox()?;
     daemon.watch_containers(&sandbox);
     daemon.wait(events.run_pod_sandbox(&plugins::pod(&sandbox))).context("what NRI plugins say to the sandbox")?;
-    Ok(remove::file(&undecided)?)
+    Ok(fs::remove_file(&undecided)?)
 }
 
 /// Takes away a sandbox that nobody knows of.

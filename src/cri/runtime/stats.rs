@@ -33,7 +33,7 @@ impl Samples {
     }
 
     /// Forgets what is not there any more: a cgroup has the name of its sandbox or container.
-    fn retain(&self, ids: &HashSet<String>) {
+    fn retain(&self, ids: &HashSet<&str>) {
         let is_there = |cgroup: &str| cgroup.rsplit('/').next().is_some_and(|id| ids.contains(id));
         self.0.lock().expect("no panic while it is held").retain(|cgroup, _| is_there(cgroup));
     }
@@ -73,20 +73,15 @@ pub(in crate::cri) fn list_containers(
         }
     }
     if filter == api::ContainerStatsFilter::default() {
-        forget_gone(daemon, &all)?;
+        forget_gone(daemon, &all);
     }
     Ok(api::ListContainerStatsResponse { stats })
 }
 
 /// Keeps samples of these sandboxes and their containers only.
-fn forget_gone(daemon: &Daemon, all: &[Sandbox]) -> Result<()> {
-    let mut ids = HashSet::new();
-    for sandbox in all {
-        ids.insert(sandbox.id().to_owned());
-        ids.extend(sandbox.containers()?.iter().map(|container| container.id().to_owned()));
-    }
-    daemon.samples.retain(&ids);
-    Ok(())
+fn forget_gone(daemon: &Daemon, all: &[Sandbox]) {
+    let ids = all.iter().flat_map(|sandbox| sandbox.container_ids().chain([sandbox.id()]));
+    daemon.samples.retain(&ids.collect());
 }
 
 /// PodSandboxStats
@@ -97,7 +92,7 @@ pub(in crate::cri) fn sandbox(
     let sandbox = sandboxes::sandbox(&daemon.dirs, &request.pod_sandbox_id)?;
     match of_sandbox(daemon, &sandbox, Instant::now() + PATIENCE)? {
         Some(stats) => Ok(api::PodSandboxStatsResponse { stats: Some(stats) }),
-        None => Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id()))),
+        None => Err(sandbox.not_ready()),
     }
 }
 
@@ -118,7 +113,7 @@ pub(in crate::cri) fn list_sandboxes(
         }
     }
     if filter == api::PodSandboxStatsFilter::default() {
-        forget_gone(daemon, &all)?;
+        forget_gone(daemon, &all);
     }
     Ok(api::ListPodSandboxStatsResponse { stats })
 }
@@ -306,7 +301,7 @@ mod tests {
         for cgroup in [pod, container, gone] {
             assert_eq!(samples.rate(cgroup, 1_000_000_000, 1), None);
         }
-        samples.retain(&["p1", "c1", "2"].map(str::to_owned).into());
+        samples.retain(&["p1", "c1", "2"].into());
         let rates = [pod, container, gone].map(|cgroup| samples.rate(cgroup, 2_000_000_000, 2));
         assert_eq!(rates, [Some(1), Some(1), None]);
     }

@@ -87,7 +87,7 @@ fn info(daemon: &Daemon, facts: Option<&HostFacts>) -> Result<HashMap<String, St
         info.insert(key.to_owned(), value.with_context(|| format!("writing {key}"))?);
         Ok(())
     };
-    let mut config = serde_json::to_value(&daemon.config).context("writing config")?;
+    let mut config = serde_json::to_value(&*daemon.config).context("writing config")?;
     // As containerd calls the directory on whose file system the containers' own files are.
     config["stateDir"] = serde_json::json!(daemon.dirs.root);
     add("config", serde_json::to_string(&config))?;

@@ -6,10 +6,10 @@ use crate::cri::{Daemon, api};
 use crate::error::{Kind, failure, kind_of};
 use crate::supervisor::remove;
 use anyhow::Result;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a supervisor may be too busy to be asked.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is done.
 pub(in crate::cri) fn run(daemon: &Daemon, request: &api::StopContainerRequest) -> Result<api::StopContainerResponse> {
@@ -37,26 +37,11 @@ pub(in crate::cri) fn end(
     (sandbox, container): (&Sandbox, &Container),
     grace_seconds: u64,
 ) -> Result<()> {
-    if !sandbox.is_supervised() {
-        return remove::abandoned(&sandbox.pod, &daemon.facts.cgroups);
-    }
     let asked = Request::End { container: container.id().to_owned(), grace_seconds };
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match sandbox.ask(&asked, &[]) {
-            // It was removed in this moment.
-            Err(error) if kind_of(&error) == Some(Kind::NotFound) => return Ok(()),
-            // Its sandbox ended, unless its supervisor is only too busy to listen.
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) => {
-                if !sandbox.pod.is_supervised() {
-                    return remove::abandoned(&sandbox.pod, &daemon.facts.cgroups);
-                }
-                if Instant::now() > deadline {
-                    return Err(error);
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            other => return other,
-        }
+    match sandbox.ask_if_supervised(&asked, PATIENCE) {
+        // It was removed in this moment.
+        Err(error) if kind_of(&error) == Some(Kind::NotFound) => Ok(()),
+        Ok(false) => remove::abandoned(&sandbox.pod, &daemon.facts.cgroups),
+        other => other.map(drop),
     }
 }

@@ -10,7 +10,7 @@ use crate::error::{Kind, kind_of};
 use crate::store::{self, Wait};
 use crate::supervisor::remove;
 use anyhow::Result;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a sandbox may take to be set up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -48,18 +48,9 @@ pub(in crate::cri) fn stop(daemon: &Daemon, sandbox: &Sandbox, events: &Events) 
 
 /// Ends a sandbox, and waits until it has ended.
 pub(in crate::cri) fn end(daemon: &Daemon, sandbox: &Sandbox) -> Result<()> {
-    let pod = &sandbox.pod;
-    let deadline = Instant::now() + PATIENCE;
-    while pod.is_supervised() {
-        match sandbox.ask(&Request::Stop { grace_seconds: Some(0) }, &[]) {
-            // Its supervisor holds this as long as it lives.
-            Ok(()) => drop(store::lock(&pod.dirs.lock(), Wait::Yes)?),
-            // It ends in this moment, or sets the sandbox up (for a server that was killed), and does not listen yet.
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            Err(error) => return Err(error),
-        }
+    while sandbox.ask_if_supervised(&Request::Stop { grace_seconds: Some(0) }, PATIENCE)? {
+        // Its supervisor holds this as long as it lives.
+        drop(store::lock(&sandbox.pod.dirs.lock(), Wait::Yes)?);
     }
     remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)
 }

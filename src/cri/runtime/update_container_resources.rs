@@ -35,10 +35,13 @@ pub(in crate::cri) fn run(
     sandbox.ask(&Request::Resize { container: container.id().to_owned(), resources }, &[])?;
     if let Some(updated) = effects {
         plugins::update_all(&daemon.dirs, &updated.updates);
-        plugins::evict_all(&daemon.dirs, &updated.evictions)?;
-        let (sandbox, container) = sandboxes::container(&daemon.dirs, container.id())?;
-        let told = plugins::told(&sandbox, &container)?;
-        daemon.wait(events.post_update_container(&plugins::pod(&sandbox), &told))?;
+        // It has them: nothing of what follows fails the request.
+        plugins::evict_all(&daemon.dirs, &updated.evictions);
+        if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id())
+            && let Some(told) = plugins::noted(plugins::told(&sandbox, &container))
+        {
+            daemon.wait(events.post_update_container(&plugins::pod(&sandbox), &told));
+        }
     }
     Ok(api::UpdateContainerResourcesResponse {})
 }

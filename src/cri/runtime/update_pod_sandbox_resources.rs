@@ -4,7 +4,6 @@
 use crate::cri::nri::describe;
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api, convert, plugins};
-use crate::error::{Kind, failure};
 use crate::store::{self, Wait};
 use anyhow::{Context, Result};
 use prost::Message as _;
@@ -24,16 +23,13 @@ pub(in crate::cri) fn run(
     let (overhead, wanted) = (resources(&request.overhead), resources(&request.resources));
     daemon.wait(events.update_pod_sandbox(&plugins::pod(&sandbox), overhead, wanted))?;
     keep(daemon, request)?;
-    daemon.wait(events.post_update_pod_sandbox(&plugins::pod(&sandbox)))?;
+    daemon.wait(events.post_update_pod_sandbox(&plugins::pod(&sandbox)));
     Ok(api::UpdatePodSandboxResourcesResponse {})
 }
 
 fn ready(daemon: &Daemon, id: &str) -> Result<Sandbox> {
     let sandbox = sandboxes::sandbox(&daemon.dirs, id)?;
-    match sandbox.is_ready() {
-        true => Ok(sandbox),
-        false => Err(failure(Kind::NotReady, format!("sandbox {} is not ready", sandbox.id()))),
-    }
+    sandbox.require_ready().map(|()| sandbox)
 }
 
 fn keep(daemon: &Daemon, request: &api::UpdatePodSandboxResourcesRequest) -> Result<()> {

@@ -68,6 +68,7 @@ impl<'a> Cri<'a> {
 
     /// Another server in the place of one that was killed.
     pub(super) fn restart(&mut self) {
+        assert!(self.server.has_ended(), "a second server would find the first and end");
         self.server = Cri::server(self.host);
         self.until_ready();
     }

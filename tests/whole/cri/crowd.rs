@@ -5,6 +5,7 @@ use super::client::{BUSYBOX, Cri, Kubelet, container, sandbox};
 use super::kills::kill_supervisor;
 use crate::leaks;
 use futures_util::future::join_all;
+use podshim::control::{Connection, Request};
 use podshim::cri::api;
 use podshim::cri::api::runtime_service_client::RuntimeServiceClient;
 use std::collections::BTreeSet;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tonic::transport::Channel;
-use tonic::{Code, Response};
+use tonic::{Code, Response, Status};
 
 #[test]
 fn of_containers_of_one_name_and_attempt_one_is_made() {
@@ -39,6 +40,7 @@ fn of_containers_of_one_name_and_attempt_one_is_made() {
         assert_eq!(error.unwrap_err().code(), Code::AlreadyExists);
     }
     // Whoever supervises it knows it.
+    cri.kill();
     kill_supervisor(&host, &id);
     cri.restart();
     let error = cri.create((&id, &config), &container("c", "true")).unwrap_err();
@@ -104,6 +106,36 @@ fn commands_that_wait_hold_nobody_up_and_end_with_their_clients() {
 /// How long the commands of a pod sleep, by which they are known.
 fn seconds(pod: usize) -> String {
     format!("987{pod}")
+}
+
+#[test]
+fn a_supervisor_that_listens_to_nobody_else_is_asked_again() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let [stopped, removed] = ["s", "r"].map(|name| cri.running((&id, &config), name, "sleep 1000"));
+    // As many as it takes, and no more are listened to.
+    let socket = host.path(&format!("state/pods/{id}/control.sock"));
+    let clients: Vec<_> = (0..600).map_while(|_| Connection::open(&socket, &Request::Watch, &[]).ok()).collect();
+    assert!(clients.len() > 500, "{} clients", clients.len());
+    let call = |id: &str, ask: fn(&Kubelet, &str) -> Result<(), Status>| {
+        let (kubelet, id) = (Kubelet::new(cri.socket.clone()), id.to_owned());
+        std::thread::spawn(move || ask(&kubelet, &id))
+    };
+    let calls = [call(&stopped, |cri, id| cri.stop(id, 0)), call(&removed, Kubelet::remove)];
+    std::thread::sleep(Duration::from_millis(300));
+    for id in [&stopped, &removed] {
+        assert_eq!(cri.status(id).unwrap().state(), api::ContainerState::ContainerRunning);
+    }
+    assert!(calls.iter().all(|call| !call.is_finished()), "nothing has been done");
+    drop(clients);
+    for call in calls {
+        call.join().unwrap().unwrap();
+    }
+    assert_eq!(cri.status(&stopped).unwrap().state(), api::ContainerState::ContainerExited);
+    assert_eq!(cri.status(&removed).unwrap_err().code(), Code::NotFound);
 }
 
 #[test]

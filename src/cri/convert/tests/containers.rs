@@ -98,7 +98,7 @@ fn every_signal_is_known_and_told_again() {
             volumes: vec![],
             volume_images: Default::default(),
             identity: String::new(),
-            image_names: Default::default(),
+            image_names: None,
             adjustment: None,
             request: vec![],
         };
