@@ -2,7 +2,7 @@
 //!
 //! One request a connection. The socket answers only to podshim's own user (SO_PEERCRED), and lies in a directory of mode 0700.
 
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, kind_of};
 use crate::plan::adjust::Adjustment;
 use crate::plan::config::{ContainerConfig, ImageSpec, LinuxContainerResources, PodPlan, VolumePlan};
 use crate::plan::spec::User;
@@ -281,6 +281,22 @@ pub enum RefusedKind {
     Exhausted,
     /// Anything else.
     Failed,
+}
+
+impl RefusedKind {
+    /// What an error is to a client.
+    pub fn of(error: &anyhow::Error) -> RefusedKind {
+        match kind_of(error) {
+            Some(Kind::NotFound) => RefusedKind::NotFound,
+            Some(Kind::NotReady) => RefusedKind::NotReady,
+            Some(Kind::CommandNotFound) => RefusedKind::CommandNotFound,
+            Some(Kind::CommandNotExecutable) => RefusedKind::CommandNotExecutable,
+            Some(Kind::AlreadyExists) => RefusedKind::AlreadyExists,
+            Some(Kind::Invalid) => RefusedKind::Invalid,
+            Some(Kind::Exhausted) => RefusedKind::Exhausted,
+            _ => RefusedKind::Failed,
+        }
+    }
 }
 
 impl From<RefusedKind> for Kind {

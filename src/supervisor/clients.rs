@@ -5,7 +5,7 @@ use super::pod::{FAR, Supervisor};
 use super::poll::{Source, Token};
 use super::slot::{Attached, Stage};
 use crate::control::{self, HangUp, Input, OwnProcess, RefusedKind, Reply, Request};
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::plan::config::Stdio;
 use crate::runtime;
@@ -212,17 +212,8 @@ impl Supervisor {
     }
 
     pub(super) fn refuse(&mut self, id: u64, error: &anyhow::Error) {
-        let kind = match kind_of(error) {
-            Some(Kind::NotFound) => RefusedKind::NotFound,
-            Some(Kind::NotReady) => RefusedKind::NotReady,
-            Some(Kind::CommandNotFound) => RefusedKind::CommandNotFound,
-            Some(Kind::CommandNotExecutable) => RefusedKind::CommandNotExecutable,
-            Some(Kind::AlreadyExists) => RefusedKind::AlreadyExists,
-            Some(Kind::Invalid) => RefusedKind::Invalid,
-            Some(Kind::Exhausted) => RefusedKind::Exhausted,
-            _ => RefusedKind::Failed,
-        };
-        self.say(id, &Reply::Refused { kind, message: format!("{error:#}") }, &[]);
+        let (kind, message) = (RefusedKind::of(error), format!("{error:#}"));
+        self.say(id, &Reply::Refused { kind, message }, &[]);
     }
 
     pub(super) fn tell_exit(&mut self, id: u64, ended: Ended) {

@@ -208,11 +208,7 @@ impl Supervisor {
                 for leftover in [undone, data].into_iter().filter_map(Result::err) {
                     self.warn("KillContainerError", format!("container {name}: {leftover:#}"));
                 }
-                let kind = match crate::error::kind_of(&error) {
-                    Some(Kind::CommandNotFound) => RefusedKind::CommandNotFound,
-                    Some(Kind::Invalid) => RefusedKind::Invalid,
-                    _ => RefusedKind::Failed,
-                };
+                let kind = RefusedKind::of(&error);
                 self.start_failed(index, restart_count, StartFailed { failure, kind, message: format!("{error:#}") });
             }
         }
@@ -416,7 +412,8 @@ impl Supervisor {
         let Some(name) = &config.target else { return Ok(None) };
         let target = &self.slots[self.index_of(name)?].instance;
         let running = target.as_ref().filter(|instance| matches!(instance.stage, Stage::Running));
-        let child = &running.with_context(|| format!("the target container {name} is not running"))?.child;
+        let missing = || failure(Kind::NotReady, format!("the target container {name} is not running"));
+        let child = &running.ok_or_else(missing)?.child;
         let path = PathBuf::from(format!("/proc/{}/ns/pid", child.pid));
         let namespace = runtime::open_namespace(&path)?;
         // It had this pid all the time: it was not waited for.

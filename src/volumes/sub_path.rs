@@ -2,6 +2,7 @@
 //! CVE-2021-25741). The kernel resolves it (openat2 with RESOLVE_BENEATH and no symbolic links), and what is mounted is
 //! the descriptor that came of it.
 
+use crate::error::{Kind, failure};
 use crate::sys::fs::{ResolveFlags, openat2};
 use crate::sys::{Called, SysError};
 use anyhow::{Context, Result};
@@ -54,14 +55,17 @@ fn explain(error: SysError) -> anyhow::Error {
         Errno::EXDEV => "it leads out of the volume",
         Errno::ELOOP => "it contains a link of /proc, or too many links",
         Errno::EEXIST => "it is a dangling symbolic link",
+        Errno::ENOTDIR => "a part of it is a file",
+        Errno::EROFS => "it is not in the volume, which is read-only",
         _ => return error.into(),
     };
-    anyhow::Error::new(error).context(hint)
+    failure(Kind::Invalid, format!("{hint}: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::kind_of;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     #[test]
@@ -92,9 +96,13 @@ mod tests {
             ("made through a relative link", "relative/new", false),
             ("a dangling link", "dangling", false),
             ("dot dot", "../victim", false),
+            ("below a file", "file/new", false),
         ];
         for (name, path, fine) in rows {
-            assert_eq!(open_sub_path(root.as_fd(), path).is_ok(), fine, "{name}");
+            match open_sub_path(root.as_fd(), path) {
+                Err(error) => assert!(!fine && kind_of(&error) == Some(Kind::Invalid), "{name}: {error:#}"),
+                Ok(_) => assert!(fine, "{name}"),
+            }
         }
         assert_eq!(std::fs::metadata(volume.join("new/deep")).unwrap().permissions().mode() & 0o7777, 0o777);
         assert!(std::fs::read_dir(&victim).unwrap().next().is_none(), "nothing was made outside");

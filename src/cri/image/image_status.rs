@@ -13,8 +13,7 @@ pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, request: ImageStatusReques
 }
 
 fn status(daemon: &Daemon, request: ImageStatusRequest) -> Result<ImageStatusResponse> {
-    let spec = named(request.image)?;
-    daemon.config.runtime(&spec.runtime_handler)?;
+    let spec = named(&daemon.config, request.image)?;
     let store = daemon.local_images()?;
     let Some(image) = look(&store, &spec.image)? else { return Ok(ImageStatusResponse::default()) };
     let mut info = HashMap::new();

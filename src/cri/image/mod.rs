@@ -16,11 +16,12 @@ use super::api::{
     ListImagesRequest, ListImagesResponse, PullImageRequest, PullImageResponse, RemoveImageRequest,
     RemoveImageResponse, StreamImagesRequest, StreamImagesResponse,
 };
+use super::config::Config;
 use super::daemon::{Answer, Daemon, Service, Stream, perform};
 use crate::error::{Kind, failure};
 use crate::image::registry::Settings;
 use crate::image::{self, Known, Stop, Store};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tonic::{Request, Response};
@@ -71,14 +72,15 @@ impl Daemon {
     }
 }
 
-/// What a request says the image is.
-fn named(spec: Option<ImageSpec>) -> Result<ImageSpec> {
-    let invalid = |what: &str| Err(failure(Kind::Invalid, format!("image.image {what}")));
-    match spec {
-        Some(spec) if spec.image.len() > MAX_NAME => invalid("is longer than any name"),
-        Some(spec) if !spec.image.is_empty() => Ok(spec),
-        _ => invalid("is missing: a name or an ID"),
+/// What a request says the image is. Every runtime handler has the same images, but it must be one.
+fn named(config: &Config, spec: Option<ImageSpec>) -> Result<ImageSpec> {
+    let invalid = |what: &str| failure(Kind::Invalid, format!("image.image {what}"));
+    let spec = spec.filter(|spec| !spec.image.is_empty()).ok_or_else(|| invalid("is missing: a name or an ID"))?;
+    if spec.image.len() > MAX_NAME {
+        return Err(invalid("is longer than any name"));
     }
+    config.runtime(&spec.runtime_handler).context("image.runtime_handler")?;
+    Ok(spec)
 }
 
 /// No name with registry, repository, tag and digest is longer.
@@ -96,7 +98,7 @@ fn look(store: &Store, text: &str) -> Result<Option<Known>> {
 fn filtered(daemon: &Daemon, wanted: Option<ImageSpec>) -> Result<Vec<Image>> {
     let store = daemon.local_images()?;
     let images = match wanted.filter(|spec| !spec.image.is_empty()) {
-        Some(spec) => look(&store, &named(Some(spec))?.image)?.into_iter().collect(),
+        Some(spec) => look(&store, &named(&daemon.config, Some(spec))?.image)?.into_iter().collect(),
         None => store.known()?,
     };
     Ok(images.into_iter().map(message).collect())
@@ -148,10 +150,10 @@ mod tests {
 
     #[test]
     fn an_image_must_be_named() {
-        for spec in
-            [None, Some(ImageSpec::default()), Some(ImageSpec { image: "x".repeat(5000), ..Default::default() })]
-        {
-            let error = named(spec).unwrap_err();
+        let of_nobody = ImageSpec { image: "busybox".into(), runtime_handler: "nobody".into(), ..Default::default() };
+        let long = ImageSpec { image: "x".repeat(5000), ..Default::default() };
+        for spec in [None, Some(ImageSpec::default()), Some(long), Some(of_nobody)] {
+            let error = named(&Config::default(), spec).unwrap_err();
             assert_eq!(crate::error::kind_of(&error), Some(Kind::Invalid), "{error}");
         }
     }

@@ -54,8 +54,7 @@ pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, request: PullImageRequest)
 }
 
 fn wanted(daemon: &Daemon, request: PullImageRequest) -> Result<(Reference, Vec<Login>)> {
-    let spec = named(request.image)?;
-    daemon.config.runtime(&spec.runtime_handler)?;
+    let spec = named(&daemon.config, request.image)?;
     let reference = image::parse_reference(&spec.image)?;
     let logins = match request.auth {
         Some(auth) => login(&reference, auth)?.into_iter().collect(),

@@ -13,7 +13,7 @@ pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, request: RemoveImageReques
 }
 
 fn remove(daemon: &Daemon, request: RemoveImageRequest) -> Result<RemoveImageResponse> {
-    let name = named(request.image)?.image;
+    let name = named(&daemon.config, request.image)?.image;
     let store = daemon.local_images()?;
     if look(&store, &name)?.is_some() {
         store.remove_whole(&name, || store::images_in_use(&daemon.dirs))?;

@@ -1,6 +1,6 @@
 //! Lists and their streams, ids that nobody has, and requests that are wrong.
 
-use super::super::harness::Host;
+use super::super::harness::{Host, until};
 use super::client::{Cri, container, sandbox};
 use podshim::cri::api;
 use std::collections::HashMap;
@@ -215,6 +215,26 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
         assert_wrong(cri.create((&id, &config), &wanted), field);
         assert!(cri.containers().is_empty(), "{field}");
     }
+    let mut below = container("c", "sleep 1000");
+    let image = below.image.clone();
+    let at = ("/v".to_owned(), "no/such/path".to_owned());
+    below.mounts =
+        vec![api::Mount { container_path: at.0, image_sub_path: at.1, image, readonly: true, ..Default::default() }];
+    assert_wrong(cri.create((&id, &config), &below), "it is not in the volume, which is read-only");
+    // Whose processes another is to see must have some.
+    let mut apart = sandbox(&host, "apart");
+    let options = |pid: api::NamespaceMode, target_id: String| {
+        Some(api::NamespaceOption { pid: pid.into(), target_id, ..Default::default() })
+    };
+    apart.linux.as_mut().unwrap().security_context.get_or_insert_default().namespace_options =
+        options(api::NamespaceMode::Container, String::new());
+    let other = cri.sandbox(&apart);
+    let ended = cri.running((&other, &apart), "ended", "exit 0");
+    until("its end", || (cri.status(&ended).unwrap().state() == api::ContainerState::ContainerExited).then_some(()));
+    let mut beside = container("beside", "sleep 1000");
+    security(&mut beside).namespace_options = options(api::NamespaceMode::Target, ended);
+    let error = cri.create((&other, &apart), &beside).unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     let made = cri.running((&id, &config), "c", "sleep 1000");
     assert_wrong(cri.stop(&made, -1), "timeout");
     let update = |linux: api::LinuxContainerResources, cpu_shares| {
@@ -234,6 +254,14 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
     assert_wrong(update(linux(), 1), "windows");
     update(linux(), 0).unwrap();
     assert_eq!(cri.status(&made).unwrap().state, api::ContainerState::ContainerRunning as i32);
+}
+
+#[test]
+fn e7_a_pod_is_restored_by_others() {
+    let Some(host) = Host::new(&[]) else { return };
+    let cri = Cri::start(&host, "");
+    let error = cri.call(|mut c| async move { c.restore_pod(api::RestorePodRequest::default()).await }).unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented, "{error}");
 }
 
 #[test]
