@@ -348,7 +348,7 @@ fn file_system(destination: &str, kind: &str, list: &[&str]) -> Result<Mount> {
 }
 
 /// The mounts in the order in which they are made: a mount below another one comes after it, however the manifest lists
-/// them. A volume at the path of a default mount takes its place.
+/// them. A volume at the path of a default mount takes its place; one at /dev that of all in it, as with containerd.
 fn mounts(sandbox: &PodSandboxConfig, config: &ContainerConfig, binds: &[Bind]) -> Result<Vec<Mount>> {
     let privileged = config.security.privileged == Privilege::Privileged;
     let sys_access = if privileged { "rw" } else { "ro" };
@@ -363,7 +363,13 @@ fn mounts(sandbox: &PodSandboxConfig, config: &ContainerConfig, binds: &[Bind]) 
     if let Some(kind) = mqueue {
         list.push(file_system("/dev/mqueue", kind, &["nosuid", "noexec", "nodev"])?);
     }
-    list.retain(|mount| binds.iter().all(|bind| mount.destination() != Path::new(&bind.destination)));
+    list.retain(|mount| {
+        let is_taken = |bind: &Bind| match Path::new(&bind.destination) {
+            dev if dev == Path::new("/dev") => mount.destination().starts_with(dev),
+            place => mount.destination() == place,
+        };
+        !binds.iter().any(is_taken)
+    });
     for bind in binds {
         let propagation = match bind.propagation {
             MountPropagation::None => "rprivate",

@@ -30,6 +30,7 @@ fn sandbox() -> PodSandboxConfig {
         name: "p".into(),
         namespace: "default".into(),
         uid: "u".into(),
+        pod_uid: None,
         hostname: "p".into(),
         hosts_names: vec!["p".into()],
         log_directory: "/logs".into(),
@@ -128,9 +129,8 @@ fn mounts_below_others_come_after_them_and_volumes_replace_defaults() {
     let binds = [bind("/a/b/c"), bind("/dev/shm"), bind("/a"), bind("/dev"), bind("/a/b")];
     let list = mounts(&sandbox(), &config(), &binds).unwrap();
     let destinations: Vec<_> = list.iter().map(|m| m.destination().to_str().unwrap()).collect();
-    let expected =
-        ["/proc", "/sys", "/a", "/dev", "/dev/pts", "/dev/mqueue", "/dev/shm", "/a/b", "/sys/fs/cgroup", "/a/b/c"];
-    assert_eq!(destinations, expected);
+    // What somebody mounts at /dev has its own.
+    assert_eq!(destinations, ["/proc", "/sys", "/a", "/dev", "/dev/shm", "/a/b", "/sys/fs/cgroup", "/a/b/c"]);
     let dev = list.iter().find(|m| m.destination() == Path::new("/dev")).unwrap();
     assert_eq!(dev.typ().as_deref(), Some("bind"), "the volume took the place of the tmpfs");
 }

@@ -27,6 +27,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 pub enum FailureKind {
     /// A step before execve(2).
     Setup,
+    /// The same, because of what was asked for: a mount onto what it does not fit, a link in the image where none may be.
+    Refused,
     /// The command does not exist: exit code 127.
     CommandNotFound,
     /// The command cannot be executed: exit code 126.

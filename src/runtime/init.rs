@@ -58,6 +58,11 @@ impl From<SysError> for StepError {
 }
 
 impl StepError {
+    /// What was asked for cannot be: it says what is in its way.
+    pub(super) fn refused(message: impl Into<String>) -> Self {
+        StepError { message: message.into(), kind: FailureKind::Refused }
+    }
+
     pub(super) fn new(message: impl Into<String>) -> Self {
         StepError { message: message.into(), kind: FailureKind::Setup }
     }
@@ -150,7 +155,7 @@ impl Init {
         let StepError { message, kind } = error;
         let (step, message) = (cut(step), cut(message));
         let code = match kind {
-            FailureKind::Setup => 125,
+            FailureKind::Setup | FailureKind::Refused => 125,
             FailureKind::CommandNotExecutable => 126,
             FailureKind::CommandNotFound => 127,
         };

@@ -41,7 +41,7 @@ pub(super) fn apparmor(profile: &str) -> StepResult {
     };
     match written {
         Err(e) if e.errno() == Errno::ENOENT && e.call == "write" => {
-            Err(StepError::new(format!("the AppArmor profile {profile:?} is not loaded on this host")))
+            Err(StepError::refused(format!("the AppArmor profile {profile:?} is not loaded on this host")))
         }
         other => Ok(other?),
     }
@@ -50,7 +50,7 @@ pub(super) fn apparmor(profile: &str) -> StepResult {
 pub(super) fn selinux(label: &str) -> StepResult {
     match write(&procfs()?, "thread-self/attr/exec", label) {
         Err(e) if e.errno() == Errno::EINVAL => {
-            Err(StepError::new(format!("the host's SELinux policy does not know the label {label:?}")))
+            Err(StepError::refused(format!("the host's SELinux policy does not know the label {label:?}")))
         }
         other => Ok(other?),
     }

@@ -6,11 +6,14 @@ use crate::host::cgroup::{CgroupSetup, Version};
 use crate::plan::config::{DeviceKind, HostDevice};
 use crate::sys::fs::{ResolveFlags, open_in_root, openat2};
 use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
-use crate::sys::{Called, SysResult, process, record};
+use crate::sys::{Called, SysError, SysResult, process, record};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
-use nix::sys::statfs::{FsType, PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
+use nix::sys::statfs::{
+    BPF_FS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, FsType, PROC_SUPER_MAGIC, SECURITYFS_MAGIC,
+    SELINUX_MAGIC, SYSFS_MAGIC, TMPFS_MAGIC, TRACEFS_MAGIC, fstatfs,
+};
 use nix::unistd::{Gid, Uid, fchownat};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,8 +49,9 @@ fn target(path: &Path, kind: TargetKind) -> Result<OwnedFd, StepError> {
             Err(e) if e.errno() == Errno::ENOENT => {}
             Err(e) if e.errno() == Errno::ELOOP => {
                 let message = format!("{} leads through a link of /proc (or too many links)", path.display());
-                return Err(StepError::new(message));
+                return Err(StepError::refused(message));
             }
+            Err(e) if e.errno() == Errno::ENOTDIR => return Err(StepError::refused(e.to_string())),
             Err(e) => return Err(e.into()),
         }
         match make(&path, kind)? {
@@ -55,7 +59,7 @@ fn target(path: &Path, kind: TargetKind) -> Result<OwnedFd, StepError> {
             Made::Link(on) => path = on,
         }
     }
-    Err(StepError::new(format!("{} leads through too many symbolic links", path.display())))
+    Err(StepError::refused(format!("{} leads through too many symbolic links", path.display())))
 }
 
 /// What [`make`] came to.
@@ -130,10 +134,10 @@ fn skeleton(path: &Path) -> Result<OwnedFd, StepError> {
             Ok(open()?)
         }
         Err(e) if e.errno() == Errno::ELOOP => {
-            Err(StepError::new(format!("{} or a part of it is a symbolic link in the image", path.display())))
+            Err(StepError::refused(format!("{} or a part of it is a symbolic link in the image", path.display())))
         }
         Err(e) if e.errno() == Errno::ENOTDIR => {
-            Err(StepError::new(format!("{} is not a directory in the image", path.display())))
+            Err(StepError::refused(format!("{} is not a directory in the image", path.display())))
         }
         other => Ok(other?),
     }
@@ -143,7 +147,7 @@ fn static_kind(kind: &str) -> Result<&'static str, StepError> {
     ["proc", "tmpfs", "devpts", "mqueue", "sysfs"]
         .into_iter()
         .find(|known| *known == kind)
-        .ok_or_else(|| StepError::new(format!("file system {kind:?} is not supported")))
+        .ok_or_else(|| StepError::refused(format!("file system {kind:?} is not supported")))
 }
 
 /// A new instance of a file system at `path`.
@@ -229,10 +233,48 @@ pub(super) struct BindAt<'a> {
 fn assert_kernels_own(tree: BorrowedFd<'_>, target: &Path) -> StepResult {
     for (place, wanted, name) in [("/proc", PROC_SUPER_MAGIC, "procfs"), ("/sys", SYSFS_MAGIC, "sysfs")] {
         if target == Path::new(place) && fstatfs(tree).called("fstatfs", place)?.filesystem_type() != wanted {
-            return Err(StepError::new(format!("in the place of {place} nothing but a {name} may be mounted")));
+            return Err(StepError::refused(format!("in the place of {place} nothing but a {name} may be mounted")));
         }
     }
     Ok(())
+}
+
+/// File systems with nothing in them but what the kernel says (linux/magic.h), which a host has below /sys.
+const KERNELS_OWN: [FsType; 11] = [
+    SYSFS_MAGIC,
+    BPF_FS_MAGIC,
+    CGROUP_SUPER_MAGIC,
+    CGROUP2_SUPER_MAGIC,
+    DEBUGFS_MAGIC,
+    TRACEFS_MAGIC,
+    SECURITYFS_MAGIC,
+    SELINUX_MAGIC,
+    FsType(0x6265_6570), // configfs
+    FsType(0x6165_676c), // pstore
+    FsType(0xde5e_81e4), // efivarfs
+];
+
+/// The inode of a sysfs' root (linux/kernfs.h).
+const SYSFS_ROOT: u64 = 1;
+
+/// Nothing is mounted below /proc, by whichever name it is reached, and below /sys nothing but what the kernel itself says there
+/// (CVE-2025-52881): network plugins have the host's /sys/fs/bpf.
+fn assert_nothing_forged(tree: BorrowedFd<'_>, at: &BindAt<'_>, target: BorrowedFd<'_>) -> StepResult {
+    let magic = |fd, path: &Path| Ok::<_, SysError>(fstatfs(fd).called("fstatfs", path.display())?.filesystem_type());
+    let (place, what) = match magic(target, at.target)? {
+        PROC_SUPER_MAGIC => ("procfs", "nothing may be mounted"),
+        SYSFS_MAGIC => ("sysfs", "nothing may be mounted but the kernel's own file systems"),
+        _ => return Ok(()),
+    };
+    let source = magic(tree, at.source)?;
+    // Where each cgroup hierarchy of version 1 is mounted, they are so in a tmpfs of the host's.
+    let is_cgroups = source == TMPFS_MAGIC && at.source == Path::new("/sys/fs/cgroup") && at.source == at.target;
+    // Its root is /sys itself, by another name.
+    let is_below = nix::sys::stat::fstat(target).called("fstat", at.target.display())?.st_ino != SYSFS_ROOT;
+    match place == "sysfs" && is_below && (is_cgroups || KERNELS_OWN.contains(&source)) {
+        true => Ok(()),
+        false => Err(StepError::refused(format!("{} is in {place}, where {what}", at.target.display()))),
+    }
 }
 
 /// Attaches a detached tree.
@@ -243,19 +285,12 @@ pub(super) fn bind(tree: BorrowedFd<'_>, at: BindAt<'_>) -> StepResult {
         _ => TargetKind::File,
     };
     let target = target(at.target, source_kind)?;
-    let magic = fstatfs(&target).called("fstatfs", at.target.display())?.filesystem_type();
-    if magic == PROC_SUPER_MAGIC || magic == SYSFS_MAGIC {
-        return Err(StepError::new(format!(
-            "{} is in {}, where nothing may be mounted",
-            at.target.display(),
-            if magic == PROC_SUPER_MAGIC { "procfs" } else { "sysfs" }
-        )));
-    }
+    assert_nothing_forged(tree, &at, target.as_fd())?;
     let target_kind =
         if file_type(target.as_fd())? == SFlag::S_IFDIR { TargetKind::Directory } else { TargetKind::File };
     if source_kind != target_kind {
         let word = |kind| if kind == TargetKind::Directory { "a directory" } else { "not a directory" };
-        return Err(StepError::new(format!(
+        return Err(StepError::refused(format!(
             "{} is {} but {} in the container is {}",
             at.source.display(),
             word(source_kind),
@@ -278,7 +313,7 @@ fn file_type(fd: BorrowedFd<'_>) -> SysResult<SFlag> {
 /// The directory that holds `path`, and its last name.
 fn parent(path: &Path) -> Result<(OwnedFd, &OsStr), StepError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(StepError::new(format!("{} has no parent", path.display())));
+        return Err(StepError::refused(format!("{} has no parent", path.display())));
     };
     Ok((skeleton(parent)?, name))
 }
@@ -299,7 +334,7 @@ pub(super) fn device(path: &Path, major: u32, minor: u32) -> StepResult {
                 .called("fstatat", path.display())?;
             let kind = SFlag::from_bits_truncate(there.st_mode & SFlag::S_IFMT.bits());
             if kind != SFlag::S_IFCHR || there.st_rdev != wanted {
-                return Err(StepError::new(format!(
+                return Err(StepError::refused(format!(
                     "{} is there already, and not the device {major}:{minor}",
                     path.display()
                 )));
@@ -332,7 +367,7 @@ pub(super) fn device_node(device: &HostDevice) -> StepResult {
             if found != kind || there.st_rdev != wanted {
                 let (major, minor) = (device.major, device.minor);
                 let message = format!("{} is there already, and not the device {major}:{minor}", path.display());
-                return Err(StepError::new(message));
+                return Err(StepError::refused(message));
             }
             return Ok(());
         }
@@ -364,7 +399,10 @@ pub(super) fn symlink(text: &str, path: &Path) -> StepResult {
         Err(error) if error.errno() == Errno::EEXIST => {
             let there = nix::fcntl::readlinkat(&directory, name).called("readlinkat", path.display())?;
             if there != OsStr::new(text) {
-                return Err(StepError::new(format!("{} is there already, and not a link to {text}", path.display())));
+                return Err(StepError::refused(format!(
+                    "{} is there already, and not a link to {text}",
+                    path.display()
+                )));
             }
             Ok(())
         }
@@ -424,7 +462,7 @@ pub(super) fn open_terminal() -> Result<(OwnedFd, OwnedFd), StepError> {
     let master =
         openat2(root()?.as_fd(), path, flags, 0, ResolveFlags::RESOLVE_NO_SYMLINKS | ResolveFlags::RESOLVE_IN_ROOT)?;
     if fstatfs(&master).called("fstatfs", "/dev/pts/ptmx")?.filesystem_type() != DEVPTS_SUPER_MAGIC {
-        return Err(StepError::new("/dev/pts/ptmx is not of a devpts"));
+        return Err(StepError::refused("/dev/pts/ptmx is not of a devpts"));
     }
     process::unlock_terminal(master.as_fd())?;
     let peer = process::terminal_peer(master.as_fd())?;
@@ -438,7 +476,7 @@ pub(super) fn assert_own_root() -> StepResult {
     if fstatfs(root()?).called("fstatfs", "/")?.filesystem_type() == OVERLAYFS_SUPER_MAGIC {
         return Ok(());
     }
-    Err(StepError::new("the namespace's root is not the container's: does podshim run in a chroot?"))
+    Err(StepError::refused("the namespace's root is not the container's: does podshim run in a chroot?"))
 }
 
 /// Binds the terminal to /dev/console.
@@ -459,7 +497,7 @@ fn kernel_path(path: &Path) -> Result<Option<OwnedFd>, StepError> {
     };
     let magic = fstatfs(&fd).called("fstatfs", path.display())?.filesystem_type();
     if magic != PROC_SUPER_MAGIC && magic != SYSFS_MAGIC {
-        return Err(StepError::new(format!("{} is neither of procfs nor of sysfs", path.display())));
+        return Err(StepError::refused(format!("{} is neither of procfs nor of sysfs", path.display())));
     }
     Ok(Some(fd))
 }
@@ -550,10 +588,13 @@ pub(super) fn readonly_root() -> StepResult {
 /// Goes to the working directory, making it if missing, and proves that it is inside (CVE-2024-21626).
 pub(super) fn working_directory(path: &Path) -> StepResult {
     let directory = target(path, TargetKind::Directory)?;
-    nix::unistd::fchdir(&directory).called("fchdir", path.display())?;
+    nix::unistd::fchdir(&directory).called("fchdir", path.display()).map_err(|error| match error.errno() {
+        Errno::ENOTDIR => StepError::refused(error.to_string()),
+        _ => error.into(),
+    })?;
     let cwd = nix::unistd::getcwd().called("getcwd", path.display())?;
     if !cwd.is_absolute() {
-        return Err(StepError::new(format!("working directory {} is outside the container", path.display())));
+        return Err(StepError::refused(format!("working directory {} is outside the container", path.display())));
     }
     Ok(())
 }

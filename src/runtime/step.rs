@@ -304,8 +304,11 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
         UserNamespace::Pods => mapped_view(linux, spec.mounts().as_deref().unwrap_or_default())?,
     });
     for mount in spec.mounts().iter().flatten() {
-        steps.push(mount_step(mount)?);
-        if mount.destination() == Path::new("/dev") {
+        let step = mount_step(mount)?;
+        // What somebody mounts there has its own devices, and is not written into.
+        let is_new_dev = mount.destination() == Path::new("/dev") && !matches!(step, Step::Bind { .. });
+        steps.push(step);
+        if is_new_dev {
             steps.extend(device_steps(users, all_devices(linux)));
         }
     }

@@ -297,7 +297,7 @@ fn exec_error(failed: &StepFailure) -> anyhow::Error {
     let kind = match failed.kind {
         FailureKind::CommandNotFound => Kind::CommandNotFound,
         FailureKind::CommandNotExecutable => Kind::CommandNotExecutable,
-        FailureKind::Setup => Kind::NotReady,
+        FailureKind::Setup | FailureKind::Refused => Kind::NotReady,
     };
     failure(kind, failed.to_string())
 }

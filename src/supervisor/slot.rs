@@ -316,6 +316,7 @@ impl Supervisor {
                 let start = StartFailure::Start { exit_code: 128 };
                 let (failure, kind) = match failed.kind {
                     FailureKind::Setup => (StartFailure::Create, RefusedKind::Failed),
+                    FailureKind::Refused => (StartFailure::Create, RefusedKind::Invalid),
                     FailureKind::CommandNotFound => (start, RefusedKind::CommandNotFound),
                     FailureKind::CommandNotExecutable => (start, RefusedKind::CommandNotExecutable),
                 };

@@ -124,8 +124,9 @@ file_system() {
 # mounted below it. Where it appears is $found.
 attach() {
     if [ -d "$2" ]; then directory "$3"; else file "$3"; fi
-    case $(stat --file-system --format=%T -- "$found") in
-    proc | sysfs)
+    case $(stat --file-system --format=%T -- "$found" "$2" | tr '\n' ' ')$2 in
+    sysfs\ tmpfs\ /sys/fs/cgroup | sysfs\ cgroup* | sysfs\ sysfs\ * | sysfs\ bpf_fs\ * | sysfs\ debugfs\ * | sysfs\ tracefs\ *) ;;
+    sysfs\ * | proc\ *)
         [ "$found" = "$root/proc" ] || [ "$found" = "$root/sys" ] || die "$3 is in procfs or sysfs, where nothing may be mounted"
         ;;
     esac

@@ -2,6 +2,7 @@
 
 use crate::harness::{Host, facts, pod, with};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn mounted(container: Value, mounts: Value) -> Value {
     with(container, json!({ "volumeMounts": mounts }))
@@ -109,6 +110,49 @@ fn an_empty_dir_lives_with_its_pod() {
     crate::harness::until("running", || host.status("empty", "a")["state"]["running"].is_object().then_some(()));
     assert_eq!(read(&host, "empty", "a", "/v/note"), "from init");
     host.ok(&["rm", "-f", "empty"]);
+    host.assert_clean();
+}
+
+#[test]
+fn what_is_mounted_at_dev_is_not_written_into() {
+    let Some(host) = Host::new(&[]) else { return };
+    let base = host.folder("dev");
+    let at = |path: &str, words: &[&str]| {
+        let volumes = json!([{ "name": "v", "hostPath": { "path": path } }]);
+        let container = mounted(facts("c", words), json!([{ "name": "v", "mountPath": "/dev" }]));
+        let container = with(container, json!({ "terminationMessagePath": "/tmp/message" }));
+        json!({ "restartPolicy": "Never", "containers": [container], "volumes": volumes })
+    };
+    let before: Vec<_> = std::fs::read_dir("/dev").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let seen = host.foreground(&pod("hosts", at("/dev", &["--stat=/dev/null", "--list=/dev"]))).expect(0).out;
+    let seen: Value = serde_json::from_str(seen.split_once("| ").unwrap().1.trim()).unwrap();
+    assert_eq!(seen["stats"]["/dev/null"]["type"], "char", "{seen}");
+    let after: Vec<_> = std::fs::read_dir("/dev").unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(after, before);
+    // A directory of no devices has none in a container either. (What is mounted in it needs its place.)
+    host.foreground(&pod("own", at(&base, &["exit", "0"]))).expect(0);
+    let left: Vec<_> = std::fs::read_dir(&base).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name == "shm"), "{left:?}");
+    host.assert_clean();
+}
+
+#[test]
+fn below_sys_the_kernels_own_can_be_mounted() {
+    let Some(host) = Host::new(&[]) else { return };
+    for (n, path) in ["/sys/fs/cgroup", "/sys/class/net", "/sys/devices/system"].iter().enumerate() {
+        let volumes = json!([{ "name": "v", "hostPath": { "path": path } }]);
+        let container = mounted(
+            facts("c", &[&format!("--list={path}")]),
+            json!([{ "name": "v", "mountPath": path, "readOnly": true }]),
+        );
+        let spec = json!({ "restartPolicy": "Never", "containers": [container], "volumes": volumes });
+        let output = host.foreground(&pod(&format!("p{n}"), spec)).expect(0).out;
+        let seen: Value = serde_json::from_str(output.split_once("| ").unwrap().1.trim()).unwrap();
+        let here: BTreeSet<String> =
+            std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let there: BTreeSet<String> = seen["lists"][path].as_object().unwrap().keys().map(ToOwned::to_owned).collect();
+        assert_eq!(there, here, "{path}");
+    }
     host.assert_clean();
 }
 
