@@ -407,10 +407,8 @@ impl RuntimeHandler {
         if name == OWN {
             faults.push(format!("runtime_handlers: {OWN} is podshim's own executor"));
         }
-        for (key, path) in [("path", Some(&self.path))] {
-            if path.is_some_and(|path| !path.is_absolute()) {
-                faults.push(format!("runtime_handlers.{name}.{key}: no absolute path"));
-            }
+        if !self.path.is_absolute() {
+            faults.push(format!("runtime_handlers.{name}.path: no absolute path"));
         }
         faults
     }

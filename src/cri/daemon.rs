@@ -167,7 +167,7 @@ impl Daemon {
                     Ok(connection) => break socket::peer_pidfd(connection.as_fd()),
                     // It sets its sandbox up, and does not listen yet.
                     Err(_) if sandbox.pod.is_supervised() => tokio::time::sleep(SETTING_UP).await,
-                    Err(_) => return daemon.supervisor_ended(sandbox.pod).await,
+                    Err(_) => return daemon.supervisor_ended(sandbox.pod.clone()).await,
                 }
             };
             let ended = async {
@@ -177,7 +177,7 @@ impl Daemon {
                 // It has ended already, and there is no pidfd of it (or no descriptor: then there may be one later).
                 tokio::time::sleep(SETTING_UP).await;
             }
-            daemon.supervisor_ended(sandbox.pod).await;
+            daemon.supervisor_ended(sandbox.pod.clone()).await;
         });
     }
 
@@ -224,7 +224,10 @@ impl Daemon {
         Box::pin(async move {
             let found = pod.clone();
             match daemon.blocking(move |daemon| recover(daemon, &found)).await? {
-                Some(supervising) => daemon.reap(supervising, pod),
+                Some(supervising) => {
+                    anstream::eprintln!("podshim cri: sandbox {} has another supervisor", pod.record.plan.sandbox.uid);
+                    daemon.reap(supervising, pod);
+                }
                 // Somebody else was quicker.
                 None if pod.is_supervised() => {
                     let id = pod.record.plan.sandbox.uid.clone();

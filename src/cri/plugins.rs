@@ -74,10 +74,11 @@ impl Daemon {
         self.wait(self.plugins.nri.events())
     }
 
-    /// Tells plugins, once, that a container has ended.
+    /// Tells plugins, once, that a container has ended; not of one that has been removed since it was looked at.
     pub(super) async fn tell_stopped(&self, events: &Events, sandbox: &Sandbox, container: &Container) {
         let mut stopped = self.plugins.stopped.lock().await;
-        if container.report.started_at == 0 || !stopped.insert(container.id().to_owned()) {
+        let is_there = sandbox.pod.dirs.container_state(container.id()).exists();
+        if container.report.started_at == 0 || !is_there || !stopped.insert(container.id().to_owned()) {
             return;
         }
         if let Some(told) = noted(told(sandbox, container)) {
@@ -85,7 +86,7 @@ impl Daemon {
         }
     }
 
-    /// Forgets a container that is removed.
+    /// Forgets a container that has been removed.
     pub(super) async fn forget(&self, container: &str) {
         self.plugins.stopped.lock().await.remove(container);
     }

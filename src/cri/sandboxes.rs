@@ -9,64 +9,81 @@ use crate::error::{Kind, failure, kind_of};
 use crate::host;
 use crate::lifecycle::commanded::{ContainerReport, Stage};
 use crate::paths::{Dirs, PodDirs};
-use crate::store::{self, Asked, Pod, Record, Report};
+use crate::store::{self, Asked, Pod, Report};
 use crate::supervisor::{self, Recovered};
 use crate::sys::Called;
 use anyhow::{Context, Result};
 use prost::Message as _;
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A sandbox.
+/// A sandbox: what it was made from, which does not change, and how it is.
 pub(super) struct Sandbox {
+    made: Arc<SandboxMade>,
+    report: Option<Arc<Report>>,
+    is_supervised: bool,
+}
+
+/// What a sandbox's record says.
+pub(super) struct SandboxMade {
     /// Its pod in the store.
     pub(super) pod: Pod,
     /// As it was asked for.
     pub(super) config: api::PodSandboxConfig,
     /// When, and which handler runs its containers.
     pub(super) asked: Asked,
-    report: Option<Arc<Report>>,
-    is_supervised: bool,
 }
 
-/// What a sandbox's record says.
-#[derive(Clone)]
-struct Made {
-    record: Record,
-    config: api::PodSandboxConfig,
-    asked: Asked,
+impl Deref for Sandbox {
+    type Target = SandboxMade;
+
+    fn deref(&self) -> &SandboxMade {
+        &self.made
+    }
 }
 
-static MADE: Files<Made> = Files::new();
-static REPORTS: Files<Report> = Files::new();
-static CONTAINERS: Files<(ContainerRecord, api::ContainerConfig)> = Files::new();
-
-/// A container.
+/// A container, likewise.
 pub(super) struct Container {
-    /// What its supervisor made it from.
-    pub(super) record: ContainerRecord,
-    /// As it was asked for.
-    pub(super) config: api::ContainerConfig,
+    made: Arc<ContainerMade>,
     /// How it is.
     pub(super) report: ContainerReport,
 }
 
+/// What a container's record says.
+pub(super) struct ContainerMade {
+    /// What its supervisor made it from.
+    pub(super) record: ContainerRecord,
+    /// As it was asked for.
+    pub(super) config: api::ContainerConfig,
+}
+
+impl Deref for Container {
+    type Target = ContainerMade;
+
+    fn deref(&self) -> &ContainerMade {
+        &self.made
+    }
+}
+
+static SANDBOXES: Files<SandboxMade> = Files::new();
+static REPORTS: Files<Report> = Files::new();
+static CONTAINERS: Files<ContainerMade> = Files::new();
+
 impl Sandbox {
     /// `None` if it is not there, or no sandbox of CRI's.
-    fn of(dirs: PodDirs) -> Result<Option<Sandbox>> {
-        made(&dirs)?.map(|made| Sandbox::now(dirs, &made)).transpose()
+    fn of(dirs: &PodDirs) -> Result<Option<Sandbox>> {
+        made(dirs)?.map(Sandbox::now).transpose()
     }
 
-    fn now(dirs: PodDirs, made: &Made) -> Result<Sandbox> {
-        let Made { record, config, asked } = made.clone();
-        let pod = Pod { dirs, record };
+    fn now(made: Arc<SandboxMade>) -> Result<Sandbox> {
         // In this order: a supervisor that ends in this moment has said so before.
-        let is_supervised = pod.is_supervised();
-        let report = REPORTS.read(&pod.dirs.status(), || pod.report())?;
-        Ok(Sandbox { pod, config, asked, report, is_supervised })
+        let is_supervised = made.pod.is_supervised();
+        let report = REPORTS.read(&made.pod.dirs.status(), || made.pod.report())?;
+        Ok(Sandbox { made, report, is_supervised })
     }
 
     /// `id`
@@ -74,11 +91,15 @@ impl Sandbox {
         &self.pod.record.plan.sandbox.uid
     }
 
+    /// Whether it is there: it has been made, and nobody has asked for its end.
+    pub(super) fn is_up(&self) -> bool {
+        let is_up = |report: &Report| !report.over && report.deletion.is_none() && report.status.start_time.is_some();
+        self.is_supervised && self.report.as_deref().is_some_and(is_up)
+    }
+
     /// Whether containers can be made in it: CRI's SANDBOX_READY.
     pub(super) fn is_ready(&self) -> bool {
-        let is_ready =
-            |report: &Report| !report.over && report.deletion.is_none() && report.status.start_time.is_some();
-        self.is_supervised && self.report.as_deref().is_some_and(is_ready)
+        self.is_up() && self.report.as_deref().is_some_and(|report| !report.sandbox_lost)
     }
 
     /// Whether its supervisor is there.
@@ -121,10 +142,8 @@ impl Sandbox {
         let mut containers = Vec::new();
         for path in store::container_records(&self.pod)? {
             let Some(made) = CONTAINERS.read(&path, || container_record(&path))? else { continue };
-            if let Some(report) = reports.remove(made.0.config.name.as_str()).filter(|r| r.stage != Stage::Creating) {
-                let (record, config) = (*made).clone();
-                containers.push(Container { record, config, report: report.clone() });
-            }
+            let report = reports.remove(made.record.config.name.as_str()).filter(|r| r.stage != Stage::Creating);
+            containers.extend(report.map(|report| Container { made, report: report.clone() }));
         }
         Ok(containers)
     }
@@ -210,21 +229,21 @@ impl Container {
     }
 }
 
-fn made(dirs: &PodDirs) -> Result<Option<Arc<Made>>> {
-    MADE.read(&dirs.record(), || {
+fn made(dirs: &PodDirs) -> Result<Option<Arc<SandboxMade>>> {
+    SANDBOXES.read(&dirs.record(), || {
         let Some(record) = store::load(dirs)? else { return Ok(None) };
         let Some(asked) = record.commanded.clone() else { return Ok(None) };
         let context = || format!("the request that made sandbox {}", record.plan.sandbox.uid);
         let config = api::PodSandboxConfig::decode(&*asked.request).with_context(context)?;
-        Ok(Some(Made { record, config, asked }))
+        Ok(Some(SandboxMade { pod: Pod { dirs: dirs.clone(), record }, config, asked }))
     })
 }
 
-fn container_record(path: &Path) -> Result<Option<(ContainerRecord, api::ContainerConfig)>> {
+fn container_record(path: &Path) -> Result<Option<ContainerMade>> {
     let Some(record) = store::read_json::<ContainerRecord>(path)? else { return Ok(None) };
     let context = || format!("the request that made container {}", record.config.name);
     let config = api::ContainerConfig::decode(&*record.request).with_context(context)?;
-    Ok(Some((record, config)))
+    Ok(Some(ContainerMade { record, config }))
 }
 
 /// All sandboxes, newest first as containerd lists them. One whose files are damaged is left out: `podshim ps` shows it.
@@ -232,12 +251,11 @@ pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
     let ids = names(&dirs.pods())?;
     let mut sandboxes = Vec::new();
     for id in &ids {
-        let pod = dirs.pod(id);
-        if let Ok(Some(made)) = made(&pod) {
-            sandboxes.push(Sandbox::now(pod, &made)?);
+        if let Ok(Some(made)) = made(&dirs.pod(id)) {
+            sandboxes.push(Sandbox::now(made)?);
         }
     }
-    MADE.forget_gone(ids.len());
+    SANDBOXES.forget_gone(ids.len());
     REPORTS.forget_gone(ids.len());
     CONTAINERS
         .forget_gone(sandboxes.iter().flat_map(|sandbox| &sandbox.report).map(|report| report.commanded.len()).sum());
@@ -249,7 +267,7 @@ pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
 pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
     let missing = || failure(Kind::NotFound, format!("there is no sandbox {id:?}"));
     let full = complete(id, names(&dirs.pods())?.into_iter())?.ok_or_else(missing)?;
-    let sandbox = Sandbox::of(dirs.pod(&full))?.ok_or_else(missing)?;
+    let sandbox = Sandbox::of(&dirs.pod(&full))?.ok_or_else(missing)?;
     if !sandbox.is_abandoned() {
         return Ok(sandbox);
     }
@@ -259,7 +277,7 @@ pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
         // Waited for by a thread: who watches the sandboxes has not started it.
         std::thread::spawn(move || supervising.wait());
     }
-    Sandbox::of(dirs.pod(&full))?.ok_or_else(missing)
+    Sandbox::of(&dirs.pod(&full))?.ok_or_else(missing)
 }
 
 /// The container of an id, or of the beginning of one that no other has, and its sandbox.

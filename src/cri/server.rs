@@ -108,6 +108,7 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         daemon.take_over().await?;
         let behind = Arc::new(Streams::new(daemon.dirs.clone()));
         tokio::spawn(streaming.serve(behind));
+        anstream::eprintln!("podshim cri: listening on unix://{}", socket.display());
         ready()?;
         let mut connections = accept(&listener, &daemon, signals).await;
         stop.send_replace(true);

@@ -257,6 +257,11 @@ impl Commanded {
         self.sandbox == Sandbox::Ready && self.deletion.is_none()
     }
 
+    /// Whether the sandbox cannot be used any more, as the first process of its pid namespace has ended.
+    pub fn has_lost_its_sandbox(&self) -> bool {
+        self.sandbox == Sandbox::Lost
+    }
+
     /// How far a container has come; `None` if there is none.
     pub fn stage(&self, container: usize) -> Option<Stage> {
         self.containers.get(container)?.as_ref().map(|container| container.stage)

@@ -115,8 +115,11 @@ pub struct PodSandboxConfig {
     pub name: String,
     /// `metadata.namespace`
     pub namespace: String,
-    /// `metadata.uid`
+    /// `metadata.uid`; of a sandbox that was asked for through CRI, its id.
     pub uid: String,
+    /// `metadata.uid` of such a sandbox's pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
     /// The kernel's host name in the pod's UTS namespace; empty with the host's network.
     pub hostname: String,
     /// The pod's names in its /etc/hosts, the longest first; none with the host's network.

@@ -127,6 +127,9 @@ pub struct Report {
     /// The containers of a pod that is commanded through CRI.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commanded: Vec<ContainerReport>,
+    /// Whether such a pod's sandbox takes no container any more: whoever commands it makes another one.
+    #[serde(default)]
+    pub sandbox_lost: bool,
 }
 
 impl Report {
@@ -140,6 +143,7 @@ impl Report {
             over: false,
             failure: None,
             commanded: Vec::new(),
+            sandbox_lost: false,
         }
     }
 }

@@ -506,6 +506,7 @@ impl Supervisor {
             over: self.over,
             failure: self.failure.clone(),
             commanded: self.commanded_report(),
+            sandbox_lost: self.life.commanded().is_some_and(|machine| machine.has_lost_its_sandbox()),
         };
         self.reserve.replace(&self.pod.dirs.status(), &report)
     }

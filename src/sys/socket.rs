@@ -53,6 +53,10 @@ pub fn listen_at(path: &Path) -> SysResult<OwnedFd> {
 /// A listening stream socket at `path`, non-blocking, whose file is never there with another mode: in between anybody could connect.
 /// Takes the process's umask(2) for a moment: for who begins, and makes no other files at the same time.
 pub fn listen_stream(path: &Path, mode: Mode) -> SysResult<UnixListener> {
+    // std has no errno for it.
+    if path.as_os_str().len() >= size_of::<libc::sockaddr_un>() - size_of::<libc::sa_family_t>() {
+        return Err(SysError::new("bind", path.display(), Errno::ENAMETOOLONG));
+    }
     let before = umask(Mode::from_bits_truncate(0o777) - mode);
     let bound = UnixListener::bind(path);
     umask(before);

@@ -30,7 +30,7 @@ pub(super) fn of(
 ) -> Result<Mounts> {
     at.at_most(list.len(), MAX_MOUNTS)?;
     let mut all = Mounts::default();
-    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    let mut taken: BTreeMap<String, String> = BTreeMap::new();
     for (index, given) in list.iter().enumerate() {
         let at = at.index(index);
         ids(given, sandbox, &at)?;
@@ -41,9 +41,11 @@ pub(super) fn of(
         }
         let volume = format!("{}/{index}", context.id);
         let mount = mount(given, &volume, &at)?;
-        if let Some(other) = taken.insert(mount.container_path.clone(), index) {
-            let place = at.field("container_path");
-            return place.refuse(format!("{} is that of mount {other}, too", short(&given.container_path)));
+        // A kubelet adds its own to those that a pod and its devices ask for: one at the same place would be on top.
+        if let Some(hidden) = taken.insert(mount.container_path.clone(), volume.clone()) {
+            all.mounts.retain(|mount| mount.volume != hidden);
+            all.volumes.retain(|volume| volume.name != hidden);
+            all.images.remove(&hidden);
         }
         let (source, sub_path) = source(given, context, &at)?;
         if let VolumeSource::Image { reference, .. } = &source {

@@ -61,6 +61,7 @@ pub fn sandbox(request: &api::PodSandboxConfig, context: &SandboxContext) -> Res
         name: metadata.name.clone(),
         namespace: metadata.namespace.clone(),
         uid: context.id.clone(),
+        pod_uid: Some(metadata.uid.clone()),
         hosts_names: Some(hostname.clone()).filter(|name| !name.is_empty()).into_iter().collect(),
         hostname,
         log_directory: log_directory(&request.log_directory, &at.field("log_directory"))?,
@@ -135,9 +136,9 @@ fn log_directory(path: &str, at: &At) -> Result<PathBuf> {
     }
 }
 
-/// Without a config the host's resolver, else what it says and nothing more, as with containerd.
+/// Without a config, or with one that says nothing, the host's resolver, else what it says and nothing more, as with containerd.
 fn dns(given: Option<&api::DnsConfig>, at: &At) -> Result<Dns> {
-    let Some(given) = given else { return Ok(Dns::default()) };
+    let Some(given) = given.filter(|given| **given != api::DnsConfig::default()) else { return Ok(Dns::default()) };
     for (name, list) in [("servers", &given.servers), ("searches", &given.searches), ("options", &given.options)] {
         let at = at.field(name);
         at.at_most(list.len(), MAX_ENTRIES)?;

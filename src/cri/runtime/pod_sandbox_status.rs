@@ -4,6 +4,7 @@ use super::container_status;
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api};
 use crate::error::{Kind, failure};
+use crate::plan::config::NetworkMode;
 use anyhow::Result;
 use std::collections::HashMap;
 
@@ -27,7 +28,9 @@ pub(in crate::cri) fn run(
 
 /// As the API has it.
 pub(in crate::cri) fn status(sandbox: &Sandbox) -> api::PodSandboxStatus {
-    let mut addresses = sandbox.addresses().into_iter();
+    // The host's own are the kubelet's to tell.
+    let is_hosts = sandbox.pod.record.plan.sandbox.namespaces.network == NetworkMode::Host;
+    let mut addresses = sandbox.addresses().into_iter().filter(|_| !is_hosts);
     let linux = sandbox.config.linux.as_ref();
     let options = linux.and_then(|linux| linux.security_context.as_ref()?.namespace_options.clone());
     api::PodSandboxStatus {

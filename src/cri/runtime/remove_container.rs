@@ -37,13 +37,15 @@ fn remove(daemon: &Daemon, (sandbox, container): (&Sandbox, &Container)) -> Resu
         }
     }
     match sandbox.ask_if_supervised(&Request::Remove { container: container.id().to_owned() }, PATIENCE) {
-        Err(error) if kind_of(&error) == Some(Kind::NotFound) => Ok(()),
+        Err(error) if kind_of(&error) == Some(Kind::NotFound) => {}
         Ok(false) => {
             remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
-            remove::container_of_ended(&sandbox.pod, container.id())
+            remove::container_of_ended(&sandbox.pod, container.id())?;
         }
-        other => other.map(drop),
+        other => other.map(drop)?,
     }
+    daemon.wait(daemon.forget(container.id()));
+    Ok(())
 }
 
 /// Tells plugins that a container has ended, if they do not know, and that it is about to be removed.
@@ -52,5 +54,4 @@ pub(in crate::cri) async fn tell(daemon: &Daemon, events: &Events, (sandbox, con
     if let Some(told) = plugins::noted(plugins::told(sandbox, container)) {
         events.remove_container(&plugins::pod(sandbox), &told).await;
     }
-    daemon.forget(container.id()).await;
 }

@@ -37,6 +37,9 @@ pub(in crate::cri) fn run(
     daemon.observe(sandbox.id());
     let last = About::of(&sandbox, &containers)?;
     remove::pod(&sandbox.pod, &daemon.facts.cgroups)?;
+    for container in &containers {
+        daemon.wait(daemon.forget(container.id()));
+    }
     for id in containers.iter().map(Container::id).chain([sandbox.id()]) {
         daemon.removed(&last, id);
     }

@@ -10,6 +10,7 @@ use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Reserved, Writt
 use crate::supervisor::{self, remove};
 use crate::sys::{Called, fs};
 use anyhow::{Context, Result};
+use nix::unistd::{AccessFlags, access};
 use prost::Message as _;
 use std::sync::Arc;
 
@@ -19,9 +20,9 @@ pub(in crate::cri) fn run(
     request: &api::RunPodSandboxRequest,
 ) -> Result<api::RunPodSandboxResponse> {
     let config = request.config.as_ref().ok_or_else(|| failure(Kind::Invalid, "config is missing"))?;
-    let runtime = daemon.config.runtime(&request.runtime_handler)?;
+    let handler = Handler { name: &request.runtime_handler, runtime: daemon.config.runtime(&request.runtime_handler)? };
+    handler.require()?;
     let id = sandboxes::new_id()?;
-    let handler = Handler { name: &request.runtime_handler, runtime };
     let record = record(daemon, (&id, config), handler)?;
     let events = daemon.events();
     let hidden = daemon.plugins.hide(&id);
@@ -42,6 +43,15 @@ pub(in crate::cri) fn run(
 struct Handler<'a> {
     name: &'a str,
     runtime: Option<&'a RuntimeHandler>,
+}
+
+impl Handler<'_> {
+    /// That there is such a program: containers come later.
+    fn require(&self) -> Result<()> {
+        let Some(RuntimeHandler { path, .. }) = self.runtime else { return Ok(()) };
+        let missing = |error| failure(Kind::NotReady, format!("runtime handler {}: {error}", self.name));
+        access(path, AccessFlags::X_OK).called("access", path.display()).map_err(missing)
+    }
 }
 
 fn record(daemon: &Daemon, (id, config): (&str, &api::PodSandboxConfig), handler: Handler<'_>) -> Result<Record> {

@@ -7,9 +7,10 @@ use crate::cri::nri::Events;
 use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api, plugins};
 use crate::error::{Kind, kind_of};
+use crate::network;
 use crate::store::{self, Wait};
 use crate::supervisor::remove;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::time::Duration;
 
 /// How long a sandbox may take to be set up.
@@ -33,7 +34,7 @@ pub(in crate::cri) fn run(
 
 /// Stops a sandbox: its containers, then itself. Plugins are told in between, while the network is still there; they cannot keep it.
 pub(in crate::cri) fn stop(daemon: &Daemon, sandbox: &Sandbox, events: &Events) -> Result<()> {
-    if daemon.plugins.nri.is_on() && sandbox.is_ready() {
+    if daemon.plugins.nri.is_on() && sandbox.is_up() {
         for container in sandbox.containers()? {
             stop_container::end(daemon, (sandbox, &container), 0)?;
             // They are told how it ended.
@@ -52,5 +53,8 @@ pub(in crate::cri) fn end(daemon: &Daemon, sandbox: &Sandbox) -> Result<()> {
         // Its supervisor holds this as long as it lives.
         drop(store::lock(&sandbox.pod.dirs.lock(), Wait::Yes)?);
     }
-    remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)
+    remove::abandoned(&sandbox.pod, &daemon.facts.cgroups)?;
+    // Its supervisor has done this, but does not wait for a plugin that could not: whoever asked for the end asks again.
+    network::detach(&daemon.dirs, sandbox.id()).context("giving back the sandbox's network")?;
+    Ok(())
 }

@@ -160,7 +160,7 @@ pub(super) fn find(network: &CniNetwork) -> Result<NetworkConfig> {
     let files = files(directory, EXTENSIONS)?;
     let Some(file) = files.first() else {
         let message = format!(
-            "there is no CNI network configuration: no file *.conflist, *.conf or *.json in {} (--cni-conf-dir)",
+            "there is no CNI network configuration: no file *.conflist, *.conf or *.json in {} (--cni-conf-dir, or network.conf_dir of podshim cri)",
             directory.display()
         );
         return Err(failure(Kind::NotFound, message));

@@ -387,10 +387,11 @@ fn input(network: &NetworkConfig, version: Version, plugin: &Plugin, more: Objec
 /// `CNI_ARGS`, as other container runtimes give them for Kubernetes.
 fn arguments(pod: &PodSandboxConfig) -> String {
     format!(
-        "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={uid};K8S_POD_UID={uid}",
+        "IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID={}",
         pod.namespace,
         pod.name,
-        uid = pod.uid
+        pod.uid,
+        pod.pod_uid.as_ref().unwrap_or(&pod.uid)
     )
 }
 

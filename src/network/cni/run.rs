@@ -77,8 +77,9 @@ impl Runner<'_> {
         }
         let looked: Vec<String> = self.directories.iter().map(|directory| directory.display().to_string()).collect();
         let places = if looked.is_empty() { "nowhere".to_owned() } else { looked.join(", ") };
-        let message =
-            format!("CNI plugin {plugin:?} not found: looked for a file of this name in {places} (--cni-bin-dir)");
+        let message = format!(
+            "CNI plugin {plugin:?} not found: looked for a file of this name in {places} (--cni-bin-dir, or network.bin_dirs of podshim cri)"
+        );
         Err(failure(Kind::NotFound, message))
     }
 

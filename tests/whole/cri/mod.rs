@@ -12,3 +12,4 @@ mod kills;
 mod plugins;
 mod requests;
 mod rpcs;
+mod sandboxes;

@@ -12,6 +12,7 @@ pub(super) fn sandbox_config(uid: &str) -> PodSandboxConfig {
         name: "web".into(),
         namespace: "default".into(),
         uid: uid.into(),
+        pod_uid: None,
         hostname: "web".into(),
         hosts_names: vec!["web".into()],
         log_directory: "/nonexistent".into(),
