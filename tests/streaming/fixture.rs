@@ -1,6 +1,6 @@
 //! A server whose containers are this machine's processes, and its clients.
 
-use crate::available::available;
+pub(crate) use crate::streamclient::client;
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
 use nix::fcntl::OFlag;
@@ -14,10 +14,9 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -179,22 +178,6 @@ impl Drop for Fixture {
 fn streams_of(letters: &str) -> Streams {
     let has = |letter| letters.contains(letter);
     Streams { stdin: has('i'), stdout: has('o'), stderr: has('e'), tty: has('t') }
-}
-
-/// client-go's client, built once; `None` if there is no Go here, and that is allowed.
-pub(crate) fn client() -> Option<&'static PathBuf> {
-    static CLIENT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let build = || {
-        if !available(&["go"]) {
-            return None;
-        }
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("streamclient");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cri/streamclient");
-        let built = Command::new("go").args(["build", "-o"]).arg(&path).arg(".").current_dir(source).status();
-        assert!(built.unwrap().success(), "go build in {source}");
-        Some(path)
-    };
-    CLIENT.get_or_init(build).as_ref()
 }
 
 /// Who is asked for what.

@@ -109,6 +109,17 @@ fn strangers_have_little_time_and_little_room() {
 }
 
 #[test]
+fn an_answer_waits_for_nothing_more_than_the_head_of_a_request() {
+    let server = Fixture::start();
+    let begin = Instant::now();
+    let mut stream = ask("POST", &server.exec(&["true"], "o"), "Content-Length: 1000\r\n");
+    assert!(head(&mut stream).starts_with("http/1.1 400 "));
+    ends(&mut stream);
+    // One that is refused does not hold its place until its time is up.
+    assert!(begin.elapsed() < timeouts().request / 2, "{:?}", begin.elapsed());
+}
+
+#[test]
 fn what_is_no_spdy_ends_the_connection() {
     let server = Fixture::start();
     let long_data = [&b"\0\0\0\x63\0\xff\xff\xff"[..], &vec![0; 1 << 20]].concat();

@@ -8,3 +8,5 @@ mod fixture;
 mod forward;
 mod hostile;
 mod raw;
+#[path = "../support/streamclient.rs"]
+mod streamclient;

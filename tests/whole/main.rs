@@ -44,6 +44,8 @@ mod security;
 mod sidecars;
 mod sources;
 mod status;
+#[path = "../support/streamclient.rs"]
+mod streamclient;
 mod takeover;
 mod users;
 mod verbs;

@@ -2,14 +2,16 @@
 
 use super::http::{self, Arrived};
 use super::liveness::Liveness;
+use super::strangers::{Stranger, Strangers};
 use super::tokens::Tokens;
 use super::{Backend, Request, Timeouts};
 use crate::error::{Kind, failure};
 use crate::sys::{Called, SysResult};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use futures_util::future::Abortable;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,7 +25,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// The most connections at once that have shown no token; further ones wait to be accepted.
+/// The most connections at once that have shown no token; further ones take the places of the silent.
 const MAX_STRANGERS: usize = 256;
 /// The most connections at once that have.
 const MAX_SESSIONS: usize = 1024;
@@ -67,7 +69,7 @@ pub struct Server {
     base: String,
     tokens: Mutex<Tokens>,
     timeouts: Timeouts,
-    strangers: Arc<Semaphore>,
+    strangers: Arc<Strangers>,
     sessions: Arc<Semaphore>,
 }
 
@@ -84,6 +86,9 @@ impl Server {
         }
         let tls = config.tls.as_ref().map(Tls::acceptor).transpose()?;
         let listener = std::net::TcpListener::bind(config.address).called("bind", config.address)?;
+        // As many as the kernel lets wait: the 128 that std asks for come in one burst, and a client behind them sends its SYN again
+        // a second later.
+        listen(&listener, Backlog::MAXCONN).called("listen", config.address)?;
         listener.set_nonblocking(true).called("ioctl FIONBIO", "streaming listener")?;
         let address = listener.local_addr().called("getsockname", "streaming listener")?;
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -93,7 +98,7 @@ impl Server {
             base: format!("{scheme}://{address}"),
             tokens: Mutex::new(Tokens::new(config.timeouts.token)),
             timeouts: config.timeouts,
-            strangers: Arc::new(Semaphore::new(MAX_STRANGERS)),
+            strangers: Strangers::new(MAX_STRANGERS),
             sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
         }))
     }
@@ -118,7 +123,6 @@ impl Server {
         let listener = self.listener.try_clone().called("fcntl", "F_DUPFD_CLOEXEC")?;
         let listener = TcpListener::from_std(listener).called("epoll_ctl", "streaming listener")?;
         loop {
-            let permit = Arc::clone(&self.strangers).acquire_owned().await.context("the server is closed")?;
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 // A client that is gone again (ECONNABORTED), or no descriptor left (EMFILE), which passes.
@@ -127,36 +131,50 @@ impl Server {
                     continue;
                 }
             };
+            let (stranger, registration) = self.strangers.admit().await;
             let (server, backend) = (Arc::clone(&self), Arc::clone(&backend));
             tokio::spawn(async move {
+                let served = Abortable::new(server.stranger((stream, &stranger), backend), registration);
                 // A stranger's connection that goes wrong is nobody's concern.
-                let _ = timeout(server.timeouts.request, server.stranger(stream, backend)).await;
-                drop(permit);
+                let _ = timeout(server.timeouts.request, served).await;
+                // Its place is free when its connection is closed.
+                drop(stranger);
             });
         }
     }
 
     /// Until the request is answered; an upgraded connection goes on by itself.
-    async fn stranger<B: Backend>(self: &Arc<Self>, stream: TcpStream, backend: Arc<B>) -> Result<()> {
+    async fn stranger<B: Backend>(
+        self: &Arc<Self>,
+        (stream, stranger): (TcpStream, &Stranger),
+        backend: Arc<B>,
+    ) -> Result<()> {
         prepare(&stream)?;
         let liveness = Arc::new(Liveness::of(&stream, self.timeouts)?);
         match &self.tls {
-            None => self.http(stream, liveness, backend).await,
-            Some(tls) => self.http(tls.accept(stream).await.context("TLS handshake")?, liveness, backend).await,
+            None => self.http((stream, stranger), liveness, backend).await,
+            Some(tls) => {
+                let stream = tls.accept(stream).await.context("TLS handshake")?;
+                self.http((stream, stranger), liveness, backend).await
+            }
         }
     }
 
     async fn http<B: Backend>(
         self: &Arc<Self>,
-        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        (io, stranger): (impl AsyncRead + AsyncWrite + Send + Unpin + 'static, &Stranger),
         liveness: Arc<Liveness>,
         backend: Arc<B>,
     ) -> Result<()> {
         let service = service_fn(|request| {
+            if !stranger.asks() {
+                // Before the token is used up: the client may try again.
+                return std::future::ready(Err(anyhow!("its place was given to another when the request came")));
+            }
             let session = Arc::clone(&self.sessions).try_acquire_owned().ok();
             let arrived = Arrived { server: Arc::clone(self), liveness: Arc::clone(&liveness), session };
             let response = http::answer(request, arrived, self.timeouts, &backend);
-            std::future::ready(Ok::<_, std::convert::Infallible>(response))
+            std::future::ready(Ok(response))
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())

@@ -7,7 +7,8 @@
 //! | file | content |
 //! |---|---|
 //! | `tokens` | what URLs stand for |
-//! | `listen` | connections, TLS, bounds on those that have shown no token |
+//! | `listen` | connections and TLS |
+//! | `strangers` | bounds on those that have shown no token |
 //! | `http` | the request that is upgraded: routes, protocols |
 //! | `command` | Exec and Attach |
 //! | `forward` | PortForward |
@@ -23,6 +24,7 @@ mod listen;
 mod liveness;
 mod pipe;
 pub mod spdy;
+mod strangers;
 mod tokens;
 mod websocket;
 

@@ -13,3 +13,4 @@ mod plugins;
 mod requests;
 mod rpcs;
 mod sandboxes;
+mod streaming;
