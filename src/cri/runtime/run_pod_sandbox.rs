@@ -27,13 +27,14 @@ pub(in crate::cri) fn run(
     let events = daemon.events();
     let hidden = daemon.plugins.hide(&id);
     let reserved = store::reserve(&record, &written(config, &id), None)?;
-    match start(daemon, &reserved, &events) {
+    let pod = reserved.pod.clone();
+    match start(daemon, reserved, &events) {
         Ok(()) => {
             drop(hidden);
             daemon.observe(&id);
             Ok(api::RunPodSandboxResponse { pod_sandbox_id: id })
         }
-        Err(error) => Err(match undo(daemon, &id, &reserved.pod) {
+        Err(error) => Err(match undo(daemon, &id, &pod) {
             Ok(()) => error,
             Err(left) => error.context(format!("and then it could not be removed: {left:#}")),
         }),
@@ -95,14 +96,16 @@ fn written(config: &api::PodSandboxConfig, id: &str) -> Written {
     Written { manifest: manifest.to_string(), objects: "[]".to_owned() }
 }
 
-fn start(daemon: &Arc<Daemon>, reserved: &Reserved, events: &Events) -> Result<()> {
-    let pod = &reserved.pod;
+fn start(daemon: &Arc<Daemon>, reserved: Reserved, events: &Events) -> Result<()> {
+    let pod = reserved.pod.clone();
     let undecided = pod.dirs.undecided();
     if daemon.plugins.nri.is_on() {
         std::fs::write(&undecided, "").called("write", undecided.display())?;
     }
-    let supervising = supervisor::spawn(reserved)?;
-    daemon.reap(supervising, pod.clone());
+    let spawned = supervisor::spawn(&reserved);
+    // One that is killed from now on has another one in its place, which whoever asks for the sandbox waits for: so do we.
+    drop(reserved);
+    daemon.reap(spawned?, pod.clone());
     let sandbox = || sandboxes::sandbox(&daemon.dirs, &pod.record.plan.sandbox.uid);
     // Answered from its loop, after its first report.
     sandbox()?.ask(&Request::Watch, &[])?;

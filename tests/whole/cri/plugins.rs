@@ -3,18 +3,25 @@
 
 use super::super::harness::{Host, Live, until};
 use super::client::{Cri, Kubelet, container, sandbox};
+use super::kills::kill_supervisor;
 use podshim::cri::api;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
-/// The plugin, which has been told what there is.
-fn plugin(script: &Value) -> Live {
+/// The plugin's program, built once.
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nriplugin-whole");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cri/nriplugin");
     let built = Command::new("go").arg("build").arg("-o").arg(&program).arg(".").current_dir(source).status().unwrap();
     assert!(built.success(), "go build");
-    let mut command = Command::new(program);
+    program
+});
+
+/// The plugin, which has been told what there is.
+pub(super) fn plugin(script: &Value) -> Live {
+    let mut command = Command::new(&*PROGRAM);
     command.arg(script.to_string());
     let plugin = Live::start(command);
     until("the plugin to be there", || plugin.out().contains("Synchronize").then_some(()));
@@ -95,4 +102,25 @@ fn a_sandbox_that_no_plugin_has_agreed_to_does_not_outlive_the_server() {
     let id = cri.sandbox(&sandbox(&host, "p"));
     assert_eq!(cri.sandboxes().len(), 1);
     cri.remove_sandbox(&id).unwrap();
+}
+
+#[test]
+fn a_sandbox_that_is_refused_goes_also_if_its_supervisor_was_killed_meanwhile() {
+    let Some(host) = Host::new(&["go"]) else { return };
+    host.own_network();
+    let socket = host.path("nri.sock");
+    let config = format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string());
+    let cri = Cri::start(&host, &config);
+    let event = |what: Value| json!({ "RunPodSandbox": what });
+    let (delay, fail) = (event(json!(1000)), event(json!("never")));
+    let slow = plugin(&json!({ "socket": socket, "index": "10", "name": "slow", "delay": delay, "fail": fail }));
+    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), sandbox(&host, "p"));
+    let asking = std::thread::spawn(move || kubelet.run_sandbox(&wanted));
+    until("the question", || slow.out().contains("RunPodSandbox").then_some(()));
+    let id = std::fs::read_dir(host.path("state/pods")).unwrap().flatten().next().unwrap().file_name();
+    kill_supervisor(&host, id.to_str().unwrap());
+    let error = asking.join().unwrap().unwrap_err();
+    assert!(error.message().contains("never"), "{error}");
+    assert!(cri.sandboxes().is_empty());
+    assert_eq!(std::fs::read_dir(host.path("state/pods")).unwrap().count(), 0);
 }
