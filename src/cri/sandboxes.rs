@@ -21,6 +21,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a supervisor that is there may take until it listens.
+const LISTENS: Duration = Duration::from_secs(10);
+/// How often it is asked.
+const SOON: Duration = Duration::from_millis(5);
+
 /// A sandbox: what it was made from, which does not change, and how it is.
 pub(super) struct Sandbox {
     made: Arc<SandboxMade>,
@@ -148,10 +153,10 @@ impl Sandbox {
         Ok(containers)
     }
 
-    /// Asks its supervisor, and waits for it to answer that it is done.
+    /// Asks its supervisor, and waits for it to answer that it is done. One that does not listen yet, as it takes the sandbox over,
+    /// is waited for.
     pub(super) fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        let connection = Connection::open(&self.pod.dirs.socket(), request, descriptors)?;
-        match connection.reply()? {
+        match self.connect(request, descriptors)?.reply()? {
             Some((Reply::Accepted | Reply::Changed, _)) => Ok(()),
             Some((other, _)) => {
                 Err(failure(Kind::Invalid, format!("the supervisor's answer {other:?} is not to the question")))
@@ -160,14 +165,30 @@ impl Sandbox {
         }
     }
 
-    /// The same as long as it has one: one that does not listen, as it is being set up or has too many clients, is asked again for
-    /// so long. Whether it did it; if not, it has ended.
+    fn connect(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Connection> {
+        let deadline = Instant::now() + LISTENS;
+        loop {
+            match Connection::open(&self.pod.dirs.socket(), request, descriptors) {
+                // Nothing was asked yet.
+                Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
+                    if !self.pod.is_supervised() {
+                        return Err(error);
+                    }
+                    std::thread::sleep(SOON);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The same as long as it has one, or gets another one in the place of one that was killed: one that does not listen, as it is
+    /// being set up or has too many clients, is asked again for so long. Whether it did it; if not, the sandbox has ended.
     pub(super) fn ask_if_supervised(&self, request: &Request, patience: Duration) -> Result<bool> {
         let deadline = Instant::now() + patience;
-        while self.pod.is_supervised() {
+        while self.pod.is_supervised() || recover(&self.pod) {
             match self.ask(request, &[]) {
                 Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(SOON);
                 }
                 other => return other.map(|()| true),
             }
@@ -273,11 +294,17 @@ pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
     }
     // Its supervisor was killed: before anything is asked of it, it has another one. What cannot be taken over stays as it is, for
     // whoever ends it.
-    if let Ok(Recovered::TakenOver(supervising)) = supervisor::recover(&sandbox.pod) {
+    recover(&sandbox.pod);
+    Sandbox::of(&dirs.pod(&full))?.ok_or_else(missing)
+}
+
+/// Gives a sandbox another supervisor if its own was killed. Whether it has one.
+fn recover(pod: &Pod) -> bool {
+    if let Ok(Recovered::TakenOver(supervising)) = supervisor::recover(pod) {
         // Waited for by a thread: who watches the sandboxes has not started it.
         std::thread::spawn(move || supervising.wait());
     }
-    Sandbox::of(&dirs.pod(&full))?.ok_or_else(missing)
+    pod.is_supervised()
 }
 
 /// The container of an id, or of the beginning of one that no other has, and its sandbox.

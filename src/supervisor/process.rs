@@ -128,8 +128,8 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
             Ok(Begun::Ready(supervising)) => return Ok(Recovered::TakenOver(supervising)),
             // One that is killed as well leaves the pod as it found it.
             Ok(Begun::Died(_)) if tries < TRIES && pod.is_there() => {}
-            // Somebody else was quicker, or has removed it.
-            _ if pod.is_supervised() || !pod.is_there() => return Ok(Recovered::Unneeded),
+            // Somebody else was quicker, or has ended or removed it.
+            _ if !pod.is_there() || !is_needed()? => return Ok(Recovered::Unneeded),
             Ok(Begun::Died(error)) | Err(error) => return Err(error).with_context(context),
         }
     }

@@ -37,6 +37,21 @@ pub(crate) fn processes(wanted: impl Fn(&Process) -> bool) -> Vec<Process> {
     found
 }
 
+impl Process {
+    /// The variables that it was started with.
+    #[allow(dead_code, reason = "not every crate of tests that has this file looks at them")]
+    pub(crate) fn environ(&self) -> &str {
+        &self.environ
+    }
+}
+
+/// Whether a process has ended and waits for the machine's init to take note, or is gone by now: nobody's business here.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    let stat = text(format!("/proc/{pid}/stat").into());
+    let state = stat.rsplit(')').next().unwrap_or_default();
+    state.is_empty() || state.starts_with(" Z") || state.starts_with(" X")
+}
+
 /// The supervisors of the pods whose state is below this directory, or of one pod: not its pid 1, inits and other children.
 #[allow(dead_code, reason = "not every crate of tests that has this file kills them")]
 pub(crate) fn supervisors(state: &Path) -> Vec<Process> {
@@ -114,15 +129,9 @@ pub(crate) fn find(own: &Own<'_>) -> Vec<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     left.extend(mounts.lines().filter(|l| l.contains(own.token)).map(|l| format!("mount {l}")));
     let me = std::process::id() as i32;
-    // One that ended and waits for the machine's init to take note is nobody's business here, nor is one that is gone by now.
-    let has_ended = |p: &Process| {
-        let stat = text(format!("/proc/{}/stat", p.pid).into());
-        let state = stat.rsplit(')').next().unwrap_or_default();
-        state.is_empty() || state.starts_with(" Z") || state.starts_with(" X")
-    };
     let ours = |p: &Process| [&p.cmdline, &p.cgroup, &p.environ].iter().any(|text| text.contains(own.token));
     left.extend(
-        processes(|p| p.pid != me && ours(p) && !has_ended(p))
+        processes(|p| p.pid != me && ours(p) && !has_ended(p.pid))
             .iter()
             .map(|p| format!("process {} {}", p.pid, p.cmdline)),
     );

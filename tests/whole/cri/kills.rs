@@ -69,14 +69,14 @@ fn rehearse(cri: &Cri<'_>, subject: &Subject) -> Vec<(&'static str, Duration)> {
 }
 
 /// A steady pod with two containers: one counts, one ends when it is told.
-struct Steady {
-    id: String,
-    counts: String,
+pub(super) struct Steady {
+    pub(super) id: String,
+    pub(super) counts: String,
     ends: String,
 }
 
 impl Steady {
-    fn new(cri: &Cri<'_>) -> Steady {
+    pub(super) fn new(cri: &Cri<'_>) -> Steady {
         let config = sandbox(cri.host, "steady");
         let id = cri.sandbox(&config);
         let counts = cri.running((&id, &config), "counts", "n=0; while :; do echo $n; n=$((n+1)); sleep 0.01; done");
@@ -165,7 +165,7 @@ fn e7_the_server_can_be_killed_during_every_call() {
 }
 
 /// The exit code of the container that ended, and each line of the one that counts.
-fn nothing_is_lost(host: &Host, cri: &Cri<'_>, steady: &Steady) {
+pub(super) fn nothing_is_lost(host: &Host, cri: &Cri<'_>, steady: &Steady) {
     let ended = cri.status(&steady.ends).unwrap();
     assert_eq!((ended.state, ended.exit_code), (api::ContainerState::ContainerExited as i32, 42), "{ended:?}");
     let lines = log(host, "steady", "counts");
@@ -231,7 +231,7 @@ pub(super) fn host_pid(cri: &Cri<'_>, id: &str) -> i64 {
 }
 
 /// The process of the steady container of this name, without asking the server.
-fn host_pid_of(host: &Host, name: &str) -> i64 {
+pub(super) fn host_pid_of(host: &Host, name: &str) -> i64 {
     let pods = std::fs::read_dir(host.path("state/pods")).unwrap().flatten();
     let found = pods.into_iter().find_map(|pod| {
         let status: serde_json::Value =
@@ -254,10 +254,12 @@ fn supervisors(host: &Host, id: &str) -> Vec<i32> {
     leaks::processes(is_one).iter().map(|process| process.pid).filter(|pid| leaks::leads_session(*pid)).collect()
 }
 
-pub(super) fn kill_supervisor(host: &Host, id: &str) {
+/// Its pid.
+pub(super) fn kill_supervisor(host: &Host, id: &str) -> i32 {
     let found = supervisors(host, id);
     assert_eq!(found.len(), 1, "supervisors");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(found[0]), nix::sys::signal::Signal::SIGKILL).unwrap();
+    found[0]
 }
 
 #[test]
@@ -310,4 +312,59 @@ fn e7_a_supervisor_that_is_killed_has_another_one_in_its_place() {
     // The killed supervisors' children are the host's pid 1's to reap.
     let is_process = |left: &String| left.starts_with("process");
     until("end of all processes", || (!host.leaks().iter().any(is_process)).then_some(()));
+}
+
+#[test]
+fn what_is_asked_while_a_sandbox_gets_another_supervisor_is_done() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let mut numbers = Numbers(4);
+    for round in 0..15 {
+        let pid = kill_supervisor(&host, &id);
+        // As long as it dies it has its sockets.
+        until("its end", || leaks::has_ended(pid).then_some(()));
+        std::thread::sleep(Duration::from_millis(numbers.below(60)));
+        let made = cri.create((&id, &config), &container(&format!("c{round}"), "sleep 1000"));
+        cri.start_container(&made.unwrap()).unwrap();
+    }
+    cri.remove_sandbox(&id).unwrap();
+}
+
+#[test]
+fn e7_a_container_that_is_stopped_while_its_supervisor_is_killed_takes_no_other_along() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let stays = cri.running((&id, &config), "stays", "sleep 1000");
+    let pid = host_pid(&cri, &stays);
+    for (round, how) in ["stop", "remove", "stop", "remove"].into_iter().enumerate() {
+        let script = "trap 'echo told; sleep 1; exit 5' TERM; echo up; while :; do sleep 0.02; done";
+        let name = format!("c{round}");
+        let goes = cri.running((&id, &config), &name, script);
+        until("its handler", || (!log(&host, "p", &name).is_empty()).then_some(()));
+        let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), goes.clone());
+        let asking = std::thread::spawn(move || match how {
+            "stop" => kubelet.stop(&wanted, 30),
+            _ => kubelet.stop(&wanted, 30).and_then(|()| kubelet.remove(&wanted)),
+        });
+        until("the signal", || (log(&host, "p", &name).len() == 2).then_some(()));
+        kill_supervisor(&host, &id);
+        asking.join().unwrap().unwrap();
+        let status = cri.status(&goes);
+        assert!(how == "remove" || status.as_ref().is_ok_and(|status| status.exit_code == 5), "{status:?}");
+        assert_eq!(
+            cri.sandbox_status(&id).unwrap().state(),
+            api::PodSandboxState::SandboxReady,
+            "{}",
+            cri.server.err()
+        );
+        assert_eq!(cri.status(&stays).unwrap().state(), api::ContainerState::ContainerRunning);
+        assert_eq!(host_pid(&cri, &stays), pid);
+    }
+    cri.remove_sandbox(&id).unwrap();
 }
