@@ -8,6 +8,9 @@
 //!     |-- spawn: runtime start -------------------------->|  execve(2)                = OCI "running"
 //! ```
 //!
+//! A supervisor that is killed leaves a maker behind, which goes on to its end: another supervisor waits for that before it looks
+//! what has become of the container ([`until_done`]). What starts a container is such a process too.
+//!
 //! We are the subreaper only as long as there is a creation: what a container leaves behind later is nobody's child here.
 //! Between us and the runtime is the maker, a process of ours that is subreaper too: a runtime that fails may leave processes,
 //! and the first process of a pod's pid namespace does not end before somebody has waited for them.
@@ -15,23 +18,26 @@
 //! From there on it is a process like any other: signals, its end, commands in it and its removal take no runtime. What the
 //! runtime keeps of it is in the container's run state, and goes with that.
 
+use super::keep::Process;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::Stage;
 use crate::lifecycle::Event;
 use crate::runtime::{FailureKind, StepFailure};
-use crate::store::OciRuntime;
+use crate::store::{self, OciRuntime};
 use crate::sys::process::{self, Child, Ended, Subreaper};
 use crate::sys::socket::{self, Received};
-use crate::sys::{Called, SysResult, fs, mount};
+use crate::sys::{Called, SysResult, fs, mount, pidfd};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// A container's runtime, as far as it is needed after the creation.
 pub(super) struct External {
@@ -135,8 +141,7 @@ impl Supervisor {
             external.console = Some((token, Console::Listening(listener)));
         }
         command.arg(external.id()?);
-        let maker = process::clone3(0, None).context("forking for the handler's OCI runtime")?;
-        let Some(maker) = maker else { make(command, stdio, &external) };
+        let maker = fork(command, stdio, &external)?;
         self.creating_externally += 1;
         Ok((maker, external))
     }
@@ -202,8 +207,9 @@ impl Supervisor {
         let Some(external) = &mut instance.external else { return Ok(()) };
         let mut command = External::command(&external.runtime, &external.state);
         command.arg("start").arg(external.id()?);
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = process::open_child(spawned.called("execve", external.runtime.path.display())?.id())?;
+        let null = File::options().read(true).write(true).open("/dev/null").called("open", "/dev/null")?;
+        let again = || null.try_clone().map(OwnedFd::from).called("dup", "/dev/null");
+        let child = fork(command, [again()?, again()?, again()?], external)?;
         let token = self.poll.watch(&child.pidfd, Source::ExternalStart(index))?;
         external.starting = Some((token, child));
         instance.stage = Stage::Starting;
@@ -246,12 +252,47 @@ impl Supervisor {
     }
 }
 
-/// The maker: runs what creates the container, and ends as that does.
-fn make(mut command: Command, stdio: [OwnedFd; 3], external: &External) -> ! {
+/// Where it is noted which process of ours runs a runtime for a container.
+const AT_WORK: &str = "oci.at-work";
+/// How long one may take that an earlier supervisor has started.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Waits until nobody runs a runtime for the container of this run state any more. It was an earlier supervisor's; one that takes
+/// too long is killed, and the runtime with it.
+pub(super) fn until_done(state: &Path) -> Result<()> {
+    let path = state.join(AT_WORK);
+    let Some(process) = store::read_json::<Process>(&path)? else { return Ok(()) };
+    if let Some(child) = process.open(None)? {
+        let deadline = Instant::now() + PATIENCE;
+        let mut is_killed = false;
+        while pidfd::fate(child.pidfd.as_fd())?.is_none() {
+            if !is_killed && Instant::now() > deadline {
+                process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+                is_killed = true;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(fs::remove_file(&path)?)
+}
+
+/// Has a process run a runtime: the maker, or one that starts a container.
+fn fork(command: Command, stdio: [OwnedFd; 3], external: &External) -> Result<Child> {
+    let child = process::clone3(0, None).context("forking for the handler's OCI runtime")?;
+    let Some(child) = child else { run(command, stdio, external) };
+    Ok(child)
+}
+
+/// That process: runs the runtime, and ends as that does.
+fn run(mut command: Command, stdio: [OwnedFd; 3], external: &External) -> ! {
     let run = || -> Result<i32> {
         process::close_all_but(&[stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()])?;
         process::reset_signals()?;
         process::set_subreaper(Subreaper::Yes)?;
+        // Before there is anything that another supervisor had to wait for.
+        let own = Child { pid: std::process::id() as i32, pidfd: process::open_pid(std::process::id())? };
+        store::write_json(&external.state.join(AT_WORK), &Process::of(&own)?)?;
+        process::ends_with_parent(&mut command);
         let [stdin, stdout, stderr] = stdio.map(Stdio::from);
         let status = command.stdin(stdin).stdout(stdout).stderr(stderr).status();
         let status = status.called("execve", external.runtime.path.display())?;

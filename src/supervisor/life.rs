@@ -65,7 +65,11 @@ impl Life {
     pub(super) fn present_instance(&self, container: usize) -> Option<u32> {
         match self {
             Life::Own(state) => state.present_instance(container),
-            Life::Commanded(state) => state.stage(container).filter(|stage| *stage != Stage::Exited).map(|_| 0),
+            // One that was being created is nobody's, also if its init waits already.
+            Life::Commanded(state) => {
+                let stage = state.stage(container)?;
+                (!matches!(stage, Stage::Creating | Stage::Exited)).then_some(0)
+            }
         }
     }
 

@@ -141,12 +141,22 @@ pub fn container_of_ended(pod: &Pod, id: &str) -> Result<()> {
 /// Takes away what is on disk of a container without a process, of a pod that is commanded through CRI. Its log stays: that is
 /// the kubelet's.
 pub(super) fn container(pod: &PodDirs, id: &str) -> Result<()> {
-    tree(&pod.container_layers(id))?;
+    let layers = pod.container_layers(id);
+    for entry in std::fs::read_dir(&layers).into_iter().flatten() {
+        layer(&entry.called("readdir", layers.display())?.path())?;
+    }
+    tree(&layers)?;
     // Of images that were mounted for it.
     tree(&pod.volume(id))?;
     mount::detach(&pod.process(id))?;
     // Its record last: as long as it is there, the container is.
     Ok(tree(&pod.container_state(id))?)
+}
+
+/// Removes an instance's writable layer. Of one that an OCI runtime of the host makes, the root file system is mounted there.
+pub(super) fn layer(path: &Path) -> Result<()> {
+    mount::detach(&path.join("rootfs"))?;
+    crate::snapshot::remove(path)
 }
 
 fn tree(path: &Path) -> SysResult<()> {

@@ -17,7 +17,7 @@
 //! of it is in the log or in a file, by which the log is completed first.
 
 use super::create::open_fifo;
-use super::external::External;
+use super::external::{self, External};
 use super::keep::{Kept, Memory, Process, Traces};
 use super::life::Life;
 use super::network;
@@ -29,6 +29,7 @@ use super::sandbox::AfterReaper;
 use super::slot::{Instance, Stage};
 use super::timeline::Timeline;
 use crate::host;
+use crate::host::cgroup::CgroupSetup;
 use crate::lifecycle::commanded::Commanded;
 use crate::lifecycle::{Event, EventType, Found, PodEvent};
 use crate::logs;
@@ -38,7 +39,7 @@ use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
 use crate::store::{self, Pod};
 use crate::sys::process::{self, Child};
-use crate::sys::{Called, fs, mount, pidfd};
+use crate::sys::{Called, fs, pidfd};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
@@ -72,6 +73,10 @@ impl Supervisor {
             Life::Own(_) => Vec::new(),
             Life::Commanded(machine) => reload(&mut pod, machine)?,
         };
+        let strangers = match &memory.life {
+            Life::Own(_) => Vec::new(),
+            Life::Commanded(machine) => forget_strangers(&pod, &facts.cgroups, machine)?,
+        };
         pod.record.plan.forget_contents();
         let sandbox = reopen(&pod, &memory)?;
         let has_lost_reaper = memory.is_settled && memory.reaper.is_some() && sandbox.reaper.is_none();
@@ -93,6 +98,9 @@ impl Supervisor {
         supervisor.emit(PodEvent { type_: EventType::Normal, reason: "TakenOver".into(), message, container: None });
         if let Some(error) = without_ports {
             supervisor.warn("NetworkError", format!("host ports: {error:#}"));
+        }
+        for error in strangers {
+            supervisor.warn("KillContainerError", format!("{error:#}"));
         }
         supervisor.go_on_with(has_lost_reaper);
         Ok(supervisor)
@@ -160,6 +168,9 @@ impl Supervisor {
             // The index is vacant.
             return Find { found: Found::Nothing, vanished: false };
         }
+        if let Err(error) = external::until_done(&self.pod.dirs.container_state(&name)) {
+            self.warn("TakeOverError", format!("container {name}: {error:#}"));
+        }
         let wanted = self.life.present_instance(index);
         let adopted = match wanted.map(|restart_count| self.adopt(index, restart_count)) {
             None => Ok(None),
@@ -172,7 +183,7 @@ impl Supervisor {
         });
         let is_held = self.slots[index].instance.is_some();
         if !is_held {
-            for error in self.undo(&name) {
+            for error in undo(&self.pod, &self.facts.cgroups, &name) {
                 self.warn("KillContainerError", format!("container {name}: {error:#}"));
             }
         }
@@ -272,19 +283,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends what there is of a container, and takes it away.
-    fn undo(&self, name: &str) -> Vec<anyhow::Error> {
-        let cgroup = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, name);
-        let ended = cgroup.and_then(|cgroup| {
-            let left = cgroup.kill(PATIENCE)?;
-            ensure!(left.is_empty(), "processes {left:?} do not end");
-            cgroup.remove(PATIENCE)
-        });
-        let traces = Traces::of(&self.pod.dirs, name).remove();
-        let console = fs::remove_file(&self.pod.dirs.container_state(name).join("console.sock"));
-        [ended, traces.map_err(Into::into), console.map_err(Into::into)].into_iter().filter_map(Result::err).collect()
-    }
-
     /// Removes the writable layers of all instances of a container but one.
     fn drop_layers(&self, name: &str, but: Option<u32>) -> Result<()> {
         let layers = self.pod.dirs.container_layers(name);
@@ -292,9 +290,7 @@ impl Supervisor {
         for entry in std::fs::read_dir(&layers).into_iter().flatten() {
             let entry = entry.called("readdir", layers.display())?;
             if kept.as_deref().is_none_or(|kept| entry.file_name() != kept) {
-                // Of one that an OCI runtime of the host made.
-                mount::detach(&entry.path().join("rootfs"))?;
-                snapshot::remove(&entry.path())?;
+                remove::layer(&entry.path())?;
             }
         }
         Ok(())
@@ -307,6 +303,23 @@ struct Held {
     restart_count: u32,
     external: Option<External>,
     found: Found,
+}
+
+/// Ends what there is of a container, and takes it away.
+fn undo(pod: &Pod, setup: &CgroupSetup, name: &str) -> Vec<anyhow::Error> {
+    let cgroup = remove::cgroup(setup, &pod.record.plan.sandbox.cgroup, name);
+    let ended = cgroup.and_then(|cgroup| {
+        let left = cgroup.kill(PATIENCE)?;
+        ensure!(left.is_empty(), "processes {left:?} do not end");
+        cgroup.remove(PATIENCE)
+    });
+    let traces = Traces::of(&pod.dirs, name).remove();
+    let state = pod.dirs.container_state(name);
+    let console = fs::remove_file(&state.join("console.sock"));
+    // What an OCI runtime of the host knows of it, which makes none of a name that it knows.
+    let known = snapshot::remove_tree(&state.join("oci"));
+    let rest = [traces, console, known].into_iter().filter_map(Result::err).map(Into::into);
+    ended.err().into_iter().chain(rest).collect()
 }
 
 /// The sandbox as it was made. One that is being made again, or taken away, may be there in part: that goes on anyway.
@@ -350,7 +363,6 @@ fn reopen_fifo(path: &Path, flags: OFlag) -> Result<OwnedFd> {
 
 /// The containers of a sandbox that is commanded, from their records, at the machine's indices; the identity of each, and what NRI
 /// plugins want of it.
-/// Those that the machine does not know are taken away: nobody has heard of them.
 fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<(String, Option<Adjustment>)>> {
     let mut own = Vec::new();
     let mut records: std::collections::BTreeMap<String, _> =
@@ -371,8 +383,20 @@ fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<(String, Option<Adju
         pod.record.images[index] = record.image;
         own[index] = (record.identity, record.adjustment);
     }
-    for id in records.into_keys() {
-        remove::container(&pod.dirs, &id)?;
-    }
     Ok(own)
+}
+
+/// Takes away the containers of such a sandbox that the machine does not know: they were being created, which nobody heard of. What
+/// cannot be taken away goes with the sandbox.
+fn forget_strangers(pod: &Pod, setup: &CgroupSetup, machine: &Commanded) -> Result<Vec<anyhow::Error>> {
+    let known: Vec<String> = machine.containers().map(|(_, report)| report.id).collect();
+    let mut errors = Vec::new();
+    for record in store::containers(pod)?.into_iter().filter(|record| !known.contains(&record.config.name)) {
+        let id = record.config.name;
+        let done = external::until_done(&pod.dirs.container_state(&id));
+        let undone = undo(pod, setup, &id).into_iter().chain(done.err()).collect::<Vec<_>>();
+        let removed = if undone.is_empty() { remove::container(&pod.dirs, &id) } else { Ok(()) };
+        errors.extend(undone.into_iter().chain(removed.err()).map(|e| e.context(format!("container {id}"))));
+    }
+    Ok(errors)
 }

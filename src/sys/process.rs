@@ -575,6 +575,14 @@ pub fn in_new_session(command: &mut std::process::Command) {
     unsafe { command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(std::io::Error::from)) };
 }
 
+/// Has a command be killed when the thread ends that starts it (`PR_SET_PDEATHSIG`): one that has ended by then is not noticed.
+pub fn ends_with_parent(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let begin = || set_parent_death_signal(libc::SIGKILL).map_err(|error| std::io::Error::from(error.errno()));
+    // SAFETY: between fork and execve the closure makes one async-signal-safe system call; it allocates nothing unless that fails.
+    unsafe { command.pre_exec(begin) };
+}
+
 /// Has a command begin in a session of its own, and with SIGXFSZ ignored: a write past RLIMIT_FSIZE, which [`forbid_writing`] sets,
 /// is an error to it and not its end.
 pub fn in_own_session_past_size_limits(command: &mut std::process::Command) {

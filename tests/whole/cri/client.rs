@@ -6,7 +6,7 @@ use podshim::cri::api;
 use podshim::cri::api::image_service_client::ImageServiceClient;
 use podshim::cri::api::runtime_service_client::RuntimeServiceClient;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
@@ -27,6 +27,8 @@ pub(super) struct Cri<'a> {
 /// A client.
 pub(super) struct Kubelet {
     pub(super) socket: PathBuf,
+    /// The runtime handler of the sandboxes it asks for.
+    pub(super) handler: String,
     tokio: tokio::runtime::Runtime,
 }
 
@@ -40,6 +42,14 @@ impl std::ops::Deref for Cri<'_> {
     }
 }
 
+impl Drop for Cri<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the server's errors\n{}", self.server.err());
+        }
+    }
+}
+
 impl<'a> Cri<'a> {
     /// Starts a server, with these lines of configuration.
     pub(super) fn start(host: &'a Host, config: &str) -> Cri<'a> {
@@ -47,6 +57,12 @@ impl<'a> Cri<'a> {
         let cri = Cri { host, server: Cri::server(host), kubelet: Kubelet::new(host.path("cri.sock")) };
         cri.until_ready();
         cri
+    }
+
+    /// From now on this handler runs the containers.
+    pub(super) fn by(mut self, handler: &str) -> Cri<'a> {
+        self.kubelet.handler = handler.to_owned();
+        self
     }
 
     fn server(host: &Host) -> Live {
@@ -77,7 +93,7 @@ impl<'a> Cri<'a> {
 impl Kubelet {
     pub(super) fn new(socket: PathBuf) -> Kubelet {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Kubelet { socket, tokio }
+        Kubelet { socket, handler: String::new(), tokio }
     }
 
     /// One call, on a connection of its own.
@@ -109,7 +125,7 @@ impl Kubelet {
     }
 
     pub(super) fn run_sandbox(&self, config: &api::PodSandboxConfig) -> Result<String, Status> {
-        let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: String::new() };
+        let request = api::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.handler.clone() };
         self.call(|mut c| async move { c.run_pod_sandbox(request).await }).map(|answer| answer.pod_sandbox_id)
     }
 
@@ -234,7 +250,11 @@ pub(super) fn container(name: &str, script: &str) -> api::ContainerConfig {
 
 /// The lines of a container's log, without times and tags.
 pub(super) fn log(host: &Host, sandbox: &str, name: &str) -> Vec<String> {
-    let path = host.path(&format!("logs/{sandbox}/{name}/0.log"));
+    log_of(&host.path(&format!("logs/{sandbox}/{name}/0.log")))
+}
+
+/// The same of a file.
+pub(super) fn log_of(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).map(str::to_owned).collect()
 }

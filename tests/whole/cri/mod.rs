@@ -14,3 +14,4 @@ mod requests;
 mod rpcs;
 mod sandboxes;
 mod streaming;
+mod runtimes;

@@ -1,0 +1,152 @@
+//! OCI runtimes of the host, for a supervisor that is killed meanwhile.
+
+use super::super::harness::{Host, until};
+use super::super::leaks;
+use super::client::{Cri, Kubelet, container, log, sandbox};
+use super::kills::{host_pid, kill_supervisor};
+use podshim::cri::api;
+use serde_json::Value;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+/// The path of an OCI runtime. crun refuses hosts where version 2 of cgroups has some controllers and version 1 the others: there it
+/// runs where it does not see version 2.
+pub(super) fn runtime(host: &Host, name: &str) -> String {
+    let places = std::env::var_os("PATH").unwrap();
+    let path = std::env::split_paths(&places).map(|place| place.join(name)).find(|path| path.exists()).unwrap();
+    let unified = "/sys/fs/cgroup/unified";
+    let is_hybrid =
+        std::fs::read_to_string(format!("{unified}/cgroup.controllers")).is_ok_and(|all| !all.trim().is_empty());
+    if name != "crun" || !is_hybrid {
+        return path.display().to_string();
+    }
+    let without = format!("umount {unified} && exec {} \"$@\"", path.display());
+    let script = format!("#!/bin/sh\nexec unshare -m --propagation slave sh -c '{without}' sh \"$@\"\n");
+    std::fs::write(host.path("crun"), script).unwrap();
+    std::fs::set_permissions(host.path("crun"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    host.path("crun").display().to_string()
+}
+
+/// What runs in a sandbox, but for its own pid 1.
+pub(super) fn processes_of(sandbox: &str) -> Vec<leaks::Process> {
+    leaks::processes(|p| p.cgroup.contains(sandbox) && !p.cgroup.contains("/_pause") && !leaks::has_ended(p.pid))
+}
+
+/// A runtime that waits before a verb as long as a file is there, and says that it does; a second one longer than the first.
+fn slow_runtime(host: &Host, verb: &str) -> String {
+    let (path, waits) = (host.path("slow-runtime"), host.path("waits"));
+    let wait = "[ ! -e $w ] || late=0.3; touch $w; while [ -e $w.wait ]; do sleep 0.02; done; sleep ${late:-0}";
+    let wait = format!("w={}; {wait}", waits.display());
+    let script =
+        format!("#!/bin/sh\ncase \"$*\" in *' {verb} '*) {wait};; esac\nexec {} \"$@\"\n", runtime(host, "runc"));
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("[runtime_handlers.slow]\npath = {:?}\n", path.display().to_string())
+}
+
+/// Kills the supervisor of a sandbox while the slow runtime works for it, which then goes on.
+fn kill_while_it_waits(host: &Host, id: &str) {
+    until("the runtime", || host.path("waits").exists().then_some(()));
+    kill_supervisor(host, id);
+    std::thread::sleep(Duration::from_millis(300));
+    std::fs::remove_file(host.path("waits.wait")).unwrap();
+}
+
+/// A runtime that creates a container slowly while a file is there: it has read what it needs, and comes to its cgroup in the end.
+fn slow_maker(host: &Host) -> String {
+    let (path, waits) = (host.path("slow-runtime"), host.path("waits"));
+    let script = r#"#!/bin/sh
+case "$*" in
+*' create '*) [ ! -e "$w.wait" ] || {
+    for bundle; do case $bundle in */containers/*) break ;; esac; done
+    group=$(sed -n 's/.*"cgroupsPath": *"\([^"]*\)".*/\1/p' "${bundle%/oci*}/config.json")
+    touch "$w"
+    while [ -e "$w.wait" ]; do sleep 0.02; done
+    sleep 1000 </dev/null >/dev/null 2>&1 &
+    for mount in /sys/fs/cgroup /sys/fs/cgroup/*; do
+        mkdir -p "$mount/$group" && echo $! >"$mount/$group/cgroup.procs"
+    done 2>/dev/null
+    exit 0
+} ;;
+esac
+"#;
+    let script = script.replace("$w", waits.to_str().unwrap());
+    std::fs::write(&path, format!("{script}exec {} \"$@\"\n", runtime(host, "runc"))).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("[runtime_handlers.slow]\npath = {:?}\n", path.display().to_string())
+}
+
+#[test]
+fn nothing_is_left_of_what_a_runtime_makes_for_a_supervisor_that_is_killed() {
+    let Some(host) = Host::new(&["ip", "nft", "runc"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, &slow_maker(&host)).by("slow");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let runs = cri.running((&id, &config), "runs", "sleep 1000");
+    let pid = host_pid(&cri, &runs);
+    std::fs::write(host.path("waits.wait"), "").unwrap();
+    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), (id.clone(), config.clone()));
+    let asking = std::thread::spawn(move || kubelet.create((&wanted.0, &wanted.1), &container("c", "sleep 1000")));
+    kill_while_it_waits(&host, &id);
+    asking.join().unwrap().unwrap_err();
+    let again = cri.running((&id, &config), "c", "sleep 1000");
+    assert_eq!(cri.status(&runs).unwrap().state(), api::ContainerState::ContainerRunning, "{}", cri.server.err());
+    assert_eq!(host_pid(&cri, &runs), pid);
+    let mut there = processes_of(&id);
+    there.retain(|p| ![&runs, &again].iter().any(|id| p.cgroup.contains(*id)));
+    assert!(there.is_empty(), "of one that nobody heard of: {there:?}");
+    cri.remove_sandbox(&id).unwrap();
+}
+
+/// As one is that was killed before it could write down what it had begun.
+#[test]
+fn a_container_that_no_supervisor_knows_of_is_taken_away() {
+    let Some(host) = Host::new(&["ip", "nft", "runc"]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, &slow_runtime(&host, "none")).by("slow");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let runs = cri.running((&id, &config), "runs", "sleep 1000");
+    let made = cri.create((&id, &config), &container("c", "sleep 1000")).unwrap();
+    cri.kill();
+    let pid = kill_supervisor(&host, &id);
+    until("its end", || leaks::has_ended(pid).then_some(()));
+    let kept = host.path("state/pods").join(&id).join("kept.json");
+    let mut memory: Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
+    let containers = memory["life"]["Commanded"]["containers"].as_array_mut().unwrap();
+    containers.iter_mut().filter(|found| found["name"] == made.as_str()).for_each(|found| *found = Value::Null);
+    std::fs::write(&kept, memory.to_string()).unwrap();
+    cri.restart();
+    assert_eq!(cri.status(&runs).unwrap().state(), api::ContainerState::ContainerRunning, "{}", cri.server.err());
+    assert!(cri.status(&made).is_err());
+    let there = processes_of(&id);
+    assert!(there.iter().all(|p| p.cgroup.contains(&runs)), "{there:?}");
+    assert!(!host.path("root/pods").join(&id).join("containers").join(&made).exists());
+    cri.running((&id, &config), "c", "sleep 1000");
+    cri.remove_sandbox(&id).unwrap();
+}
+
+#[test]
+fn a_container_is_started_once_if_the_supervisor_is_killed_while_a_runtime_starts_it() {
+    let Some(host) = Host::new(&["ip", "nft", "runc"]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, &slow_runtime(&host, "start")).by("slow");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.create((&id, &config), &container("c", "echo once; sleep 1000")).unwrap();
+    std::fs::write(host.path("waits.wait"), "").unwrap();
+    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), made.clone());
+    let asking = std::thread::spawn(move || kubelet.start_container(&wanted));
+    kill_while_it_waits(&host, &id);
+    asking.join().unwrap().unwrap_err();
+    let is_running = |status: &api::ContainerStatus| status.state() == api::ContainerState::ContainerRunning;
+    until("the start", || cri.status(&made).ok().filter(is_running));
+    until("its word", || (!log(&host, "p", "c").is_empty()).then_some(()));
+    // Time for a second start to fail.
+    std::thread::sleep(Duration::from_millis(600));
+    let status = cri.status(&made).unwrap();
+    assert!(is_running(&status), "{status:?}");
+    assert_eq!(log(&host, "p", "c"), ["once"]);
+    cri.remove_sandbox(&id).unwrap();
+}
