@@ -122,12 +122,11 @@ impl Daemon {
     pub(in crate::cri) async fn take_over(self: &Arc<Self>) -> Result<()> {
         let all = self.blocking(|daemon| sandboxes::list(&daemon.dirs)).await?;
         for sandbox in all {
-            if sandbox.pod.dirs.undecided().exists() {
-                // Nobody has heard of it, and no plugin has agreed to it.
+            if sandbox.is_half_made() {
                 let undone =
                     self.blocking(move |daemon| run_pod_sandbox::undo(daemon, sandbox.id(), &sandbox.pod)).await;
                 if let Err(error) = undone {
-                    anstream::eprintln!("podshim cri: a sandbox that NRI plugins have not agreed to stays: {error:#}");
+                    anstream::eprintln!("podshim cri: a sandbox that nobody has heard of stays: {error:#}");
                 }
                 continue;
             }

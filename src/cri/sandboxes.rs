@@ -117,6 +117,17 @@ impl Sandbox {
         !self.is_supervised && self.report.as_ref().is_none_or(|report| !report.over)
     }
 
+    /// Whether the server that was to make it was killed before NRI plugins had agreed to it, or before it was set up: nobody has
+    /// heard of it.
+    pub(super) fn is_half_made(&self) -> bool {
+        self.is_undecided() || self.is_abandoned() && !self.pod.dirs.kept().exists()
+    }
+
+    /// Whether NRI plugins have not agreed to it yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.pod.dirs.undecided().exists()
+    }
+
     /// Its addresses, the main one first.
     pub(super) fn addresses(&self) -> Vec<String> {
         let ips = self.report.iter().flat_map(|report| &report.status.pod_ips);

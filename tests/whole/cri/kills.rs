@@ -368,3 +368,23 @@ fn e7_a_container_that_is_stopped_while_its_supervisor_is_killed_takes_no_other_
     }
     cri.remove_sandbox(&id).unwrap();
 }
+
+#[test]
+fn a_sandbox_that_was_never_set_up_goes_with_the_server_that_was_to_make_it() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, "");
+    let id = cri.sandbox(&sandbox(&host, "p"));
+    cri.kill();
+    let pid = kill_supervisor(&host, &id);
+    until("its end", || leaks::has_ended(pid).then_some(()));
+    // As they leave it if they are killed a little earlier.
+    for file in ["kept.json", "status.json"] {
+        std::fs::remove_file(host.path("state/pods").join(&id).join(file)).unwrap();
+    }
+    cri.restart();
+    assert!(cri.sandboxes().is_empty(), "nobody has heard of it");
+    assert_eq!(std::fs::read_dir(host.path("state/pods")).unwrap().count(), 0);
+    let again = cri.sandbox(&sandbox(&host, "p"));
+    cri.remove_sandbox(&again).unwrap();
+}
