@@ -96,6 +96,7 @@ impl Bench {
         change(&mut settings);
         let listed = Arc::new(Listed::default());
         let nri = Nri::start(&settings, listed.clone()).await.unwrap();
+        nri.admit().await;
         Bench { nri, listed, socket, dir }
     }
 

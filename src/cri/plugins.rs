@@ -150,10 +150,11 @@ impl Runtime for Asked {
         let dirs = self.dirs.clone();
         let list = move || -> Result<_> {
             let (mut pods, mut containers) = (Vec::new(), Vec::new());
-            for sandbox in sandboxes::list(&dirs)?.iter().filter(|sandbox| sandbox.is_ready()) {
+            let told = |sandbox: &&Sandbox| sandbox.is_ready() && !sandbox.is_undecided();
+            for sandbox in sandboxes::list(&dirs)?.iter().filter(told) {
                 pods.push(pod(sandbox));
                 for container in &sandbox.containers()? {
-                    containers.push(told(sandbox, container)?);
+                    containers.push(self::told(sandbox, container)?);
                 }
             }
             Ok((pods, containers))

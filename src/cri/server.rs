@@ -106,6 +106,8 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         let shared = Shared { facts, streaming: streams, plugins, tokio };
         let daemon = Arc::new(Daemon::new((dirs, config), shared, stopping));
         daemon.take_over().await?;
+        // They are told what there is, and nothing of what was left.
+        daemon.plugins.nri.admit().await;
         let behind = Arc::new(Streams::new(daemon.dirs.clone()));
         tokio::spawn(streaming.serve(behind));
         anstream::eprintln!("podshim cri: listening on unix://{}", socket.display());

@@ -34,6 +34,7 @@ use plugin::{Arrival, Plugin};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::UnixListener;
 use tokio::sync::{Mutex, RwLock, watch};
 
 /// What NRI asks of the runtime. All of it may be called at any time, also while an event is being told.
@@ -111,6 +112,14 @@ struct Plugins {
     over: watch::Sender<bool>,
     /// Removed in the end.
     socket: Option<arrivals::Socket>,
+    /// Who waits to be admitted.
+    waiting: Mutex<Option<Waiting>>,
+}
+
+/// Plugins that were started, and where others connect.
+struct Waiting {
+    launched: Vec<Arrival>,
+    listener: Option<UnixListener>,
 }
 
 impl Nri {
@@ -119,8 +128,8 @@ impl Nri {
         Nri(None)
     }
 
-    /// Starts the plugins that are to be started, and listens for others; must be called in a tokio runtime, when
-    /// [`Runtime::list`] can answer.
+    /// Starts the plugins that are to be started, and listens for others; must be called in a tokio runtime. Nobody is told
+    /// anything before [`Nri::admit`].
     ///
     /// A plugin that does not start is noted; the others go on.
     ///
@@ -148,12 +157,20 @@ impl Nri {
             quiet: Arc::default(),
             over: watch::Sender::new(false),
             socket,
+            waiting: Mutex::new(Some(Waiting { launched, listener })),
         });
+        Ok(Nri(Some(plugins)))
+    }
+
+    /// From now on plugins are told what there is: those that were started have been when this is over. [`Runtime::list`] must be
+    /// able to answer.
+    pub async fn admit(&self) {
+        let Some(plugins) = &self.0 else { return };
+        let Some(Waiting { launched, listener }) = plugins.waiting.lock().await.take() else { return };
         futures_util::future::join_all(launched.into_iter().map(|arrival| plugins.admit(arrival))).await;
         if let Some(listener) = listener {
-            tokio::spawn(arrivals::accept(Arc::downgrade(&plugins), plugins.over.subscribe(), listener));
+            tokio::spawn(arrivals::accept(Arc::downgrade(plugins), plugins.over.subscribe(), listener));
         }
-        Ok(Nri(Some(plugins)))
     }
 
     /// The right to change what there is and to tell of it. Take it before the first effect of an RPC, and keep it until the

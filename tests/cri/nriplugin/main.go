@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,8 @@ type script struct {
 	Events string `json:"events"`
 	// Event → what to fail with.
 	Fail map[string]string `json:"fail"`
+	// The beginning of the names of pods that RunPodSandbox refuses.
+	Refuse string `json:"refuse"`
 	// Event → milliseconds to take.
 	Delay map[string]int `json:"delay"`
 	// The answer to CreateContainer.
@@ -85,10 +88,15 @@ func (p *plugin) Configure(_ context.Context, config, runtime, version string) (
 
 func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
 	last := ""
+	ids := []string{}
+	for _, pod := range pods {
+		ids = append(ids, pod.GetId())
+	}
 	for _, c := range containers {
 		last = c.GetId()
+		ids = append(ids, last)
 	}
-	err := p.say("Synchronize", map[string]any{"pods": len(pods), "containers": len(containers), "last": last})
+	err := p.say("Synchronize", map[string]any{"pods": len(pods), "containers": len(containers), "last": last, "ids": ids})
 	if len(p.Unsolicited) > 0 {
 		go func() {
 			failed, err := p.stub.UpdateContainers(p.Unsolicited)
@@ -105,7 +113,11 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, containe
 func (p *plugin) Shutdown(context.Context) { p.say("Shutdown", nil) }
 
 func (p *plugin) RunPodSandbox(_ context.Context, pod *api.PodSandbox) error {
-	return p.pod("RunPodSandbox", pod)
+	err := p.pod("RunPodSandbox", pod)
+	if p.Refuse != "" && strings.HasPrefix(pod.GetName(), p.Refuse) {
+		return errors.New("refused")
+	}
+	return err
 }
 
 func (p *plugin) UpdatePodSandbox(_ context.Context, pod *api.PodSandbox, _, _ *api.LinuxResources) error {

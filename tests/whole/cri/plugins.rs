@@ -124,3 +124,35 @@ fn a_sandbox_that_is_refused_goes_also_if_its_supervisor_was_killed_meanwhile() 
     assert!(cri.sandboxes().is_empty());
     assert_eq!(std::fs::read_dir(host.path("state/pods")).unwrap().count(), 0);
 }
+
+#[test]
+fn a_plugin_is_not_told_of_a_sandbox_that_goes_with_the_server_that_asked() {
+    let Some(host) = Host::new(&["go"]) else { return };
+    host.own_network();
+    let (socket, log) = (host.path("nri.sock"), host.path("said"));
+    // It is started with the server, and is there before anybody else.
+    let launched = std::path::PathBuf::from(host.folder("plugins")).join("10-launched");
+    let script = format!("#!/bin/sh\nexec {} '{{}}' >>{}\n", PROGRAM.display(), log.display());
+    std::fs::write(&launched, script).unwrap();
+    std::fs::set_permissions(&launched, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let config = format!(
+        "[nri]\nenabled = true\nsocket_path = {:?}\nplugin_path = {:?}\n",
+        socket.display().to_string(),
+        host.folder("plugins"),
+    );
+    let mut cri = Cri::start(&host, &config);
+    let slow = plugin(&json!({ "socket": socket, "index": "20", "name": "slow", "delay": { "RunPodSandbox": 1500 } }));
+    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), sandbox(&host, "p"));
+    let asking = std::thread::spawn(move || kubelet.run_sandbox(&wanted));
+    until("the question", || slow.out().contains("RunPodSandbox").then_some(()));
+    cri.kill();
+    asking.join().unwrap().unwrap_err();
+    std::fs::write(&log, "").unwrap();
+    cri.restart();
+    let said = until("it to be there", || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        said.lines().find(|line| line.contains("Synchronize")).map(str::to_owned)
+    });
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["ids"], json!([]), "nobody has agreed to it");
+}
