@@ -226,7 +226,7 @@ fn leaving(directory: &NetworkDir, uid: &str) -> Result<()> {
     for link in [veth_name(uid), ifb_name(uid)] {
         socket.remove_link(&link).context("removing the pod's link")?;
     }
-    lease::remove(&directory.member(uid))?;
+    store::remove_written(&directory.member(uid))?;
     let left: Vec<Member> = view::read_all(&directory.members())?;
     if left.is_empty() { lower(directory) } else { renew(directory).map(drop) }
 }
@@ -249,5 +249,5 @@ fn lower(directory: &NetworkDir) -> Result<()> {
         nft::remove(&rules::tables(&network.bridge)).map_err(Into::into),
     ];
     attempts.into_iter().collect::<Result<Vec<()>>>()?;
-    Ok(lease::remove(&directory.config())?)
+    Ok(store::remove_written(&directory.config())?)
 }

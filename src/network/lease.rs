@@ -11,7 +11,6 @@ use crate::store;
 use crate::sys::{Called, SysResult};
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -30,19 +29,11 @@ pub(super) fn write<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
     store::write_readable(path, &serde_json::to_vec(value)?)
 }
 
-/// Removes a file; gone already is gone.
-pub(super) fn remove(path: &Path) -> SysResult<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other.called("unlink", path.display()),
-    }
-}
-
 /// The members whose pods are there; the files of others are removed.
 pub(super) fn sweep(directory: &NetworkDir, pods: &Path) -> Result<Vec<Member>> {
     let mut members: Vec<Member> = view::read_all(&directory.members())?;
     for gone in members.extract_if(.., |member| !pods.join(&member.uid).exists()) {
-        remove(&directory.member(&gone.uid))?;
+        store::remove_written(&directory.member(&gone.uid))?;
     }
     Ok(members)
 }
@@ -164,8 +155,11 @@ mod tests {
         for uid in ["here", "gone"] {
             write(&directory.member(uid), &member(uid, &[])).unwrap();
         }
+        // Somebody was killed while he wrote.
+        std::fs::write(directory.member("gone").with_extension("json.tmp"), "{").unwrap();
         let left = sweep(&directory, &pods).unwrap();
         assert_eq!(left.iter().map(|m| m.uid.as_str()).collect::<Vec<_>>(), ["here"]);
-        assert!(!directory.member("gone").exists() && directory.member("here").exists());
+        let files: Vec<_> = std::fs::read_dir(directory.members()).unwrap().flatten().map(|file| file.path()).collect();
+        assert_eq!(files, [directory.member("here")]);
     }
 }

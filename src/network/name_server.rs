@@ -120,5 +120,5 @@ pub(super) fn wait(directory: &NetworkDir, killed: Option<OwnedFd>) -> Result<()
     {
         bail!("the name server does not end");
     }
-    Ok(lease::remove(&directory.name_server())?)
+    Ok(store::remove_written(&directory.name_server())?)
 }

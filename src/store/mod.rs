@@ -18,7 +18,7 @@ use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::capacity;
 use crate::plan::config::{Amounts, ContainerKind, ImageSpec, NamespaceMode, Pace, PodPlan};
-use crate::sys::{Called, SysError};
+use crate::sys::{self, Called, SysError, SysResult};
 use crate::volumes;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -618,10 +618,20 @@ pub fn write_readable(path: &Path, text: &[u8]) -> Result<()> {
     write_as(path, text, 0o644)
 }
 
-fn write_as(path: &Path, text: &[u8], mode: u32) -> Result<()> {
+/// Removes a file that is written so, with what is left of one who was killed while he wrote it; gone already is gone.
+pub fn remove_written(path: &Path) -> SysResult<()> {
+    sys::fs::remove_file(&temporary(path))?;
+    sys::fs::remove_file(path)
+}
+
+fn temporary(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
+    temporary.into()
+}
+
+fn write_as(path: &Path, text: &[u8], mode: u32) -> Result<()> {
+    let temporary = temporary(path);
     let mut file = std::fs::OpenOptions::new()
         .create(true)
         .write(true)

@@ -3,14 +3,13 @@
 
 use super::config::{NetworkConfig, Object, Version};
 use crate::paths::NetworkDir;
-use crate::store::{read_json, write_json};
+use crate::store::{read_json, remove_written, write_json};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -124,11 +123,7 @@ impl Cache {
     }
 
     pub(super) fn remove(&self, uid: &str) -> SysResult<()> {
-        let path = self.path(uid);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other.called("unlink", path.display()),
-        }
+        remove_written(&self.path(uid))
     }
 
     /// The uids of all attachments, in their order.

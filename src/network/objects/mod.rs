@@ -10,7 +10,6 @@ mod service;
 
 pub use kept::{Kept, Meant, ObjectKind, ObjectName, meant};
 
-use super::lease;
 use super::view::{self, Member};
 use crate::error::{Kind, failure};
 use crate::host;
@@ -256,7 +255,7 @@ fn write(directory: &NetworkDir, name: &ObjectName, object: Option<&NetworkObjec
             let text = serde_json::to_vec(object).with_context(|| format!("serializing {name}"))?;
             store::write_readable(&path, &text).with_context(|| format!("keeping {name}"))
         }
-        None => Ok(lease::remove(&path)?),
+        None => Ok(store::remove_written(&path)?),
     }
 }
 
