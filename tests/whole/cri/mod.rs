@@ -9,6 +9,8 @@ mod crowd;
 mod events;
 mod hostile;
 mod kills;
+mod kills_beside;
+mod lives;
 mod plugins;
 mod requests;
 mod rpcs;
