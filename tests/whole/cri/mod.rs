@@ -14,6 +14,6 @@ mod lives;
 mod plugins;
 mod requests;
 mod rpcs;
+mod runtimes;
 mod sandboxes;
 mod streaming;
-mod runtimes;
