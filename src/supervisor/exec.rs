@@ -84,6 +84,11 @@ impl Exec {
         Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
     /// Nobody waits for it any more: it is killed.
     pub(super) fn give_up(&mut self) -> Result<()> {
         match self.purpose {

@@ -18,10 +18,11 @@
 //! From there on it is a process like any other: signals, its end, commands in it and its removal take no runtime. What the
 //! runtime keeps of it is in the container's run state, and goes with that.
 
+use super::exec::Exec;
 use super::keep::Process;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
-use super::slot::Stage;
+use super::slot::{Instance, Stage};
 use crate::lifecycle::Event;
 use crate::runtime::{FailureKind, StepFailure};
 use crate::store::{self, OciRuntime};
@@ -29,8 +30,12 @@ use crate::sys::process::{self, Child, Ended, Subreaper};
 use crate::sys::socket::{self, Received};
 use crate::sys::{Called, SysResult, fs, mount, pidfd};
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, wait, waitpid};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -172,11 +177,15 @@ impl Supervisor {
 
     /// The process that is being watched has ended: whether that was the runtime, and not the container.
     pub(super) fn external_created(&mut self, index: usize, ended: Ended) -> Result<bool> {
-        let Some(instance) = &mut self.slots[index].instance else { return Ok(false) };
-        let Some(external) = &instance.external else { return Ok(false) };
-        if !matches!(instance.stage, Stage::Creating) {
+        let is_maker = |i: &Instance| i.external.is_some() && matches!(i.stage, Stage::Creating);
+        if !self.slots[index].instance.as_ref().is_some_and(is_maker) {
             return Ok(false);
         }
+        if matches!(ended, Ended::Signaled(_)) {
+            self.end_strangers();
+        }
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(false) };
+        let Some(external) = &instance.external else { return Ok(false) };
         self.creating_externally -= 1;
         if self.creating_externally == 0 {
             process::set_subreaper(Subreaper::No)?;
@@ -199,6 +208,27 @@ impl Supervisor {
         self.keep_instance(index);
         self.queue.push_back(Event::Held { container: index });
         Ok(true)
+    }
+
+    /// A maker that was killed has left to us what it would have ended itself: its runtime's processes in the namespaces of the pod or
+    /// the container. As long as nobody waits for them, the pod's pid 1 does not end.
+    fn end_strangers(&self) {
+        let instances = self.slots.iter().filter_map(|slot| Some(slot.instance.as_ref()?.child.pid));
+        let known: Vec<i32> = instances
+            .chain(self.execs.values().map(Exec::pid))
+            .chain(self.sandbox.reaper.iter().map(|r| r.pid))
+            .collect();
+        let depth = pid_depth("thread-self");
+        let strangers =
+            children().into_iter().filter(|pid| !known.contains(pid) && pid_depth(&pid.to_string()) > depth);
+        for pid in strangers.map(Pid::from_raw) {
+            // A child that was not waited for keeps its pid; one that has ended takes no signal.
+            let _ = kill(pid, Signal::SIGKILL);
+            let deadline = Instant::now() + ENDS;
+            while waitpid(pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
     }
 
     /// Has the runtime start the container.
@@ -256,6 +286,8 @@ impl Supervisor {
 const AT_WORK: &str = "oci.at-work";
 /// How long one may take that an earlier supervisor has started.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a process that is killed may take to end.
+const ENDS: Duration = Duration::from_secs(1);
 
 /// Waits until nobody runs a runtime for the container of this run state any more. It was an earlier supervisor's; one that takes
 /// too long is killed, and the runtime with it.
@@ -311,13 +343,23 @@ fn run(mut command: Command, stdio: [OwnedFd; 3], external: &External) -> ! {
 /// Kills what a runtime that failed has left, and waits for it: all of it is a child of this process.
 fn end_orphans() {
     loop {
-        let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-        for pid in list.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        for pid in children() {
             // A child that was not waited for keeps its pid; one that has ended takes no signal.
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
-        if nix::sys::wait::wait().is_err_and(|errno| errno != nix::errno::Errno::EINTR) {
+        if wait().is_err_and(|errno| errno != Errno::EINTR) {
             return;
         }
     }
+}
+
+fn children() -> Vec<i32> {
+    let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// In how many pid namespaces a process is, one below the other; 0 if it is gone.
+fn pid_depth(process: &str) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(0, |pids| pids.split_whitespace().count())
 }

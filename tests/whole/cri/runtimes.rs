@@ -150,3 +150,39 @@ fn a_container_is_started_once_if_the_supervisor_is_killed_while_a_runtime_start
     assert_eq!(log(&host, "p", "c"), ["once"]);
     cri.remove_sandbox(&id).unwrap();
 }
+
+/// Who made the runtime's processes is killed: somebody else has to wait for those, or the pod's pid 1 does not end.
+#[test]
+fn a_sandbox_ends_though_the_maker_of_a_container_was_killed() {
+    let Some(host) = Host::new(&["ip", "nft"]) else { return };
+    host.own_network();
+    let (path, maker) = (host.path("hanging-runtime"), host.path("maker"));
+    let script = r#"#!/bin/sh
+while [ "$1" != --bundle ]; do shift; done
+nsenter --pid="$2/../../ns/pid" sleep 1000 </dev/null >/dev/null 2>&1 &
+until [ -n "$(cat /proc/$!/task/$!/children)" ]; do sleep 0.01; done
+kill -9 $!
+wait
+echo $PPID >"$maker"
+while :; do sleep 0.05; done
+"#;
+    std::fs::write(&path, script.replace("$maker", maker.to_str().unwrap())).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = format!("[runtime_handlers.hanging]\npath = {:?}\n", path.display().to_string());
+    let cri = Cri::start(&host, &config).by("hanging");
+    let mut config = sandbox(&host, "p");
+    let options = api::NamespaceOption { pid: api::NamespaceMode::Pod.into(), ..Default::default() };
+    config.linux.get_or_insert_default().security_context.get_or_insert_default().namespace_options =
+        Some(options.clone());
+    let id = cri.sandbox(&config);
+    let mut wanted = container("c", "true");
+    wanted.linux.get_or_insert_default().security_context.get_or_insert_default().namespace_options = Some(options);
+    let (kubelet, of) = (Kubelet::new(cri.socket.clone()), id.clone());
+    let asking = std::thread::spawn(move || kubelet.create((&of, &config), &wanted));
+    let pid = until("the runtime", || std::fs::read_to_string(&maker).ok()?.trim().parse().ok());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let error = asking.join().unwrap().unwrap_err();
+    assert!(error.message().contains("hanging-runtime ended with 137"), "{error}");
+    cri.stop_sandbox(&id).unwrap();
+    cri.remove_sandbox(&id).unwrap();
+}
