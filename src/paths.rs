@@ -170,6 +170,11 @@ impl NetworkDir {
         self.0.join("name-server.json")
     }
 
+    /// The lock of whoever executes CNI plugins for a pod: each pod has a byte of it.
+    pub fn cni_lock(&self) -> PathBuf {
+        self.0.join("cni.lock")
+    }
+
     /// What CNI plugins answered: `<uid>.json`.
     pub fn cni(&self) -> PathBuf {
         self.0.join("cni")

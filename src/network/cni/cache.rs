@@ -3,13 +3,15 @@
 
 use super::config::{NetworkConfig, Object, Version};
 use crate::paths::NetworkDir;
-use crate::store::{read_json, remove_written, write_json};
+use crate::store::{Wait, read_json, remove_written, write_json};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -73,7 +75,21 @@ impl New {
 /// The attachments of all pods, locked.
 pub(super) struct Cache {
     directory: PathBuf,
+    turns: PathBuf,
     _lock: Flock<File>,
+}
+
+/// A pod's turn, until this is dropped or its process has ended: plugins do not have it.
+pub(super) struct Turn {
+    _file: OwnedFd,
+}
+
+/// A pod's byte of the lock: FNV-1a of its uid.
+fn offset(uid: &str) -> libc::off_t {
+    let hash = uid
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    (hash >> 2) as libc::off_t
 }
 
 /// Who else may be at it.
@@ -88,6 +104,7 @@ pub(super) enum Access {
 impl Cache {
     /// Takes the lock, which is the directory's own.
     pub(super) fn open(directory: &NetworkDir, access: Access) -> Result<Cache> {
+        let turns = directory.cni_lock();
         let directory = directory.cni();
         // 0700: configurations may hold what is nobody's business.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
@@ -96,11 +113,48 @@ impl Cache {
         let mut file = File::open(&directory).called("open", directory.display())?;
         loop {
             match Flock::lock(file, how) {
-                Ok(lock) => return Ok(Cache { directory, _lock: lock }),
+                Ok(lock) => return Ok(Cache { directory, turns, _lock: lock }),
                 Err((again, Errno::EINTR)) => file = again,
                 Err((_, errno)) => return Err(SysError::new("flock", directory.display(), errno).into()),
             }
         }
+    }
+
+    /// The right to execute plugins for a pod: who comes later waits, also if the supervisor was killed that this is done for. Pods
+    /// with the same byte by chance wait for each other.
+    pub(super) fn turn(&self, uid: &str) -> Result<Turn> {
+        loop {
+            match self.ask_for_turn(uid, Wait::Yes) {
+                Err(Errno::EINTR) => {}
+                done => return Ok(done.called("fcntl", self.turns.display())?),
+            }
+        }
+    }
+
+    /// The same, if nobody has it.
+    pub(super) fn turn_now(&self, uid: &str) -> Result<Option<Turn>> {
+        match self.ask_for_turn(uid, Wait::No) {
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            done => Ok(Some(done.called("fcntl", self.turns.display())?)),
+        }
+    }
+
+    fn ask_for_turn(&self, uid: &str, wait: Wait) -> nix::Result<Turn> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = open(&self.turns, OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC, mode)?;
+        let byte = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: offset(uid),
+            l_len: 1,
+            l_pid: 0,
+        };
+        let how = match wait {
+            Wait::Yes => FcntlArg::F_OFD_SETLKW(&byte),
+            Wait::No => FcntlArg::F_OFD_SETLK(&byte),
+        };
+        fcntl(&file, how)?;
+        Ok(Turn { _file: file })
     }
 
     fn path(&self, uid: &str) -> PathBuf {

@@ -6,7 +6,8 @@
 //! waits for them.
 //!
 //! No lock is to be held by callers: operations about different pods are performed side by side, as the specification has it,
-//! and only GC has all others wait. Two about the same pod must not be begun at the same time.
+//! and only GC has all others wait. Of two about the same pod the second waits: the first may be that of a supervisor which was
+//! killed.
 
 mod cache;
 mod capabilities;
@@ -88,6 +89,7 @@ pub fn check(directory: &NetworkDir, uid: &str) -> Result<Checked> {
         return Ok(Checked::NotAttached);
     }
     let cache = Cache::open(directory, Access::Shared)?;
+    let _turn = cache.turn(uid)?;
     let Some(attachment) = cache.read(uid)? else { return Ok(Checked::NotAttached) };
     if attachment.network.disable_check {
         return Ok(Checked::Disabled);
@@ -196,6 +198,7 @@ fn add_within(deadline: Duration, network: &CniNetwork, sandbox: &Sandbox<'_>) -
     find_all(&config, &runner)?;
     let version = negotiate(&config, &runner)?;
     let cache = Cache::open(sandbox.directory, Access::Shared)?;
+    let _turn = cache.turn(uid)?;
     if cache.read(uid)?.is_some() {
         // ADD must not follow ADD. What is left of an earlier sandbox of this pod goes first.
         delete_cached(deadline, &cache, uid).context("undoing an earlier attachment")?;
@@ -261,7 +264,9 @@ fn delete_within(deadline: Duration, directory: &NetworkDir, uid: &str) -> Resul
     if !directory.cni().exists() {
         return Ok(());
     }
-    delete_cached(deadline, &Cache::open(directory, Access::Shared)?, uid)
+    let cache = Cache::open(directory, Access::Shared)?;
+    let _turn = cache.turn(uid)?;
+    delete_cached(deadline, &cache, uid)
 }
 
 fn delete_cached(deadline: Duration, cache: &Cache, uid: &str) -> Result<()> {
@@ -281,6 +286,8 @@ fn sweep_cached(cache: &Cache, pods: &Path) -> Result<Vec<String>> {
     let mut failures = Failures::default();
     // The pod's directory is made before its attachment: one that comes now is not taken for one that is gone.
     for uid in cache.uids()?.into_iter().filter(|uid| !pods.join(uid).exists()) {
+        // Somebody is still at one: it is swept the next time.
+        let Some(_turn) = cache.turn_now(&uid)? else { continue };
         match delete_cached(DEADLINE, cache, &uid) {
             Ok(()) => swept.push(uid),
             Err(error) => failures.add(error.context(format!("pod {uid}, which is gone"))),

@@ -465,3 +465,27 @@ fn a_pods_name_among_attachments_is_a_plain_one() {
     has(&error, &["uid \"../x\" is no container id"]);
     assert!(fixture.calls().is_empty());
 }
+
+#[test]
+fn a_pod_that_is_still_being_attached_is_not_let_go_of_before_that_is_over() {
+    let fixture = Fixture::two("1.0.0");
+    fixture.write("first.ADD", "touch \"$here/begun\"; until [ -e \"$here/go\" ]; do sleep 0.01; done");
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| fixture.add());
+        while !fixture.bin("begun").exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Another pod does not wait for it, and leaves it alone.
+        delete(&fixture.directory, "another").unwrap();
+        std::fs::remove_dir_all(fixture.pods().join(UID)).unwrap();
+        assert!(sweep(&fixture.directory, &fixture.pods()).unwrap().is_empty());
+        let deleting = scope.spawn(|| delete(&fixture.directory, UID));
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!deleting.is_finished());
+        fixture.write("go", "");
+        adding.join().unwrap().unwrap();
+        deleting.join().unwrap().unwrap();
+    });
+    assert_eq!(fixture.calls(), ["ADD first", "ADD second", "DEL second", "DEL first"]);
+    assert!(!fixture.is_cached());
+}
