@@ -125,29 +125,47 @@ impl Agent {
 
     /// Another one after the server's end, which is told what there is, and no more.
     fn come_back(&mut self, cri: &Cri<'_>, round: &str) {
-        let sandboxes = cri.sandboxes();
-        let ready = |id: &str| {
-            let is_it =
-                |found: &&api::PodSandbox| found.id == id && found.state() == api::PodSandboxState::SandboxReady;
-            sandboxes.iter().any(|found| is_it(&found))
-        };
-        let containers = cri.containers();
-        let all: BTreeSet<String> =
-            sandboxes.iter().map(|found| &found.id).chain(containers.iter().map(|found| &found.id)).cloned().collect();
-        let live_ones = containers.iter().filter(|found| ready(&found.pod_sandbox_id)).map(|found| found.id.clone());
-        let expected: BTreeSet<String> =
-            sandboxes.iter().map(|found| found.id.clone()).filter(|id| ready(id)).chain(live_ones).collect();
+        let before = Listed::by(cri);
         self.live.wait();
         self.check(round);
-        assert!(all.is_subset(&self.known), "{round}: {sandboxes:?}, {containers:?} are not known: {:?}", self.known);
         self.live = plugin(&self.script);
         self.seen = 0;
+        // A container may come meanwhile that the server had asked for.
+        let after = Listed::by(cri);
+        assert!(after.all.is_subset(&self.known), "{round}: {:?} are not known: {:?}", after.all, self.known);
         let out = self.live.out();
-        let told = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let told: Vec<Value> = told.filter(|said| said["event"] == "Synchronize").collect();
-        let told: BTreeSet<String> = serde_json::from_value(told[0]["ids"].clone()).unwrap();
-        assert_eq!(told, expected, "{round}");
-        self.known = all;
+        let said = out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let told = said.into_iter().find(|said| said["event"] == "Synchronize").unwrap();
+        let told: BTreeSet<String> = serde_json::from_value(told["ids"].clone()).unwrap();
+        let is_right = before.ready.is_subset(&told) && told.is_subset(&after.ready);
+        assert!(is_right, "{round}: {told:?} of {:?} and {:?}", before.ready, after.ready);
+        self.known = after.all;
+    }
+}
+
+/// The ids of sandboxes and containers.
+struct Listed {
+    all: BTreeSet<String>,
+    /// Of sandboxes that are ready, and of their containers.
+    ready: BTreeSet<String>,
+}
+
+impl Listed {
+    fn by(cri: &Cri<'_>) -> Listed {
+        let (mut all, mut ready) = (BTreeSet::new(), BTreeSet::new());
+        for sandbox in cri.sandboxes() {
+            if sandbox.state() == api::PodSandboxState::SandboxReady {
+                ready.insert(sandbox.id.clone());
+            }
+            all.insert(sandbox.id);
+        }
+        for container in cri.containers() {
+            if ready.contains(&container.pod_sandbox_id) {
+                ready.insert(container.id.clone());
+            }
+            all.insert(container.id);
+        }
+        Listed { all, ready }
     }
 }
 
