@@ -213,7 +213,7 @@ pub(super) fn leave(dirs: &Dirs, uid: &str) -> Result<()> {
     let is_for_nobody = || -> Result<bool> {
         Ok(directory.config().exists() && view::read_all::<Member>(&directory.members())?.is_empty())
     };
-    if !directory.member(uid).exists() && !is_for_nobody()? {
+    if !store::is_begun(&directory.member(uid)) && !is_for_nobody()? {
         return Ok(());
     }
     let _lock = lock(&directory)?;

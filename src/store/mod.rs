@@ -624,6 +624,11 @@ pub fn remove_written(path: &Path) -> SysResult<()> {
     sys::fs::remove_file(path)
 }
 
+/// Whether such a file is there, or somebody has begun to write it.
+pub fn is_begun(path: &Path) -> bool {
+    path.exists() || temporary(path).exists()
+}
+
 fn temporary(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".tmp");

@@ -270,7 +270,8 @@ fn delete_within(deadline: Duration, directory: &NetworkDir, uid: &str) -> Resul
 }
 
 fn delete_cached(deadline: Duration, cache: &Cache, uid: &str) -> Result<()> {
-    let Some(attachment) = cache.read(uid)? else { return Ok(()) };
+    // It may be there in part, of one who was killed before he executed a plugin.
+    let Some(attachment) = cache.read(uid)? else { return Ok(cache.remove(uid)?) };
     let mut failures = Failures::default();
     for plugin in attachment.network.plugins.iter().rev() {
         if let Err(error) = attachment.execute(deadline, Operation::Del, plugin) {

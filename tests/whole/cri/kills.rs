@@ -388,3 +388,19 @@ fn a_sandbox_that_was_never_set_up_goes_with_the_server_that_was_to_make_it() {
     let again = cri.sandbox(&sandbox(&host, "p"));
     cri.remove_sandbox(&again).unwrap();
 }
+
+#[test]
+fn a_sandbox_that_was_put_on_the_network_in_part_leaves_nothing_there() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let [stays, goes] = ["stays", "goes"].map(|name| cri.sandbox(&sandbox(&host, name)));
+    let members = host.path("state/network/members");
+    // As one leaves it who is killed while he writes it.
+    std::fs::rename(members.join(format!("{goes}.json")), members.join(format!("{goes}.json.tmp"))).unwrap();
+    cri.stop_sandbox(&goes).unwrap();
+    cri.remove_sandbox(&goes).unwrap();
+    let left: Vec<_> = std::fs::read_dir(members).unwrap().flatten().map(|file| file.file_name()).collect();
+    assert_eq!(left, [&*format!("{stays}.json")]);
+    cri.remove_sandbox(&stays).unwrap();
+}

@@ -489,3 +489,13 @@ fn a_pod_that_is_still_being_attached_is_not_let_go_of_before_that_is_over() {
     assert_eq!(fixture.calls(), ["ADD first", "ADD second", "DEL second", "DEL first"]);
     assert!(!fixture.is_cached());
 }
+
+#[test]
+fn what_was_noted_in_part_goes_too() {
+    let fixture = Fixture::two("1.0.0");
+    fixture.add().unwrap();
+    let half = fixture.directory.cni().join("other.json.tmp");
+    std::fs::write(&half, "{").unwrap();
+    delete(&fixture.directory, "other").unwrap();
+    assert!(!half.exists() && fixture.is_cached());
+}
