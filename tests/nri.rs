@@ -31,8 +31,13 @@ static PLUGIN: LazyLock<PathBuf> = LazyLock::new(|| {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cri/nriplugin");
     let status = Command::new("go").arg("build").arg("-o").arg(&program).arg(".").current_dir(source).status().unwrap();
     assert!(status.success(), "go build");
+    // It may have had a test's umask.
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     program
 });
+
+/// A socket is made with a umask of its own for a moment, and that is the whole process's: one test after the other.
+static UMASK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A runtime that has a list.
 #[derive(Default)]
@@ -95,7 +100,9 @@ impl Bench {
         let mut settings = Settings { socket: Some(socket.clone()), timeouts, ..Settings::default() };
         change(&mut settings);
         let listed = Arc::new(Listed::default());
+        let turn = UMASK.lock().await;
         let nri = Nri::start(&settings, listed.clone()).await.unwrap();
+        drop(turn);
         nri.admit().await;
         Bench { nri, listed, socket, dir }
     }
