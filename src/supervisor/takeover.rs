@@ -43,6 +43,7 @@ use crate::sys::{Called, fs, pidfd};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -386,13 +387,20 @@ fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<(String, Option<Adju
     Ok(own)
 }
 
-/// Takes away the containers of such a sandbox that the machine does not know: they were being created, which nobody heard of. What
-/// cannot be taken away goes with the sandbox.
+/// Takes away the containers of such a sandbox that the machine does not know, with or without their records: they were being
+/// created, which nobody heard of, or removed. What cannot be taken away goes with the sandbox.
 fn forget_strangers(pod: &Pod, setup: &CgroupSetup, machine: &Commanded) -> Result<Vec<anyhow::Error>> {
     let known: Vec<String> = machine.containers().map(|(_, report)| report.id).collect();
+    let directory = pod.dirs.containers();
+    let entries = match std::fs::read_dir(&directory) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.called("opendir", directory.display())?,
+    };
     let mut errors = Vec::new();
-    for record in store::containers(pod)?.into_iter().filter(|record| !known.contains(&record.config.name)) {
-        let id = record.config.name;
+    for id in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        if known.contains(&id) {
+            continue;
+        }
         let done = external::until_done(&pod.dirs.container_state(&id));
         let undone = undo(pod, setup, &id).into_iter().chain(done.err()).collect::<Vec<_>>();
         let removed = if undone.is_empty() { remove::container(&pod.dirs, &id) } else { Ok(()) };

@@ -117,12 +117,15 @@ fn a_container_that_no_supervisor_knows_of_is_taken_away() {
     let containers = memory["life"]["Commanded"]["containers"].as_array_mut().unwrap();
     containers.iter_mut().filter(|found| found["name"] == made.as_str()).for_each(|found| *found = Value::Null);
     std::fs::write(&kept, memory.to_string()).unwrap();
+    // Of another one there is not even the record, or not any more.
+    let half = std::path::PathBuf::from(host.folder(&format!("state/pods/{id}/containers/half")));
     cri.restart();
     assert_eq!(cri.status(&runs).unwrap().state(), api::ContainerState::ContainerRunning, "{}", cri.server.err());
     assert!(cri.status(&made).is_err());
     let there = processes_of(&id);
     assert!(there.iter().all(|p| p.cgroup.contains(&runs)), "{there:?}");
     assert!(!host.path("root/pods").join(&id).join("containers").join(&made).exists());
+    assert!(!half.exists());
     cri.running((&id, &config), "c", "sleep 1000");
     cri.remove_sandbox(&id).unwrap();
 }
