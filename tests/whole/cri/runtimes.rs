@@ -64,7 +64,7 @@ case "$*" in
     while [ -e "$w.wait" ]; do sleep 0.02; done
     sleep 1000 </dev/null >/dev/null 2>&1 &
     for mount in /sys/fs/cgroup /sys/fs/cgroup/*; do
-        mkdir -p "$mount/$group" && echo $! >"$mount/$group/cgroup.procs"
+        [ -e "$mount/cgroup.procs" ] && mkdir -p "$mount/$group" && echo $! >"$mount/$group/cgroup.procs"
     done 2>/dev/null
     exit 0
 } ;;
