@@ -88,7 +88,7 @@ impl Server {
         let listener = std::net::TcpListener::bind(config.address).called("bind", config.address)?;
         // As many as the kernel lets wait: the 128 that std asks for come in one burst, and a client behind them sends its SYN again
         // a second later.
-        listen(&listener, Backlog::MAXCONN).called("listen", config.address)?;
+        listen(&listener, Backlog::MAXALLOWABLE).called("listen", config.address)?;
         listener.set_nonblocking(true).called("ioctl FIONBIO", "streaming listener")?;
         let address = listener.local_addr().called("getsockname", "streaming listener")?;
         let scheme = if tls.is_some() { "https" } else { "http" };
