@@ -19,7 +19,7 @@
 //! runtime keeps of it is in the container's run state, and goes with that.
 
 use super::exec::Exec;
-use super::keep::Process;
+use super::keep::{Process, Word};
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::{Instance, Stage};
@@ -205,7 +205,7 @@ impl Supervisor {
         instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
         instance.stage = Stage::Created;
         // Its init waits by itself, and may be told by anybody.
-        self.keep_instance(index);
+        self.keep_instance(index, Word::Given);
         self.queue.push_back(Event::Held { container: index });
         Ok(true)
     }

@@ -72,6 +72,18 @@ impl Process {
 pub(super) struct Kept {
     pub(super) process: Process,
     pub(super) restart_count: u32,
+    /// If its init ends before it is told to execute its command, nothing of the container has run.
+    #[serde(default)]
+    pub(super) word: Word,
+}
+
+/// Whether an init was told to execute its command.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Word {
+    /// Nothing yet, or a moment ago.
+    Perhaps,
+    #[default]
+    Given,
 }
 
 /// `kept.json`
@@ -172,17 +184,19 @@ impl Supervisor {
 
     /// Writes down which process a container's instance is, before it is told to execute its command: whatever has executed is
     /// found by whoever takes over.
-    pub(super) fn keep_instance(&mut self, index: usize) {
-        if let Err(error) = self.write_instance(index) {
+    pub(super) fn keep_instance(&mut self, index: usize, word: Word) {
+        if let Err(error) = self.write_instance(index, word) {
             self.warn("SupervisorError", format!("keeping a container's process for another supervisor: {error:#}"));
         }
     }
 
-    fn write_instance(&self, index: usize) -> Result<()> {
+    fn write_instance(&self, index: usize, word: Word) -> Result<()> {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
         let name = &self.pod.record.plan.containers[index].name;
-        pin(&instance.child, &self.pod.dirs.process(name))?;
-        let kept = Kept { process: Process::of(&instance.child)?, restart_count: instance.restart_count };
+        if word == Word::Perhaps || instance.external.is_some() {
+            pin(&instance.child, &self.pod.dirs.process(name))?;
+        }
+        let kept = Kept { process: Process::of(&instance.child)?, restart_count: instance.restart_count, word };
         store::write_json(&self.pod.dirs.instance(name), &kept)
     }
 }

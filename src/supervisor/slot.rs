@@ -1,7 +1,7 @@
 //! One container's place in its pod: the process that fills it, its output, its end.
 
 use super::external::External;
-use super::keep::{Remnant, Traces};
+use super::keep::{Remnant, Traces, Word};
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::signals;
@@ -201,13 +201,14 @@ impl Supervisor {
 
     /// Tells the init that waits to execute its command.
     pub(super) fn set_off(&mut self, index: usize) {
-        self.keep_instance(index);
+        self.keep_instance(index, Word::Perhaps);
         let Some(instance) = &mut self.slots[index].instance else { return };
         // It was killed while it waited if this fails; its pidfd says so.
         if let Some((_, socket)) = &instance.hand_off
             && crate::runtime::start(socket.as_fd()).is_ok()
         {
             instance.stage = Stage::Starting;
+            self.keep_instance(index, Word::Given);
         }
     }
 

@@ -18,7 +18,7 @@
 
 use super::create::open_fifo;
 use super::external::{self, External};
-use super::keep::{Kept, Memory, Process, Traces};
+use super::keep::{Kept, Memory, Process, Traces, Word};
 use super::life::Life;
 use super::network;
 use super::pod::{Parts, Supervisor, block_signals, machine_spec, now};
@@ -38,7 +38,7 @@ use crate::plan::config::{ContainerConfig, PodPlan, Stdio};
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
 use crate::store::{self, Pod};
-use crate::sys::process::{self, Child};
+use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Called, fs, pidfd};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
@@ -200,6 +200,9 @@ impl Supervisor {
         let kept: Option<Kept> = store::read_json(&self.pod.dirs.instance(&config.name))?;
         let Some(kept) = kept.filter(|kept| kept.restart_count == restart_count) else { return Ok(None) };
         let Some(child) = kept.process.open(Some(&self.pod.dirs.process(&config.name)))? else {
+            if kept.word == Word::Perhaps {
+                return Ok(None);
+            }
             if let Some(mut log) = self.resume_log(index, &config, restart_count)? {
                 log.end_all(jiff::Timestamp::now());
             }
@@ -212,6 +215,9 @@ impl Supervisor {
             Some(_) => Found::Ended,
             None => executed(&child)?,
         };
+        if external.is_none() && found == Found::Ended && kept.word == Word::Perhaps && is_untold(&child)? {
+            return Ok(None);
+        }
         self.hold(index, &config, Held { child, restart_count, external, found })?;
         Ok(Some(Find { found, vanished: false }))
     }
@@ -353,6 +359,16 @@ fn executed(child: &Child) -> Result<Found> {
         }
     }
 }
+
+/// Whether an init that has ended, and may have been told nothing, ended as one does that is told nothing: it saw its supervisor go, or
+/// was killed with it. Nobody knows more of one that nobody has waited for.
+fn is_untold(child: &Child) -> Result<bool> {
+    let ended = pidfd::fate(child.pidfd.as_fd())?;
+    Ok(matches!(ended, Some(Ended::Exited(UNTOLD) | Ended::Signaled(libc::SIGKILL) | Ended::Unknown)))
+}
+
+/// The exit code of an init whose supervisor is gone before it was told to start.
+const UNTOLD: i32 = 125;
 
 /// A FIFO in a container's run state, and nothing else.
 fn reopen_fifo(path: &Path, flags: OFlag) -> Result<OwnedFd> {

@@ -404,3 +404,33 @@ fn a_sandbox_that_was_put_on_the_network_in_part_leaves_nothing_there() {
     assert_eq!(left, [&*format!("{stays}.json")]);
     cri.remove_sandbox(&stays).unwrap();
 }
+
+#[test]
+fn a_container_that_was_killed_with_its_supervisor_before_it_was_started_is_as_it_was_created() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.running((&id, &config), "c", "sleep 1000");
+    let pid = host_pid(&cri, &made) as i32;
+    cri.kill();
+    let supervisor = kill_supervisor(&host, &id);
+    until("its end", || leaks::has_ended(supervisor).then_some(()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("the container's end", || leaks::has_ended(pid).then_some(()));
+    // As they are when the supervisor is killed before it says the word.
+    let pod = host.path("state/pods").join(&id);
+    let change = |file: std::path::PathBuf, from: &str, to: &str| {
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(file, text.replace(from, to)).unwrap();
+    };
+    change(pod.join("containers").join(&made).join("instance.json"), "\"Given\"", "\"Perhaps\"");
+    change(pod.join("kept.json"), "\"Running\"", "\"Starting\"");
+    cri.restart();
+    until("it", || (cri.status(&made).ok()?.state() == api::ContainerState::ContainerCreated).then_some(()));
+    cri.start_container(&made).unwrap();
+    assert_eq!(cri.status(&made).unwrap().state(), api::ContainerState::ContainerRunning);
+    cri.remove_sandbox(&id).unwrap();
+}
