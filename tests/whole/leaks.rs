@@ -45,11 +45,22 @@ impl Process {
     }
 }
 
+/// The fields of a process's stat after its name (proc_pid_stat(5)): none when it is gone.
+fn stat(pid: i32) -> Vec<String> {
+    let stat = text(format!("/proc/{pid}/stat").into());
+    stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
 /// Whether a process has ended and waits for the machine's init to take note, or is gone by now: nobody's business here.
 pub(crate) fn has_ended(pid: i32) -> bool {
-    let stat = text(format!("/proc/{pid}/stat").into());
-    let state = stat.rsplit(')').next().unwrap_or_default();
-    state.is_empty() || state.starts_with(" Z") || state.starts_with(" X")
+    stat(pid).first().is_none_or(|state| ["Z", "X"].contains(&state.as_str()))
+}
+
+/// Whether a process has ended or is on its way there: no cgroup counts it any more, and nothing holds it up.
+pub(crate) fn is_ending(pid: i32) -> bool {
+    /// `include/linux/sched.h`
+    const PF_EXITING: u32 = 4;
+    has_ended(pid) || stat(pid).get(6).is_none_or(|flags| flags.parse::<u32>().unwrap() & PF_EXITING != 0)
 }
 
 /// The supervisors of the pods whose state is below this directory, or of one pod: not its pid 1, inits and other children.
@@ -131,7 +142,7 @@ pub(crate) fn find(own: &Own<'_>) -> Vec<String> {
     let me = std::process::id() as i32;
     let ours = |p: &Process| [&p.cmdline, &p.cgroup, &p.environ].iter().any(|text| text.contains(own.token));
     left.extend(
-        processes(|p| p.pid != me && ours(p) && !has_ended(p.pid))
+        processes(|p| p.pid != me && ours(p) && !is_ending(p.pid))
             .iter()
             .map(|p| format!("process {} {}", p.pid, p.cmdline)),
     );

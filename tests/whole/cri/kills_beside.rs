@@ -95,7 +95,7 @@ struct Agent {
     live: Live,
     /// How many of its lines have been looked at.
     seen: usize,
-    /// The pods and containers that it was told of, but for those that it refused.
+    /// The pods and containers that it, or one before it, was told of, but for those that it refused.
     known: BTreeSet<String>,
 }
 

@@ -285,7 +285,7 @@ impl Scene<'_> {
             let is_here = p.cgroup.contains(token) || p.cmdline.contains(token) || p.environ().contains(token);
             let is_test =
                 p.pid == std::process::id() as i32 || p.cmdline.contains("--listen") || p.cmdline.contains("nriplugin");
-            is_here && !is_test && !leaks::has_ended(p.pid)
+            is_here && !is_test && !leaks::is_ending(p.pid)
         });
         let of_steady =
             |p: &leaks::Process| [&p.cgroup, &p.cmdline, p.environ()].iter().any(|text| text.contains(&self.steady.id));
