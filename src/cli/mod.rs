@@ -54,6 +54,7 @@ mod wait;
 use crate::error::{self, Kind, failure};
 use crate::paths::Dirs;
 use crate::supervisor;
+use crate::sys::heap;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use deferred::Deferred;
@@ -161,7 +162,10 @@ pub fn main() -> ExitCode {
     // Before clap makes its tables: they would stay in its memory as long as the pod lives.
     let result = match supervisor::asked_for(std::env::args_os()) {
         Some(state) => require_root().and_then(|()| supervisor::run(&state)).map(|()| 0),
-        None => dispatch(Cli::parse()),
+        None => {
+            heap::ends_soon();
+            dispatch(Cli::parse())
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),

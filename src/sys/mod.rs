@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod fs;
 pub mod getxattr;
+pub mod heap;
 pub mod memory;
 pub mod mount;
 pub mod net;
