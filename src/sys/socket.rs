@@ -5,7 +5,7 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect,
-    listen, recvmsg, sendmsg, socket, socketpair,
+    listen, recv, recvmsg, sendmsg, socket, socketpair,
 };
 use nix::sys::stat::{Mode, umask};
 use std::io::{IoSlice, IoSliceMut};
@@ -140,7 +140,16 @@ pub enum Received {
 
 /// Receives one message. A message over [`MAX_MESSAGE`] bytes is an error (`EMSGSIZE`).
 pub fn receive(fd: BorrowedFd<'_>) -> SysResult<Received> {
-    let mut bytes = vec![0u8; MAX_MESSAGE];
+    // Most are short: memory for the longest would be mapped and unmapped for each.
+    let length = loop {
+        match recv(fd.as_raw_fd(), &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(Received::Nothing),
+            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
+            other => break other.called("recv", "socket")?,
+        }
+    };
+    let mut bytes = vec![0u8; length.min(MAX_MESSAGE)];
     let mut control = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let (length, flags, descriptors) = loop {
         let mut slices = [IoSliceMut::new(&mut bytes)];

@@ -53,6 +53,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("prlimit64", &["EPERM"]),
     ("read", &["EIO", "EINTR"]),
     ("readlink", &["EACCES"]),
+    ("recvfrom", &["ECONNRESET", "EINTR", "ENOMEM"]),
     ("recvmsg", &["ECONNRESET", "EINTR", "ENOMEM"]),
     ("rename", &["ENOSPC", "EIO"]),
     ("rt_sigaction", &["EINVAL"]),
