@@ -29,10 +29,12 @@ use crate::sys::{Called, SysResult, process, socket};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
-use oci_spec::runtime::Spec;
-use seccomp::Filters;
+use oci_spec::runtime::{Process, Spec};
+use seccomp::{Filter, Filters};
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use step::UserNamespace;
 
 /// Which pid namespace a child is born in.
 pub enum PidNamespace<'a> {
@@ -60,8 +62,26 @@ pub struct Request<'a> {
     pub cgroup: &'a Cgroup,
     /// Its standard descriptors.
     pub stdio: [OwnedFd; 3],
+    /// The filter of a `Seccomp` step without profile.
+    pub filter: Option<Rc<Filter>>,
     /// If its steps are to be shown.
     pub showing: Option<Showing>,
+}
+
+/// What every process of a container has of its spec, for those that join it: read once, and the rules of the filter, which are
+/// most of it, are compiled.
+pub struct Confinement {
+    /// The container's own process.
+    pub process: Process,
+    users: UserNamespace,
+    filter: Option<Rc<Filter>>,
+}
+
+impl Confinement {
+    /// Its filter, for [`Request::filter`].
+    pub fn filter(&self) -> Option<Rc<Filter>> {
+        self.filter.clone()
+    }
 }
 
 /// What the calling process keeps to start children: opened and compiled once.
@@ -90,6 +110,15 @@ impl Launcher {
     /// A copy of the descriptor of /dev/null.
     pub fn null(&self) -> SysResult<OwnedFd> {
         duplicate(self.null.as_fd())
+    }
+
+    /// What processes that join the container of a spec are confined by.
+    pub fn confinement(&self, spec: Spec) -> Result<Confinement> {
+        let linux = spec.linux().as_ref().context("the spec has no linux section")?;
+        let filter = linux.seccomp().as_ref().map(|profile| self.filters.borrow_mut().of(profile)).transpose()?;
+        let users = UserNamespace::of(linux);
+        let process = spec.process().clone().context("the spec has no process")?;
+        Ok(Confinement { process, users, filter })
     }
 
     /// clone3(2): the child performs the request's steps. In the parent, everything that it took along is closed again.
@@ -123,10 +152,13 @@ impl Launcher {
             _ => None,
         });
         let devices = devices.collect::<Result<_>>()?;
-        let filter = request.steps.iter().find_map(|step| match step {
-            Step::Seccomp { profile } => Some(self.filters.borrow_mut().of(profile)),
-            _ => None,
-        });
+        let compiled = || {
+            request.steps.iter().find_map(|step| match step {
+                Step::Seccomp { profile: Some(profile) } => Some(self.filters.borrow_mut().of(profile)),
+                _ => None,
+            })
+        };
+        let filter = request.filter.map(Ok).or_else(compiled);
         let unified = request.cgroup.unified_dir()?;
         let handles = Handles {
             sync: theirs,

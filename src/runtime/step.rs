@@ -3,7 +3,7 @@
 //! [`container_steps`] makes the list from an OCI `Spec` alone; `init` performs it, an error names the step, and whoever
 //! wants to show what a container is prints it. The order is the lesson, so it is written down once, here.
 
-use super::devices;
+use super::{Confinement, devices};
 use crate::plan::config::HostDevice;
 use crate::plan::{capabilities, spec::DEVICES};
 use crate::sys::mount::{Propagation, attr};
@@ -240,8 +240,8 @@ pub enum Step {
     NoNewPrivileges,
     /// seccomp(SECCOMP_SET_MODE_FILTER)
     Seccomp {
-        /// The profile.
-        profile: Box<LinuxSeccomp>,
+        /// The profile; none if its filter comes with the request ([`Confinement`]).
+        profile: Option<Box<LinuxSeccomp>>,
     },
     /// umask(2), setgroups(2), setresgid(2), setresuid(2) with PR_SET_KEEPCAPS.
     User {
@@ -328,14 +328,14 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
     }
     steps.push(Step::Stdio);
     steps.push(Step::WaitForStart);
-    let seccomp = linux.seccomp().as_ref();
-    steps.extend(privilege_steps(process, seccomp)?);
+    let filter = linux.seccomp().as_ref().map(|profile| Step::Seccomp { profile: Some(Box::new(profile.clone())) });
+    steps.extend(privilege_steps(process, filter)?);
     Ok(steps)
 }
 
 /// Whose the ids of a container's processes are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum UserNamespace {
+pub(super) enum UserNamespace {
     /// They are the host's.
     Hosts,
     /// The pod has a user namespace of its own, which owns its other namespaces.
@@ -343,7 +343,7 @@ enum UserNamespace {
 }
 
 impl UserNamespace {
-    fn of(linux: &Linux) -> UserNamespace {
+    pub(super) fn of(linux: &Linux) -> UserNamespace {
         let is_user = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::User && n.path().is_some();
         if linux.namespaces().iter().flatten().any(is_user) { UserNamespace::Pods } else { UserNamespace::Hosts }
     }
@@ -421,11 +421,9 @@ fn all_devices(linux: &Linux) -> bool {
 }
 
 /// The steps of a process that joins a running container (`exec`): the same confinement, no new file systems.
-pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
-    let linux = spec.linux().as_ref().context("the spec has no linux section")?;
-    let process = spec.process().as_ref().context("the spec has no process")?;
+pub fn exec_steps(process: &Process, confinement: &Confinement) -> Result<Vec<Step>> {
     let mut steps = first_steps(process);
-    if UserNamespace::of(linux) == UserNamespace::Pods {
+    if confinement.users == UserNamespace::Pods {
         // First, so that nothing that follows is done with more rights than the pod has.
         steps.extend([Step::JoinNamespace { kind: NamespaceKind::User }, Step::DieWithSupervisor]);
     }
@@ -442,7 +440,7 @@ pub fn exec_steps(spec: &Spec) -> Result<Vec<Step>> {
     steps.push(Step::WorkingDirectory { path: process.cwd().clone() });
     steps.push(Step::Stdio);
     steps.push(Step::WaitForStart);
-    steps.extend(privilege_steps(process, linux.seccomp().as_ref())?);
+    steps.extend(privilege_steps(process, confinement.filter.as_ref().map(|_| Step::Seccomp { profile: None }))?);
     Ok(steps)
 }
 
@@ -470,7 +468,7 @@ fn rlimit_name(kind: PosixRlimitType) -> String {
 }
 
 /// The steps that give up privileges, ending in execve(2).
-fn privilege_steps(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<Vec<Step>> {
+fn privilege_steps(process: &Process, mut filter: Option<Step>) -> Result<Vec<Step>> {
     let capabilities = process.capabilities().as_ref().context("the spec's process has no capabilities")?;
     let masks = CapabilityMasks {
         effective: mask(capabilities.effective())?,
@@ -478,7 +476,6 @@ fn privilege_steps(process: &Process, seccomp: Option<&LinuxSeccomp>) -> Result<
         inheritable: mask(capabilities.inheritable())?,
     };
     let user = process.user();
-    let mut filter = seccomp.map(|profile| Step::Seccomp { profile: Box::new(profile.clone()) });
     let no_new_privileges = process.no_new_privileges() == Some(true);
     let mut steps = vec![Step::BoundingSet { keep: mask(capabilities.bounding())? }];
     if no_new_privileges {

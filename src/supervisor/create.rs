@@ -326,6 +326,7 @@ impl Supervisor {
             },
             cgroup: &cgroup,
             stdio: pipes.take_theirs()?,
+            filter: None,
             showing,
         };
         let starting = timeline.act(
@@ -361,6 +362,7 @@ impl Supervisor {
             id,
             told: None,
             external: None,
+            confinement: None,
         })
     }
 

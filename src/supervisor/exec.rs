@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::Process;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A process that was started for a container.
@@ -117,17 +117,14 @@ impl Exec {
 impl Supervisor {
     /// Starts a command in a container that runs; its end is an event of the loop.
     pub(super) fn launch_exec(&mut self, what: Command) -> Result<u64> {
-        let name = &self.pod.record.plan.containers[what.container].name;
-        let path = self.pod.dirs.container_state(name).join("config.json");
-        let mut spec: Spec =
-            crate::store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
-        let with_terminal = matches!(what.purpose, Purpose::Client { terminal: Some(_), .. });
-        self.make_own(&mut spec, what.container, what.own)?;
-        if let Some(process) = spec.process_mut() {
-            process.set_args(Some(what.arguments)).set_terminal(Some(with_terminal));
-        }
-        let steps = runtime::exec_steps(&spec)?;
+        self.read_confinement(what.container)?;
         let instance = self.slots[what.container].instance.as_ref().context("the container is not running")?;
+        let confinement = instance.confinement.as_ref().context("the container's spec was not read")?;
+        let with_terminal = matches!(what.purpose, Purpose::Client { terminal: Some(_), .. });
+        let mut process = confinement.process.clone();
+        self.make_own(&mut process, what.container, what.own)?;
+        process.set_args(Some(what.arguments)).set_terminal(Some(with_terminal));
+        let steps = runtime::exec_steps(&process, confinement)?;
         let users = self.pod.record.plan.sandbox.namespaces.user;
         let mut namespaces = open_namespaces(&instance.child, users)?;
         let pid = namespaces.iter().position(|(kind, _)| *kind == NamespaceKind::Pid).map(|at| namespaces.remove(at).1);
@@ -139,6 +136,7 @@ impl Supervisor {
             pid_namespace: pid.as_ref().map_or(PidNamespace::Inherit, |fd| PidNamespace::Join(fd.as_fd())),
             cgroup: &instance.cgroup,
             stdio: what.stdio,
+            filter: confinement.filter(),
             showing: None,
         })?;
         let id = self.next_id;
@@ -157,10 +155,21 @@ impl Supervisor {
         Ok(id)
     }
 
+    /// The spec of an instance never changes: it is read for the first command.
+    fn read_confinement(&mut self, container: usize) -> Result<()> {
+        let name = &self.pod.record.plan.containers[container].name;
+        let path = self.pod.dirs.container_state(name).join("config.json");
+        let Some(instance) = self.slots[container].instance.as_mut().filter(|i| i.confinement.is_none()) else {
+            return Ok(());
+        };
+        let spec = crate::store::read_json(&path)?.with_context(|| format!("{} is missing", path.display()))?;
+        instance.confinement = Some(self.launcher.confinement(spec)?);
+        Ok(())
+    }
+
     /// Changes the container's process to one with these things of its own. What is more is not to be had: capabilities,
     /// seccomp and the rest stay the container's.
-    fn make_own(&self, spec: &mut Spec, container: usize, own: OwnProcess) -> Result<()> {
-        let process = spec.process_mut().as_mut().context("the container's spec has no process")?;
+    fn make_own(&self, process: &mut Process, container: usize, own: OwnProcess) -> Result<()> {
         let mut envs = process.env().clone().unwrap_or_default();
         if let Some(user) = own.user {
             check_ids(&user, self.pod.record.plan.sandbox.id_range)?;

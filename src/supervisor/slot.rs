@@ -12,7 +12,7 @@ use crate::lifecycle::{Event, Exit, StartFailure, commanded};
 use crate::logs::{self, Stream};
 use crate::plan::adjust::Adjustment;
 use crate::plan::config::TerminationMessagePolicy;
-use crate::runtime::{FailureKind, FromInit, Seen, StepFailure};
+use crate::runtime::{Confinement, FailureKind, FromInit, Seen, StepFailure};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Called, SysResult};
 use anyhow::Result;
@@ -70,6 +70,8 @@ pub(super) struct Instance {
     pub(super) told: Option<Told>,
     /// If an OCI runtime of the host made it.
     pub(super) external: Option<External>,
+    /// Of those that join it, once there was one.
+    pub(super) confinement: Option<Confinement>,
 }
 
 /// How far an instance came.

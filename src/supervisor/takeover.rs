@@ -286,6 +286,7 @@ impl Supervisor {
             id: self.instance_id(index, restart_count),
             told: None,
             external,
+            confinement: None,
         });
         Ok(())
     }

@@ -186,6 +186,8 @@ impl Placed {
                 self.privileges.push(String::from("--no-new-privs"));
             }
             Step::Seccomp { profile } => {
+                // A container's own process always has one.
+                let Some(profile) = profile else { return };
                 let rules = profile.syscalls().as_ref().map_or(0, Vec::len);
                 let action = profile.default_action();
                 let what = format!(
