@@ -1,17 +1,19 @@
 //! Bytes between the user's standard descriptors and a container's.
 //!
 //! A container never gets the user's own descriptors, which may be a terminal (TIOCSTI), a file or a directory of the host:
-//! it gets pipes, and threads copy.
+//! it gets pipes, and what goes through them is copied: outputs as they come, what may wait for a user by threads.
 
 use super::terminal::{self, Interrupts};
 use crate::control::{Connection, Reply};
 use crate::error::{Kind, failure};
 use crate::sys::{Called, SysResult, process};
 use anyhow::Result;
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::pipe2;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread::JoinHandle;
 
@@ -53,16 +55,54 @@ impl Streams {
     pub(super) fn lent(&self) -> Vec<BorrowedFd<'_>> {
         self.lent.iter().map(AsFd::as_fd).collect()
     }
+}
 
-    /// Begins to copy; the supervisor has its ends by now, ours of them are closed so that end of file is seen.
-    fn copy(self) -> SysResult<[JoinHandle<()>; 2]> {
-        drop(self.lent);
-        if let Some(stdin) = self.stdin {
-            // Not waited for: a read of the user's terminal ends when it likes.
-            begin(move || copy(std::io::stdin(), stdin))?;
+/// What one pipe says, on its way to a standard descriptor.
+struct Flow<'a> {
+    /// None at its end, or when nobody reads any more: whoever writes more is told so.
+    from: Option<File>,
+    to: BorrowedFd<'a>,
+    /// What was read and not yet written.
+    piece: Vec<u8>,
+}
+
+impl<'a> Flow<'a> {
+    /// Bytes that are read at once.
+    const PIECE: usize = 16 << 10;
+
+    fn new(from: File, to: BorrowedFd<'a>) -> Flow<'a> {
+        Flow { from: Some(from), to, piece: Vec::new() }
+    }
+
+    /// What it waits for; nothing at its end.
+    fn awaited(&self) -> Option<PollFd<'_>> {
+        match &self.from {
+            _ if !self.piece.is_empty() => Some(PollFd::new(self.to, PollFlags::POLLOUT)),
+            Some(from) => Some(PollFd::new(from.as_fd(), PollFlags::POLLIN)),
+            None => None,
         }
-        let [out, err] = self.outputs;
-        Ok([begin(move || copy(out, std::io::stdout()))?, begin(move || copy(err, std::io::stderr()))?])
+    }
+
+    /// Reads or writes, whichever it waited for, without waiting: one flow never holds the other up.
+    fn go_on(&mut self) {
+        let Some(from) = &mut self.from else { return };
+        let done = if self.piece.is_empty() {
+            self.piece.resize(Flow::PIECE, 0);
+            let read = from.read(&mut self.piece);
+            self.piece.truncate(*read.as_ref().unwrap_or(&0));
+            read
+        } else {
+            // A pipe that poll(2) has called writable takes so much at once (pipe(7)).
+            let part = &self.piece[..self.piece.len().min(libc::PIPE_BUF)];
+            let written = nix::unistd::write(self.to, part).map_err(std::io::Error::from);
+            self.piece.drain(..*written.as_ref().unwrap_or(&0));
+            written
+        };
+        match done {
+            Ok(1..) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+            Ok(0) | Err(_) => *self = Flow { from: None, to: self.to, piece: Vec::new() },
+        }
     }
 }
 
@@ -82,7 +122,7 @@ fn copy(mut from: impl Read, mut to: impl Write) {
                     return;
                 }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             // EIO: the last user of a terminal's other side is gone.
             Err(_) => return,
         }
@@ -93,12 +133,10 @@ fn copy(mut from: impl Read, mut to: impl Write) {
 fn write_all(to: &mut impl Write, mut bytes: &[u8]) -> std::io::Result<()> {
     while !bytes.is_empty() {
         match to.write(bytes) {
-            Ok(0) => return Err(std::io::ErrorKind::WriteZero.into()),
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => bytes = &bytes[count..],
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                std::thread::sleep(std::time::Duration::from_millis(5))
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => std::thread::sleep(std::time::Duration::from_millis(5)),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }
     }
@@ -112,15 +150,38 @@ fn exit_code(connection: &Connection) -> Result<u8> {
     }
 }
 
-/// A command with pipes: its exit code.
+/// A command with pipes: its exit code, when everything that it wrote was passed on.
 pub(super) fn piped(connection: &Connection, streams: Streams) -> Result<u8> {
-    let copies = streams.copy()?;
-    let code = exit_code(connection)?;
-    for one in copies {
-        // Everything that it wrote is shown before we end; a panic of the copying thread was printed by it.
-        let _ = one.join();
+    // The supervisor has its ends by now: without ours, the end of file is seen.
+    drop(streams.lent);
+    if let Some(stdin) = streams.stdin {
+        // Not waited for: a read of the user's terminal ends when it likes.
+        begin(move || copy(std::io::stdin(), stdin))?;
     }
-    Ok(code)
+    let [out, err] = streams.outputs;
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let mut flows = [Flow::new(out, stdout.as_fd()), Flow::new(err, stderr.as_fd())];
+    let mut code = None;
+    loop {
+        let reply = code.is_none().then(|| PollFd::new(connection.as_fd(), PollFlags::POLLIN));
+        let awaited = [flows[0].awaited(), flows[1].awaited(), reply];
+        let mut polled: Vec<PollFd<'_>> = awaited.iter().flatten().cloned().collect();
+        if let (Some(code), true) = (code, polled.is_empty()) {
+            return Ok(code);
+        }
+        match poll(&mut polled, PollTimeout::NONE) {
+            Err(Errno::EINTR) => continue,
+            polled => polled.called("poll", "a command's output")?,
+        };
+        let mut answers = polled.iter().map(|fd| fd.any() != Some(false));
+        let ready = awaited.map(|awaited| awaited.is_some() && answers.next() == Some(true));
+        for (flow, _) in flows.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            flow.go_on();
+        }
+        if ready[2] {
+            code = Some(exit_code(connection)?);
+        }
+    }
 }
 
 /// A container's own output, with something to write its input to.
@@ -139,7 +200,6 @@ pub(super) fn terminal(connection: &Connection, master: OwnedFd) -> Result<u8> {
     let (reader, writer, sizes) = (File::from(duplicate()?), File::from(duplicate()?), duplicate()?);
     begin(move || copy(std::io::stdin(), writer))?;
     begin(move || {
-        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         while poll(&mut [PollFd::new(resizes.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_ok() {
             while let Ok(Some(_)) = resizes.next() {}
             if process::set_terminal_size(sizes.as_fd(), terminal::size()).is_err() {

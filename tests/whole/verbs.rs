@@ -3,7 +3,7 @@
 use crate::harness::{FACTS, Host, Live, facts, pod, shell, until, with};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -139,6 +139,27 @@ fn exec_passes_input_output_and_codes() {
     let inside = host.report("e", "f", &[]);
     assert!(inside["pid"].as_i64().unwrap() > 1);
     assert_eq!(inside["fds"].as_array().unwrap().len(), 3, "{}", inside["fds"]);
+}
+
+#[test]
+fn an_output_that_nobody_reads_holds_neither_the_other_nor_the_end_up() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&pod("o", json!({ "terminationGracePeriodSeconds": 1, "containers": [shell("s", "sleep 1000")] })));
+    let says = "head -c 500000 /dev/zero & echo first >&2; wait; echo last >&2; exit 5";
+    let mut command = host.command(&["exec", "o", "--", "sh", "-c", says]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert_eq!(err.next().unwrap().unwrap(), "first");
+    let mut out = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut out).unwrap();
+    assert_eq!((out.len(), err.next().unwrap().unwrap().as_str()), (500_000, "last"));
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+    // Who stops to read tells the writer so, and hears of the end.
+    let mut command = host.command(&["exec", "o", "--", "sh", "-c", "yes; echo it ended with $? >&2; exit 6"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), ended.stderr.is_empty()), (Some(6), false), "{ended:?}");
 }
 
 #[test]
