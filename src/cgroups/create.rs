@@ -123,6 +123,7 @@ impl Cgroup {
                 for dir in &chain[own..] {
                     refused.extend(pass_down(dir)?);
                 }
+                await_files(&leaf)?;
             }
             Version::V1 if hierarchy.has("cpuset") => {
                 chain.push(leaf);
@@ -233,6 +234,7 @@ fn is_in_order(hierarchy: &Hierarchy, leaf: &Path) -> SysResult<bool> {
         Version::V2 => {
             let (available, here) =
                 (read(&hierarchy.mount.join("cgroup.controllers"))?, read(&leaf.join("cgroup.controllers"))?);
+            await_files(leaf)?;
             Ok(V2_CONTROLLERS.iter().all(|controller| has(&here, controller) || !has(&available, controller)))
         }
         Version::V1 if hierarchy.has("cpuset") => {
@@ -242,6 +244,12 @@ fn is_in_order(hierarchy: &Hierarchy, leaf: &Path) -> SysResult<bool> {
         }
         Version::V1 => Ok(true),
     }
+}
+
+/// A controller that another process switches on above is named in `cgroup.controllers` before its files are there. A write that
+/// changes nothing waits for that: both hold the kernel's cgroup_mutex (cgroup_subtree_control_write in kernel/cgroup/cgroup.c).
+fn await_files(dir: &Path) -> SysResult<()> {
+    write(&dir.join("cgroup.subtree_control"), "\n")
 }
 
 /// A new v1 cpuset is empty, and no process can enter it; it gets its parent's.
