@@ -448,14 +448,15 @@ impl Init {
     }
 
     fn wait_for_start(&self) -> StepResult {
+        // From here on it is told by the end of file that its supervisor is gone, after all that it was told before: whoever takes
+        // over knows of a container that was told to start that it has run.
+        process::set_parent_death_signal(0)?;
         handshake::send(self.handles.sync.as_fd(), &FromInit::Ready, &[])?;
         match socket::receive(self.handles.sync.as_fd())? {
-            socket::Received::Message(bytes, _) if bytes == START => {}
+            socket::Received::Message(bytes, _) if bytes == START => Ok(()),
             // The supervisor is gone or gave up: nobody waits for an answer.
             _ => process::exit_now(125),
         }
-        // From here on the container outlives its supervisor.
-        Ok(process::set_parent_death_signal(0)?)
     }
 }
 

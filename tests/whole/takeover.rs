@@ -377,7 +377,11 @@ fn it_can_be_killed_at_any_moment() {
         } else {
             made += 1;
             host.run(&["recover", "--all"]).expect(0);
-            until("the pod", || (host.ps("p")[..2] == ["3/3", "Running"].map(str::to_owned)).then_some(()));
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while host.ps("p")[..2] != ["3/3", "Running"].map(str::to_owned) {
+                assert!(Instant::now() < deadline, "{:?}\n{}", host.inspect("p")["status"], host.ok(&["events", "p"]));
+                std::thread::sleep(Duration::from_millis(15));
+            }
             assert_eq!(supervisors(&host, "p").len(), 1);
             for container in ["s", "b"] {
                 assert_eq!(processes(&host, "p", container).len(), 1, "{container}");
