@@ -73,15 +73,9 @@ pub struct Request<'a> {
 pub struct Confinement {
     /// The container's own process.
     pub process: Process,
-    users: UserNamespace,
-    filter: Option<Rc<Filter>>,
-}
-
-impl Confinement {
     /// Its filter, for [`Request::filter`].
-    pub fn filter(&self) -> Option<Rc<Filter>> {
-        self.filter.clone()
-    }
+    pub filter: Option<Rc<Filter>>,
+    users: UserNamespace,
 }
 
 /// What the calling process keeps to start children: opened and compiled once.

@@ -229,7 +229,8 @@ pub enum Step {
     },
     /// setsid(2), standard descriptors, controlling terminal.
     Stdio,
-    /// Tells the supervisor that the container is created, and waits for its start.
+    /// Tells the supervisor that the container is created, and waits for its start. From here on the end of file tells that the
+    /// supervisor is gone, in the place of the parent-death signal.
     WaitForStart,
     /// prctl(PR_CAPBSET_DROP) of every other capability.
     BoundingSet {

@@ -136,7 +136,7 @@ impl Supervisor {
             pid_namespace: pid.as_ref().map_or(PidNamespace::Inherit, |fd| PidNamespace::Join(fd.as_fd())),
             cgroup: &instance.cgroup,
             stdio: what.stdio,
-            filter: confinement.filter(),
+            filter: confinement.filter.clone(),
             showing: None,
         })?;
         let id = self.next_id;
