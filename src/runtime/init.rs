@@ -129,6 +129,9 @@ struct Init {
 /// What fits into one message of the hand-off with room to spare; names and paths of an image can be longer.
 const MAX_TEXT: usize = 4096;
 
+/// The exit code of an init that nobody tells to go on: its supervisor is gone, or gave it up.
+pub const UNTOLD: i32 = 125;
+
 fn cut(mut text: String) -> String {
     if text.len() > MAX_TEXT {
         text.truncate(text.floor_char_boundary(MAX_TEXT));
@@ -182,7 +185,7 @@ impl Init {
         match socket::receive(self.handles.sync.as_fd())? {
             socket::Received::Message(bytes, _) if bytes == GO_ON => Ok(()),
             // The supervisor is gone or gave up: nobody waits for an answer.
-            _ => process::exit_now(125),
+            _ => process::exit_now(UNTOLD),
         }
     }
 
@@ -455,7 +458,7 @@ impl Init {
         match socket::receive(self.handles.sync.as_fd())? {
             socket::Received::Message(bytes, _) if bytes == START => Ok(()),
             // The supervisor is gone or gave up: nobody waits for an answer.
-            _ => process::exit_now(125),
+            _ => process::exit_now(UNTOLD),
         }
     }
 }

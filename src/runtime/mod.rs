@@ -17,7 +17,7 @@ pub mod user;
 
 pub use handshake::receive;
 pub use handshake::{FailureKind, FromInit, Performed, Seen, StepFailure};
-pub use init::{Handles, Showing, duplicate};
+pub use init::{Handles, Showing, UNTOLD, duplicate};
 pub use locked::lock;
 pub use step::{NamespaceKind, Step, container_steps, exec_steps};
 

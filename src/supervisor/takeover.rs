@@ -35,6 +35,7 @@ use crate::lifecycle::{Event, EventType, Found, PodEvent};
 use crate::logs;
 use crate::plan::adjust::Adjustment;
 use crate::plan::config::{ContainerConfig, PodPlan, Stdio};
+use crate::runtime::UNTOLD;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
 use crate::store::{self, Pod};
@@ -361,15 +362,12 @@ fn executed(child: &Child) -> Result<Found> {
     }
 }
 
-/// Whether an init that has ended, and may have been told nothing, ended as one does that is told nothing: it saw its supervisor go, or
-/// was killed with it. Nobody knows more of one that nobody has waited for.
+/// Whether an init that has ended, and may have been told nothing, ended as one does that is told nothing: it saw its supervisor go.
+/// Nobody knows more of one that nobody has waited for.
 fn is_untold(child: &Child) -> Result<bool> {
     let ended = pidfd::fate(child.pidfd.as_fd())?;
-    Ok(matches!(ended, Some(Ended::Exited(UNTOLD) | Ended::Signaled(libc::SIGKILL) | Ended::Unknown)))
+    Ok(matches!(ended, Some(Ended::Exited(UNTOLD) | Ended::Unknown)))
 }
-
-/// The exit code of an init whose supervisor is gone before it was told to start.
-const UNTOLD: i32 = 125;
 
 /// A FIFO in a container's run state, and nothing else.
 fn reopen_fifo(path: &Path, flags: OFlag) -> Result<OwnedFd> {

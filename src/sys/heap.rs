@@ -69,8 +69,9 @@ fn move_end(from: usize, to: usize) -> bool {
 }
 
 // SAFETY: a block is of the piece, where `take` gives each byte to one block at a time, or the system's; which, is told by its
-// address alone.
+// address alone. (Inlined, they would be in the binary some thousand times.)
 unsafe impl GlobalAlloc for Heap {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match take(layout) {
             Some(block) => block,
@@ -79,6 +80,7 @@ unsafe impl GlobalAlloc for Heap {
         }
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         match place(block) {
             // Of no use again if it is not the last one.
@@ -88,6 +90,7 @@ unsafe impl GlobalAlloc for Heap {
         }
     }
 
+    #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         match take(layout) {
             Some(block) => {
@@ -100,6 +103,7 @@ unsafe impl GlobalAlloc for Heap {
         }
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let Some(at) = place(block) else {
             // SAFETY: as our own caller promises; it is none of the piece's.

@@ -182,7 +182,7 @@ fn start(host: &Host, manifest: &str, case: Option<&Case>) -> (Outcome, Injected
     std::fs::write(volume.join("go"), "").unwrap();
     // What fails before the container's process is there is tried again after ten seconds, as a kubelet does.
     let is_refused = || run.err().contains("container/c: Failed");
-    while !is_refused() && !has_ended(run.pid()) {
+    while !is_refused() && !leaks::has_ended(run.pid()) {
         if begin.elapsed() > HANGS {
             run.signal(Signal::SIGKILL);
         }
@@ -211,12 +211,6 @@ fn start(host: &Host, manifest: &str, case: Option<&Case>) -> (Outcome, Injected
     let injected =
         case.map_or(Injected::Nowhere, |_| Injected::of(&std::fs::read_to_string(&trace).unwrap(), supervisor[0].pid));
     (outcome, injected)
-}
-
-/// Whether a child of ours has ended.
-fn has_ended(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z"))
 }
 
 /// What confines the process that made the report, without what is another one each time.

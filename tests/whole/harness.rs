@@ -18,13 +18,18 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const FACTS: &str = "localhost/facts";
 
 /// Looks again and again until there is an answer.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    until_or(|| what.to_owned(), look)
+}
+
+/// As [`until`]; what is missing is told when it has not come.
+pub(crate) fn until_or<T>(what: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "{what} did not come in {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "{} did not come in {PATIENCE:?}", what());
         std::thread::sleep(Duration::from_millis(15));
     }
 }

@@ -1,6 +1,6 @@
 //! The supervisor is killed at any moment: the containers go on, and another one takes over.
 
-use crate::harness::{Host, Live, Numbers, facts, pod, shell, until, with};
+use crate::harness::{Host, Live, Numbers, facts, pod, shell, until, until_or, with};
 use crate::leaks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -377,11 +377,8 @@ fn it_can_be_killed_at_any_moment() {
         } else {
             made += 1;
             host.run(&["recover", "--all"]).expect(0);
-            let deadline = Instant::now() + Duration::from_secs(60);
-            while host.ps("p")[..2] != ["3/3", "Running"].map(str::to_owned) {
-                assert!(Instant::now() < deadline, "{:?}\n{}", host.inspect("p")["status"], host.ok(&["events", "p"]));
-                std::thread::sleep(Duration::from_millis(15));
-            }
+            let came_to = || format!("the pod: {:?}\n{}", host.inspect("p")["status"], host.ok(&["events", "p"]));
+            until_or(came_to, || (host.ps("p")[..2] == ["3/3", "Running"].map(str::to_owned)).then_some(()));
             assert_eq!(supervisors(&host, "p").len(), 1);
             for container in ["s", "b"] {
                 assert_eq!(processes(&host, "p", container).len(), 1, "{container}");
