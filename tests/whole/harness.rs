@@ -425,9 +425,7 @@ impl Host {
 
     /// The process id of a pod's supervisor.
     pub(crate) fn supervisor(&self, pod: &str) -> i32 {
-        let state = self.path("state").join("pods").join(self.uid(pod));
-        let found =
-            leaks::processes(|p| p.cmdline.contains("supervise-pod") && p.cmdline.contains(state.to_str().unwrap()));
+        let found = leaks::supervisors(&self.path("state").join("pods").join(self.uid(pod)));
         assert_eq!(found.len(), 1, "supervisors of {pod}: {found:?}");
         found[0].pid
     }

@@ -87,15 +87,18 @@ fn hierarchies() -> Vec<PathBuf> {
     mounts.lines().filter(is_cgroup).filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
 }
 
-/// The processes of a cgroup, lowest pid first.
+/// The processes of a cgroup, oldest first: the numbers of pids begin again.
 pub(crate) fn processes_in(below: &str) -> Vec<i32> {
     let mut pids: Vec<i32> = hierarchies()
         .iter()
         .filter_map(|mount| std::fs::read_to_string(mount.join(below).join("cgroup.procs")).ok())
         .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<i32>>())
         .collect();
+    // proc_pid_stat(5): `starttime`, the 22nd field.
+    let started = |pid: &i32| stat(*pid).get(19).and_then(|ticks| ticks.parse::<u64>().ok());
     pids.sort_unstable();
     pids.dedup();
+    pids.sort_by_cached_key(started);
     pids
 }
 

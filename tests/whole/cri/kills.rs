@@ -406,19 +406,23 @@ fn a_sandbox_that_was_put_on_the_network_in_part_leaves_nothing_there() {
 }
 
 #[test]
-fn a_container_that_was_killed_with_its_supervisor_before_it_was_started_is_as_it_was_created() {
+fn a_container_that_saw_its_supervisor_go_before_it_was_started_is_as_it_was_created() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
     let mut cri = Cri::start(&host, "");
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
-    let made = cri.running((&id, &config), "c", "sleep 1000");
+    // An init that is told nothing ends with this code.
+    let made = cri.running((&id, &config), "c", "trap 'exit 125' TERM; while :; do sleep 0.05; done");
     let pid = host_pid(&cri, &made) as i32;
     cri.kill();
     let supervisor = kill_supervisor(&host, &id);
     until("its end", || leaks::has_ended(supervisor).then_some(()));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    until("the container's end", || leaks::has_ended(pid).then_some(()));
+    until("the container's end", || {
+        // Until it has its trap it does not hear it.
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
+        leaks::has_ended(pid).then_some(())
+    });
     // As they are when the supervisor is killed before it says the word.
     let pod = host.path("state/pods").join(&id);
     let change = |file: std::path::PathBuf, from: &str, to: &str| {
