@@ -15,7 +15,8 @@ use super::path::{Path, Seg};
 use super::tree::{Node, Value};
 use rows::ROWS;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::OnceLock;
 
 /// What podshim does with a field.
@@ -47,15 +48,11 @@ pub(super) struct Row {
 pub(super) struct Schema {
     kind: Kind,
     /// By path without indexes. The rows of a pod below `spec.template` have that before their own paths here.
-    rows: BTreeMap<String, &'static Row>,
-    /// Every path that is a row or lies above one.
-    known: BTreeSet<String>,
-    /// The names of the fields below each path.
-    fields: BTreeMap<String, Vec<&'static str>>,
+    rows: BTreeMap<Cow<'static, str>, &'static Row>,
 }
 
 impl Schema {
-    /// The schema of a kind, made when it is first asked for: each takes a millisecond, and a manifest needs one or two.
+    /// The schema of a kind, made when it is first asked for: a manifest needs one or two.
     pub(super) fn of(kind: Kind) -> &'static Schema {
         // One more than a document can name: an ephemeral container's.
         const KINDS: usize = Kind::ALL.len() + 1;
@@ -64,23 +61,22 @@ impl Schema {
     }
 
     fn new(kind: Kind) -> Schema {
-        let mut schema = Schema {
-            kind,
-            rows: BTreeMap::new(),
-            known: BTreeSet::new(),
-            fields: BTreeMap::from([Default::default()]),
+        let mut rows = Vec::new();
+        let mut add = |row: &'static Row, (at, below): (&str, &'static str)| {
+            let path = if at.is_empty() { Cow::Borrowed(below) } else { Cow::Owned(format!("{at}.{below}")) };
+            rows.push((path, row));
         };
         let of_pod = |row: &&'static Row| row.path.starts_with("metadata") || row.path.starts_with("spec");
         match kind.pod() {
-            Some("") => ROWS.iter().for_each(|row| schema.add(row, ("", row.path))),
+            Some("") => ROWS.iter().for_each(|row| add(row, ("", row.path))),
             pod => {
                 if kind == Kind::EphemeralContainer {
                     let shared = |row: &'static Row| Some((row, row.path.strip_prefix(CONTAINERS)?));
                     let differs = |path: &str| kinds::EPHEMERAL.iter().any(|own| is_at_or_below(path, own.path));
                     let shared = ROWS.iter().filter_map(shared).filter(|(_, path)| !differs(path));
-                    shared.for_each(|(row, path)| schema.add(row, ("", path)));
+                    shared.for_each(|(row, path)| add(row, ("", path)));
                 }
-                kinds::rows(kind).for_each(|row| schema.add(row, ("", row.path)));
+                kinds::rows(kind).for_each(|row| add(row, ("", row.path)));
                 if let Some(at) = pod {
                     // A template's name is not the pods' name.
                     let own = |row: &&'static Row| {
@@ -88,36 +84,12 @@ impl Schema {
                             && !matches!(row.path, "metadata.name" | "metadata.namespace" | "metadata.generateName")
                     };
                     let template = ROWS.iter().filter(own).chain(kinds::TEMPLATE);
-                    template.for_each(|row| schema.add(row, (at, row.path)));
+                    template.for_each(|row| add(row, (at, row.path)));
                 }
             }
         }
-        schema
-    }
-
-    /// Adds a row as that of the path `below` in what stands at `at`.
-    fn add(&mut self, row: &'static Row, (at, below): (&'static str, &'static str)) {
-        let path = if at.is_empty() { below.to_owned() } else { format!("{at}.{below}") };
-        let ends = path.match_indices(['.', '[']).map(|(i, _)| i).chain([path.len()]);
-        for end in ends {
-            self.known.insert(path[..end].to_owned());
-            if path[end..].starts_with("[]") {
-                self.known.insert(path[..end + 2].to_owned());
-            }
-        }
-        // Keys of free maps are no fields.
-        if !path.contains('<') && !path.contains(".annotations.") {
-            let mut above = String::new();
-            for part in at.split('.').filter(|part| !part.is_empty()).chain(below.split('.')) {
-                let fields = self.fields.entry(above.clone()).or_default();
-                let name = part.trim_end_matches("[]");
-                if !fields.contains(&name) {
-                    fields.push(name);
-                }
-                above = if above.is_empty() { part.to_owned() } else { format!("{above}.{part}") };
-            }
-        }
-        self.rows.insert(path, row);
+        // Sorted at once, which the tables nearly are.
+        Schema { kind, rows: rows.into_iter().collect() }
     }
 
     /// The kind of the documents.
@@ -127,12 +99,32 @@ impl Schema {
 
     /// Whether there is this path (without indexes), as a field or above one. The root is `""`.
     pub(super) fn knows(&self, pattern: &str) -> bool {
-        pattern.is_empty() || self.known.contains(&canonical(pattern))
+        let pattern = canonical(pattern);
+        pattern.is_empty()
+            || self.rows.contains_key(pattern.as_str())
+            || self.beginning(&format!("{pattern}.")).next().is_some()
+            || self.beginning(&format!("{pattern}[]")).next().is_some()
     }
 
     /// The names of the fields below a path (without indexes).
-    pub(super) fn fields_of(&self, pattern: &str) -> &[&'static str] {
-        self.fields.get(&canonical(pattern)).map_or(&[], Vec::as_slice)
+    pub(super) fn fields_of(&self, pattern: &str) -> Vec<&str> {
+        let start = if pattern.is_empty() { String::new() } else { format!("{}.", canonical(pattern)) };
+        let mut fields = Vec::new();
+        // Keys of free maps are no fields.
+        for path in self.beginning(&start).filter(|path| !path.contains('<') && !path.contains(".annotations.")) {
+            let below = &path[start.len()..];
+            let name = &below[..below.find(['.', '[']).unwrap_or(below.len())];
+            if fields.last() != Some(&name) && !fields.contains(&name) {
+                fields.push(name);
+            }
+        }
+        fields
+    }
+
+    /// The paths that begin with this text.
+    fn beginning(&self, start: &str) -> impl Iterator<Item = &str> {
+        let from = (Bound::Included(start), Bound::Unbounded);
+        self.rows.range::<str, _>(from).map(|(path, _)| &**path).take_while(move |path| path.starts_with(start))
     }
 
     /// The row of exactly this path, or of the list that it is.
