@@ -149,17 +149,11 @@ impl Sandbox {
 
     /// Its containers, but for those that are being created or removed.
     pub(super) fn containers(&self) -> Result<Vec<Container>> {
-        let mut reports: HashMap<&str, &ContainerReport> = self
-            .report
-            .iter()
-            .flat_map(|report| &report.commanded)
-            .map(|report| (report.id.as_str(), report))
-            .collect();
         let mut containers = Vec::new();
-        for path in store::container_records(&self.pod)? {
-            let Some(made) = CONTAINERS.read(&path, || container_record(&path))? else { continue };
-            let report = reports.remove(made.record.config.name.as_str()).filter(|r| r.stage != Stage::Creating);
-            containers.extend(report.map(|report| Container { made, report: report.clone() }));
+        for report in self.report.iter().flat_map(|report| &report.commanded).filter(|r| r.stage != Stage::Creating) {
+            let path = self.pod.dirs.container_state(&report.id).join(store::CONTAINER_RECORD);
+            let made = CONTAINERS.read(&path, || container_record(&path))?;
+            containers.extend(made.map(|made| Container { made, report: report.clone() }));
         }
         Ok(containers)
     }
@@ -321,14 +315,22 @@ fn recover(pod: &Pod) -> bool {
 /// The container of an id, or of the beginning of one that no other has, and its sandbox.
 pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
     let missing = || failure(Kind::NotFound, format!("there is no container {id:?}"));
-    let mut owners = HashMap::new();
-    for uid in names(&dirs.pods())? {
-        for container in names(&dirs.pod(&uid).containers())? {
-            owners.insert(container, uid.clone());
+    let uids = names(&dirs.pods())?;
+    // A kubelet asks by whole ids: no directory is read for those.
+    let known = is_whole(id).then(|| uids.iter().find(|uid| dirs.pod(uid).container_state(id).exists())).flatten();
+    let (owner, full) = match known {
+        Some(uid) => (uid.clone(), id.to_owned()),
+        None => {
+            let mut owners = HashMap::new();
+            for uid in uids {
+                owners
+                    .extend(names(&dirs.pod(&uid).containers())?.into_iter().map(|container| (container, uid.clone())));
+            }
+            let full = complete(id, owners.keys().cloned())?.ok_or_else(missing)?;
+            (owners.remove(&full).ok_or_else(missing)?, full)
         }
-    }
-    let full = complete(id, owners.keys().cloned())?.ok_or_else(missing)?;
-    let sandbox = sandbox(dirs, &owners[&full]).map_err(|_| missing())?;
+    };
+    let sandbox = sandbox(dirs, &owner).map_err(|_| missing())?;
     let container = sandbox.containers()?.into_iter().find(|container| container.id() == full);
     Ok((sandbox, container.ok_or_else(missing)?))
 }
@@ -361,6 +363,11 @@ fn names(directory: &std::path::Path) -> Result<Vec<String>> {
 /// Whether all of a filter's labels are there, with these values.
 pub(super) fn has_labels(labels: &HashMap<String, String>, wanted: &HashMap<String, String>) -> bool {
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// Whether it can be an id of [`new_id`], and not the beginning of one.
+fn is_whole(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// A new id: 64 hexadecimal digits, as containerd's.
