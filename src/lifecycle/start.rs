@@ -129,6 +129,22 @@ impl PodState {
         shows.chain(dues).min()
     }
 
+    /// The container whose first start comes after what is under way, if that is all that it waits for.
+    pub fn comes_next(&self) -> Option<usize> {
+        let goes_on =
+            self.teardown.is_none() && self.sandbox == Sandbox::Ready && self.restart_all == RestartAll::Never;
+        let holds_up = |container: &Container| container.is_running() && !container.passed;
+        let init = || self.each().filter(|(_, spec, _)| spec.kind.is_init_list());
+        if !goes_on || !(self.start_is_under_way() || init().any(|(.., container)| holds_up(container))) {
+            return None;
+        }
+        let is_idle =
+            |(.., container): &(usize, &ContainerSpec, &Container)| matches!(container.stage, Stage::Idle { .. });
+        let (index, _, container) = init().chain(self.of_kind(ContainerKind::App)).find(is_idle)?;
+        // Another one waits for its back-off.
+        (container.instances == 0 && container.failed_pull.is_none()).then_some(index)
+    }
+
     /// The containers that may be started now or later, without waiting for any other one's end: index and boot time.
     fn in_turn(&self) -> Vec<(usize, Duration)> {
         let idle = |(index, _, container): (usize, &ContainerSpec, &Container)| match container.stage {

@@ -1,77 +1,85 @@
 //! One container: from its config to a child that performs its steps.
 
-use super::external::Making;
+use super::external::{External, Making};
+use super::pipes::Pipes;
 use super::pod::{StartFailed, Supervisor};
-use super::poll::{Output, Source, Token};
+use super::poll::Source;
 use super::remove;
 use super::slot::{Instance, Stage};
 use super::timeline::{Act, Told, new_numbers};
 use crate::cgroups::Cgroup;
-use crate::control::{self, RefusedKind};
+use crate::control::RefusedKind;
 use crate::error::{Kind, failure};
-use crate::lifecycle::{Event, EventType, ImageFailure, PodEvent, StartFailure};
+use crate::lifecycle::{Event, EventType, PodEvent, StartFailure};
 use crate::logs;
 use crate::network;
 use crate::plan::adjust::{self, Executor};
 use crate::plan::config::{
-    ContainerConfig, EnvValue, EnvVar, IdRange, ImageSpec, KeyValue, Log, MountPropagation, NamespaceMode, PullPolicy,
-    Stdio, VolumePlan,
+    ContainerConfig, EnvValue, EnvVar, IdRange, KeyValue, Log, MountPropagation, NamespaceMode, PullPolicy, Stdio,
+    VolumePlan,
 };
 use crate::plan::env;
 use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved, User};
-use crate::probes;
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, sandbox, user};
 use crate::snapshot::{self, Owner};
 use crate::sys::mount::{self, Depth};
-use crate::sys::{Called, SysResult, fs, process};
+use crate::sys::{Called, SysResult, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, mkfifo};
 use oci_spec::runtime::{LinuxNamespaceType, PosixRlimitBuilder, PosixRlimitType, Spec};
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// A child process that asks the registry for a container's image.
-pub(super) struct Pull {
-    child: std::process::Child,
-    token: Token,
-    answer: Vec<u8>,
-    restart_count: u32,
-    began: Instant,
-}
-
-impl Pull {
-    /// Ends it; its end of file is its answer.
-    pub(super) fn cancel(&mut self) {
-        // It has ended already if this fails.
-        let _ = self.child.kill();
-    }
-}
+use std::time::Duration;
 
 /// Largest file of variables, in bytes (KEP-3721).
 const MAX_ENV_FILE: u64 = 64 << 10;
 
-/// What an instance has beside its process.
-struct Made {
-    cgroup: Cgroup,
-    log: Option<logs::Writer>,
+/// An instance whose process is there, and of which nothing is watched yet.
+pub(super) struct Launched {
+    pub(super) child: process::Child,
+    pub(super) cgroup: Cgroup,
+    /// If its output is kept, and it is its turn.
+    pub(super) log: Option<logs::Writer>,
+    pub(super) restart_count: u32,
     pipes: Pipes,
-    restart_count: u32,
-    id: String,
+    /// The hand-off with podshim's own init.
+    sync: Option<OwnedFd>,
+    told: Option<Told>,
+    external: Option<External>,
+}
+
+/// When a container is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// It is to run as soon as it can.
+    InTurn,
+    /// Another one's start is not complete yet.
+    Early,
+}
+
+/// What a container is to be, as it is in its bundle.
+struct Bundle {
+    /// With the variables in its mounts' paths expanded.
+    config: ContainerConfig,
+    spec: Spec,
+    binds: Vec<Bind>,
+    rootfs: OwnedFd,
+    /// Where it is mounted.
+    rootfs_path: PathBuf,
+    user: User,
+    /// The pid namespace of another container, which an ephemeral one joins.
+    target: Option<(PathBuf, OwnedFd)>,
 }
 
 /// A failure to create a container, with what the machine must know of it.
-struct CreateError {
+pub(super) struct CreateError {
     failure: StartFailure,
     error: anyhow::Error,
 }
@@ -97,99 +105,11 @@ impl Supervisor {
         self.create(index, restart_count)
     }
 
-    fn tell(&mut self, index: usize, reason: &str, message: String) {
+    pub(super) fn tell(&mut self, index: usize, reason: &str, message: String) {
         self.emit(PodEvent { type_: EventType::Normal, reason: reason.into(), message, container: Some(index) });
     }
 
-    fn begin_pull(&mut self, index: usize, restart_count: u32) -> Result<()> {
-        let dirs = &self.pod.record.dirs;
-        let image = &self.pod.record.plan.containers[index].image;
-        let mut command = std::process::Command::new("/proc/self/exe");
-        let logins = &self.pod.record.plan.logins;
-        // Neither arguments nor variables: others may see those.
-        let stdin = match logins.is_empty() {
-            true => std::process::Stdio::null(),
-            false => control::document("podshim", logins)?.into(),
-        };
-        let spawned = command
-            .arg0("podshim")
-            .arg("--root")
-            .arg(&dirs.root)
-            .arg("--state")
-            .arg(&dirs.state)
-            .args(["ensure-image", "--pull", "always", image])
-            .args(Some("--logins").filter(|_| !logins.is_empty()))
-            .stdin(stdin)
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .called("execve", "podshim ensure-image");
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(error) => {
-                let failed =
-                    Event::ImageFailed { container: index, failure: ImageFailure::Pull, message: error.to_string() };
-                self.queue.push_back(failed);
-                return Ok(());
-            }
-        };
-        let pulling = format!("Pulling image {image:?}");
-        if let Some(stdout) = child.stdout.as_mut() {
-            let token = self.poll.watch(&*stdout, Source::Pull(index))?;
-            let began = Instant::now();
-            self.slots[index].pull = Some(Pull { child, token, answer: Vec::new(), restart_count, began });
-        }
-        self.tell(index, "Pulling", pulling);
-        Ok(())
-    }
-
-    /// The pulling child says something, or has ended.
-    pub(super) fn pulled(&mut self, index: usize) -> Result<()> {
-        let Some(pull) = &mut self.slots[index].pull else { return Ok(()) };
-        let Some(stdout) = pull.child.stdout.as_mut() else { return Ok(()) };
-        let mut buffer = [0u8; 4096];
-        let count = stdout.read(&mut buffer).called("read", "ensure-image")?;
-        if count > 0 {
-            pull.answer.extend_from_slice(&buffer[..count]);
-            return Ok(());
-        }
-        self.poll.forget(pull.token, stdout.as_fd());
-        let Some(mut pull) = self.slots[index].pull.take() else { return Ok(()) };
-        // Its standard output is closed: it is about to end, if it has not yet.
-        pull.child.wait().called("waitpid", "ensure-image")?;
-        match serde_json::from_slice::<Answer>(&pull.answer) {
-            Ok(Answer::Image(image)) => {
-                // The record keeps what runs from being pruned.
-                if let Err(error) = self.record_image(index, *image) {
-                    self.warn("FailedToWriteRecord", format!("{error:#}"));
-                }
-                let image = &self.pod.record.plan.containers[index].image;
-                let took = probes::go_duration(pull.began.elapsed());
-                let message = format!("Successfully pulled image {image:?} in {took} ({took} including waiting)");
-                self.tell(index, "Pulled", message);
-                self.create(index, pull.restart_count)
-            }
-            Ok(Answer::Failed { reason, message }) => {
-                let failure = match reason.as_str() {
-                    "ErrImageNeverPull" => ImageFailure::NeverPull,
-                    "InvalidImageName" => ImageFailure::InvalidName,
-                    "RegistryUnavailable" => ImageFailure::RegistryUnavailable,
-                    "ImageInspectError" => ImageFailure::Inspect,
-                    _ => ImageFailure::Pull,
-                };
-                self.queue.push_back(Event::ImageFailed { container: index, failure, message });
-                Ok(())
-            }
-            Err(_) => {
-                let message = "the pull was ended".to_owned();
-                self.queue.push_back(Event::ImageFailed { container: index, failure: ImageFailure::Pull, message });
-                Ok(())
-            }
-        }
-    }
-
-    fn create(&mut self, index: usize, restart_count: u32) -> Result<()> {
-        let name = self.pod.record.plan.containers[index].name.clone();
+    pub(super) fn create(&mut self, index: usize, restart_count: u32) -> Result<()> {
         match self.try_create(index, restart_count) {
             Ok(instance) => {
                 let created = Event::Created {
@@ -201,13 +121,7 @@ impl Supervisor {
                 self.queue.push_back(created);
             }
             Err(CreateError { failure, error }) => {
-                // What was made before the error is found by its name.
-                let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &name);
-                let undone = group.and_then(|group| group.remove(Duration::from_secs(1)));
-                let data = snapshot::remove(&self.pod.dirs.container_data(&name, restart_count));
-                for leftover in [undone, data].into_iter().filter_map(Result::err) {
-                    self.warn("KillContainerError", format!("container {name}: {leftover:#}"));
-                }
+                self.undo_creation(index, restart_count);
                 let kind = RefusedKind::of(&error);
                 self.start_failed(index, restart_count, StartFailed { failure, kind, message: format!("{error:#}") });
             }
@@ -216,42 +130,58 @@ impl Supervisor {
     }
 
     fn try_create(&mut self, index: usize, restart_count: u32) -> Result<Instance, CreateError> {
-        let plan = self.pod.record.plan.clone();
+        let launched = match self.take_early(index, restart_count) {
+            Some(early) => Launched { log: self.open_output_log(index, restart_count)?, ..early },
+            None => self.launch(index, restart_count, When::InTurn)?,
+        };
+        Ok(self.watched(index, launched)?)
+    }
+
+    /// What was made before an error is found by its name.
+    pub(super) fn undo_creation(&mut self, index: usize, restart_count: u32) {
+        let name = self.pod.record.plan.containers[index].name.clone();
+        let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &name);
+        let undone = group.and_then(|group| group.remove(Duration::from_secs(1)));
+        let data = snapshot::remove(&self.pod.dirs.container_data(&name, restart_count));
+        for leftover in [undone, data].into_iter().filter_map(Result::err) {
+            self.warn("KillContainerError", format!("container {name}: {leftover:#}"));
+        }
+    }
+
+    /// Prepares the root file system and resolves what the image and the pod's state decide; writes the bundle.
+    fn bundle(&self, (index, restart_count): (usize, u32), executor: Executor) -> Result<Bundle, CreateError> {
+        let plan = &self.pod.record.plan;
         let config = &plan.containers[index];
-        let image = self.pod.record.images[index].clone();
+        let image = &self.pod.record.images[index];
         let state = self.pod.dirs.container_state(&config.name);
         let data = self.pod.dirs.container_data(&config.name, restart_count);
-        let external = self.pod.record.commanded.as_ref().and_then(|asked| asked.runtime.clone());
         // A runtime of the host finds it mounted, where the pod's mounts are looked for when it goes.
-        let rootfs_path = if external.is_some() { data.join("rootfs") } else { state.join("rootfs") };
-        if external.is_none() {
+        let rootfs_path = if executor == Executor::Oci { data.join("rootfs") } else { state.join("rootfs") };
+        if executor == Executor::Own {
             std::fs::create_dir_all(&rootfs_path).called("mkdir", rootfs_path.display())?;
         }
-        let id = format!("{}-{}-{restart_count}", plan.sandbox.uid, config.name);
-        let (timeline, container) = (self.timeline.clone(), || config.name.clone());
-        let rootfs = timeline.act(
-            || Act::RootFileSystem { container: container() },
+        let rootfs = self.timeline.act(
+            || Act::RootFileSystem { container: config.name.clone() },
             |_| format!("the layers of {}", image.reference),
             || snapshot::prepare(&image.layers, &data, self.owner()?),
         )?;
+        let of_config = |error| CreateError { failure: StartFailure::Config, error };
         let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)
             .and_then(|user| check_ids(&user, plan.sandbox.id_range).map(|()| user))
             .map(|user| if self.pod.record.commanded.is_some() { with_own_group(user) } else { user })
-            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
+            .map_err(of_config)?;
         network::write_files(&plan.sandbox, &self.pod.dirs, &self.addresses)?;
-        let variables = self.variables(config).map_err(|error| CreateError { failure: StartFailure::Config, error })?;
-        let mounts = mounts::expanded(&config.mounts, &variables)
-            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
-        let config = &ContainerConfig { mounts, ..config.clone() };
-        let binds = self.binds(config, restart_count)?;
+        let variables = self.variables(config).map_err(of_config)?;
+        let mounts = mounts::expanded(&config.mounts, &variables).map_err(of_config)?;
+        let config = ContainerConfig { mounts, ..config.clone() };
+        let binds = self.binds(&config, restart_count)?;
         let cgroup = remove::cgroup(&self.facts.cgroups, &plan.sandbox.cgroup, &config.name)?;
         // With one pid namespace for the pod, or the host's, the target is in it anyway.
         let target = match plan.sandbox.namespaces.pid {
-            NamespaceMode::Container => self.target(config)?,
+            NamespaceMode::Container => self.target(&config)?,
             NamespaceMode::Pod | NamespaceMode::Node => None,
         };
-        let profile = runtime::seccomp::of_host(&plan.sandbox, &config.security)
-            .map_err(|error| CreateError { failure: StartFailure::Config, error })?;
+        let profile = runtime::seccomp::of_host(&plan.sandbox, &config.security).map_err(of_config)?;
         let mut pins = sandbox::pins(&plan.sandbox, &self.pod.dirs);
         pins.extend(target.iter().map(|(path, _)| (LinuxNamespaceType::Pid, path.clone())));
         let resolved = Resolved {
@@ -268,39 +198,56 @@ impl Supervisor {
             kernel: &self.facts.kernel,
             lsms: self.facts.lsms,
         };
-        let mut spec = spec::container(&plan.sandbox, config, &image.config, resolved)
+        let mut spec = spec::container(&plan.sandbox, &config, &image.config, resolved)
             .map_err(|error| CreateError { failure: start_failure(&error), error })?;
         if let Some(adjustment) = &self.slots[index].adjustment {
-            let executor = if external.is_some() { Executor::Oci } else { Executor::Own };
             adjust::apply(adjustment, &mut spec, executor).context("what NRI plugins want")?;
         }
-        if external.is_some() {
-            // Nothing of what came after that is in it, and older runtimes refuse a version that they do not know.
-            spec.set_version("1.0.2".to_owned());
-            // podshim's own init does that by itself, and says so.
-            clamp_limits(&mut spec)?;
-        }
-        if external.is_some() && self.facts.cgroups.mode == crate::host::cgroup::Mode::Hybrid {
-            // A runtime of the host sees version 1 only there; that controller is in version 2.
-            without_hugepage_limits(&mut spec);
+        if executor == Executor::Oci {
+            self.make_fit_for_runtimes(&mut spec)?;
         }
         runtime::write_bundle(&spec, &state)?;
+        Ok(Bundle { config, spec, binds, rootfs, rootfs_path, user, target })
+    }
+
+    fn make_fit_for_runtimes(&self, spec: &mut Spec) -> Result<()> {
+        // Nothing of what came after that is in it, and older runtimes refuse a version that they do not know.
+        spec.set_version("1.0.2".to_owned());
+        // podshim's own init does that by itself, and says so.
+        clamp_limits(spec)?;
+        if self.facts.cgroups.mode == crate::host::cgroup::Mode::Hybrid {
+            // A runtime of the host sees version 1 only there; that controller is in version 2.
+            without_hugepage_limits(spec);
+        }
+        Ok(())
+    }
+
+    /// Makes an instance: its child performs the steps, and then waits to be told to start.
+    pub(super) fn launch(&mut self, index: usize, restart_count: u32, when: When) -> Result<Launched, CreateError> {
+        let handler = self.pod.record.commanded.as_ref().and_then(|asked| asked.runtime.clone());
+        let executor = if handler.is_some() { Executor::Oci } else { Executor::Own };
+        let Bundle { config, spec, binds, rootfs, rootfs_path, user, target } =
+            self.bundle((index, restart_count), executor)?;
+        let (timeline, container) = (self.timeline.clone(), || config.name.clone());
+        let sandbox = &self.pod.record.plan.sandbox;
+        let state = self.pod.dirs.container_state(&config.name);
         let steps = runtime::container_steps(&spec)?;
         let trees = timeline.act(
             || Act::Sources { container: container() },
             |trees: &Vec<OwnedFd>| format!("{} mounts, attached nowhere yet", trees.len()),
-            || self.open_binds(&spec, config, &binds),
+            || self.open_binds(&spec, &config, &binds),
         )?;
+        let cgroup = remove::cgroup(&self.facts.cgroups, &sandbox.cgroup, &config.name)?;
+        let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
+        pipes.give_to(&user, sandbox.id_range)?;
+        let log = match when {
+            When::InTurn => self.open_output_log(index, restart_count)?,
+            When::Early => None,
+        };
         self.finish_pod_resize();
         let act = || Act::Cgroup { container: container() };
         timeline.act(act, |()| cgroup.path(), || create_cgroup(&cgroup, &spec))?;
-        let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
-        pipes.give_to(&user, plan.sandbox.id_range)?;
-        let mut log = self.open_log(config, restart_count)?;
-        if let Some(log) = log.as_mut().filter(|_| config.stdio != Stdio::Terminal) {
-            log.keep_in(&self.pod.dirs.unlogged(&config.name))?;
-        }
-        if let Some(runtime) = external {
+        if let Some(runtime) = handler {
             let making = Making {
                 runtime: &runtime,
                 state: &state,
@@ -310,8 +257,8 @@ impl Supervisor {
                 with_terminal: config.stdio == Stdio::Terminal,
             };
             let (child, external) = self.launch_external(index, making)?;
-            let made = Made { cgroup, log, pipes, restart_count, id };
-            return Ok(self.watched((index, child), made)?.of_runtime(external));
+            let external = Some(external);
+            return Ok(Launched { child, sync: None, told: None, external, cgroup, log, pipes, restart_count });
         }
         let showing = timeline.showing()?;
         let record = showing.as_ref().map(|showing| showing.record.clone());
@@ -329,20 +276,22 @@ impl Supervisor {
             filter: None,
             showing,
         };
-        let starting = timeline.act(
+        let runtime::Starting { child, sync } = timeline.act(
             || Act::Init { container: container() },
             |starting: &runtime::Starting| format!("pid {}: {}", starting.child.pid, new_numbers(starting.child.pid)),
             || self.launcher.launch(request),
         )?;
-        let told = record.map(|record| Told::new(record, steps, starting.child.pid));
-        let hand_off = self.poll.watch(&starting.sync, Source::HandOff(index))?;
-        let instance = self.watched((index, starting.child), Made { cgroup, log, pipes, restart_count, id })?;
-        Ok(Instance { hand_off: Some((hand_off, starting.sync)), told, ..instance })
+        let told = record.map(|record| Told::new(record, steps, child.pid));
+        Ok(Launched { child, sync: Some(sync), told, external: None, cgroup, log, pipes, restart_count })
     }
 
-    /// An instance that is being created, whose end and output are seen from now on.
-    fn watched(&mut self, (index, child): (usize, process::Child), made: Made) -> Result<Instance> {
-        let Made { cgroup, log, pipes, restart_count, id } = made;
+    /// An instance that is being created: what it says, its end and its output are seen from now on.
+    fn watched(&mut self, index: usize, launched: Launched) -> Result<Instance> {
+        let Launched { child, sync, told, external, cgroup, log, pipes, restart_count } = launched;
+        let hand_off = match sync {
+            Some(sync) => Some((self.poll.watch(&sync, Source::HandOff(index))?, sync)),
+            None => None,
+        };
         let exit_token = self.poll.watch(&child.pidfd, Source::Exit(index))?;
         let mut outputs = Vec::new();
         for (output, fd) in pipes.ours {
@@ -352,16 +301,16 @@ impl Supervisor {
         Ok(Instance {
             child,
             exit_token,
-            hand_off: None,
+            hand_off,
             stage: Stage::Creating,
             cgroup,
             restart_count,
             log,
             outputs,
             input: pipes.input,
-            id,
-            told: None,
-            external: None,
+            id: self.instance_id(index, restart_count),
+            told,
+            external,
             confinement: None,
         })
     }
@@ -385,6 +334,16 @@ impl Supervisor {
         }
         let late = env::Late { pod_ips: &pod_ips, host_ips: &host_ips, files: env::Files::Read(&files) };
         env::resolve(&config.envs, late)
+    }
+
+    /// The log of an instance, as its output is read.
+    fn open_output_log(&self, index: usize, restart_count: u32) -> Result<Option<logs::Writer>> {
+        let config = &self.pod.record.plan.containers[index];
+        let mut log = self.open_log(config, restart_count)?;
+        if let Some(log) = log.as_mut().filter(|_| config.stdio != Stdio::Terminal) {
+            log.keep_in(&self.pod.dirs.unlogged(&config.name))?;
+        }
+        Ok(log)
     }
 
     /// Opens the log, and drops the logs of instances before the previous one, as a kubelet does.
@@ -570,99 +529,4 @@ fn create_cgroup(cgroup: &Cgroup, spec: &Spec) -> Result<()> {
 fn make_termination_file(path: &Path) -> SysResult<()> {
     std::fs::write(path, "").called("write", path.display())?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).called("chmod", path.display())
-}
-
-/// A container's standard descriptors, both sides.
-struct Pipes {
-    theirs: Option<[OwnedFd; 3]>,
-    ours: Vec<(Output, OwnedFd)>,
-    input: Option<OwnedFd>,
-}
-
-impl Pipes {
-    /// Named FIFOs, which the container's side keeps open for reading too: a write never gets EPIPE when the supervisor
-    /// dies, and a new one finds them.
-    fn open(state: &Path, stdio: Stdio, launcher: &runtime::Launcher) -> Result<Pipes> {
-        let null = || launcher.null();
-        if stdio == Stdio::Terminal {
-            return Ok(Pipes { theirs: Some([null()?, null()?, null()?]), ours: Vec::new(), input: None });
-        }
-        let (stdout, ours_out) = output_fifo(&state.join("stdout"))?;
-        let (stderr, ours_err) = output_fifo(&state.join("stderr"))?;
-        let (stdin, input) = match stdio {
-            Stdio::Stdin | Stdio::StdinOnce => {
-                let path = state.join("stdin");
-                make_fifo(&path)?;
-                // Without a writer that stays, the container would see end of file at once.
-                let input = open_fifo(&path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
-                let theirs = match stdio {
-                    // Its input goes on whoever supervises it: it is its own writer too.
-                    Stdio::Stdin => theirs(&input, OFlag::O_RDWR)?,
-                    _ => theirs(&input, OFlag::O_RDONLY)?,
-                };
-                (theirs, Some(input))
-            }
-            _ => (null()?, None),
-        };
-        Ok(Pipes {
-            theirs: Some([stdin, stdout, stderr]),
-            ours: vec![(Output::Stdout, ours_out), (Output::Stderr, ours_err)],
-            input,
-        })
-    }
-
-    /// The container's user may open its own output again, as /dev/stdout: the FIFOs are his.
-    fn give_to(&self, user: &User, range: Option<IdRange>) -> SysResult<()> {
-        let on_host = |id: u32| range.map_or(Some(id), |range| range.on_host(id));
-        for fd in self.theirs.iter().flatten() {
-            let status = nix::sys::stat::fstat(fd).called("fstat", "standard descriptor")?;
-            if status.st_mode & libc::S_IFMT == libc::S_IFIFO {
-                let (uid, gid) = (on_host(user.uid).map(Uid::from_raw), on_host(user.gid).map(Gid::from_raw));
-                nix::unistd::fchown(fd, uid, gid).called("fchown", mount::fd_name(fd.as_fd()))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn take_theirs(&mut self) -> Result<[OwnedFd; 3]> {
-        self.theirs.take().context("standard descriptors were taken already")
-    }
-}
-
-/// A new one for each instance: whoever got hold of the old one has no part in the new.
-fn make_fifo(path: &Path) -> SysResult<()> {
-    fs::remove_file(path)?;
-    mkfifo(path, Mode::from_bits_truncate(0o600)).called("mkfifo", path.display())
-}
-
-pub(super) fn open_fifo(path: &Path, flags: OFlag) -> SysResult<OwnedFd> {
-    open(path, flags | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW, Mode::empty()).called("open", path.display())
-}
-
-/// Of a FIFO that is open, the container's own descriptor. Not with `O_NOFOLLOW`, which stays with a descriptor for good: a
-/// restored container is given its FIFOs by a link of /proc (criu opens them anew, with the flags that they had).
-fn theirs(opened: &OwnedFd, flags: OFlag) -> SysResult<OwnedFd> {
-    let path = fs::proc_fd_path(opened);
-    open(&path, flags | OFlag::O_CLOEXEC, Mode::empty()).called("open", path.display())
-}
-
-/// The container's side of an output FIFO and the supervisor's.
-fn output_fifo(path: &Path) -> SysResult<(OwnedFd, OwnedFd)> {
-    make_fifo(path)?;
-    let ours = open_fifo(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK)?;
-    Ok((theirs(&ours, OFlag::O_RDWR)?, ours))
-}
-
-/// What `podshim ensure-image` prints.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub enum Answer {
-    /// The image.
-    Image(Box<ImageSpec>),
-    /// Why there is none.
-    Failed {
-        /// The kubelet's reason.
-        reason: String,
-        /// The error.
-        message: String,
-    },
 }

@@ -10,6 +10,9 @@
 //! | `process` | the process: how it is spawned and becomes one |
 //! | `pod` | the loop, events and actions |
 //! | `create` | one container: from its config to a starting child |
+//! | `early` | the container whose turn comes next, made while another one starts |
+//! | `pipes` | a container's standard descriptors |
+//! | `pull` | a container's image, asked for again |
 //! | `sandbox` | the pod's sandbox: lost, made again, taken away |
 //! | `network` | the pod's network: joined, told how the pod stands, left |
 //! | `signals` | signals by their names |
@@ -33,15 +36,18 @@
 mod clients;
 mod commanded;
 mod create;
+mod early;
 pub mod events;
 mod exec;
 mod external;
 mod keep;
 mod life;
 mod network;
+mod pipes;
 mod pod;
 mod poll;
 mod process;
+mod pull;
 pub mod remove;
 mod reserve;
 mod sandbox;
@@ -53,6 +59,6 @@ mod tasks;
 pub mod timeline;
 mod update;
 
-pub use create::Answer;
 pub use process::{Recovered, Supervising, asked_for, recover, run, spawn};
+pub use pull::Answer;
 pub use signals::stop_signal;

@@ -262,6 +262,7 @@ impl Supervisor {
             if self.over {
                 return Ok(());
             }
+            self.make_next();
             let release = || self.slots.iter_mut().for_each(Slot::release);
             for source in self.poll.wait(release)? {
                 if let Err(error) = self.ready(source) {

@@ -32,6 +32,7 @@ impl Supervisor {
     /// we have reaped it: not to be waited for here.
     pub(super) fn end_reaper(&mut self, then: AfterReaper) -> Result<()> {
         self.after_reaper = then;
+        self.drop_early();
         for exec in self.execs.values() {
             exec.kill()?;
         }

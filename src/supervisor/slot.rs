@@ -25,7 +25,8 @@ use std::time::Duration;
 #[derive(Default)]
 pub(super) struct Slot {
     pub(super) instance: Option<Instance>,
-    pub(super) pull: Option<super::create::Pull>,
+    pub(super) pull: Option<super::pull::Pull>,
+    pub(super) early: super::early::Early,
     pub(super) attached: Vec<Attached>,
     /// The start under way was given up: that it fails is no failure.
     pub(super) start_cancelled: bool,
@@ -100,11 +101,6 @@ impl Stage {
 }
 
 impl Instance {
-    /// The same, made by an OCI runtime of the host.
-    pub(super) fn of_runtime(self, external: External) -> Instance {
-        Instance { external: Some(external), ..self }
-    }
-
     /// Gives up an init that does not keep to the hand-off.
     fn fail(&mut self, message: String) -> Result<()> {
         self.stage = Stage::Failed(StepFailure { step: "hand-off".into(), message, kind: FailureKind::Setup });
@@ -136,6 +132,11 @@ pub(super) fn over(child: &Child) -> Result<Option<i32>> {
 const LAST_READS: usize = 64;
 
 impl Supervisor {
+    pub(super) fn instance_id(&self, index: usize, restart_count: u32) -> String {
+        let plan = &self.pod.record.plan;
+        format!("{}-{}-{restart_count}", plan.sandbox.uid, plan.containers[index].name)
+    }
+
     /// Init has something to say, or has become the container.
     pub(super) fn hand_off(&mut self, index: usize) -> Result<()> {
         let is_commanded = self.life.commanded().is_some();

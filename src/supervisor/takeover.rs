@@ -16,11 +16,11 @@
 //! What a container has written stays in its FIFO as long as it runs: up to 64 KiB, then it waits. What the old supervisor had read
 //! of it is in the log or in a file, by which the log is completed first.
 
-use super::create::open_fifo;
 use super::external::{self, External};
 use super::keep::{Kept, Memory, Process, Traces, Word};
 use super::life::Life;
 use super::network;
+use super::pipes::open_fifo;
 use super::pod::{Parts, Supervisor, block_signals, machine_spec, now};
 use super::poll::{Output, Source};
 use super::remove;
@@ -156,11 +156,6 @@ impl Supervisor {
             // What was starting is not any more: it was undone.
             None => true,
         }
-    }
-
-    fn instance_id(&self, index: usize, restart_count: u32) -> String {
-        let plan = &self.pod.record.plan;
-        format!("{}-{}-{restart_count}", plan.sandbox.uid, plan.containers[index].name)
     }
 
     /// Looks for a container's present instance; whatever else there is of the container goes.

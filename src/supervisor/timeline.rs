@@ -137,6 +137,11 @@ impl Timeline {
         Ok(Timeline(Some(Rc::new(RefCell::new(Open { file, path, pace, room: MAX_BYTES })))))
     }
 
+    /// Whether it is written down.
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Does something of the supervisor's, and writes it down; `answer` is what it came to.
     pub(super) fn act<T>(
         &self,

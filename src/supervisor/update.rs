@@ -68,6 +68,8 @@ impl Supervisor {
     /// Takes over what can change in a pod that runs. Either all of it is so afterwards, or nothing.
     pub(super) fn update(&mut self, updating: Updating) -> Result<()> {
         self.require_going_on()?;
+        // It would be what it was.
+        self.drop_early();
         let Updating { plan, images, manifest, objects } = updating;
         let before = &self.pod.record.plan;
         let of_manifest = |c: &&ContainerConfig| c.kind != ContainerKind::Ephemeral;

@@ -16,6 +16,7 @@ mod crash;
 mod cri;
 mod debugging;
 mod documents;
+mod early;
 mod ending;
 mod environment;
 mod explained;

@@ -240,6 +240,33 @@ fn s1_app_containers_start_in_order_each_after_the_other_ones_answer() {
 }
 
 #[test]
+fn s1_the_next_one_is_known_while_it_waits_for_its_turn_only() {
+    let mut sim = Sim::fresh(OnFailure, "i0 i1 | a2 b3");
+    sim.step(Event::Begin);
+    assert_eq!(sim.pod.comes_next(), None, "there is no sandbox");
+    sim.step(Event::SandboxReady { ips: vec![] });
+    assert_eq!(sim.pod.comes_next(), Some(1), "its start is under way");
+    sim.started(0);
+    assert_eq!(sim.pod.comes_next(), Some(1), "it runs to its end");
+    assert_eq!(sim.exited(0, 1), [start(0, 1)], "at once");
+    sim.started(0);
+    sim.exited(0, 1);
+    assert_eq!(sim.pod.comes_next(), None, "it waits for its back-off");
+    sim.tick();
+    sim.started(0);
+    assert_eq!(sim.exited(0, 0), [start(1, 0)]);
+    assert_eq!(sim.pod.comes_next(), Some(2));
+    sim.started(1);
+    assert_eq!(sim.exited(1, 0), [start(2, 0)]);
+    assert_eq!(sim.pod.comes_next(), Some(3));
+    assert_eq!(sim.started(2), [start(3, 0)]);
+    assert_eq!(sim.pod.comes_next(), None, "nothing comes after the last one");
+    let mut sim = Sim::new(Never, "i0 | a1");
+    sim.step(stop(None));
+    assert_eq!(sim.pod.comes_next(), None, "the pod ends");
+}
+
+#[test]
 fn s1_a_sandbox_that_fails_is_tried_again_after_10s() {
     let mut sim = Sim::fresh(Never, "a");
     assert_eq!(sim.step(Event::Tick), [], "nothing before Begin");

@@ -1,0 +1,111 @@
+//! The container whose turn comes next is made while the one before it is, on another processor: a start is half the supervisor's
+//! work, and half that of an init. Its own init performs the steps and waits for the start, which the machine asks for as if
+//! nothing had been made yet.
+//!
+//! Before that nobody sees it: nothing of it is watched, it has no log, and an error is told when it comes again in its turn. Who
+//! takes the pod over undoes it, as any container that nobody has asked for ([`super::takeover`]).
+
+use super::create::{Launched, When};
+use super::life::Life;
+use super::pod::Supervisor;
+use crate::plan::config::{EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource};
+use crate::sys::process;
+use anyhow::{Result, ensure};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// How long its processes may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What was made of a container before its turn.
+#[derive(Default)]
+pub(super) enum Early {
+    /// Nothing so far.
+    #[default]
+    NotYet,
+    /// An instance, its first.
+    Made(Box<Launched>),
+    /// Nothing, and nothing will be.
+    Never,
+}
+
+impl Supervisor {
+    /// Makes the container that comes after the one that is being started, if there is nothing to be waited for but its turn.
+    pub(super) fn make_next(&mut self) {
+        let Life::Own(state) = &self.life else { return };
+        let next = state.comes_next().filter(|next| matches!(self.slots[*next].early, Early::NotYet));
+        let Some(next) = next.filter(|_| !self.timeline.is_on()) else { return };
+        self.slots[next].early = Early::Never;
+        if !may_be_early(&self.pod.record.plan, next) {
+            return;
+        }
+        match self.launch(next, 0, When::Early) {
+            Ok(launched) => self.slots[next].early = Early::Made(Box::new(launched)),
+            Err(_) => self.undo_creation(next, 0),
+        }
+    }
+
+    /// It is a container's turn: what was made of this instance before.
+    pub(super) fn take_early(&mut self, index: usize, restart_count: u32) -> Option<Launched> {
+        let Early::Made(launched) = std::mem::replace(&mut self.slots[index].early, Early::Never) else { return None };
+        // Whether it failed or was killed: if that happens again, it is in its turn.
+        let waits = matches!(process::look(launched.child.pidfd.as_fd()), Ok(None));
+        if waits && launched.restart_count == restart_count {
+            return Some(*launched);
+        }
+        self.undo_early(index, *launched);
+        None
+    }
+
+    /// What was made early goes: the pod ends, or is not what it was any more. Then it may be made again.
+    pub(super) fn drop_early(&mut self) {
+        for index in 0..self.slots.len() {
+            match std::mem::take(&mut self.slots[index].early) {
+                Early::Made(launched) => self.undo_early(index, *launched),
+                other => self.slots[index].early = other,
+            }
+        }
+    }
+
+    fn undo_early(&mut self, index: usize, launched: Launched) {
+        if let Err(error) = end(&launched) {
+            let name = &self.pod.record.plan.containers[index].name;
+            let message = format!("container {name}: {error:#}");
+            self.warn("KillContainerError", message);
+        }
+        self.undo_creation(index, launched.restart_count);
+    }
+}
+
+/// Kills its processes, and reaps them.
+fn end(Launched { child, cgroup, .. }: &Launched) -> Result<()> {
+    process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+    let left = cgroup.kill(PATIENCE)?;
+    let deadline = Instant::now() + PATIENCE;
+    while process::try_wait_with_siblings(child)?.is_none() {
+        ensure!(Instant::now() < deadline, "processes {left:?} do not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether a container is the same whenever it is made: nothing that a container before it does is part of it, and no container of
+/// the pod can get hold of its init while that waits.
+fn may_be_early(plan: &PodPlan, index: usize) -> bool {
+    let config = &plan.containers[index];
+    let is_late = |value: &EnvValue| matches!(value, EnvValue::File(_) | EnvValue::HostIp | EnvValue::HostIps);
+    let is_of_pod = |source: &VolumeSource| match source {
+        VolumeSource::EmptyDir { .. } | VolumeSource::Memory { .. } | VolumeSource::Files(_) => true,
+        // Others may mount something there.
+        _ => false,
+    };
+    let is_whole = |volume: &str, sub_path: &str| {
+        sub_path.is_empty() && plan.volumes.iter().any(|known| known.name == volume && is_of_pod(&known.source))
+    };
+    let mounts = |index: usize| plan.containers[index].mounts.iter();
+    plan.sandbox.namespaces.pid == NamespaceMode::Container
+        && !config.envs.iter().any(|env| is_late(&env.value))
+        && mounts(index).all(|mount| mount.sub_path_expr.is_none() && is_whole(&mount.volume, &mount.sub_path))
+        && (0..plan.containers.len())
+            .all(|any| mounts(any).all(|mount| mount.propagation != MountPropagation::Bidirectional))
+}
