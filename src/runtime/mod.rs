@@ -27,6 +27,7 @@ use crate::plan::spec::DEVICES;
 use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult, process, socket};
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
 use oci_spec::runtime::{Process, Spec};
@@ -177,9 +178,12 @@ impl Launcher {
     }
 }
 
-/// OCI `start`: a child that said that it is created goes on to execve(2).
-pub fn start(hand_off: BorrowedFd<'_>) -> SysResult<()> {
-    socket::send(hand_off, handshake::START, &[])
+/// OCI `start`: a child that said that it is created goes on to execve(2). Whether it is there to hear it.
+pub fn start(hand_off: BorrowedFd<'_>) -> SysResult<bool> {
+    match socket::send(hand_off, handshake::START, &[]) {
+        Err(error) if error.errno() == Errno::EPIPE => Ok(false),
+        other => other.map(|()| true),
+    }
 }
 
 /// A child that paused before a step performs it; one that was born goes on.

@@ -188,7 +188,7 @@ impl Supervisor {
         }
         // One that is being made again goes on when it has come so far.
         if matches!(instance.stage, super::slot::Stage::Created) {
-            self.set_off(index);
+            self.set_off(index)?;
         }
         Ok(())
     }

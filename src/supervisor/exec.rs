@@ -207,6 +207,12 @@ impl Supervisor {
         loop {
             let Some(exec) = self.execs.get_mut(&id) else { return Ok(()) };
             let Some((token, socket)) = &exec.hand_off else { return Ok(()) };
+            if matches!(exec.stage, Stage::Failed(_)) {
+                // Whatever else it says: it is about to end.
+                self.poll.forget(*token, socket.as_fd());
+                exec.hand_off = None;
+                return Ok(());
+            }
             let seen = match runtime::receive(socket.as_fd()) {
                 Ok(seen) => seen,
                 Err(error) => return exec.fail(error.to_string()),
@@ -239,8 +245,10 @@ impl Supervisor {
                         }
                         _ => Ok(()),
                     };
-                    if sized.and_then(|()| runtime::start(socket.as_fd())).is_ok() {
-                        exec.stage = Stage::Starting;
+                    match sized.and_then(|()| runtime::start(socket.as_fd())) {
+                        Ok(true) => exec.stage = Stage::Starting,
+                        Ok(false) => exec.kill()?,
+                        Err(error) => return exec.fail(error.to_string()),
                     }
                 }
                 Seen::Message(FromInit::Failed(failure), _) => exec.stage = Stage::Failed(failure),

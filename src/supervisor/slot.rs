@@ -143,6 +143,12 @@ impl Supervisor {
         loop {
             let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
             let Some((token, socket)) = &instance.hand_off else { return Ok(()) };
+            if matches!(instance.stage, Stage::Failed(_)) {
+                // Whatever else it says: it is about to end.
+                self.poll.forget(*token, socket.as_fd());
+                instance.hand_off = None;
+                return Ok(());
+            }
             let seen = match crate::runtime::receive(socket.as_fd()) {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -172,11 +178,11 @@ impl Supervisor {
                     self.queue.push_back(Event::Held { container: index });
                     let machine = self.life.commanded().and_then(|machine| machine.stage(index));
                     if machine == Some(commanded::Stage::Starting) {
-                        self.set_off(index);
+                        self.set_off(index)?;
                     }
                 }
                 Seen::Message(FromInit::Ready, _) => {
-                    self.set_off(index);
+                    self.set_off(index)?;
                     self.take_down(index, Outcome::GoesOn);
                 }
                 Seen::Message(FromInit::Failed(failure), _) => {
@@ -203,15 +209,19 @@ impl Supervisor {
     }
 
     /// Tells the init that waits to execute its command.
-    pub(super) fn set_off(&mut self, index: usize) {
+    pub(super) fn set_off(&mut self, index: usize) -> Result<()> {
         self.keep_instance(index, Word::Perhaps);
-        let Some(instance) = &mut self.slots[index].instance else { return };
-        // It was killed while it waited if this fails; its pidfd says so.
-        if let Some((_, socket)) = &instance.hand_off
-            && crate::runtime::start(socket.as_fd()).is_ok()
-        {
-            instance.stage = Stage::Starting;
-            self.keep_instance(index, Word::Given);
+        let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
+        let Some((_, socket)) = &instance.hand_off else { return Ok(()) };
+        match crate::runtime::start(socket.as_fd()) {
+            Ok(true) => {
+                instance.stage = Stage::Starting;
+                self.keep_instance(index, Word::Given);
+                Ok(())
+            }
+            // It was killed while it waited; its pidfd says so. If not, it is told nothing any more.
+            Ok(false) => Ok(process::send_signal(instance.child.pidfd.as_fd(), libc::SIGKILL)?),
+            Err(error) => instance.fail(error.to_string()),
         }
     }
 

@@ -5,7 +5,7 @@
 //! runc 1.3 hangs twice and leaves a process in the root of a hierarchy, crun 1.28 loses `nosymfollow` of its cgroup mounts, and leaves
 //! 40 cgroups in 299 runs (the project's `faults.md` §1.5).
 
-use crate::harness::{Host, Live, available, facts, pod, shell, until, with};
+use crate::harness::{Host, Live, available, facts, pod, shell, until, until_or, with};
 use crate::leaks;
 use crate::rig::is_long;
 use nix::sys::signal::Signal;
@@ -103,15 +103,30 @@ fn kind_of(error: &str) -> &'static str {
     if error.starts_with("SIG") { "signal" } else { "error" }
 }
 
+/// When the container is made of which the calls are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Made {
+    /// When its start is asked for.
+    InTurn,
+    /// While the init container runs: its init waits for the start.
+    Early,
+}
+
 /// A pod whose second container is started when it is told to, with all that confines a container.
-fn confined(does: &str) -> Value {
-    let waits = shell("i", "touch /d/began; while [ ! -e /d/go ]; do sleep 0.01; done");
-    let mount = |read_only: bool| json!([{ "name": "d", "mountPath": "/d", "readOnly": read_only }]);
+fn confined(does: &str, made: Made) -> Value {
+    let waits = shell("i", "mkdir /d/of-c; touch /d/began; while [ ! -e /d/go ]; do sleep 0.01; done");
+    let volume = json!({ "name": "d", "mountPath": "/d" });
+    let of_c = match made {
+        // It could be another directory by then.
+        Made::InTurn => json!({ "readOnly": true, "subPath": "of-c" }),
+        Made::Early => json!({ "readOnly": true }),
+    };
+    let mount = |more: Value| json!([with(volume.clone(), more)]);
     let context = json!({ "runAsUser": 1000, "runAsGroup": 1000, "readOnlyRootFilesystem": true,
         "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" } });
-    let confined = with(facts("c", &[does]), json!({ "securityContext": context, "volumeMounts": mount(true) }));
+    let confined = with(facts("c", &[does]), json!({ "securityContext": context, "volumeMounts": mount(of_c) }));
     let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "volumes": [{ "name": "d", "emptyDir": {} }],
-        "initContainers": [with(waits, json!({ "volumeMounts": mount(false) }))], "containers": [confined] });
+        "initContainers": [with(waits, json!({ "volumeMounts": mount(json!({})) }))], "containers": [confined] });
     pod("p", spec)
 }
 
@@ -156,13 +171,17 @@ impl Injected {
 }
 
 /// Starts the pod, with a failure if one is given.
-fn start(host: &Host, manifest: &str, case: Option<&Case>) -> (Outcome, Injected) {
+fn start(host: &Host, (does, made): (&str, Made), case: Option<&Case>) -> (Outcome, Injected) {
     let begin = Instant::now();
-    let mut run = host.live(&["run", "-d", manifest]);
+    let mut run = host.live(&["run", "-d", &host.manifest(&confined(does, made))]);
     let names = host.path("state/names/default_p");
     let uid = until("the pod", || std::fs::read_link(&names).ok()).file_name().unwrap().to_str().unwrap().to_owned();
     let volume = host.path("root/pods").join(&uid).join("volumes/d");
     until("the init container", || volume.join("began").exists().then_some(()));
+    if made == Made::Early {
+        let group = format!("{}/podshim/pod{uid}/c", host.cgroup_parent);
+        until("its init", || (!leaks::processes_in(&group).is_empty()).then_some(()));
+    }
     let state = host.path("state/pods").join(&uid);
     let supervisor = leaks::supervisors(&state);
     let trace = host.path("trace");
@@ -199,7 +218,9 @@ fn start(host: &Host, manifest: &str, case: Option<&Case>) -> (Outcome, Injected
         }
         0 if !is_refused => {
             let said = || Some(host.run(&["logs", "p", "c"]).out).filter(|text| text.ends_with('\n'));
-            Outcome::Runs(until("the report", said).replace(&uid, "UID"))
+            let what = || case.map_or(String::new(), |case| format!("{} {} {}", case.call, case.error, case.nth));
+            let missing = || format!("the report after {}: {}", what(), host.ok(&["events", "p"]));
+            Outcome::Runs(until_or(missing, said).replace(&uid, "UID"))
         }
         _ => Outcome::Refused(run.err()),
     };
@@ -274,14 +295,14 @@ fn is_explained(said: &str, case: &Case) -> bool {
         // By whoever sees it, at whatever it was about then.
         "SIGKILL" => "",
         "EACCES" => "permission denied",
-        "ECONNRESET" => "its init ended",
+        "ECONNRESET" | "EPIPE" => "its init ended",
         error => error,
     };
     [case.call, case.error, words].iter().any(|what| said.contains(what))
 }
 
 /// Tries them all, by two hosts; how many did no harm, had the start refused, and did not come to pass.
-fn try_all(cases: &[Case]) -> [u32; 3] {
+fn try_all(cases: &[Case], made: Made) -> [u32; 3] {
     let next = AtomicUsize::new(0);
     let tally = Mutex::new([0; 3]);
     let faults = Mutex::new(Vec::new());
@@ -289,7 +310,7 @@ fn try_all(cases: &[Case]) -> [u32; 3] {
         for _ in 0..2 {
             scope.spawn(|| {
                 let Some(host) = Host::new(&["strace"]) else { return };
-                let (Outcome::Runs(report), _) = start(&host, &host.manifest(&confined("report")), None) else {
+                let (Outcome::Runs(report), _) = start(&host, ("report", made), None) else {
                     panic!("it does not run at all")
                 };
                 let baseline = posture(&report);
@@ -297,7 +318,7 @@ fn try_all(cases: &[Case]) -> [u32; 3] {
                     let name = format!("{} {} {}", case.call, case.error, case.nth);
                     // What a container says that ends before its supervisor is replaced is lost.
                     let does = if case.error == "SIGKILL" { "sleep" } else { "report" };
-                    let (outcome, injected) = start(&host, &host.manifest(&confined(does)), Some(case));
+                    let (outcome, injected) = start(&host, (does, made), Some(case));
                     let fault = |what: String| faults.lock().unwrap().push(format!("{name}: {what}"));
                     match &outcome {
                         Outcome::Runs(report) if injected == Injected::InProgram || report.is_empty() => {}
@@ -329,7 +350,7 @@ fn try_all(cases: &[Case]) -> [u32; 3] {
 
 #[test]
 fn each_call_of_a_start_fails_once() {
-    let [ran, refused, unreached] = try_all(&cases());
+    let [ran, refused, unreached] = try_all(&cases(), Made::InTurn);
     eprintln!("{ran} failures did no harm, {refused} starts were refused, {unreached} calls were not made so often");
     assert!(ran + refused > 50 || !available(&["root", "strace"]), "{ran} + {refused}");
 }
@@ -358,12 +379,34 @@ fn each_call_of_a_start_is_a_supervisors_last() {
     let turns: Vec<u32> = if is_long() { (1..=60).collect() } else { vec![1, 3, 8] };
     let of = |call: &'static str| turns.iter().map(move |nth| Case { call, error: "SIGKILL", nth: *nth });
     let cases: Vec<Case> = CALLS.into_iter().flat_map(of).collect();
-    let [ran, refused, unreached] = try_all(&cases);
+    let [ran, refused, unreached] = try_all(&cases, Made::InTurn);
     eprintln!(
         "{} kills: {ran} pods ran nevertheless, {refused} did not; {unreached} calls were not made so often",
         ran + refused
     );
     assert!(ran > 10 || !available(&["root", "strace"]), "{ran}, {refused}");
+}
+
+/// The start of a container whose init waits for it already: what the supervisor still does for it fails once, or is its last.
+#[test]
+fn each_call_of_a_start_fails_once_after_its_init_was_made() {
+    const CALLS: [(&str, &str); 9] = [
+        ("sendmsg", "ENOBUFS"),
+        ("sendmsg", "EPIPE"),
+        ("recvmsg", "ENOMEM"),
+        ("epoll_ctl", "ENOSPC"),
+        ("open", "EMFILE"),
+        ("rename", "ENOSPC"),
+        ("sendmsg", "SIGKILL"),
+        ("rename", "SIGKILL"),
+        ("epoll_ctl", "SIGKILL"),
+    ];
+    let turns: Vec<u32> = if is_long() { (1..=30).collect() } else { vec![1, 2, 3] };
+    let of = |(call, error): (&'static str, &'static str)| turns.iter().map(move |nth| Case { call, error, nth: *nth });
+    let cases: Vec<Case> = CALLS.into_iter().flat_map(of).collect();
+    let [ran, refused, unreached] = try_all(&cases, Made::Early);
+    eprintln!("{ran} failures did no harm, {refused} starts were refused, {unreached} calls were not made so often");
+    assert!(ran + refused > 10 || !available(&["root", "strace"]), "{ran} + {refused}");
 }
 
 /// Children of a process, each with its process group.
