@@ -8,7 +8,9 @@
 use super::create::{Launched, When};
 use super::life::Life;
 use super::pod::Supervisor;
-use crate::plan::config::{EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource};
+use crate::plan::config::{
+    ContainerConfig, ContainerKind, EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource,
+};
 use crate::sys::process;
 use anyhow::{Result, ensure};
 use std::os::fd::AsFd;
@@ -16,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How long its processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What an init that waits may take of the pod's memory, in bytes.
+const MEMORY: i64 = 4 << 20;
 
 /// What was made of a container before its turn.
 #[derive(Default)]
@@ -103,9 +108,94 @@ fn may_be_early(plan: &PodPlan, index: usize) -> bool {
         sub_path.is_empty() && plan.volumes.iter().any(|known| known.name == volume && is_of_pod(&known.source))
     };
     let mounts = |index: usize| plan.containers[index].mounts.iter();
-    plan.sandbox.namespaces.pid == NamespaceMode::Container
+    has_room(plan)
+        && plan.sandbox.namespaces.pid == NamespaceMode::Container
         && !config.envs.iter().any(|env| is_late(&env.value))
         && mounts(index).all(|mount| mount.sub_path_expr.is_none() && is_whole(&mount.volume, &mount.sub_path))
         && (0..plan.containers.len())
             .all(|any| mounts(any).all(|mount| mount.propagation != MountPropagation::Bidirectional))
+}
+
+/// Whether the pod's memory is enough for an init beside the largest init container and all sidecars: a pod with limits has no more than
+/// its containers have at a time (pod-api.md §2).
+fn has_room(plan: &PodPlan) -> bool {
+    let Some(of_pod) = plan.sandbox.resources.memory_limit else { return true };
+    let limit = |config: &ContainerConfig| config.resources.memory_limit.unwrap_or(of_pod);
+    let of_kind = |kind| plan.containers.iter().filter(move |config| config.kind == kind).map(limit);
+    let beside = of_kind(ContainerKind::Sidecar).fold(MEMORY, i64::saturating_add);
+    of_kind(ContainerKind::Init).all(|own| own.saturating_add(beside) <= of_pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Source, admit};
+    use crate::plan::config::{NetworkMode, SecurityChoices, SwapBehavior};
+    use crate::plan::pod::{Choices, Node, pod_plan};
+
+    /// Whether the app of a pod may be made before its init container has ended; with more in the pod's spec, in the init
+    /// container, and in the app.
+    fn app_may(spec: &str, init: &str, app: &str) -> bool {
+        let text = format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: p}}
+spec:
+  volumes:
+  - {{name: empty, emptyDir: {{}}}}
+  - {{name: host, hostPath: {{path: /h}}}}
+  {spec}
+  initContainers:
+  - {{name: init, image: i, {init}}}
+  containers:
+  - {{name: app, image: i, {app}}}
+"
+        );
+        let pod = admit(&[Source { name: "pod.yaml".into(), text }]).unwrap().remove(0);
+        let choices = Choices {
+            uid: "u".into(),
+            network: NetworkMode::None,
+            bridge: None,
+            cgroup_parent: String::new(),
+            resolv_conf: None,
+            log_directory: "/l".into(),
+            host_memory: 8 << 30,
+            node: Node { name: "n".into(), cpus: 4, storage: 100 << 30 },
+            pids_limit: None,
+            swap: SwapBehavior::NoSwap,
+            pull: None,
+            security: SecurityChoices::default(),
+            services: Vec::new(),
+        };
+        may_be_early(&pod_plan(&pod, choices).unwrap(), 1)
+    }
+
+    #[test]
+    fn what_another_container_can_change_waits_for_it() {
+        let mounts = |mount: &str| format!("volumeMounts: [{{name: {mount}}}]");
+        let limited = |limit: &str| format!("resources: {{limits: {{memory: {limit}}}}}");
+        let pid = "shareProcessNamespace: true";
+        let from_file = "env: [{name: A, valueFrom: {fileKeyRef: {volumeName: empty, path: f, key: A}}}]";
+        let of_host = "env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}]";
+        let of_pod = "env: [{name: A, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]";
+        let shared = "securityContext: {privileged: true}, volumeMounts: [{name: empty, mountPath: /e, mountPropagation: Bidirectional}]";
+        let rows = [
+            ("nothing", true, app_may("", "", "")),
+            ("a volume of the pod's", true, app_may("", "", &mounts("empty, mountPath: /e"))),
+            ("its address", true, app_may("", "", of_pod)),
+            ("a path in a volume", false, app_may("", "", &mounts("empty, mountPath: /e, subPath: a"))),
+            ("a path by a variable", false, app_may("", "", &mounts("empty, mountPath: /e, subPathExpr: a"))),
+            ("a path of the host", false, app_may("", "", &mounts("host, mountPath: /h"))),
+            ("a variable from a file", false, app_may("", "", from_file)),
+            ("the host's address", false, app_may("", "", of_host)),
+            ("mounts that spread", false, app_may("", shared, "")),
+            ("processes that see each other", false, app_may(pid, "", "")),
+            ("room in the pod's memory", true, app_may("", &limited("8Mi"), &limited("16Mi"))),
+            ("an init container that may use it all", false, app_may("", &limited("16Mi"), &limited("16Mi"))),
+            ("no limit of the pod's", true, app_may("", "", &limited("16Mi"))),
+        ];
+        for (what, expected, may) in rows {
+            assert_eq!(may, expected, "{what}");
+        }
+    }
 }
