@@ -74,9 +74,12 @@ pub fn remove_tree(dir: BorrowedFd, name: &OsStr) -> SysResult<()> {
     remove_dir(dir, name)
 }
 
-/// `unlinkat(2)`. What a container made immutable or append-only (which takes CAP_LINUX_IMMUTABLE) is not kept by that.
+/// `unlinkat(2)`, also of an empty directory; EISDIR of one that is not. What a container made immutable or append-only (which takes
+/// CAP_LINUX_IMMUTABLE) is not kept by that.
 fn unlink(dir: BorrowedFd, name: &OsStr) -> nix::Result<()> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+        // Most are empty, and need no look into them.
+        Err(Errno::EISDIR) => unlinkat(dir, name, UnlinkatFlags::RemoveDir).map_err(|_| Errno::EISDIR),
         // A directory without such a flag gives EISDIR.
         Err(Errno::EPERM) if release(dir, name).is_ok() => unlinkat(dir, name, UnlinkatFlags::NoRemoveDir),
         other => other,
