@@ -43,10 +43,9 @@ impl Capacity {
     /// whose place it takes.
     pub(super) fn check(&mut self, plan: &PodPlan, host: Host<'_>, instead: Option<&str>) -> Result<()> {
         check_huge_pages(plan, host)?;
-        // Who requests nothing finds room: the records of all pods need not be read.
-        if let Some(has) = self.has.as_ref().filter(|_| plan.requests != Amounts::default()) {
-            let others = store::requested(host.dirs, instead)?.plus(&self.promised);
-            capacity::check(&plan.requests, &others, has)?;
+        if let Some(has) = &self.has {
+            let others = || Ok(store::requested(host.dirs, instead)?.plus(&self.promised));
+            capacity::check(&plan.requests, others, has)?;
         }
         self.promised = self.promised.plus(&plan.requests);
         Ok(())

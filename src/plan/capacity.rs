@@ -5,11 +5,17 @@ use crate::error::{Kind, failure};
 use crate::manifest::amounts;
 use anyhow::Result;
 
-/// Refuses a pod that requests more than is left of what the host has, by name and with the numbers.
+/// Refuses a pod that requests more than is left of what the host has, by name and with the numbers. `others` tells what the
+/// other pods request; a pod that requests nothing has it not asked.
 ///
 /// # Errors
-/// Of kind [`Kind::Invalid`]: says of each resource that is short what is requested, what others request, what there is.
-pub fn check(wanted: &Amounts, others: &Amounts, host: &Amounts) -> Result<()> {
+/// Of kind [`Kind::Invalid`]: says of each resource that is short what is requested, what others request, what there is. And
+/// those of `others`.
+pub fn check(wanted: &Amounts, others: impl FnOnce() -> Result<Amounts>, host: &Amounts) -> Result<()> {
+    if *wanted == Amounts::default() {
+        return Ok(());
+    }
+    let others = others()?;
     let bytes = |n: i64| amounts::exact(n).0;
     let mut rows = vec![
         ("cpu".to_owned(), [wanted.cpu, others.cpu, host.cpu], (|n| amounts::cpus(n).0) as fn(i64) -> String),
@@ -22,7 +28,7 @@ pub fn check(wanted: &Amounts, others: &Amounts, host: &Amounts) -> Result<()> {
     ];
     for size in wanted.hugepages.keys() {
         let of = |amounts: &Amounts| amounts.hugepages.get(size).copied();
-        rows.push((amounts::hugepages_name(*size), [of(wanted), of(others), of(host)], bytes));
+        rows.push((amounts::hugepages_name(*size), [of(wanted), of(&others), of(host)], bytes));
     }
     let short: Vec<String> = rows
         .into_iter()
@@ -85,7 +91,7 @@ mod tests {
             ),
         ];
         for (name, wanted, others, expected) in rows {
-            let found = check(&wanted, &others, &host).err().map(|error| format!("{error:#}"));
+            let found = check(&wanted, || Ok(others), &host).err().map(|error| format!("{error:#}"));
             assert_eq!(found.as_deref(), expected, "{name}");
         }
     }

@@ -334,8 +334,8 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => Err(e).called("readlink", link.display())?,
     }
-    if let Some(capacity) = capacity.filter(|_| record.plan.requests != Amounts::default()) {
-        capacity::check(&record.plan.requests, &requested(dirs, None)?, capacity)?;
+    if let Some(capacity) = capacity {
+        capacity::check(&record.plan.requests, || requested(dirs, None), capacity)?;
     }
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
