@@ -398,4 +398,4 @@ fn check_ephemeral(plan: &PodPlan, container: &k8s::Container, target: Option<&s
 
 #[cfg(test)]
 #[path = "pod_tests.rs"]
-mod tests;
+pub(crate) mod tests;

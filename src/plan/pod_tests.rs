@@ -16,7 +16,8 @@ spec:
     resources: {requests: {memory: 1Gi}}
 ";
 
-fn choices() -> Choices {
+/// Of nobody in particular, for tests.
+pub(crate) fn choices() -> Choices {
     Choices {
         uid: "u".into(),
         network: NetworkMode::None,

@@ -46,7 +46,7 @@ pub(super) struct Launched {
     pub(super) child: process::Child,
     pub(super) cgroup: Cgroup,
     /// If its output is kept, and it is its turn.
-    pub(super) log: Option<logs::Writer>,
+    log: Option<logs::Writer>,
     pub(super) restart_count: u32,
     pipes: Pipes,
     /// The hand-off with podshim's own init.

@@ -130,8 +130,7 @@ fn has_room(plan: &PodPlan) -> bool {
 mod tests {
     use super::*;
     use crate::manifest::{Source, admit};
-    use crate::plan::config::{NetworkMode, SecurityChoices, SwapBehavior};
-    use crate::plan::pod::{Choices, Node, pod_plan};
+    use crate::plan::pod::{pod_plan, tests::choices};
 
     /// Whether the app of a pod may be made before its init container has ended; with more in the pod's spec, in the init
     /// container, and in the app.
@@ -152,22 +151,7 @@ spec:
 "
         );
         let pod = admit(&[Source { name: "pod.yaml".into(), text }]).unwrap().remove(0);
-        let choices = Choices {
-            uid: "u".into(),
-            network: NetworkMode::None,
-            bridge: None,
-            cgroup_parent: String::new(),
-            resolv_conf: None,
-            log_directory: "/l".into(),
-            host_memory: 8 << 30,
-            node: Node { name: "n".into(), cpus: 4, storage: 100 << 30 },
-            pids_limit: None,
-            swap: SwapBehavior::NoSwap,
-            pull: None,
-            security: SecurityChoices::default(),
-            services: Vec::new(),
-        };
-        may_be_early(&pod_plan(&pod, choices).unwrap(), 1)
+        may_be_early(&pod_plan(&pod, choices()).unwrap(), 1)
     }
 
     #[test]
