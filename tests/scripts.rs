@@ -10,7 +10,7 @@ use available::available;
 use podshim::explain::script::{Ground, script};
 use podshim::explain::{Given, planned};
 use podshim::host::HostFacts;
-use podshim::host::cgroup;
+use podshim::host::cgroup::{CgroupSetup, Hierarchy, Mode, Version};
 use podshim::host::lsm::Lsms;
 use podshim::manifest::{AdmittedPod, CronJobs, Source, documents};
 use podshim::paths::Dirs;
@@ -30,15 +30,25 @@ enum World {
 }
 
 fn facts(world: World) -> HostFacts {
-    let mounts = match world {
-        World::V1 => {
-            let v1 = ["memory", "cpu,cpuacct", "cpuset", "devices", "pids", "hugetlb"].iter().enumerate();
-            v1.map(|(n, c)| format!("3{n} 1 0:{n} / /sys/fs/cgroup/{c} rw - cgroup cgroup rw,{c}\n")).collect()
-        }
-        World::V2 => String::from("30 1 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"),
+    let hierarchy = |mount: PathBuf, controllers: &str, (version, own): (Version, &str)| Hierarchy {
+        mount,
+        controllers: controllers.split(',').map(str::to_owned).collect(),
+        version,
+        own: own.to_owned(),
+        read_only: false,
     };
-    let cgroups =
-        cgroup::parse(&mounts, "0::/\n", |_| Ok("cpuset cpu io memory pids hugetlb\n".into())).expect("cgroups");
+    let cgroups = match world {
+        World::V1 => {
+            let sets = ["memory", "cpu,cpuacct", "cpuset", "devices", "pids", "hugetlb"].iter();
+            let one = |set: &&str| hierarchy(format!("/sys/fs/cgroup/{set}").into(), set, (Version::V1, ""));
+            CgroupSetup { mode: Mode::V1, hierarchies: sets.map(one).collect() }
+        }
+        World::V2 => {
+            let controllers = "cpuset,cpu,io,memory,pids,hugetlb";
+            let unified = hierarchy("/sys/fs/cgroup".into(), controllers, (Version::V2, "/"));
+            CgroupSetup { mode: Mode::V2, hierarchies: vec![unified] }
+        }
+    };
     HostFacts {
         kernel: "6.18.0".into(),
         architecture: "x86_64".into(),

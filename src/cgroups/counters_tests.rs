@@ -1,7 +1,7 @@
 //! Counters, of trees with the files that kernels have (Linux 6.18 for v1 and hybrid, 6.1 for v2), with round numbers in them.
 
 use super::*;
-use crate::host::cgroup::parse;
+use crate::host::cgroup::made_up;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -44,8 +44,7 @@ impl Tree {
             mounts += &format!("90 1 0:90 / {root}/unified rw - cgroup2 c rw\n");
             of_process += "0::/\n";
         }
-        let controllers = v2.unwrap_or_default().to_owned();
-        let setup = parse(&mounts, &of_process, |_| Ok(controllers.clone())).unwrap();
+        let setup = made_up(&mounts, &of_process, v2.unwrap_or_default());
         Cgroup::at(&setup, "", "pod1/app").unwrap()
     }
 }

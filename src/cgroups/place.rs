@@ -154,12 +154,12 @@ pub fn parent(setup: &CgroupSetup, wanted: Option<&str>) -> anyhow::Result<Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::cgroup::parse;
+    use crate::host::cgroup::made_up;
 
     fn setup() -> CgroupSetup {
         let mounts = "30 1 0:1 / /c/memory rw - cgroup c rw,memory\n31 1 0:2 / /c/net_cls rw - cgroup c rw,net_cls\n\
             32 1 0:3 / /c/unified rw - cgroup2 c rw\n";
-        parse(mounts, "1:memory:/\n0::/\n", |_| Ok(String::new())).unwrap()
+        made_up(mounts, "1:memory:/\n0::/\n", "")
     }
 
     #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::host::cgroup::parse;
+use crate::host::cgroup::made_up;
 
 /// Host set-ups: pure v2, v1, and v1 with an empty unified tree.
 fn setup(kind: &str) -> CgroupSetup {
@@ -19,7 +19,7 @@ fn setup(kind: &str) -> CgroupSetup {
         "bare v2" => (v2.to_owned(), "cpu"),
         _ => (v1(50, "memory"), ""),
     };
-    parse(&mounts, "0::/\n", |_| Ok(v2_controllers.to_owned())).unwrap()
+    made_up(&mounts, "0::/\n", v2_controllers)
 }
 
 fn resources(json: &str) -> LinuxResources {

@@ -1,11 +1,13 @@
 //! Which cgroup hierarchies there are, what controls what in them, and where the caller is.
 //!
-//! Input: `/proc/self/mountinfo` (proc_pid_mountinfo(5)), `/proc/self/cgroup` (cgroups(7)) and, for version 2,
-//! `cgroup.controllers` of the mount. Output: a [`CgroupSetup`]. Nothing is created or changed here.
+//! Input: `/proc/self/mountinfo` (proc_pid_mountinfo(5)), `/proc/self/cgroup` (cgroups(7)), the mounts that are found at
+//! mount points (statx(2)) and, for version 2, `cgroup.controllers` of the mount. Output: a [`CgroupSetup`]. Nothing is created or changed here.
 
+use crate::sys::{Called, mount};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 /// The generation of a hierarchy's interface.
@@ -93,27 +95,41 @@ impl CgroupSetup {
 /// # Errors
 /// If `/proc` cannot be read, or no cgroup hierarchy is mounted.
 pub fn detect() -> anyhow::Result<CgroupSetup> {
-    let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("read {}", path.display()));
-    let mountinfo = read(Path::new("/proc/self/mountinfo"))?;
-    let proc_cgroup = read(Path::new("/proc/self/cgroup"))?;
-    parse(&mountinfo, &proc_cgroup, |mount| read(&mount.join("cgroup.controllers")))
-        .context("find the cgroup hierarchies of this host")
+    let mounts = File::open(MOUNTS).called("open", MOUNTS)?;
+    let lines = BufReader::new(mounts).lines().map(|line| Ok(line.called("read", MOUNTS)?));
+    let proc_cgroup = fs::read_to_string(MEMBERSHIPS).called("read", MEMBERSHIPS)?;
+    let what = "find the cgroup hierarchies of this host";
+    let mut hierarchies = hierarchies(lines, &proc_cgroup, mount::id_at).context(what)?;
+    if let Some(unified) = hierarchies.iter_mut().find(|h| h.version == Version::V2) {
+        let path = unified.mount.join("cgroup.controllers");
+        let controllers = fs::read_to_string(&path).called("read", path.display()).context(what)?;
+        unified.controllers = controllers.split_whitespace().map(str::to_owned).collect();
+    }
+    Ok(CgroupSetup { mode: mode(&hierarchies).context(what)?, hierarchies })
 }
 
-/// [`detect`] without the kernel: the texts of `/proc/self/mountinfo` and `/proc/self/cgroup`, and a function which gives
-/// the text of `cgroup.controllers` of the unified hierarchy's mount.
+const MOUNTS: &str = "/proc/self/mountinfo";
+const MEMBERSHIPS: &str = "/proc/self/cgroup";
+
+/// The hierarchies that are mounted where they can be reached, in the order of mountinfo; what is left to find out are the controllers
+/// of v2. Given are the lines of mountinfo, the text of `/proc/self/cgroup`, and a function that tells the id of the mount that a path
+/// leads to.
 ///
-/// # Errors
-/// If a line is malformed, no hierarchy that matters is mounted, or the function fails.
-pub fn parse(
-    mountinfo: &str,
+/// Lines are read until each hierarchy that the process is in was found writable: those of cgroups come early, and a host with many
+/// pods has thousands, each of which costs the kernel a walk through a path.
+fn hierarchies(
+    mounts: impl Iterator<Item = anyhow::Result<String>>,
     proc_cgroup: &str,
-    v2_controllers: impl FnOnce(&Path) -> anyhow::Result<String>,
-) -> anyhow::Result<CgroupSetup> {
-    let mounts = mountinfo.lines().filter(|l| !l.is_empty()).map(Mount::parse).collect::<anyhow::Result<Vec<_>>>()?;
+    mount_at: impl Fn(&Path) -> Option<u64>,
+) -> anyhow::Result<Vec<Hierarchy>> {
     let memberships = memberships(proc_cgroup)?;
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
-    for mount in mounts.iter().filter(|m| m.is_cgroup() && visible(m, &mounts, 0)) {
+    for line in mounts {
+        let mount = Mount::parse(&line?)?;
+        // Another mount may cover it.
+        if !mount.is_cgroup() || mount_at(&mount.point) != Some(mount.id) {
+            continue;
+        }
         let found = mount.hierarchy(&memberships);
         match hierarchies.iter_mut().find(|h| h.version == found.version && h.controllers == found.controllers) {
             None => hierarchies.push(found),
@@ -124,29 +140,47 @@ pub fn parse(
                 }
             }
         }
+        let is_served = |m: &Membership<'_>| hierarchies.iter().any(|h| !h.read_only && m.is_in(h));
+        if memberships.iter().all(is_served) {
+            break;
+        }
     }
+    Ok(hierarchies)
+}
+
+/// The set-up of a made-up host, from lines of mountinfo (none of which covers another), the text of `/proc/self/cgroup` and that of
+/// `cgroup.controllers`.
+#[cfg(test)]
+pub fn made_up(mounts: &str, proc_cgroup: &str, v2_controllers: &str) -> CgroupSetup {
+    let lines = mounts.lines().map(|line| Ok(line.to_owned()));
+    let id_at =
+        |point: &Path| mounts.lines().map(|line| Mount::parse(line).unwrap()).find(|m| m.point == point).map(|m| m.id);
+    let mut hierarchies = hierarchies(lines, proc_cgroup, id_at).unwrap();
     if let Some(unified) = hierarchies.iter_mut().find(|h| h.version == Version::V2) {
-        unified.controllers = v2_controllers(&unified.mount)?.split_whitespace().map(str::to_owned).collect();
+        unified.controllers = v2_controllers.split_whitespace().map(str::to_owned).collect();
     }
+    CgroupSetup { mode: mode(&hierarchies).unwrap(), hierarchies }
+}
+
+/// How they are divided between the versions.
+fn mode(hierarchies: &[Hierarchy]) -> anyhow::Result<Mode> {
     let unified = hierarchies.iter().any(|h| h.version == Version::V2);
     // A v1 hierarchy without any controller that we use (net_cls of some VPN clients, a lone name=systemd) changes nothing.
     let v1 = hierarchies
         .iter()
         .any(|h| h.version == Version::V1 && h.controllers.iter().any(|c| V1_CONTROLLERS[..9].contains(&c.as_str())));
-    let mode = match (unified, v1) {
+    Ok(match (unified, v1) {
         (true, false) => Mode::V2,
         (false, true) => Mode::V1,
         (true, true) => Mode::Hybrid,
-        (false, false) => bail!("/proc/self/mountinfo: no cgroup hierarchy is mounted (mount -t cgroup2 …)"),
-    };
-    Ok(CgroupSetup { mode, hierarchies })
+        (false, false) => bail!("{MOUNTS}: no cgroup hierarchy is mounted (mount -t cgroup2 …)"),
+    })
 }
 
 /// One line of mountinfo, as far as it matters here.
 #[derive(Debug)]
 struct Mount {
-    id: u32,
-    parent: u32,
+    id: u64,
     root: String,
     point: PathBuf,
     options: String,
@@ -160,7 +194,7 @@ impl Mount {
         let (before, after) = line.split_once(" - ").with_context(bad)?;
         let mut fields = before.split(' ');
         let mut next = || fields.next().with_context(bad);
-        let (id, parent, _device) = (next()?, next()?, next()?);
+        let (id, _parent, _device) = (next()?, next()?, next()?);
         let (root, point, options) = (next()?, next()?, next()?);
         // The source (second field) may be empty.
         let mut fields = after.split(' ');
@@ -168,7 +202,6 @@ impl Mount {
         let super_options = after.rsplit(' ').next().with_context(bad)?;
         Ok(Mount {
             id: id.parse().with_context(bad)?,
-            parent: parent.parse().with_context(bad)?,
             root: String::from_utf8_lossy(&unescape(root)).into_owned(),
             point: path(unescape(point)),
             options: options.to_owned(),
@@ -215,6 +248,15 @@ struct Membership<'a> {
     path: &'a str,
 }
 
+impl Membership<'_> {
+    fn is_in(&self, hierarchy: &Hierarchy) -> bool {
+        match self.controllers[..] {
+            [] => hierarchy.version == Version::V2,
+            _ => self.controllers == hierarchy.controllers,
+        }
+    }
+}
+
 fn memberships(proc_cgroup: &str) -> anyhow::Result<Vec<Membership<'_>>> {
     let parse = |line| {
         let mut fields = str::splitn(line, 3, ':');
@@ -240,32 +282,6 @@ fn below(root: &str, path: &str) -> String {
     }
 }
 
-/// Whether a mount can be reached by its path: not if another one that it does not lie in covers it.
-fn visible(mount: &Mount, mounts: &[Mount], depth: usize) -> bool {
-    // Only a made-up table could be deeper; the bound keeps it from looping.
-    depth > 32
-        || !mounts.iter().any(|other| {
-            other.id != mount.id
-                && mount.point.starts_with(&other.point)
-                && !is_ancestor(other, mount, mounts)
-                && visible(other, mounts, depth + 1)
-        })
-}
-
-fn is_ancestor(ancestor: &Mount, mount: &Mount, mounts: &[Mount]) -> bool {
-    let mut at = mount.parent;
-    for _ in 0..mounts.len() {
-        if at == ancestor.id {
-            return true;
-        }
-        match mounts.iter().find(|m| m.id == at) {
-            Some(next) if next.parent != at => at = next.parent,
-            _ => return false,
-        }
-    }
-    false
-}
-
 /// Undoes the octal escapes (`\040` for a space) of mountinfo.
 fn unescape(field: &str) -> Vec<u8> {
     let bytes = field.as_bytes();
@@ -289,6 +305,7 @@ fn path(bytes: Vec<u8>) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::anyhow;
 
     const BASE: &str = "22 27 0:21 / /proc rw,relatime - proc proc rw\n\
         23 27 0:22 / /sys rw,relatime - sysfs sysfs rw\n\
@@ -298,7 +315,6 @@ mod tests {
         name: &'static str,
         mounts: &'static str,
         cgroup: &'static str,
-        v2: &'static str,
         mode: Mode,
         /// `mount|controllers|own|rw or ro`
         expect: &'static [&'static str],
@@ -309,11 +325,8 @@ mod tests {
             name: "pure v2 in a systemd session scope (Debian 12 and later)",
             mounts: "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n",
             cgroup: "0::/user.slice/user-0.slice/session-3.scope\n",
-            v2: "cpuset cpu io memory hugetlb pids rdma misc\n",
             mode: Mode::V2,
-            expect: &[
-                "/sys/fs/cgroup|cpuset,cpu,io,memory,hugetlb,pids,rdma,misc|/user.slice/user-0.slice/session-3.scope|rw",
-            ],
+            expect: &["/sys/fs/cgroup||/user.slice/user-0.slice/session-3.scope|rw"],
         },
         Row {
             name: "v1 with co-mounted controllers, whose order differs between the two files",
@@ -323,7 +336,6 @@ mod tests {
                 33 30 0:28 / /sys/fs/cgroup/net_cls,net_prio rw - cgroup cgroup rw,net_cls,net_prio\n\
                 34 30 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
             cgroup: "4:memory:/user.slice\n3:net_cls,net_prio:/\n2:cpuacct,cpu:/user.slice\n1:name=systemd:/user.slice/session-1.scope\n",
-            v2: "",
             mode: Mode::V1,
             expect: &[
                 "/sys/fs/cgroup/systemd|name=systemd|/user.slice/session-1.scope|rw",
@@ -339,7 +351,6 @@ mod tests {
                 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
                 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
             cgroup: "4:memory:/a/b\n1:cpu:/\n0::/\n",
-            v2: "\n",
             mode: Mode::Hybrid,
             expect: &[
                 "/sys/fs/cgroup/cpu|cpu|/|rw",
@@ -351,9 +362,8 @@ mod tests {
             name: "v2 in a container with its own cgroup namespace, read-only",
             mounts: "99 23 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate\n",
             cgroup: "0::/\n",
-            v2: "cpu memory pids\n",
             mode: Mode::V2,
-            expect: &["/sys/fs/cgroup|cpu,memory,pids|/|ro"],
+            expect: &["/sys/fs/cgroup||/|ro"],
         },
         Row {
             name: "a container in the host's cgroup namespace sees its own part as the mount's root",
@@ -362,7 +372,6 @@ mod tests {
                 100 98 0:27 /docker/abc /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n\
                 101 98 0:28 /docker/abc /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n",
             cgroup: "3:pids:/docker/abcdef\n2:cpu:/docker/abc/init\n1:memory:/docker/abc\n",
-            v2: "",
             mode: Mode::V1,
             expect: &[
                 "/sys/fs/cgroup/memory|memory|/|ro",
@@ -374,27 +383,24 @@ mod tests {
             name: "a process outside of its cgroup namespace's root has no place of its own",
             mounts: "30 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
             cgroup: "0::/../other\n",
-            v2: "memory\n",
             mode: Mode::V2,
-            expect: &["/sys/fs/cgroup|memory||rw"],
+            expect: &["/sys/fs/cgroup|||rw"],
         },
         Row {
             name: "v2 with a VPN client's net_cls hierarchy, and missing controllers",
             mounts: "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n\
                 44 27 0:40 / /opt/vpn/net-cls rw - cgroup net_cls rw,net_cls\n",
             cgroup: "1:net_cls:/\n0::/x\n",
-            v2: "pids\n",
             mode: Mode::V2,
-            expect: &["/sys/fs/cgroup|pids|/x|rw", "/opt/vpn/net-cls|net_cls|/|rw"],
+            expect: &["/sys/fs/cgroup||/x|rw", "/opt/vpn/net-cls|net_cls|/|rw"],
         },
         Row {
             name: "octal escapes, an empty source, and a mount without a membership line",
-            mounts: "30 27 0:26 / /mnt/a\\040b\\134c rw - cgroup2  rw\n\
-                31 27 0:27 / /mnt/d\\011e rw - cgroup none rw,noprefix,cpuset\n",
+            mounts: "31 27 0:27 / /mnt/d\\011e rw - cgroup none rw,noprefix,cpuset\n\
+                30 27 0:26 / /mnt/a\\040b\\134c rw - cgroup2  rw\n",
             cgroup: "0::/\n",
-            v2: "cpu\n",
             mode: Mode::Hybrid,
-            expect: &["/mnt/a b\\c|cpu|/|rw", "/mnt/d\te|cpuset||rw"],
+            expect: &["/mnt/d\te|cpuset||rw", "/mnt/a b\\c||/|rw"],
         },
         Row {
             name: "a hierarchy mounted twice: the writable view counts; one that is covered does not",
@@ -404,7 +410,6 @@ mod tests {
                 33 32 0:27 / /sys/fs/cgroup/pids ro - cgroup cgroup ro,pids\n\
                 34 27 0:27 / /pids rw - cgroup cgroup rw,pids\n",
             cgroup: "2:pids:/p\n1:memory:/m\n",
-            v2: "",
             mode: Mode::V1,
             expect: &["/pids|pids|/p|rw"],
         },
@@ -415,11 +420,30 @@ mod tests {
         format!("{}|{}|{}|{access}", h.mount.display(), h.controllers.join(","), h.own)
     }
 
+    /// The mount that a path leads to: from the root's to what is mounted on it first on the way, and so on.
+    fn mount_at(lines: &[&str], path: &Path) -> Option<u64> {
+        let parent = |line: &str| line.split(' ').nth(1)?.parse::<u64>().ok();
+        let mut at = 27;
+        let on_it = |at| {
+            let mounts = lines.iter().filter(|line| parent(line) == Some(at)).map(|line| Mount::parse(line).unwrap());
+            mounts.filter(|m| path.starts_with(&m.point)).min_by_key(|m| m.point.components().count())
+        };
+        while let Some(next) = on_it(at) {
+            at = next.id;
+        }
+        Some(at)
+    }
+
+    fn found(mounts: &str, cgroup: &str) -> anyhow::Result<Vec<Hierarchy>> {
+        let lines: Vec<&str> = BASE.lines().chain(mounts.lines()).collect();
+        hierarchies(lines.iter().map(|line| Ok((*line).to_owned())), cgroup, |point| mount_at(&lines, point))
+    }
+
     #[test]
     fn set_ups_are_told_apart() {
         for row in ROWS {
-            let setup = parse(&format!("{BASE}{}", row.mounts), row.cgroup, |_| Ok(row.v2.to_owned()))
-                .unwrap_or_else(|e| panic!("{}: {e:#}", row.name));
+            let found = found(row.mounts, row.cgroup).unwrap_or_else(|e| panic!("{}: {e:#}", row.name));
+            let setup = CgroupSetup { mode: mode(&found).unwrap(), hierarchies: found };
             assert_eq!(setup.mode, row.mode, "{}", row.name);
             let shown: Vec<String> = setup.hierarchies.iter().map(show).collect();
             assert_eq!(shown, row.expect, "{}", row.name);
@@ -430,21 +454,25 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_an_error() {
-        let table = [
-            ("nothing is mounted", BASE.to_owned(), "0::/\n", "no cgroup hierarchy is mounted"),
-            ("a torn line", "23 27 0:22 / /sys".to_owned(), "0::/\n", "malformed line"),
-            ("a torn membership", BASE.to_owned(), "0:/\n", "malformed line"),
-            (
-                "cgroup.controllers fails",
-                format!("{BASE}30 23 0:26 / /c rw - cgroup2 none rw\n"),
-                "0::/\n",
-                "no controllers of /c",
-            ),
-        ];
-        for (name, mounts, cgroup, expect) in table {
-            let error = parse(&mounts, cgroup, |m| bail!("no controllers of {}", m.display())).unwrap_err();
+        for (name, mounts, cgroup, expect) in [
+            ("nothing is mounted", "", "0::/\n", "no cgroup hierarchy is mounted"),
+            ("a torn line", "23 27 0:22 / /sys", "0::/\n", "malformed line"),
+            ("a torn membership", "", "0:/\n", "malformed line"),
+        ] {
+            let error = found(mounts, cgroup).and_then(|found| mode(&found)).unwrap_err();
             assert!(format!("{error:#}").contains(expect), "{name}: {error:#}");
         }
+    }
+
+    #[test]
+    fn no_line_is_read_after_the_last_hierarchy() {
+        let cgroups = ["30 27 0:26 / /u rw - cgroup2 none rw", "31 27 0:27 / /m rw - cgroup none rw,memory"];
+        let lines = cgroups.iter().map(|line| Ok((*line).to_owned())).chain([Err(anyhow!("read on"))]);
+        assert_eq!(hierarchies(lines, "1:memory:/\n0::/\n", |point| mount_at(&cgroups, point)).unwrap().len(), 2);
+        // One that cannot be written may be there again.
+        let read_only = ["30 27 0:26 / /u ro - cgroup2 none rw"];
+        let lines = read_only.iter().map(|line| Ok((*line).to_owned())).chain([Err(anyhow!("read on"))]);
+        assert!(hierarchies(lines, "0::/\n", |point| mount_at(&read_only, point)).is_err());
     }
 
     #[test]
@@ -456,8 +484,8 @@ mod tests {
 
     #[test]
     fn a_controller_in_use_by_v1_is_found_there() {
-        let text = format!("{BASE}30 23 0:26 / /u rw - cgroup2 none rw\n31 23 0:27 / /m rw - cgroup none rw,memory\n");
-        let setup = parse(&text, "1:memory:/\n0::/\n", |_| Ok("cpu pids".into())).unwrap();
+        let text = "30 27 0:26 / /u rw - cgroup2 none rw\n31 27 0:27 / /m rw - cgroup none rw,memory\n";
+        let setup = made_up(text, "1:memory:/\n0::/\n", "cpu pids");
         assert_eq!(setup.with_controller("memory").unwrap().mount, Path::new("/m"));
         assert_eq!(setup.with_controller("cpu").unwrap().mount, Path::new("/u"));
         assert_eq!(setup.with_controller("io"), None);

@@ -6,8 +6,10 @@ use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
 use std::ffi::{CStr, CString};
 use std::fmt;
+use std::fs::OpenOptions;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// `MOUNT_ATTR_*` of mount_setattr(2).
@@ -186,6 +188,13 @@ fn made(mount: OwnedFd, of: &str) -> OwnedFd {
         record::name(mount.as_fd(), || name);
     }
     mount
+}
+
+/// The id of the mount that a path leads to, as /proc/self/mountinfo has it (`STATX_MNT_ID`, Linux 5.8); `None` if to none, or if
+/// the kernel does not say.
+pub fn id_at(path: &Path) -> Option<u64> {
+    let place = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).ok()?;
+    mount_id(place.as_fd())
 }
 
 /// The id of the mount that a descriptor is on, as /proc/self/mountinfo has it (`STATX_MNT_ID`, Linux 5.8).
