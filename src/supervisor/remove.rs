@@ -13,6 +13,8 @@ use crate::store::{self, Broken, Pod, Report};
 use crate::sys::{Called, SysResult, fs, mount, process, socket};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -283,10 +285,11 @@ fn all(remains: &Remains, setup: &CgroupSetup) -> Result<()> {
 /// says whose it is.
 pub fn sweep(dirs: &Dirs) -> Result<()> {
     let _lock = store::lock(&dirs.store_lock(), store::Wait::Yes)?;
-    let names = |path: PathBuf| -> Vec<PathBuf> {
-        std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-    };
-    for data in names(dirs.root.join("pods")) {
+    let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+    // None is added meanwhile, as we hold the lock.
+    let pods: BTreeSet<OsString> = entries(dirs.pods()).map(|entry| entry.file_name()).collect();
+    for entry in entries(dirs.pods_data()).filter(|entry| !pods.contains(&entry.file_name())) {
+        let data = entry.path();
         let pod = PodDirs { state: PathBuf::new(), data: data.clone() };
         // Without the link it is being made at this moment.
         let is_left = std::fs::read_link(pod.owner()).is_ok_and(|state| !state.exists());
@@ -297,19 +300,20 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
             tree(&data)?;
         }
     }
-    let mut named = std::collections::BTreeSet::new();
-    for link in names(dirs.names()) {
+    let mut named = BTreeSet::new();
+    for link in entries(dirs.names()).map(|entry| entry.path()) {
         match std::fs::read_link(&link) {
-            Ok(target) if link.exists() => named.extend(target.file_name().map(ToOwned::to_owned)),
-            Ok(_) => fs::remove_file(&link)?,
+            Ok(target) => match target.file_name().filter(|uid| pods.contains(*uid)) {
+                Some(uid) => drop(named.insert(uid.to_owned())),
+                None => fs::remove_file(&link)?,
+            },
             // It is no link, and nobody's name.
             Err(_) => tree(&link)?,
         }
     }
     // A name comes after the directory and goes before it, so one without a name is of somebody who was killed while he
-    // reserved or removed a pod: of that pod there is nothing but its data. Nobody reserves now, as we hold the lock.
-    for directory in names(dirs.pods()) {
-        let Some(uid) = directory.file_name().filter(|uid| !named.contains(*uid)) else { continue };
+    // reserved or removed a pod: of that pod there is nothing but its data.
+    for uid in pods.difference(&named) {
         let pod = dirs.pod(&uid.to_string_lossy());
         match store::lock(&pod.lock(), store::Wait::No) {
             // It has a supervisor: it is its name that was lost.
@@ -318,7 +322,7 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
             Ok(None) => {}
             _ => {
                 tree(&pod.data)?;
-                state(&directory)?;
+                state(&dirs.pods().join(uid))?;
             }
         }
     }
