@@ -61,7 +61,8 @@ impl Cgroup {
         if let (Some(limit), Some(used)) = (limit, used)
             && u64::try_from(limit).is_ok_and(|limit| limit < used)
         {
-            bail!("{}: {used} bytes of memory are in use, {limit} are to be the limit", what());
+            let text = format!("{}: {used} bytes of memory are in use, {limit} are to be the limit", what());
+            return Err(failure(Kind::NotReady, text));
         }
         let changed = self.apply_in_either_order(&writes(&self.setup, wanted).with_context(what)?);
         if changed.is_err() {
@@ -157,7 +158,9 @@ impl Cgroup {
                 Need::Required => Err(missing(hierarchy, wanted, &dir, refused)),
             };
         }
-        write(&path, &wanted.value).with_context(|| format!("set {} to {}", wanted.file, wanted.value))?;
+        write(&path, &wanted.value)
+            .map_err(refused_value)
+            .with_context(|| format!("set {} to {}", wanted.file, wanted.value))?;
         if wanted.controller == "devices" {
             return Ok(());
         }
@@ -183,6 +186,15 @@ impl Cgroup {
         // The cgroup is new, so there can be no other.
         ensure!(attached == [id], "{} has the device filters {attached:?}, not {id} alone", dir.display());
         Ok(())
+    }
+}
+
+/// A value that the kernel does not take is the mistake of whoever asked for it. EACCES is what v1 says of CPUs that the cgroup
+/// above does not have (cpuset(7)).
+fn refused_value(error: SysError) -> anyhow::Error {
+    match error.errno() {
+        Errno::EINVAL | Errno::ERANGE | Errno::EACCES => failure(Kind::Invalid, error.to_string()),
+        _ => error.into(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::reference::Digest;
 use super::{Image, ImageConfig};
+use crate::error::{Kind, failure};
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -213,7 +214,9 @@ impl Index {
         others.dedup();
         let more = if others.len() > 8 { ", …" } else { "" };
         others.truncate(8);
-        bail!("no image for {} in the index (it has {}{more})", Platform::host(), join_or(&others, "none"))
+        let text =
+            format!("no image for {} in the index (it has {}{more})", Platform::host(), join_or(&others, "none"));
+        Err(failure(Kind::Invalid, text))
     }
 }
 
@@ -356,8 +359,10 @@ struct RawConfig {
 pub fn parse_config(bytes: &[u8], layers: usize) -> Result<ConfigFile> {
     let raw: RawConfigFile = from_value(strict(bytes)?)?;
     let platform = Platform { os: raw.os, architecture: raw.architecture, variant: None };
-    if !(platform.os.is_empty() && platform.architecture.is_empty()) {
-        ensure!(platform.runs_here(), "the image is for {platform}, this host is {}", Platform::host());
+    let is_told = !(platform.os.is_empty() && platform.architecture.is_empty());
+    if is_told && !platform.runs_here() {
+        let text = format!("the image is for {platform}, this host is {}", Platform::host());
+        return Err(failure(Kind::Invalid, text));
     }
     let diff_ids = raw.rootfs.diff_ids.unwrap_or_default();
     ensure!(diff_ids.len() == layers, "it lists {} diff_ids for {layers} layers", diff_ids.len());
@@ -492,6 +497,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::kind_of;
     use serde_json::json;
 
     const HEX: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -569,7 +575,9 @@ mod tests {
             ("empty", vec![], None),
         ] {
             let index = index(list);
-            assert_eq!(index.choose().ok().map(|d| d.size), size, "{name}");
+            let chosen = index.choose().map(|d| d.size);
+            assert_eq!(chosen.as_ref().ok(), size.as_ref(), "{name}");
+            assert!(chosen.err().is_none_or(|error| kind_of(&error) == Some(Kind::Invalid)), "{name}");
         }
     }
 
@@ -593,6 +601,8 @@ mod tests {
         ] {
             let error = parse_config(&bytes, 1).map(|_| panic!("{name} was accepted")).unwrap_err();
             assert!(format!("{error:#}").contains(part), "{name}: {error:#}");
+            // It is what was asked for that is wrong.
+            assert_eq!(kind_of(&error), part.starts_with("the image is for").then_some(Kind::Invalid), "{name}");
         }
     }
 

@@ -4,6 +4,7 @@ use super::dir::{self, Rotation};
 use super::file::Live;
 use super::journal::{Journal, READ_SIZE};
 use super::{MAX_RECORD, Stream};
+use crate::error::{Kind, failure};
 use crate::sys::{Called, SysError, SysResult, fs};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -150,6 +151,10 @@ impl Writer {
         let name = path.file_name().and_then(|name| name.to_str()).context("it has no name").with_context(context)?;
         let parent = path.parent().context("it is in no directory").with_context(context)?;
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).called("mkdir", parent.display())?;
+        // For who asked for it; that nothing else is opened is seen to below.
+        if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(failure(Kind::NotReady, "it is there, and is no regular file")).with_context(context);
+        }
         let limits = Limits { max_size: None, max_files: 1 };
         Writer::open_in(dir::open_dir(parent)?, (name.to_owned(), None), limits, zone).with_context(context)
     }
