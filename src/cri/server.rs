@@ -208,15 +208,34 @@ impl hyper::service::Service<Request<Incoming>> for Mux {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let rpc = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
         match request.uri().path().split('/').nth(1) {
-            Some("runtime.v1.RuntimeService") => self.runtime.clone().call(request),
-            Some("runtime.v1.ImageService") => self.image.clone().call(request),
+            Some("runtime.v1.RuntimeService") => told(self.runtime.clone().call(request), rpc),
+            Some("runtime.v1.ImageService") => told(self.image.clone().call(request), rpc),
             other => {
                 let status = tonic::Status::unimplemented(format!("unknown service {}", other.unwrap_or("")));
                 Box::pin(async move { Ok(status.into_http()) })
             }
         }
     }
+}
+
+/// An RPC's answer. One that is an error is told here too, for who looks into the journal for what a kubelet was refused.
+fn told(
+    answer: impl Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+    rpc: String,
+) -> <Mux as hyper::service::Service<Request<Incoming>>>::Future {
+    Box::pin(async move {
+        let Ok(response) = answer.await;
+        if let Some(status) = tonic::Status::from_header_map(response.headers())
+            && status.code() != tonic::Code::Ok
+        {
+            // What clients write does not become a line of its own, or a terminal's command.
+            let rpc = rpc.escape_debug();
+            anstream::eprintln!("podshim cri: {rpc} is answered with {:?}: {:?}", status.code(), status.message());
+        }
+        Ok(response)
+    })
 }
 
 /// A bound socket, which goes when this is dropped.

@@ -3,6 +3,7 @@
 use super::super::harness::Host;
 use super::client::{Cri, Kubelet, container, sandbox};
 use podshim::cri::api;
+use std::path::Path;
 use tonic::Code;
 
 type Change<T> = fn(&mut T);
@@ -156,6 +157,56 @@ fn e7_wrong_containers_are_refused_by_field() {
     huge.envs = (0..40).map(|n| api::KeyValue { key: format!("V{n}"), value: "x".repeat(120_000).into() }).collect();
     let outcome = cri.create((&id, &config), &huge).and_then(|made| cri.start_container(&made));
     assert!(outcome.unwrap_err().message().contains("E2BIG"));
+}
+
+#[test]
+fn e7_what_the_host_cannot_give_is_refused_and_told() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    // All that there is here has the first CPU alone.
+    let parent = Path::new("/sys/fs/cgroup/cpuset").join(&host.cgroup_parent);
+    std::fs::create_dir(&parent).unwrap();
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        std::fs::write(parent.join(file), "0").unwrap();
+    }
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    host.folder("logs/p/directory");
+    let limits = |cpuset_cpus: &str, memory_limit_in_bytes| {
+        let cpuset_cpus = cpuset_cpus.to_owned();
+        Some(api::LinuxContainerResources { cpuset_cpus, memory_limit_in_bytes, ..Default::default() })
+    };
+    let rows: [(_, _, Change<api::ContainerConfig>); 2] = [
+        (Code::FailedPrecondition, "logs/p/directory: it is there, and is no regular file", |c| {
+            c.log_path = "directory".into();
+        }),
+        (Code::InvalidArgument, "cpuset.cpus", |c| {
+            c.linux.get_or_insert_default().resources.get_or_insert_default().cpuset_cpus = "1".into();
+        }),
+    ];
+    for (code, part, change) in rows {
+        let mut wrong = container("c", "true");
+        change(&mut wrong);
+        let error = cri.create((&id, &config), &wrong).unwrap_err();
+        assert!(error.code() == code && error.message().contains(part), "{error}");
+    }
+    assert!(cri.containers().is_empty());
+    let made = cri.create((&id, &config), &container("c", "sleep 1000")).unwrap();
+    cri.start_container(&made).unwrap();
+    for (code, part, linux) in [
+        (Code::FailedPrecondition, "bytes of memory are in use", limits("", 4096)),
+        (Code::InvalidArgument, "cpuset.cpus", limits("1", 0)),
+    ] {
+        let request = api::UpdateContainerResourcesRequest { container_id: made.clone(), linux, ..Default::default() };
+        let error = cri.call(|mut c| async move { c.update_container_resources(request).await }).unwrap_err();
+        assert!(error.code() == code && error.message().contains(part), "{error}");
+    }
+    // Whoever looks after the host reads the same in the journal.
+    for (rpc, code) in [("CreateContainer", "FailedPrecondition"), ("UpdateContainerResources", "InvalidArgument")] {
+        let line = format!("podshim cri: {rpc} is answered with {code}: \"");
+        assert!(cri.server.err().contains(&line), "{}", cri.server.err());
+    }
 }
 
 #[test]
