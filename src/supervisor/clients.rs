@@ -1,9 +1,10 @@
 //! The control socket: watch, stop, exec, attach.
 
 use super::exec::{Command, Purpose};
+use super::hand_off::Stage;
 use super::pod::{FAR, Supervisor};
 use super::poll::{Source, Token};
-use super::slot::{Attached, Stage};
+use super::slot::Attached;
 use crate::control::{self, HangUp, Input, OwnProcess, RefusedKind, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
@@ -234,7 +235,7 @@ impl Supervisor {
     fn running(&self, container: &str) -> Result<usize> {
         let index = self.index_of(container)?;
         match &self.slots[index].instance {
-            Some(instance) if matches!(instance.stage, Stage::Running) => Ok(index),
+            Some(instance) if matches!(instance.process.stage, Stage::Running) => Ok(index),
             _ => Err(failure(Kind::NotReady, format!("container {container} is not running"))),
         }
     }

@@ -187,7 +187,7 @@ impl Supervisor {
             return self.start_external(index);
         }
         // One that is being made again goes on when it has come so far.
-        if matches!(instance.stage, super::slot::Stage::Created) {
+        if matches!(instance.process.stage, super::hand_off::Stage::Created) {
             self.set_off(index)?;
         }
         Ok(())
@@ -241,7 +241,7 @@ impl Supervisor {
         let Some(machine) = self.life.commanded() else { return Vec::new() };
         let with_pid = |(index, report): (usize, ContainerReport)| {
             let instance = self.slots[index].instance.as_ref();
-            ContainerReport { pid: instance.map(|instance| instance.child.pid), ..report }
+            ContainerReport { pid: instance.map(|instance| instance.process.child.pid), ..report }
         };
         machine.containers().map(with_pid).collect()
     }

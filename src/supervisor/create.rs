@@ -1,11 +1,12 @@
 //! One container: from its config to a child that performs its steps.
 
 use super::external::{External, Making};
+use super::hand_off::{Stage, Watched};
 use super::pipes::Pipes;
 use super::pod::{StartFailed, Supervisor};
 use super::poll::Source;
 use super::remove;
-use super::slot::{Instance, Stage};
+use super::slot::Instance;
 use super::timeline::{Act, Told, new_numbers};
 use crate::cgroups::Cgroup;
 use crate::control::RefusedKind;
@@ -288,21 +289,15 @@ impl Supervisor {
     /// An instance that is being created: what it says, its end and its output are seen from now on.
     fn watched(&mut self, index: usize, launched: Launched) -> Result<Instance> {
         let Launched { child, sync, told, external, cgroup, log, pipes, restart_count } = launched;
-        let hand_off = match sync {
-            Some(sync) => Some((self.poll.watch(&sync, Source::HandOff(index))?, sync)),
-            None => None,
-        };
-        let exit_token = self.poll.watch(&child.pidfd, Source::Exit(index))?;
+        let hand_off = sync.map(|sync| (sync, Source::HandOff(index)));
+        let process = Watched::new(&mut self.poll, Stage::Creating, (child, Source::Exit(index)), hand_off)?;
         let mut outputs = Vec::new();
         for (output, fd) in pipes.ours {
             let token = self.poll.watch(&fd, Source::Output(index, output))?;
             outputs.push((output, token, fd));
         }
         Ok(Instance {
-            child,
-            exit_token,
-            hand_off,
-            stage: Stage::Creating,
+            process,
             cgroup,
             restart_count,
             log,
@@ -372,9 +367,9 @@ impl Supervisor {
     fn target(&self, config: &ContainerConfig) -> Result<Option<(PathBuf, OwnedFd)>> {
         let Some(name) = &config.target else { return Ok(None) };
         let target = &self.slots[self.index_of(name)?].instance;
-        let running = target.as_ref().filter(|instance| matches!(instance.stage, Stage::Running));
+        let running = target.as_ref().filter(|instance| matches!(instance.process.stage, Stage::Running));
         let missing = || failure(Kind::NotReady, format!("the target container {name} is not running"));
-        let child = &running.ok_or_else(missing)?.child;
+        let child = &running.ok_or_else(missing)?.process.child;
         let path = PathBuf::from(format!("/proc/{}/ns/pid", child.pid));
         let namespace = runtime::open_namespace(&path)?;
         // It had this pid all the time: it was not waited for.

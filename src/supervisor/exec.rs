@@ -2,14 +2,14 @@
 //! differ in who hears of the end.
 
 use super::create::check_ids;
+use super::hand_off::{Heard, Stage, Watched};
 use super::pod::Supervisor;
-use super::poll::{Source, Token};
-use super::slot::{Stage, over, reborn};
+use super::poll::Source;
 use crate::control::{HangUp, OwnProcess, Reply};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Task;
 use crate::plan::config::NamespaceMode;
-use crate::runtime::{self, FailureKind, FromInit, NamespaceKind, PidNamespace, Seen, StepFailure};
+use crate::runtime::{self, FailureKind, NamespaceKind, PidNamespace, StepFailure};
 use crate::sys::Called;
 use crate::sys::process::{self, Child, Ended, TerminalSize};
 use anyhow::{Context, Result};
@@ -23,10 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub(super) struct Exec {
     container: usize,
     purpose: Purpose,
-    child: Child,
-    exit_token: Token,
-    hand_off: Option<(Token, OwnedFd)>,
-    stage: Stage,
+    process: Watched,
 }
 
 /// Who waits for its end.
@@ -69,24 +66,18 @@ pub(super) struct Command {
 
 impl Exec {
     /// A process that needs no hand-off: it runs already.
-    pub(super) fn running(container: usize, task: Task, child: Child, exit_token: Token) -> Exec {
-        let (purpose, stage) = (Purpose::Task(task), Stage::Running);
-        Exec { container, purpose, child, exit_token, hand_off: None, stage }
-    }
-
-    fn fail(&mut self, message: String) -> Result<()> {
-        self.stage = Stage::Failed(StepFailure { step: "hand-off".into(), message, kind: FailureKind::Setup });
-        self.kill()
+    pub(super) fn running(container: usize, task: Task, process: Watched) -> Exec {
+        Exec { container, purpose: Purpose::Task(task), process }
     }
 
     /// SIGKILL.
     pub(super) fn kill(&self) -> Result<()> {
-        Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
+        self.process.kill()
     }
 
     /// Its process.
     pub(super) fn pid(&self) -> i32 {
-        self.child.pid
+        self.process.child.pid
     }
 
     /// Nobody waits for it any more: it is killed.
@@ -126,7 +117,7 @@ impl Supervisor {
         process.set_args(Some(what.arguments)).set_terminal(Some(with_terminal));
         let steps = runtime::exec_steps(&process, confinement)?;
         let users = self.pod.record.plan.sandbox.namespaces.user;
-        let mut namespaces = open_namespaces(&instance.child, users)?;
+        let mut namespaces = open_namespaces(&instance.process.child, users)?;
         let pid = namespaces.iter().position(|(kind, _)| *kind == NamespaceKind::Pid).map(|at| namespaces.remove(at).1);
         let starting = self.launcher.launch(runtime::Request {
             steps: &steps,
@@ -141,17 +132,10 @@ impl Supervisor {
         })?;
         let id = self.next_id;
         self.next_id += 1;
-        let exit_token = self.poll.watch(&starting.child.pidfd, Source::ExecExit(id))?;
-        let hand_off = self.poll.watch(&starting.sync, Source::ExecHandOff(id))?;
-        let exec = Exec {
-            container: what.container,
-            purpose: what.purpose,
-            child: starting.child,
-            exit_token,
-            hand_off: Some((hand_off, starting.sync)),
-            stage: Stage::Creating,
-        };
-        self.execs.insert(id, exec);
+        let hand_off = Some((starting.sync, Source::ExecHandOff(id)));
+        let child = (starting.child, Source::ExecExit(id));
+        let process = Watched::new(&mut self.poll, Stage::Creating, child, hand_off)?;
+        self.execs.insert(id, Exec { container: what.container, purpose: what.purpose, process });
         Ok(id)
     }
 
@@ -195,49 +179,29 @@ impl Supervisor {
     /// The root directory of a container that runs, `O_PATH`: nothing of it is looked at.
     pub(super) fn root_of(&self, container: usize) -> Result<OwnedFd> {
         let instance = self.slots[container].instance.as_ref().context("the container is not running")?;
-        let path = format!("/proc/{}/root", instance.child.pid);
+        let path = format!("/proc/{}/root", instance.process.child.pid);
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(path.as_str(), flags, Mode::empty()).called("open", path)?;
         // It had this pid all the time: it was not waited for.
-        process::require_unreaped(instance.child.pidfd.as_fd())?;
+        process::require_unreaped(instance.process.child.pidfd.as_fd())?;
         Ok(root)
     }
 
     pub(super) fn exec_hand_off(&mut self, id: u64) -> Result<()> {
         loop {
             let Some(exec) = self.execs.get_mut(&id) else { return Ok(()) };
-            let Some((token, socket)) = &exec.hand_off else { return Ok(()) };
-            if matches!(exec.stage, Stage::Failed(_)) {
-                // Whatever else it says: it is about to end.
-                self.poll.forget(*token, socket.as_fd());
-                exec.hand_off = None;
-                return Ok(());
-            }
-            let seen = match runtime::receive(socket.as_fd()) {
-                Ok(seen) => seen,
-                Err(error) => return exec.fail(error.to_string()),
-            };
-            match seen {
-                Seen::Nothing => return Ok(()),
-                Seen::Message(FromInit::Born, Some(pidfd)) => {
-                    let child = reborn(&exec.child, pidfd, socket.as_fd())?;
-                    self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
-                    exec.child = child;
-                    exec.exit_token = self.poll.watch(&exec.child.pidfd, Source::ExecExit(id))?;
-                    if exec.is_given_up() {
-                        exec.kill()?;
-                    }
-                }
-                Seen::Message(FromInit::Born, None) => return exec.fail("its process has no pidfd".into()),
+            match exec.process.hear(&mut self.poll, Source::ExecExit(id))? {
+                Heard::Nothing => return Ok(()),
+                Heard::Born if exec.is_given_up() => exec.kill()?,
                 // What a container cannot have was said when it started.
-                Seen::Message(FromInit::Note { .. } | FromInit::Paused { .. }, _) => {}
-                Seen::Message(FromInit::Terminal, sent) => {
+                Heard::Born | Heard::Note(_) | Heard::Paused(_) | Heard::Failed => {}
+                Heard::Terminal(sent) => {
                     if let Purpose::Client { master, .. } = &mut exec.purpose {
                         *master = sent;
                     }
                 }
-                Seen::Message(FromInit::Ready, _) if exec.is_given_up() => {}
-                Seen::Message(FromInit::Ready, _) => {
+                Heard::Ready if exec.is_given_up() => {}
+                Heard::Ready => {
                     // The container may end at any moment: then the pidfd says so.
                     let sized = match &exec.purpose {
                         Purpose::Client { master: Some(master), terminal: Some(size), .. } => {
@@ -245,25 +209,17 @@ impl Supervisor {
                         }
                         _ => Ok(()),
                     };
-                    match sized.and_then(|()| runtime::start(socket.as_fd())) {
-                        Ok(true) => exec.stage = Stage::Starting,
-                        Ok(false) => exec.kill()?,
-                        Err(error) => return exec.fail(error.to_string()),
+                    match sized {
+                        Ok(()) => exec.process.start()?,
+                        Err(error) => exec.process.fail(error.to_string())?,
                     }
                 }
-                Seen::Message(FromInit::Failed(failure), _) => exec.stage = Stage::Failed(failure),
-                Seen::Closed => {
-                    self.poll.forget(*token, socket.as_fd());
-                    exec.hand_off = None;
-                    if matches!(exec.stage, Stage::Starting) {
-                        exec.stage = Stage::Running;
-                        if let Purpose::Client { id, master, .. } = &mut exec.purpose {
-                            let (client, master) = (*id, master.take());
-                            let lent: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
-                            self.say(client, &Reply::Started, &lent);
-                        }
+                Heard::Executed => {
+                    if let Purpose::Client { id, master, .. } = &mut exec.purpose {
+                        let (client, master) = (*id, master.take());
+                        let lent: Vec<BorrowedFd<'_>> = master.iter().map(AsFd::as_fd).collect();
+                        self.say(client, &Reply::Started, &lent);
                     }
-                    return Ok(());
                 }
             }
         }
@@ -271,19 +227,16 @@ impl Supervisor {
 
     pub(super) fn exec_exited(&mut self, id: u64) -> Result<()> {
         let Some(exec) = self.execs.get(&id) else { return Ok(()) };
-        let Some(gone) = over(&exec.child)? else { return Ok(()) };
+        let Some(gone) = exec.process.over()? else { return Ok(()) };
         self.exec_hand_off(id)?;
         let ended = match self.execs.get(&id) {
-            Some(exec) if exec.child.pid == gone => exec.stage.try_wait(&exec.child)?,
+            Some(exec) if exec.pid() == gone => exec.process.try_wait()?,
             _ => None,
         };
         let Some(ended) = ended else { return Ok(()) };
-        let Some(exec) = self.execs.remove(&id) else { return Ok(()) };
-        self.poll.forget(exec.exit_token, exec.child.pidfd.as_fd());
-        if let Some((token, socket)) = &exec.hand_off {
-            self.poll.forget(*token, socket.as_fd());
-        }
-        let end = match exec.stage {
+        let Some(mut exec) = self.execs.remove(&id) else { return Ok(()) };
+        exec.process.forget(&mut self.poll);
+        let end = match exec.process.stage {
             Stage::Failed(failed) => End::Failed(failed),
             Stage::Running => End::Ended(ended),
             Stage::Creating | Stage::Created | Stage::Starting => End::NotStarted,

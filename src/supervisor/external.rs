@@ -19,10 +19,11 @@
 //! runtime keeps of it is in the container's run state, and goes with that.
 
 use super::exec::Exec;
+use super::hand_off::Stage;
 use super::keep::{Process, Word};
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
-use super::slot::{Instance, Stage};
+use super::slot::Instance;
 use crate::lifecycle::Event;
 use crate::runtime::{FailureKind, StepFailure};
 use crate::store::{self, OciRuntime};
@@ -177,7 +178,7 @@ impl Supervisor {
 
     /// The process that is being watched has ended: whether that was the runtime, and not the container.
     pub(super) fn external_created(&mut self, index: usize, ended: Ended) -> Result<bool> {
-        let is_maker = |i: &Instance| i.external.is_some() && matches!(i.stage, Stage::Creating);
+        let is_maker = |i: &Instance| i.external.is_some() && matches!(i.process.stage, Stage::Creating);
         if !self.slots[index].instance.as_ref().is_some_and(is_maker) {
             return Ok(false);
         }
@@ -192,7 +193,8 @@ impl Supervisor {
         }
         if ended.code() != 0 {
             let message = external.complaint(ended);
-            instance.stage = Stage::Failed(StepFailure { step: "create".into(), message, kind: FailureKind::Setup });
+            instance.process.stage =
+                Stage::Failed(StepFailure { step: "create".into(), message, kind: FailureKind::Setup });
             return Ok(false);
         }
         let path = external.state.join("oci.pid");
@@ -200,10 +202,8 @@ impl Supervisor {
         let pid = text.trim().parse().with_context(|| format!("{} holds no pid", path.display()))?;
         // It is our child by now: who made it has ended, and we have reaped that.
         let child = process::open_child(pid)?;
-        self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
-        instance.child = child;
-        instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
-        instance.stage = Stage::Created;
+        instance.process.become_child(child, &mut self.poll, Source::Exit(index))?;
+        instance.process.stage = Stage::Created;
         // Its init waits by itself, and may be told by anybody.
         self.keep_instance(index, Word::Given);
         self.queue.push_back(Event::Held { container: index });
@@ -213,7 +213,7 @@ impl Supervisor {
     /// A maker that was killed has left to us what it would have ended itself: its runtime's processes in the namespaces of the pod or
     /// the container. As long as nobody waits for them, the pod's pid 1 does not end.
     fn end_strangers(&self) {
-        let instances = self.slots.iter().filter_map(|slot| Some(slot.instance.as_ref()?.child.pid));
+        let instances = self.slots.iter().filter_map(|slot| Some(slot.instance.as_ref()?.process.child.pid));
         let known: Vec<i32> = instances
             .chain(self.execs.values().map(Exec::pid))
             .chain(self.sandbox.reaper.iter().map(|r| r.pid))
@@ -242,7 +242,7 @@ impl Supervisor {
         let child = fork(command, [again()?, again()?, again()?], external)?;
         let token = self.poll.watch(&child.pidfd, Source::ExternalStart(index))?;
         external.starting = Some((token, child));
-        instance.stage = Stage::Starting;
+        instance.process.stage = Stage::Starting;
         Ok(())
     }
 
@@ -257,7 +257,7 @@ impl Supervisor {
         };
         self.poll.forget(token, child.pidfd.as_fd());
         if ended.code() == 0 {
-            instance.stage = Stage::Running;
+            instance.process.stage = Stage::Running;
             self.queue.push_back(Event::Started { container: index });
             return Ok(());
         }
@@ -266,7 +266,7 @@ impl Supervisor {
             true => FailureKind::CommandNotFound,
             false => FailureKind::CommandNotExecutable,
         };
-        instance.stage = Stage::Failed(StepFailure { step: "start".into(), message, kind });
+        instance.process.stage = Stage::Failed(StepFailure { step: "start".into(), message, kind });
         self.kill_container(index)
     }
 

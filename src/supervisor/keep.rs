@@ -194,9 +194,9 @@ impl Supervisor {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
         let name = &self.pod.record.plan.containers[index].name;
         if word == Word::Perhaps || instance.external.is_some() {
-            pin(&instance.child, &self.pod.dirs.process(name))?;
+            pin(&instance.process.child, &self.pod.dirs.process(name))?;
         }
-        let kept = Kept { process: Process::of(&instance.child)?, restart_count: instance.restart_count, word };
+        let kept = Kept { process: Process::of(&instance.process.child)?, restart_count: instance.restart_count, word };
         store::write_json(&self.pod.dirs.instance(name), &kept)
     }
 }

@@ -16,6 +16,7 @@
 //! | `sandbox` | the pod's sandbox: lost, made again, taken away |
 //! | `network` | the pod's network: joined, told how the pod stands, left |
 //! | `signals` | signals by their names |
+//! | `hand_off` | a process that performs steps, until it has executed its command |
 //! | `slot` | one container's process, output and end |
 //! | `tasks` | probes and hooks |
 //! | `exec` | processes that are started in a running container, for clients and tasks |
@@ -40,6 +41,7 @@ mod early;
 pub mod events;
 mod exec;
 mod external;
+mod hand_off;
 mod keep;
 mod life;
 mod network;

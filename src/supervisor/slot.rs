@@ -1,6 +1,7 @@
 //! One container's place in its pod: the process that fills it, its output, its end.
 
 use super::external::External;
+use super::hand_off::{Heard, Stage, Watched};
 use super::keep::{Remnant, Traces, Word};
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
@@ -12,9 +13,9 @@ use crate::lifecycle::{Event, Exit, StartFailure, commanded};
 use crate::logs::{self, Stream};
 use crate::plan::adjust::Adjustment;
 use crate::plan::config::TerminationMessagePolicy;
-use crate::runtime::{Confinement, FailureKind, FromInit, Seen, StepFailure};
-use crate::sys::process::{self, Child, Ended};
-use crate::sys::{Called, SysResult};
+use crate::runtime::{Confinement, FailureKind};
+use crate::sys::Called;
+use crate::sys::process::{self, Ended};
 use anyhow::Result;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -54,10 +55,7 @@ pub(super) struct Attached {
 
 /// One process that is or becomes a container.
 pub(super) struct Instance {
-    pub(super) child: Child,
-    pub(super) exit_token: Token,
-    pub(super) hand_off: Option<(Token, OwnedFd)>,
-    pub(super) stage: Stage,
+    pub(super) process: Watched,
     pub(super) cgroup: Cgroup,
     pub(super) restart_count: u32,
     /// `None` if its output is kept nowhere.
@@ -75,58 +73,6 @@ pub(super) struct Instance {
     pub(super) confinement: Option<Confinement>,
 }
 
-/// How far an instance came.
-pub(super) enum Stage {
-    /// Its init performs the steps.
-    Creating,
-    /// Its init waits to be told to start (CRI's CONTAINER_CREATED).
-    Created,
-    /// It was told to start; end of file on the hand-off means that it did.
-    Starting,
-    /// execve(2) succeeded.
-    Running,
-    /// It said what failed, and is about to end.
-    Failed(StepFailure),
-}
-
-impl Stage {
-    /// Reaps a process of podshim's own that came so far, once it has ended; if it might still make the one that goes on in its
-    /// place ([`reborn`]), with that.
-    pub(super) fn try_wait(&self, child: &Child) -> SysResult<Option<Ended>> {
-        match self {
-            Stage::Creating | Stage::Failed(_) => process::try_wait_with_siblings(child),
-            Stage::Created | Stage::Starting | Stage::Running => process::try_wait(child.pidfd.as_fd()),
-        }
-    }
-}
-
-impl Instance {
-    /// Gives up an init that does not keep to the hand-off.
-    fn fail(&mut self, message: String) -> Result<()> {
-        self.stage = Stage::Failed(StepFailure { step: "hand-off".into(), message, kind: FailureKind::Setup });
-        Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
-    }
-}
-
-/// The process that performs the rest of the steps takes the place of the one that made it, which has nothing left to do
-/// but to end. The message may be forged by who can trace such a process: it is waited for only after SIGKILL.
-pub(super) fn reborn(old: &Child, new: OwnedFd, hand_off: BorrowedFd<'_>) -> Result<Child> {
-    let new = process::child_of(new)?;
-    process::send_signal(old.pidfd.as_fd(), libc::SIGKILL)?;
-    nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(old.pid), None).called("waitpid", old.pid)?;
-    match crate::runtime::go_on(hand_off) {
-        // It was killed as well: its pidfd says so.
-        Err(error) if error.errno() == Errno::EPIPE => {}
-        other => other?,
-    }
-    Ok(new)
-}
-
-/// The pid of a child that has ended: all that it had to say is there to be read.
-pub(super) fn over(child: &Child) -> Result<Option<i32>> {
-    Ok(process::look(child.pidfd.as_fd())?.map(|_| child.pid))
-}
-
 /// How much of an ended container's output is still read: more than its FIFOs hold. Who else has got hold of one could
 /// write to it for ever.
 const LAST_READS: usize = 64;
@@ -142,38 +88,19 @@ impl Supervisor {
         let is_commanded = self.life.commanded().is_some();
         loop {
             let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
-            let Some((token, socket)) = &instance.hand_off else { return Ok(()) };
-            if matches!(instance.stage, Stage::Failed(_)) {
-                // Whatever else it says: it is about to end.
-                self.poll.forget(*token, socket.as_fd());
-                instance.hand_off = None;
-                return Ok(());
-            }
-            let seen = match crate::runtime::receive(socket.as_fd()) {
-                Ok(seen) => seen,
-                Err(error) => {
-                    instance.fail(error.to_string())?;
-                    return Ok(());
-                }
-            };
-            match seen {
-                Seen::Nothing => return Ok(()),
-                Seen::Message(FromInit::Note { text }, _) => self.note(index, text),
-                Seen::Message(FromInit::Paused { step }, _) => self.paused(index, step),
-                Seen::Message(FromInit::Born, Some(pidfd)) => {
-                    let child = reborn(&instance.child, pidfd, socket.as_fd())?;
-                    self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
-                    instance.child = child;
-                    instance.exit_token = self.poll.watch(&instance.child.pidfd, Source::Exit(index))?;
+            match instance.process.hear(&mut self.poll, Source::Exit(index))? {
+                Heard::Nothing => return Ok(()),
+                Heard::Note(text) => self.note(index, text),
+                Heard::Paused(step) => self.paused(index, step),
+                Heard::Born => {
                     if let Some(told) = &mut instance.told {
-                        told.born(instance.child.pid);
+                        told.born(instance.process.child.pid);
                     }
                 }
-                Seen::Message(FromInit::Born, None) => instance.fail("its process has no pidfd".into())?,
-                Seen::Message(FromInit::Terminal, Some(master)) => self.terminal_opened(index, master)?,
-                Seen::Message(FromInit::Terminal, None) => {}
-                Seen::Message(FromInit::Ready, _) if is_commanded => {
-                    instance.stage = Stage::Created;
+                Heard::Terminal(Some(master)) => self.terminal_opened(index, master)?,
+                Heard::Terminal(None) => {}
+                Heard::Ready if is_commanded => {
+                    instance.process.stage = Stage::Created;
                     self.take_down(index, Outcome::GoesOn);
                     self.queue.push_back(Event::Held { container: index });
                     let machine = self.life.commanded().and_then(|machine| machine.stage(index));
@@ -181,28 +108,21 @@ impl Supervisor {
                         self.set_off(index)?;
                     }
                 }
-                Seen::Message(FromInit::Ready, _) => {
+                Heard::Ready => {
                     self.set_off(index)?;
                     self.take_down(index, Outcome::GoesOn);
                 }
-                Seen::Message(FromInit::Failed(failure), _) => {
+                Heard::Failed => {
+                    let Stage::Failed(failure) = &instance.process.stage else { continue };
                     let message = failure.to_string();
-                    instance.stage = Stage::Failed(failure);
                     self.take_down(index, Outcome::Failed(&message));
                 }
-                Seen::Closed => {
-                    self.poll.forget(*token, socket.as_fd());
-                    instance.hand_off = None;
-                    // Without Ready before it, it died: its pidfd says how.
-                    if matches!(instance.stage, Stage::Starting) {
-                        instance.stage = Stage::Running;
-                        self.take_down(index, Outcome::Executed);
-                        self.queue.push_back(Event::Started { container: index });
-                        // Who came with the container waits for its start.
-                        let early: Vec<u64> = self.slots[index].attached.iter().map(|a| a.client).collect();
-                        early.into_iter().try_for_each(|client| self.say_started(client, index))?;
-                    }
-                    return Ok(());
+                Heard::Executed => {
+                    self.take_down(index, Outcome::Executed);
+                    self.queue.push_back(Event::Started { container: index });
+                    // Who came with the container waits for its start.
+                    let early: Vec<u64> = self.slots[index].attached.iter().map(|a| a.client).collect();
+                    early.into_iter().try_for_each(|client| self.say_started(client, index))?;
                 }
             }
         }
@@ -212,17 +132,11 @@ impl Supervisor {
     pub(super) fn set_off(&mut self, index: usize) -> Result<()> {
         self.keep_instance(index, Word::Perhaps);
         let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
-        let Some((_, socket)) = &instance.hand_off else { return Ok(()) };
-        match crate::runtime::start(socket.as_fd()) {
-            Ok(true) => {
-                instance.stage = Stage::Starting;
-                self.keep_instance(index, Word::Given);
-                Ok(())
-            }
-            // It was killed while it waited; its pidfd says so. If not, it is told nothing any more.
-            Ok(false) => Ok(process::send_signal(instance.child.pidfd.as_fd(), libc::SIGKILL)?),
-            Err(error) => instance.fail(error.to_string()),
+        instance.process.start()?;
+        if matches!(instance.process.stage, Stage::Starting) {
+            self.keep_instance(index, Word::Given);
         }
+        Ok(())
     }
 
     pub(super) fn terminal_opened(&mut self, index: usize, master: OwnedFd) -> Result<()> {
@@ -284,13 +198,13 @@ impl Supervisor {
     /// A container's first process has ended.
     pub(super) fn exited(&mut self, index: usize) -> Result<()> {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
-        let Some(gone) = over(&instance.child)? else { return Ok(()) };
+        let Some(gone) = instance.process.over()? else { return Ok(()) };
         // What it said last, before it is said that it ended; also that another process goes on in its place.
         self.hand_off(index)?;
         let ended = match &self.slots[index].instance {
-            Some(instance) if instance.child.pid == gone => match instance.external {
-                None => instance.stage.try_wait(&instance.child)?,
-                Some(_) => process::try_wait(instance.child.pidfd.as_fd())?,
+            Some(instance) if instance.process.child.pid == gone => match instance.external {
+                None => instance.process.try_wait()?,
+                Some(_) => process::try_wait(instance.process.child.pidfd.as_fd())?,
             },
             _ => None,
         };
@@ -324,7 +238,7 @@ impl Supervisor {
     /// Tells the machine how an instance ended.
     fn last_words(&mut self, index: usize, instance: &Instance, ended: Ended) {
         let count = instance.restart_count;
-        match &instance.stage {
+        match &instance.process.stage {
             Stage::Failed(failed) => {
                 // 128 is what containerd reports (reason StartError).
                 let start = StartFailure::Start { exit_code: 128 };
@@ -391,10 +305,7 @@ impl Supervisor {
         if let Some(log) = &mut instance.log {
             log.end_all(jiff::Timestamp::now());
         }
-        self.poll.forget(instance.exit_token, instance.child.pidfd.as_fd());
-        if let Some((token, socket)) = &instance.hand_off {
-            self.poll.forget(*token, socket.as_fd());
-        }
+        instance.process.forget(&mut self.poll);
         for (_, token, fd) in &instance.outputs {
             self.poll.forget(*token, fd.as_fd());
         }
@@ -422,7 +333,7 @@ impl Supervisor {
             self.note(index, text);
         }
         match &self.slots[index].instance {
-            Some(instance) => Ok(process::send_signal(instance.child.pidfd.as_fd(), signal)?),
+            Some(instance) => Ok(process::send_signal(instance.process.child.pidfd.as_fd(), signal)?),
             None => Ok(()),
         }
     }
@@ -430,7 +341,7 @@ impl Supervisor {
     /// SIGKILL to the first process, which ends every other one of its pid namespace; its end kills what is left.
     pub(super) fn kill_container(&mut self, index: usize) -> Result<()> {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
-        process::send_signal(instance.child.pidfd.as_fd(), libc::SIGKILL)?;
+        instance.process.kill()?;
         // A frozen container takes no signal: this thaws it.
         instance.cgroup.kill(Duration::ZERO).map(drop)
     }

@@ -17,6 +17,7 @@
 //! of it is in the log or in a file, by which the log is completed first.
 
 use super::external::{self, External};
+use super::hand_off::{Stage, Watched};
 use super::keep::{Kept, Memory, Process, Traces, Word};
 use super::life::Life;
 use super::network;
@@ -26,7 +27,7 @@ use super::poll::{Output, Source};
 use super::remove;
 use super::reserve::Reserve;
 use super::sandbox::AfterReaper;
-use super::slot::{Instance, Stage};
+use super::slot::Instance;
 use super::timeline::Timeline;
 use crate::host;
 use crate::host::cgroup::CgroupSetup;
@@ -268,12 +269,10 @@ impl Supervisor {
                 input = Some(reopen_fifo(&state.join("stdin"), OFlag::O_RDWR | OFlag::O_NONBLOCK)?);
             }
         }
-        let exit_token = self.poll.watch(&child.pidfd, Source::Exit(index))?;
+        let stage = if found == Found::Held { Stage::Created } else { Stage::Running };
+        let process = Watched::new(&mut self.poll, stage, (child, Source::Exit(index)), None)?;
         self.slots[index].instance = Some(Instance {
-            child,
-            exit_token,
-            hand_off: None,
-            stage: if found == Found::Held { Stage::Created } else { Stage::Running },
+            process,
             cgroup,
             restart_count,
             log,

@@ -5,9 +5,9 @@
 //! or a name lookup into this process.
 
 use super::exec::{Command, End, Exec, Purpose};
+use super::hand_off::{Stage, Watched};
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
-use super::slot::Stage;
 use crate::control::{self, OwnProcess};
 use crate::lifecycle::{Event, Outcome, Task};
 use crate::plan::config::{Handler, Lifecycle, Probe};
@@ -74,8 +74,7 @@ impl Supervisor {
     /// Begins a task; its end is [`Event::Performed`].
     pub(super) fn perform_task(&mut self, container: usize, task: Task) -> Result<()> {
         self.drop_task(container, task);
-        let is_running =
-            matches!(&self.slots[container].instance, Some(instance) if matches!(instance.stage, Stage::Running));
+        let is_running = matches!(&self.slots[container].instance, Some(instance) if matches!(instance.process.stage, Stage::Running));
         if !is_running {
             // Its end is an event of its own, which is on its way.
             return Ok(());
@@ -151,8 +150,8 @@ impl Supervisor {
         let child = process::open_child(spawned.id())?;
         let exec = self.next_id;
         self.next_id += 1;
-        let exit_token = self.poll.watch(&child.pidfd, Source::ExecExit(exec))?;
-        self.execs.insert(exec, Exec::running(container, task, child, exit_token));
+        let process = Watched::new(&mut self.poll, Stage::Running, (child, Source::ExecExit(exec)), None)?;
+        self.execs.insert(exec, Exec::running(container, task, process));
         self.watch_process(container, task, Started { exec, performs: Performs::Request(request), output: ours })
     }
 

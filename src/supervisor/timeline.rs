@@ -8,7 +8,7 @@ use super::pod::Supervisor;
 use crate::error::{Kind, failure};
 use crate::paths::PodDirs;
 use crate::plan::config::Pace;
-use crate::runtime::{self, NamespaceKind, Performed, Showing, Step};
+use crate::runtime::{NamespaceKind, Performed, Showing, Step};
 use crate::store::Pod;
 use crate::sys::Called;
 use crate::sys::memory::Shared;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -282,7 +282,7 @@ impl Supervisor {
         let name = &self.pod.record.plan.containers[index].name;
         let Some(instance) = &self.slots[index].instance else { return };
         let Some(step) = instance.told.as_ref().and_then(|told| told.steps.get(step)) else { return };
-        let pid = instance.child.pid;
+        let pid = instance.process.child.pid;
         let who = Who::Init { container: name.clone(), restart_count: instance.restart_count, pid };
         let what = What::Pause(step.clone());
         let entry =
@@ -294,11 +294,8 @@ impl Supervisor {
     /// The init that has waited longest goes on (`run --step`).
     pub(super) fn go_on(&mut self) -> Result<()> {
         while let Some(index) = self.paused.pop_front() {
-            let hand_off = self.slots[index].instance.as_ref().and_then(|instance| instance.hand_off.as_ref());
             // One that was killed while it waited has nothing to go on with.
-            if let Some((_, socket)) = hand_off
-                && runtime::go_on(socket.as_fd()).is_ok()
-            {
+            if self.slots[index].instance.as_ref().is_some_and(|instance| instance.process.go_on()) {
                 return Ok(());
             }
         }
