@@ -70,6 +70,11 @@ impl Dirs {
         self.state.join("store.lock")
     }
 
+    /// Where the mount namespace is pinned that those of containers begin as copies of.
+    pub fn empty(&self) -> PathBuf {
+        self.state.join("empty")
+    }
+
     /// All pods' run state.
     pub fn pods(&self) -> PathBuf {
         self.state.join("pods")

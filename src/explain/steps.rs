@@ -18,6 +18,9 @@ pub fn why(step: &Step) -> &'static str {
         Step::AppArmor { .. } => "AppArmor confines the program that is executed later to the rules of this profile.",
         Step::SeLinux { .. } => "SELinux decides by this label what the program that is executed later may touch.",
         Step::JoinNamespace { kind } => joined(*kind),
+        Step::EmptyMountNamespace => {
+            "From here on mounts are seen by this container alone. It begins with none: a copy of the host's would have those of all other pods too."
+        }
         Step::NewMountNamespace => {
             "From here on mounts are seen by this container alone; in a user namespace only its own root may make them."
         }
@@ -34,8 +37,8 @@ pub fn why(step: &Step) -> &'static str {
         Step::EnterPidNamespace => {
             "The process that goes on is born among the processes of that pid namespace, only now that nothing of the host is left in its reach."
         }
-        Step::Pivot { .. } => {
-            "The container's root file system takes the place of the host's, which is detached: no path leads to it any more."
+        Step::Pivot => {
+            "The container's root file system becomes the root; what was there is detached, and no path leads to it any more."
         }
         Step::MountFileSystem { kind, .. } => file_system(kind),
         Step::MountCgroups { .. } => "Programs read their own limits here.",
@@ -119,6 +122,7 @@ pub fn detail(step: &Step) -> String {
                 Propagation::Private => "private",
                 Propagation::Slave => "slave",
                 Propagation::Shared => "shared",
+                Propagation::Unbindable => "unbindable",
             });
             format!("of {} ({})", source.display(), words.join(","))
         }

@@ -157,7 +157,7 @@ fn act_why(act: &Act) -> &'static str {
         Act::Sources { .. } => "Opened now, by the supervisor, so that the container's init needs no path of the host.",
         Act::Cgroup { .. } => "The limits of the manifest, as files that are written.",
         Act::Init { .. } => {
-            "clone3 makes a process that is in new namespaces from its first moment on. It performs the steps that follow, and then executes the container's program."
+            "clone3 makes a process, which is the first one of a new pid namespace unless the pod's containers share theirs. It performs the steps that follow, and then executes the container's program."
         }
     }
 }

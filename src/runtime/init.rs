@@ -225,6 +225,7 @@ impl Init {
                 Ok(())
             }
             Step::EnterPidNamespace => self.enter_pid_namespace(),
+            Step::EmptyMountNamespace => self.empty_mount_namespace(),
             Step::NewMountNamespace => {
                 process::unshare(NamespaceKind::Mount.flag(), "CLONE_NEWNS")?;
                 record::answer(|| own_namespace(NamespaceKind::Mount));
@@ -237,7 +238,7 @@ impl Init {
                 Ok(())
             }
             Step::StopPropagation => stop_propagation(),
-            Step::Pivot { path } => self.pivot(path),
+            Step::Pivot => self.pivot(),
             Step::MountFileSystem { kind, target, attributes, options } => {
                 let opened = self.opened.iter().position(|(opened, _)| opened == kind);
                 match opened.map(|at| self.opened.remove(at).1) {
@@ -323,19 +324,33 @@ impl Init {
         }
     }
 
+    fn namespace(&self, kind: NamespaceKind) -> Result<BorrowedFd<'_>, StepError> {
+        let given = self.handles.namespaces.iter().find(|(given, _)| *given == kind);
+        let missing = || StepError::new(format!("no descriptor of the {} namespace", kind.file()));
+        given.map(|(_, fd)| fd.as_fd()).ok_or_else(missing)
+    }
+
     fn join_namespace(&self, kind: NamespaceKind) -> StepResult {
-        match self.handles.namespaces.iter().find(|(k, _)| *k == kind) {
-            Some((_, fd)) => {
-                process::set_namespace(fd.as_fd(), kind.flag(), kind.file())?;
-                match kind {
-                    NamespaceKind::Mount => mounts::assert_own_root(),
-                    // Its root: the host's has no id in there, and what it makes would have no owner.
-                    NamespaceKind::User => Ok(process::become_user(0, 0, &[])?),
-                    _ => Ok(()),
-                }
-            }
-            None => Err(StepError::new(format!("no descriptor of the {} namespace", kind.file()))),
+        process::set_namespace(self.namespace(kind)?, kind.flag(), kind.file())?;
+        match kind {
+            NamespaceKind::Mount => mounts::assert_own_root(),
+            // Its root: the host's has no id in there, and what it makes would have no owner.
+            NamespaceKind::User => Ok(process::become_user(0, 0, &[])?),
+            _ => Ok(()),
         }
+    }
+
+    fn empty_mount_namespace(&self) -> StepResult {
+        let kind = NamespaceKind::Mount;
+        // There is no /proc in it.
+        let numbers = if record::is_on() { std::fs::File::open("/proc/self/ns").ok() } else { None };
+        process::set_namespace(self.namespace(kind)?, kind.flag(), kind.file())?;
+        process::unshare(kind.flag(), "CLONE_NEWNS")?;
+        record::answer(|| {
+            let number = numbers.and_then(|numbers| nix::fcntl::readlinkat(&numbers, kind.file()).ok());
+            number.map_or_else(|| kind.file().to_owned(), |number| number.to_string_lossy().into_owned())
+        });
+        Ok(())
     }
 
     fn enter_pid_namespace(&mut self) -> StepResult {
@@ -364,18 +379,12 @@ impl Init {
         process::exit_now(0)
     }
 
-    fn pivot(&mut self, path: &Path) -> StepResult {
+    fn pivot(&mut self) -> StepResult {
         let Some(rootfs) = self.handles.rootfs.take() else {
             return Err(StepError::new("no root file system was prepared"));
         };
-        let target = nix::fcntl::open(
-            path,
-            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC,
-            nix::sys::stat::Mode::empty(),
-        )
-        .called("open", path.display())?;
-        mount::attach(rootfs.as_fd(), target.as_fd())?;
-        let enter = || nix::unistd::fchdir(&rootfs).called("fchdir", path.display());
+        mount::attach(rootfs.as_fd(), mounts::root()?.as_fd())?;
+        let enter = || nix::unistd::fchdir(&rootfs).called("fchdir", "the root file system");
         record::call("fchdir", || record::shown(rootfs.as_fd()), enter)?;
         Ok(mount::pivot_to_cwd()?)
     }

@@ -5,6 +5,7 @@
 
 pub mod apparmor;
 mod devices;
+pub mod empty;
 mod handshake;
 mod init;
 mod label;
@@ -82,6 +83,7 @@ pub struct Confinement {
 /// What the calling process keeps to start children: opened and compiled once.
 pub struct Launcher {
     null: OwnedFd,
+    empty: OwnedFd,
     cgroup_setup: CgroupSetup,
     filters: RefCell<Filters>,
 }
@@ -96,10 +98,10 @@ pub struct Starting {
 }
 
 impl Launcher {
-    /// Opens /dev/null, verified to be that device.
-    pub fn new(cgroup_setup: CgroupSetup) -> Result<Launcher> {
+    /// Opens /dev/null, verified to be that device. `empty` is the mount namespace of [`empty`].
+    pub fn new(cgroup_setup: CgroupSetup, empty: OwnedFd) -> Result<Launcher> {
         let null = open_null()?;
-        Ok(Launcher { null, cgroup_setup, filters: RefCell::default() })
+        Ok(Launcher { null, empty, cgroup_setup, filters: RefCell::default() })
     }
 
     /// A copy of the descriptor of /dev/null.
@@ -121,10 +123,8 @@ impl Launcher {
         let (ours, theirs) = socket::pair()?;
         let mut flags = 0;
         let mut namespaces = request.namespaces;
-        // In a user namespace of the pod's, which owns what is made in it, these are made by steps.
-        let is_own = !request.steps.contains(&Step::NewMountNamespace);
-        if request.rootfs.is_some() && is_own {
-            flags |= libc::CLONE_NEWNS as u64;
+        if request.steps.contains(&Step::EmptyMountNamespace) {
+            namespaces.push((NamespaceKind::Mount, duplicate(self.empty.as_fd())?));
         }
         let enters = request.steps.contains(&Step::EnterPidNamespace);
         if matches!(request.pid_namespace, PidNamespace::Join(_)) && !enters {
@@ -132,7 +132,8 @@ impl Launcher {
             bail!("a pid namespace to be joined was given, and no step enters it");
         }
         match request.pid_namespace {
-            PidNamespace::New if !is_own => {}
+            // In a user namespace of the pod's, which owns what is made in it, it is made by a step.
+            PidNamespace::New if request.steps.contains(&Step::NewPidNamespace) => {}
             PidNamespace::New => flags |= libc::CLONE_NEWPID as u64,
             PidNamespace::Join(fd) => namespaces.push((NamespaceKind::Pid, duplicate(fd)?)),
             PidNamespace::Inherit => {}

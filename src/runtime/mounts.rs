@@ -21,7 +21,8 @@ use std::path::{Component, Path, PathBuf};
 
 const DEVPTS_SUPER_MAGIC: FsType = FsType(0x1cd1);
 
-fn root() -> SysResult<OwnedFd> {
+/// A descriptor of the calling process' root directory.
+pub(super) fn root() -> SysResult<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = nix::fcntl::open("/", flags, Mode::empty()).called("open", "/")?;
     record::name(root.as_fd(), || "/".to_owned());

@@ -1,13 +1,13 @@
 //! The pod's namespaces: made by one short-lived child, pinned under the run directory so that they can be joined by name
 //! (`ip netns`, nsenter(1)) and need no process to live.
 
-use super::{NamespaceKind, label, open_namespace};
+use super::{NamespaceKind, empty, label, open_namespace};
 use crate::cgroups::Cgroup;
 use crate::manifest::sysctl::{self, SysctlNamespace};
 use crate::network;
 use crate::paths::PodDirs;
 use crate::plan::config::{IdRange, KeyValue, NamespaceMode, NetworkMode, PodSandboxConfig};
-use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
+use crate::sys::mount::{self, Depth};
 use crate::sys::process::{self, CapabilityMasks, Child};
 use crate::sys::record::{self, Call};
 use crate::sys::{Called, SysError, SysResult, net, socket};
@@ -235,16 +235,7 @@ pub fn last_to_be_killed(score: i32) -> SysResult<()> {
 /// Takes everything from pid 1 of a pod that the pod's containers could reach through it: with CAP_SYS_PTRACE, which a
 /// manifest may give them, `/proc/1/root` is theirs. Its root becomes an empty read-only tmpfs, and it can do nothing.
 fn confine() -> SysResult<()> {
-    process::unshare(NamespaceKind::Mount.flag(), "CLONE_NEWNS")?;
-    let root = std::fs::File::open("/").called("open", "/")?;
-    let private = SetAttr { set: 0, propagation: Some(Propagation::Private), depth: Depth::Recursive };
-    mount::set_attributes(root.as_fd(), private)?;
-    let context = FsContext::open("tmpfs")?;
-    context.set("nr_inodes", "1")?;
-    let empty = context.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-    mount::attach(empty.as_fd(), root.as_fd())?;
-    nix::unistd::fchdir(&empty).called("fchdir", "an empty tmpfs")?;
-    mount::pivot_to_cwd()?;
+    empty::leave_mounts()?;
     process::limit_bounding_capabilities(0)?;
     process::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
     process::set_no_new_privs()

@@ -110,7 +110,10 @@ pub enum Step {
         /// Which.
         kind: NamespaceKind,
     },
-    /// unshare(CLONE_NEWNS), in a user namespace that was joined: only so can its root mount anything.
+    /// setns(2) to a mount namespace in which nothing is mounted ([`super::empty`]), and unshare(CLONE_NEWNS), which copies it.
+    EmptyMountNamespace,
+    /// unshare(CLONE_NEWNS), in a user namespace that was joined: only so can its root mount anything. It begins with a copy of the
+    /// host's mounts, as a procfs can be had only where one is to be seen.
     NewMountNamespace,
     /// clone3(CLONE_NEWPID) of the process that performs the rest, in a user namespace that was joined, which so owns the pid
     /// namespace.
@@ -135,11 +138,8 @@ pub enum Step {
     /// Only now is it seen by them: with CAP_SYS_PTRACE they can look into it, so it must have nothing of the host left
     /// (root directory, descriptors).
     EnterPidNamespace,
-    /// Attaches the root file system at `path` in this mount namespace, pivot_root(2) into it, and detaches the host's.
-    Pivot {
-        /// The bundle's rootfs directory.
-        path: PathBuf,
-    },
+    /// Attaches the root file system at the root of this mount namespace, pivot_root(2) into it, and detaches what was there.
+    Pivot,
     /// fsopen(2), fsconfig(2), fsmount(2), move_mount(2): a new instance of a file system.
     MountFileSystem {
         /// proc, tmpfs, devpts, mqueue, sysfs
@@ -283,8 +283,7 @@ impl Step {
             | Step::Symlink { path, .. }
             | Step::Mask { path }
             | Step::ReadonlyPath { path }
-            | Step::WorkingDirectory { path }
-            | Step::Pivot { path } => format!("{kind} {}", path.display()),
+            | Step::WorkingDirectory { path } => format!("{kind} {}", path.display()),
             Step::JoinNamespace { kind: namespace } => format!("{kind} {}", namespace.file()),
             Step::Rlimit { kind: resource, .. } => format!("{kind} {resource}"),
             Step::DeviceNode(device) => format!("{kind} {}", device.path.display()),
@@ -301,7 +300,7 @@ pub fn container_steps(spec: &Spec) -> Result<Vec<Step>> {
     let users = UserNamespace::of(linux);
     let mut steps = first_steps(process);
     steps.extend(match users {
-        UserNamespace::Hosts => own_view(linux, root.path())?,
+        UserNamespace::Hosts => own_view(linux)?,
         UserNamespace::Pods => mapped_view(linux, spec.mounts().as_deref().unwrap_or_default())?,
     });
     for mount in spec.mounts().iter().flatten() {
@@ -350,11 +349,11 @@ impl UserNamespace {
     }
 }
 
-/// From the host's view to the container's root: the mount namespace, and often the pid namespace, are new from clone3(2) on.
-fn own_view(linux: &Linux, rootfs: &Path) -> Result<Vec<Step>> {
+/// From the host's view to the container's root: the pid namespace is often new from clone3(2) on.
+fn own_view(linux: &Linux) -> Result<Vec<Step>> {
     let mut steps = joined(linux)?;
-    steps.push(Step::StopPropagation);
-    steps.push(Step::Pivot { path: rootfs.to_owned() });
+    steps.push(Step::EmptyMountNamespace);
+    steps.push(Step::Pivot);
     if joins_pid(linux) {
         // After the host's files are out of reach.
         steps.extend([Step::EnterPidNamespace, Step::DieWithSupervisor]);
@@ -380,8 +379,7 @@ fn mapped_view(linux: &Linux, mounts: &[Mount]) -> Result<Vec<Step>> {
             steps.push(Step::OpenFileSystem { kind, attributes, options });
         }
     }
-    // Over the root itself: the bundle's directory is not this root's to see.
-    steps.push(Step::Pivot { path: PathBuf::from("/") });
+    steps.push(Step::Pivot);
     Ok(steps)
 }
 
@@ -608,9 +606,8 @@ mod tests {
         // A change of ids takes the parent-death signal away: it is asked for again.
         assert_eq!(own.iter().filter(|kind| *kind == "DieWithSupervisor").count(), 2);
         let plain = kinds(&[Network, Ipc, Uts, Pid]);
-        assert_order(&plain, &["StopPropagation", "Pivot", "EnterPidNamespace", "MountFileSystem"]);
-        assert!(
-            !plain.iter().any(|kind| ["NewMountNamespace", "OpenFileSystem", "BindDevice"].contains(&kind.as_str()))
-        );
+        assert_order(&plain, &["EmptyMountNamespace", "Pivot", "EnterPidNamespace", "MountFileSystem"]);
+        let mapped = ["NewMountNamespace", "StopPropagation", "OpenFileSystem", "BindDevice"];
+        assert!(!plain.iter().any(|kind| mapped.contains(&kind.as_str())), "{plain:?}");
     }
 }

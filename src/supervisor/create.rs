@@ -7,7 +7,7 @@ use super::pod::{StartFailed, Supervisor};
 use super::poll::Source;
 use super::remove;
 use super::slot::Instance;
-use super::timeline::{Act, Told, new_numbers};
+use super::timeline::{Act, Told, born};
 use crate::cgroups::Cgroup;
 use crate::control::RefusedKind;
 use crate::error::{Kind, failure};
@@ -279,7 +279,7 @@ impl Supervisor {
         };
         let runtime::Starting { child, sync } = timeline.act(
             || Act::Init { container: container() },
-            |starting: &runtime::Starting| format!("pid {}: {}", starting.child.pid, new_numbers(starting.child.pid)),
+            |starting: &runtime::Starting| born(starting.child.pid),
             || self.launcher.launch(request),
         )?;
         let told = record.map(|record| Told::new(record, steps, child.pid));

@@ -214,7 +214,7 @@ impl Supervisor {
         if let Some(reaper) = &sandbox.reaper {
             poll.watch(&reaper.pidfd, Source::Reaper)?;
         }
-        let launcher = Launcher::new(facts.cgroups.clone())?;
+        let launcher = Launcher::new(facts.cgroups.clone(), super::sandbox::empty_namespace(&pod.record.dirs)?)?;
         let mut supervisor = Supervisor {
             networking,
             timeline,

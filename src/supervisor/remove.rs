@@ -8,13 +8,14 @@ use crate::host::cgroup::CgroupSetup;
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
-use crate::runtime::sandbox;
+use crate::runtime::{empty, sandbox};
 use crate::store::{self, Broken, Pod, Report};
 use crate::sys::{Called, SysResult, fs, mount, process, socket};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -178,14 +179,28 @@ struct Remains {
     logs: Option<PathBuf>,
 }
 
-/// Removes a pod's name, unless it is another pod's by now: one who removes at the same time was quicker.
+/// Removes a pod's name, unless it is another pod's by now: one who removes at the same time was quicker. With the last name goes
+/// what pods share.
 fn name(remains: &Remains) -> Result<()> {
-    let Some(link) = &remains.link else { return Ok(()) };
     let _lock = store::lock(&remains.dirs.store_lock(), store::Wait::Yes)?;
-    match std::fs::read_link(link) {
-        Ok(target) if target.file_name().is_some_and(|n| n == &*remains.uid) => Ok(fs::remove_file(link)?),
-        _ => Ok(()),
+    if let Some(link) = &remains.link
+        && std::fs::read_link(link).is_ok_and(|target| target.file_name().is_some_and(|n| n == &*remains.uid))
+    {
+        fs::remove_file(link)?;
     }
+    without_pods(&remains.dirs)
+}
+
+/// If there is no pod, what pods share goes, which who reserves the next one's name has to wait for: the caller has the lock.
+fn without_pods(dirs: &Dirs) -> Result<()> {
+    match entries(dirs.names()).next() {
+        Some(_) => Ok(()),
+        None => Ok(empty::remove(&dirs.empty())?),
+    }
+}
+
+fn entries(directory: PathBuf) -> impl Iterator<Item = DirEntry> {
+    std::fs::read_dir(directory).into_iter().flatten().flatten()
 }
 
 /// Removes a pod's state directory. Another one who removes the pod may put a lock file into it just then.
@@ -285,7 +300,6 @@ fn all(remains: &Remains, setup: &CgroupSetup) -> Result<()> {
 /// says whose it is.
 pub fn sweep(dirs: &Dirs) -> Result<()> {
     let _lock = store::lock(&dirs.store_lock(), store::Wait::Yes)?;
-    let entries = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
     // None is added meanwhile, as we hold the lock.
     let pods: BTreeSet<OsString> = entries(dirs.pods()).map(|entry| entry.file_name()).collect();
     for entry in entries(dirs.pods_data()).filter(|entry| !pods.contains(&entry.file_name())) {
@@ -326,5 +340,5 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
             }
         }
     }
-    Ok(())
+    without_pods(dirs)
 }

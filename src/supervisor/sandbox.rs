@@ -7,12 +7,14 @@ use super::poll::Source;
 use super::remove;
 use crate::lifecycle::Event;
 use crate::network;
-use crate::runtime::sandbox;
+use crate::paths::Dirs;
+use crate::runtime::{empty, sandbox};
+use crate::store::{self, Wait};
 use crate::sys::{pidfd, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What follows when the pod's pid 1 has ended (shareProcessNamespace).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,5 +124,18 @@ impl Supervisor {
 
     pub(super) fn ips(&self) -> Vec<String> {
         self.addresses.iter().map(IpAddr::to_string).collect()
+    }
+}
+
+/// The mount namespace that those of containers begin as copies of, which all pods share: whoever is the first makes it.
+pub(super) fn empty_namespace(dirs: &Dirs) -> Result<OwnedFd> {
+    let directory = dirs.empty();
+    if let Some(there) = empty::find(&directory)? {
+        return Ok(there);
+    }
+    let _lock = store::lock(&dirs.store_lock(), Wait::Yes)?;
+    match empty::find(&directory)? {
+        Some(there) => Ok(there),
+        None => empty::make(&directory),
     }
 }

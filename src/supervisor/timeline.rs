@@ -312,13 +312,14 @@ pub(super) fn numbers<'a>(namespaces: impl IntoIterator<Item = (NamespaceKind, B
     namespaces.into_iter().map(number).collect::<Vec<_>>().join(" ")
 }
 
-/// The namespaces of a new process that are not the supervisor's, as /proc has them.
-pub(super) fn new_numbers(pid: i32) -> String {
-    let link = |pid: &str, kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
-    let pid = pid.to_string();
-    let all = ["mnt", "pid", "cgroup", "user", "net", "ipc", "uts"].into_iter();
-    let new = all.filter_map(|kind| link(&pid, kind).filter(|number| Some(number) != link("self", kind).as_ref()));
-    new.map(|link| link.display().to_string()).collect::<Vec<_>>().join(" ")
+/// The number of a new process, and of the pid namespace that was made with it, as /proc has that. Its other namespaces are its own
+/// to make and to join, which its steps tell.
+pub(super) fn born(pid: i32) -> String {
+    let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    match link(&pid.to_string()).filter(|number| Some(number) != link("self").as_ref()) {
+        Some(number) => format!("pid {pid}: {}", number.display()),
+        None => format!("pid {pid}"),
+    }
 }
 
 /// What is written of a pod's making.

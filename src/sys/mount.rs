@@ -35,6 +35,8 @@ pub enum Propagation {
     Slave,
     /// `MS_SHARED`
     Shared,
+    /// `MS_UNBINDABLE`: private, and no part of a copy of the mount that it is on.
+    Unbindable,
 }
 
 impl Propagation {
@@ -43,6 +45,7 @@ impl Propagation {
             Propagation::Private => "MS_PRIVATE",
             Propagation::Slave => "MS_SLAVE",
             Propagation::Shared => "MS_SHARED",
+            Propagation::Unbindable => "MS_UNBINDABLE",
         }
     }
 
@@ -51,6 +54,7 @@ impl Propagation {
             Propagation::Private => libc::MS_PRIVATE,
             Propagation::Slave => libc::MS_SLAVE,
             Propagation::Shared => libc::MS_SHARED,
+            Propagation::Unbindable => libc::MS_UNBINDABLE,
         }
     }
 }

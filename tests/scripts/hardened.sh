@@ -611,9 +611,9 @@ start_web() {
 
     # ipc: The pod's shared memory, semaphores and message queues.
 
-    # mnt: a mount namespace begins with a copy of the host's mounts. podshim cuts their ties at
-    # once. Here that is done when they are taken away (see pivot): all that is mounted before is
-    # below $POD, which is private.
+    # mnt: podshim keeps a mount namespace without any mounts, of which those of containers begin as
+    # copies. Here it begins with a copy of the host's mounts, which are taken away later (see
+    # pivot): all that is mounted before is below $POD, which is private.
 
     # pid: the process that goes on is pid 1 of a new numbering, and sees no process of anybody
     # else's. unshare(1) itself stays outside, and waits for its end.

@@ -69,14 +69,13 @@ fn numbers_are_the_kernels_and_the_story_is_kept() {
         assert!(shared.contains(&namespace(pid, kind)), "{kind} {} in {shared}", namespace(pid, kind));
     }
     let own = answer(&|act| *act == Act::Init { container: "app".into() });
-    assert!(own.starts_with(&format!("pid {pid}: ")), "{own}");
-    for kind in ["mnt", "pid"] {
-        assert!(own.contains(&namespace(pid, kind)) && !shared.contains(&namespace(pid, kind)), "{kind} in {own}");
-    }
+    assert_eq!(own, format!("pid {pid}: {}", namespace(pid, "pid")));
     assert!(answer(&|act| *act == Act::Volume { name: "data".into() }).ends_with("/volumes/data"));
     let performed = steps(&entries, "app");
-    let cgroup = performed.iter().find(|(_, step, _)| **step == Step::NewCgroupNamespace).unwrap().2;
-    assert_eq!(cgroup.calls[0].answer, namespace(pid, "cgroup"));
+    for (wanted, kind) in [(Step::NewCgroupNamespace, "cgroup"), (Step::EmptyMountNamespace, "mnt")] {
+        let own = performed.iter().find(|(_, step, _)| **step == wanted).unwrap().2;
+        assert_eq!(own.calls.last().unwrap().answer, namespace(pid, kind));
+    }
     // A mount that was made is in the container's list by its id.
     let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     let is_proc = |step: &Step| matches!(step, Step::MountFileSystem { kind, .. } if kind == "proc");
@@ -318,10 +317,17 @@ fn step_by_step_one_can_look_around() {
         let root = || std::fs::read_link(format!("/proc/{pid}/root")).unwrap();
         let inside = std::fs::exists(format!("/proc/{pid}/root/bin/busybox")).unwrap_or(false);
         match next(&live) {
-            // It is still one of the host's processes, in a mount namespace of its own.
-            question if question.starts_with("Pivot") => {
+            // It is still one of the host's processes.
+            question if question.starts_with("EmptyMountNamespace") => {
                 assert!(std::fs::exists(format!("/proc/{pid}/root{}", host.path("state").display())).unwrap());
+                assert_eq!(namespace(pid, "mnt"), namespace(std::process::id() as i32, "mnt"));
+                looked += 1;
+            }
+            // It has nothing at all.
+            question if question.starts_with("Pivot") => {
                 assert_ne!(namespace(pid, "mnt"), namespace(std::process::id() as i32, "mnt"));
+                assert_eq!(std::fs::read_dir(format!("/proc/{pid}/root/")).unwrap().count(), 0, "{:?}", root());
+                assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap().lines().count(), 1);
                 looked += 1;
             }
             // The host's files are out of reach, and no procfs is there yet.
@@ -350,7 +356,7 @@ fn step_by_step_one_can_look_around() {
         writeln!(keys).unwrap();
     }
     assert_eq!(live.wait(), 0, "{}", live.err());
-    assert_eq!(looked, 4, "{}", live.err());
+    assert_eq!(looked, 5, "{}", live.err());
     let performed = timeline(&host, "paused");
     assert_eq!(steps(&performed, "app").len(), presses + 1);
     host.ok(&["rm", "-f", "paused"]);

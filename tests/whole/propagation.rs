@@ -1,6 +1,6 @@
 //! `mountPropagation`: who sees whose mounts.
 
-use crate::harness::{Host, pod, shell, with};
+use crate::harness::{Host, Live, pod, shell, with};
 use serde_json::{Value, json};
 use std::process::Command;
 
@@ -51,4 +51,45 @@ fn mounts_go_the_way_that_mount_propagation_says() {
         assert_eq!(seen.contains(container), passes_on, "{container}: {seen}");
     }
     in_mounts_of(pid, &format!("umount {base}/from-container {base}/from-host"));
+}
+
+/// The mount namespace that containers' own begin as copies of (`runtime::empty`).
+#[test]
+fn what_mount_namespaces_begin_with_goes_with_the_last_pod() {
+    let Some(host) = Host::new(&["unshare", "nsenter", "taskset"]) else { return };
+    let holder = |by: &[&str]| {
+        let mut command = Command::new(by[0]);
+        command.args(&by[1..]).args(["sh", "-c", "echo here; exec sleep 1000"]);
+        let holder = Live::start(command);
+        holder.until_has("here");
+        holder
+    };
+    // As under systemd: mounts spread to services that have a mount namespace of their own.
+    let shared = holder(&["taskset", "1", "unshare", "--mount", "--propagation", "shared"]);
+    let entry = format!("--mount=/proc/{}/ns/mnt", shared.pid());
+    let service = holder(&["nsenter", &entry, "unshare", "--mount", "--propagation", "slave"]);
+    let program = host.command(&[] as &[&str]).get_program().to_str().unwrap().to_owned();
+    // On the same CPU: with others' numbers the kernel may take a younger namespace for an older one.
+    let before = ["taskset", "1", "nsenter", &*entry, &*program];
+    let podshim = |args: &[&str]| host.finish(host.command_by(&before, args)).expect(0);
+    let own = host.path("").to_str().unwrap().to_owned();
+    let mounts = |of: &Live| -> Vec<String> {
+        let list = std::fs::read_to_string(format!("/proc/{}/mountinfo", of.pid())).unwrap();
+        list.lines().filter(|line| line.contains(&own)).map(str::to_owned).collect()
+    };
+    let pins = || mounts(&shared).iter().filter(|line| line.contains(" mnt:[") && line.contains("/empty/mnt ")).count();
+    // What a container is given of a directory above does not have it.
+    let container = with(shell("c", "sleep 1000"), json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] }));
+    let spec = json!({ "containers": [container], "volumes": [{ "name": "v", "hostPath": { "path": own } }] });
+    for name in ["one", "two"] {
+        podshim(&["run", "-d", &host.manifest(&pod(name, spec.clone()))]);
+        assert_eq!(pins(), 1, "{name}: {:#?}", mounts(&shared));
+    }
+    podshim(&["exec", "two", "--", "sh", "-c", "[ -d /v/state/empty ] && [ ! -e /v/state/empty/mnt ]"]);
+    podshim(&["rm", "-f", "one"]);
+    assert_eq!(pins(), 1);
+    podshim(&["rm", "-f", "two"]);
+    for namespace in [&shared, &service] {
+        assert!(mounts(namespace).is_empty(), "{:#?}", mounts(namespace));
+    }
 }

@@ -114,11 +114,12 @@ impl Placed {
                 );
                 self.joined.push(format!("--pid={}", pin(NamespaceKind::Pid)));
             }
-            Step::StopPropagation => self.namespaces.note(
-                "mnt: a mount namespace begins with a copy of the host's mounts. podshim cuts their ties at once. Here that is \
-                 done when they are taken away (see pivot): all that is mounted before is below $POD, which is private.",
+            Step::EmptyMountNamespace => self.namespaces.note(
+                "mnt: podshim keeps a mount namespace without any mounts, of which those of containers begin as copies. Here it \
+                 begins with a copy of the host's mounts, which are taken away later (see pivot): all that is mounted before is \
+                 below $POD, which is private.",
             ),
-            Step::Pivot { .. } => self.root.note(
+            Step::Pivot => self.root.note(
                 "podshim now changes to the new root (pivot_root), and mounts from inside. The programs that are needed here \
                  are in the host's root, so that comes last: see pivot.",
             ),
@@ -139,6 +140,7 @@ impl Placed {
             }
             Step::DeviceNode(device) => bail!("{} is of a container that a kubelet asked for", device.path.display()),
             Step::NewMountNamespace
+            | Step::StopPropagation
             | Step::NewPidNamespace
             | Step::OpenFileSystem { .. }
             | Step::BindDevice { .. } => bail!("it is of a pod with a user namespace: {}", super::HOST_USERS),
@@ -276,6 +278,7 @@ impl Placed {
                     Propagation::Private => "--make-rprivate",
                     Propagation::Slave => "--make-rslave",
                     Propagation::Shared => "--make-rshared",
+                    Propagation::Unbindable => "--make-runbindable",
                 };
                 self.root.line(format!("mount {change} \"$found\""));
                 if *recursive != 0 {
