@@ -1,29 +1,26 @@
 //! Files that are read again and again, and parsed only when they have changed: a kubelet lists everything every second.
+//!
+//! The kernel tells of changes (inotify(7)), and does so before whoever made one is back from his system call: that a file is as it was
+//! costs one read(2) that finds nothing.
 
-use crate::sys::Called;
 use anyhow::Result;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
 
-/// What files of one kind said when they were read last. They are replaced as a whole (`store::write_json`), so another content is
-/// another file.
+/// What files of one kind said when they were read last.
 pub(super) struct Files<T> {
     /// `None` before the first one is read: a static has no HashMap.
     known: Mutex<Option<Known<T>>>,
 }
 
-type Known<T> = HashMap<PathBuf, (Identity, Arc<T>)>;
+type Known<T> = HashMap<PathBuf, (Change, Arc<T>)>;
 
-/// Inode, size, time of the last change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity(u64, u64, SystemTime);
-
-/// Younger files are not remembered: another one of the same number may have come in the same tick of the file system's clock.
-const SETTLED: Duration = Duration::from_millis(50);
+/// The number of a change: no two have the same.
+type Change = u64;
 
 /// How many files are remembered before it is looked whether they are there still.
 const MANY: usize = 64;
@@ -35,23 +32,17 @@ impl<T> Files<T> {
 
     /// What a file says; `None` if it is not there. `read` reads it.
     pub(super) fn read(&self, path: &Path, read: impl FnOnce() -> Result<Option<T>>) -> Result<Option<Arc<T>>> {
-        let identity = match std::fs::metadata(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => None,
-            other => {
-                let found = other.called("stat", path.display())?;
-                Some(Identity(found.ino(), found.size(), found.modified().called("stat", path.display())?))
-            }
-        };
-        if let Some(identity) = identity
+        // Before it is read: a change in between is one that comes after.
+        let change = last_change(path);
+        if let Some(change) = change
             && let Some(known) =
-                self.with(|known| known.get(path).filter(|(of, _)| *of == identity).map(|(_, what)| what.clone()))
+                self.with(|known| known.get(path).filter(|(of, _)| *of == change).map(|(_, what)| what.clone()))
         {
             return Ok(Some(known));
         }
         let what = read()?.map(Arc::new);
-        let is_settled = |of: &Identity| of.2.elapsed().is_ok_and(|age| age > SETTLED);
-        self.with(|known| match (identity.filter(is_settled), &what) {
-            (Some(identity), Some(what)) => drop(known.insert(path.to_owned(), (identity, what.clone()))),
+        self.with(|known| match (change, &what) {
+            (Some(change), Some(what)) => drop(known.insert(path.to_owned(), (change, what.clone()))),
             _ => drop(known.remove(path)),
         });
         Ok(what)
@@ -72,43 +63,156 @@ impl<T> Files<T> {
     }
 }
 
+/// The directories of all files that were read.
+static WATCHES: Mutex<Option<Watches>> = Mutex::new(None);
+
+/// The last change of a file that is known; `None` if the kernel tells of none: the directory is not there, or there are too many
+/// watches (fs.inotify.max_user_watches).
+fn last_change(path: &Path) -> Option<Change> {
+    let (directory, name) = (path.parent()?, path.file_name()?);
+    let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+    if watches.is_none() {
+        *watches = Watches::new(0).ok();
+    }
+    let known = watches.as_mut()?;
+    if let Err(Lost) = known.hear() {
+        *watches = Watches::new(known.changes + 1).ok();
+    }
+    watches.as_mut()?.of(directory, name)
+}
+
+struct Watches {
+    inotify: Inotify,
+    directories: HashMap<PathBuf, WatchDescriptor>,
+    watched: HashMap<WatchDescriptor, Watched>,
+    changes: Change,
+}
+
+/// A directory.
+struct Watched {
+    path: PathBuf,
+    /// Files in it that somebody asked for, and their last changes.
+    files: HashMap<OsString, Change>,
+}
+
+/// Changes were not told.
+struct Lost;
+
+impl Watches {
+    fn new(changes: Change) -> nix::Result<Watches> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        Ok(Watches { inotify, directories: HashMap::new(), watched: HashMap::new(), changes })
+    }
+
+    /// Takes note of what has changed.
+    fn hear(&mut self) -> Result<(), Lost> {
+        loop {
+            match self.inotify.read_events() {
+                Ok(events) => events.into_iter().try_for_each(|event| self.changed(event))?,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(_) => return Err(Lost),
+            }
+        }
+    }
+
+    fn changed(&mut self, event: InotifyEvent) -> Result<(), Lost> {
+        if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+            return Err(Lost);
+        }
+        let Some(watched) = self.watched.get_mut(&event.wd) else { return Ok(()) };
+        if event.mask.intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF) {
+            // It is another directory's path from now on, or nobody's.
+            self.directories.remove(&watched.path);
+            self.watched.remove(&event.wd);
+        } else if let Some(file) = event.name.and_then(|name| watched.files.get_mut(&name)) {
+            self.changes += 1;
+            *file = self.changes;
+        }
+        Ok(())
+    }
+
+    fn of(&mut self, directory: &Path, name: &OsStr) -> Option<Change> {
+        let known = self.directories.get(directory).copied();
+        let descriptor = known.or_else(|| self.watch(directory).ok())?;
+        let watched = self.watched.get_mut(&descriptor)?;
+        if let Some(change) = watched.files.get(name) {
+            return Some(*change);
+        }
+        // What was known of it before it was watched is not known any more.
+        self.changes += 1;
+        watched.files.insert(name.to_owned(), self.changes);
+        Some(self.changes)
+    }
+
+    /// Files are replaced as a whole (`store::write_json`); what is written into one that is there is told too.
+    fn watch(&mut self, directory: &Path) -> nix::Result<WatchDescriptor> {
+        let of_files = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVED_FROM
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_MODIFY;
+        let of_itself = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
+        let descriptor = self.inotify.add_watch(directory, of_files | of_itself)?;
+        self.directories.insert(directory.to_owned(), descriptor);
+        self.watched.insert(descriptor, Watched { path: directory.to_owned(), files: HashMap::new() });
+        Ok(descriptor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::Cell;
 
     #[test]
-    fn a_file_is_read_again_when_it_is_another_one() {
+    fn a_file_is_read_again_when_it_has_changed() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, files, reads) = (dir.path().join("f"), Files::new(), Cell::new(0));
+        let (folder, files, reads) = (dir.path().join("d"), Files::new(), Cell::new(0));
+        let path = folder.join("f");
         let read = || {
             let text = files.read(&path, || {
                 reads.set(reads.get() + 1);
                 Ok(std::fs::read_to_string(&path).ok())
             });
-            text.unwrap().map(|text| text.to_string())
+            (text.unwrap().map(|text| text.to_string()), reads.get())
         };
-        let write = |text: &str, age: Duration| {
-            let new = dir.path().join("new");
+        let replace = |text: &str| {
+            let new = folder.join("new");
             std::fs::write(&new, text).unwrap();
-            std::fs::File::open(&new).unwrap().set_modified(SystemTime::now() - age).unwrap();
             std::fs::rename(&new, &path).unwrap();
         };
-        let old = Duration::from_secs(9);
-        assert_eq!((read(), reads.get()), (None, 1));
-        write("one", old);
-        assert_eq!((read(), read(), reads.get()), (Some("one".into()), Some("one".into()), 2));
-        write("two", old);
-        assert_eq!((read(), read(), reads.get()), (Some("two".into()), Some("two".into()), 3));
-        // One that was written just now may be replaced by one that looks the same.
-        write("new", Duration::ZERO);
-        assert_eq!((read(), read(), reads.get()), (Some("new".into()), Some("new".into()), 5));
-        std::fs::remove_file(&path).unwrap();
-        assert_eq!((read(), reads.get()), (None, 6));
+        let said = |text: &str, reads: u32| (Some(text.to_owned()), reads);
+        assert_eq!(read(), (None, 1), "no directory");
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!(read(), (None, 2));
+        replace("one");
+        assert_eq!((read(), read()), (said("one", 3), said("one", 3)));
+        // Of the same size, in the same tick of the file system's clock.
+        replace("two");
+        assert_eq!((read(), read()), (said("two", 4), said("two", 4)));
+        std::fs::write(folder.join("another"), "x").unwrap();
+        assert_eq!(read(), said("two", 4));
+        std::fs::write(&path, "in place").unwrap();
+        assert_eq!((read(), read()), (said("in place", 5), said("in place", 5)));
+        // Other directories of the same path.
+        std::fs::rename(&folder, dir.path().join("elsewhere")).unwrap();
+        assert_eq!(read(), (None, 6));
+        std::fs::create_dir(&folder).unwrap();
+        replace("moved");
+        assert_eq!((read(), read()), (said("moved", 7), said("moved", 7)));
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        replace("made");
+        assert_eq!((read(), read()), (said("made", 8), said("made", 8)));
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let (dir, files) = (tempfile::tempdir().unwrap(), Files::new());
         for n in 0..=MANY {
             let path = dir.path().join(n.to_string());
             std::fs::write(&path, "x").unwrap();
-            std::fs::File::open(&path).unwrap().set_modified(SystemTime::now() - old).unwrap();
             files.read(&path, || Ok(Some(String::new()))).unwrap();
             std::fs::remove_file(&path).unwrap();
         }

@@ -87,7 +87,7 @@ impl Sandbox {
     fn now(made: Arc<SandboxMade>) -> Result<Sandbox> {
         // In this order: a supervisor that ends in this moment has said so before.
         let is_supervised = made.pod.is_supervised();
-        let report = REPORTS.read(&made.pod.dirs.status(), || made.pod.report())?;
+        let report = report(&made)?;
         Ok(Sandbox { made, report, is_supervised })
     }
 
@@ -149,13 +149,7 @@ impl Sandbox {
 
     /// Its containers, but for those that are being created or removed.
     pub(super) fn containers(&self) -> Result<Vec<Container>> {
-        let mut containers = Vec::new();
-        for report in self.report.iter().flat_map(|report| &report.commanded).filter(|r| r.stage != Stage::Creating) {
-            let path = self.pod.dirs.container_state(&report.id).join(store::CONTAINER_RECORD);
-            let made = CONTAINERS.read(&path, || container_record(&path))?;
-            containers.extend(made.map(|made| Container { made, report: report.clone() }));
-        }
-        Ok(containers)
+        containers_of(&self.made, self.report.as_deref())
     }
 
     /// Asks its supervisor, and waits for it to answer that it is done. One that does not listen yet, as it takes the sandbox over,
@@ -265,6 +259,20 @@ fn made(dirs: &PodDirs) -> Result<Option<Arc<SandboxMade>>> {
     })
 }
 
+fn report(made: &SandboxMade) -> Result<Option<Arc<Report>>> {
+    REPORTS.read(&made.pod.dirs.status(), || made.pod.report())
+}
+
+fn containers_of(made: &SandboxMade, report: Option<&Report>) -> Result<Vec<Container>> {
+    let mut containers = Vec::new();
+    for report in report.iter().flat_map(|report| &report.commanded).filter(|r| r.stage != Stage::Creating) {
+        let path = made.pod.dirs.container_state(&report.id).join(store::CONTAINER_RECORD);
+        let made = CONTAINERS.read(&path, || container_record(&path))?;
+        containers.extend(made.map(|made| Container { made, report: report.clone() }));
+    }
+    Ok(containers)
+}
+
 fn container_record(path: &Path) -> Result<Option<ContainerMade>> {
     let Some(record) = store::read_json::<ContainerRecord>(path)? else { return Ok(None) };
     let context = || format!("the request that made container {}", record.config.name);
@@ -274,19 +282,27 @@ fn container_record(path: &Path) -> Result<Option<ContainerMade>> {
 
 /// All sandboxes, newest first as containerd lists them. One whose files are damaged is left out: `podshim ps` shows it.
 pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
-    let ids = names(&dirs.pods())?;
-    let mut sandboxes = Vec::new();
-    for id in &ids {
-        if let Ok(Some(made)) = made(&dirs.pod(id)) {
-            sandboxes.push(Sandbox::now(made)?);
-        }
-    }
-    SANDBOXES.forget_gone(ids.len());
-    REPORTS.forget_gone(ids.len());
-    CONTAINERS
-        .forget_gone(sandboxes.iter().flat_map(|sandbox| &sandbox.report).map(|report| report.commanded.len()).sum());
+    let mut sandboxes = all_made(dirs)?.into_iter().map(Sandbox::now).collect::<Result<Vec<_>>>()?;
     sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.asked.created_at));
     Ok(sandboxes)
+}
+
+/// All containers, each with what its sandbox was made from. How they are is what supervisors have said; it is not looked whether those are there.
+pub(super) fn list_containers(dirs: &Dirs) -> Result<Vec<(Arc<SandboxMade>, Container)>> {
+    let mut all = Vec::new();
+    for made in all_made(dirs)? {
+        let containers = containers_of(&made, report(&made)?.as_deref())?;
+        all.extend(containers.into_iter().map(|container| (made.clone(), container)));
+    }
+    CONTAINERS.forget_gone(all.len());
+    Ok(all)
+}
+
+fn all_made(dirs: &Dirs) -> Result<Vec<Arc<SandboxMade>>> {
+    let ids = names(&dirs.pods())?;
+    SANDBOXES.forget_gone(ids.len());
+    REPORTS.forget_gone(ids.len());
+    Ok(ids.iter().filter_map(|id| made(&dirs.pod(id)).ok().flatten()).collect())
 }
 
 /// The sandbox of an id, or of the beginning of one that no other has.

@@ -1,6 +1,6 @@
 //! ListContainers.
 
-use crate::cri::sandboxes::{self, Container, Sandbox, has_labels};
+use crate::cri::sandboxes::{self, Container, has_labels};
 use crate::cri::{Daemon, api};
 use anyhow::Result;
 
@@ -14,29 +14,26 @@ pub(in crate::cri) fn run(
 
 /// What a filter lets through, newest first.
 pub(in crate::cri) fn items(daemon: &Daemon, filter: Option<&api::ContainerFilter>) -> Result<Vec<api::Container>> {
-    let mut items = Vec::new();
-    for sandbox in sandboxes::list(&daemon.dirs)? {
-        if filter.is_none_or(|filter| sandbox.id().starts_with(&filter.pod_sandbox_id)) {
-            let containers = sandbox.containers()?;
-            let wanted = containers.iter().filter(|container| filter.is_none_or(|filter| passes(container, filter)));
-            items.extend(wanted.map(|container| item(&sandbox, container)));
-        }
-    }
+    let all = sandboxes::list_containers(&daemon.dirs)?;
+    let all = all.iter().map(|(made, container)| (&*made.pod.record.plan.sandbox.uid, container));
+    let wanted = all.filter(|(sandbox, container)| filter.is_none_or(|filter| passes(sandbox, container, filter)));
+    let mut items: Vec<api::Container> = wanted.map(|(sandbox, container)| item(sandbox, container)).collect();
     items.sort_by_key(|container: &api::Container| std::cmp::Reverse(container.created_at));
     Ok(items)
 }
 
-fn passes(container: &Container, filter: &api::ContainerFilter) -> bool {
+fn passes(sandbox: &str, container: &Container, filter: &api::ContainerFilter) -> bool {
     let state = filter.state.as_ref();
-    (filter.id.is_empty() || container.id().starts_with(&filter.id))
+    sandbox.starts_with(&filter.pod_sandbox_id)
+        && (filter.id.is_empty() || container.id().starts_with(&filter.id))
         && state.is_none_or(|wanted| wanted.state == container.state() as i32)
         && has_labels(&container.config.labels, &filter.label_selector)
 }
 
-fn item(sandbox: &Sandbox, container: &Container) -> api::Container {
+fn item(sandbox: &str, container: &Container) -> api::Container {
     api::Container {
         id: container.id().to_owned(),
-        pod_sandbox_id: sandbox.id().to_owned(),
+        pod_sandbox_id: sandbox.to_owned(),
         metadata: Some(container.metadata()),
         image: Some(container.image()),
         image_ref: container.image_ref(),
