@@ -1,5 +1,6 @@
 //! What is left on the host of a test, found by its names: mounts, processes, cgroups, network namespaces, files.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What is the test's own.
@@ -87,19 +88,18 @@ fn hierarchies() -> Vec<PathBuf> {
     mounts.lines().filter(is_cgroup).filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
 }
 
-/// The processes of a cgroup, oldest first: the numbers of pids begin again.
+/// The processes of a cgroup, oldest first: the numbers of pids begin again. One that is gone by now is none of them.
 pub(crate) fn processes_in(below: &str) -> Vec<i32> {
-    let mut pids: Vec<i32> = hierarchies()
+    let pids: BTreeSet<i32> = hierarchies()
         .iter()
         .filter_map(|mount| std::fs::read_to_string(mount.join(below).join("cgroup.procs")).ok())
         .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<i32>>())
         .collect();
     // proc_pid_stat(5): `starttime`, the 22nd field.
-    let started = |pid: &i32| stat(*pid).get(19).and_then(|ticks| ticks.parse::<u64>().ok());
-    pids.sort_unstable();
-    pids.dedup();
-    pids.sort_by_cached_key(started);
-    pids
+    let started = |pid: i32| stat(pid).get(19)?.parse::<u64>().ok();
+    let mut found: Vec<(u64, i32)> = pids.into_iter().filter_map(|pid| Some((started(pid)?, pid))).collect();
+    found.sort_unstable();
+    found.into_iter().map(|(_, pid)| pid).collect()
 }
 
 /// A file of a cgroup, in whichever hierarchy has it.
