@@ -283,6 +283,7 @@ fn container_record(path: &Path) -> Result<Option<ContainerMade>> {
 /// All sandboxes, newest first as containerd lists them. One whose files are damaged is left out: `podshim ps` shows it.
 pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
     let mut sandboxes = all_made(dirs)?.into_iter().map(Sandbox::now).collect::<Result<Vec<_>>>()?;
+    CONTAINERS.forget_gone(sandboxes.iter().flat_map(Sandbox::container_ids).count());
     sandboxes.sort_by_key(|sandbox| std::cmp::Reverse(sandbox.asked.created_at));
     Ok(sandboxes)
 }

@@ -1,7 +1,8 @@
 //! Which cgroup hierarchies there are, what controls what in them, and where the caller is.
 //!
 //! Input: `/proc/self/mountinfo` (proc_pid_mountinfo(5)), `/proc/self/cgroup` (cgroups(7)), the mounts that are found at
-//! mount points (statx(2)) and, for version 2, `cgroup.controllers` of the mount. Output: a [`CgroupSetup`]. Nothing is created or changed here.
+//! mount points (statx(2)) and, for version 2, `cgroup.controllers` of the mount. Output: a [`CgroupSetup`]. Nothing is
+//! created or changed here.
 
 use crate::sys::{Called, mount};
 use anyhow::{Context, bail};
@@ -97,23 +98,41 @@ impl CgroupSetup {
 pub fn detect() -> anyhow::Result<CgroupSetup> {
     let mounts = File::open(MOUNTS).called("open", MOUNTS)?;
     let lines = BufReader::new(mounts).lines().map(|line| Ok(line.called("read", MOUNTS)?));
-    let proc_cgroup = fs::read_to_string(MEMBERSHIPS).called("read", MEMBERSHIPS)?;
-    let what = "find the cgroup hierarchies of this host";
-    let mut hierarchies = hierarchies(lines, &proc_cgroup, mount::id_at).context(what)?;
-    if let Some(unified) = hierarchies.iter_mut().find(|h| h.version == Version::V2) {
-        let path = unified.mount.join("cgroup.controllers");
-        let controllers = fs::read_to_string(&path).called("read", path.display()).context(what)?;
-        unified.controllers = controllers.split_whitespace().map(str::to_owned).collect();
-    }
-    Ok(CgroupSetup { mode: mode(&hierarchies).context(what)?, hierarchies })
+    let read = |path: &Path| Ok(fs::read_to_string(path).called("read", path.display())?);
+    parse(lines, &read(Path::new(MEMBERSHIPS))?, mount::id_at, |mount| read(&mount.join("cgroup.controllers")))
+        .context("find the cgroup hierarchies of this host")
 }
 
 const MOUNTS: &str = "/proc/self/mountinfo";
 const MEMBERSHIPS: &str = "/proc/self/cgroup";
 
-/// The hierarchies that are mounted where they can be reached, in the order of mountinfo; what is left to find out are the controllers
-/// of v2. Given are the lines of mountinfo, the text of `/proc/self/cgroup`, and a function that tells the id of the mount that a path
-/// leads to.
+/// [`detect`] without the kernel: the lines of mountinfo, the text of `/proc/self/cgroup`, and functions that tell the id of the mount
+/// that a path leads to and the text of `cgroup.controllers` of the unified hierarchy's mount.
+fn parse(
+    mounts: impl Iterator<Item = anyhow::Result<String>>,
+    proc_cgroup: &str,
+    mount_at: impl Fn(&Path) -> Option<u64>,
+    v2_controllers: impl FnOnce(&Path) -> anyhow::Result<String>,
+) -> anyhow::Result<CgroupSetup> {
+    let mut hierarchies = hierarchies(mounts, proc_cgroup, mount_at)?;
+    if let Some(unified) = hierarchies.iter_mut().find(|h| h.version == Version::V2) {
+        unified.controllers = v2_controllers(&unified.mount)?.split_whitespace().map(str::to_owned).collect();
+    }
+    let unified = hierarchies.iter().any(|h| h.version == Version::V2);
+    // A v1 hierarchy without any controller that we use (net_cls of some VPN clients, a lone name=systemd) changes nothing.
+    let v1 = hierarchies
+        .iter()
+        .any(|h| h.version == Version::V1 && h.controllers.iter().any(|c| V1_CONTROLLERS[..9].contains(&c.as_str())));
+    let mode = match (unified, v1) {
+        (true, false) => Mode::V2,
+        (false, true) => Mode::V1,
+        (true, true) => Mode::Hybrid,
+        (false, false) => bail!("{MOUNTS}: no cgroup hierarchy is mounted (mount -t cgroup2 …)"),
+    };
+    Ok(CgroupSetup { mode, hierarchies })
+}
+
+/// The hierarchies that are mounted where they can be reached, in the order of mountinfo; those of v2 without their controllers.
 ///
 /// Lines are read until each hierarchy that the process is in was found writable: those of cgroups come early, and a host with many
 /// pods has thousands, each of which costs the kernel a walk through a path.
@@ -155,26 +174,7 @@ pub fn made_up(mounts: &str, proc_cgroup: &str, v2_controllers: &str) -> CgroupS
     let lines = mounts.lines().map(|line| Ok(line.to_owned()));
     let id_at =
         |point: &Path| mounts.lines().map(|line| Mount::parse(line).unwrap()).find(|m| m.point == point).map(|m| m.id);
-    let mut hierarchies = hierarchies(lines, proc_cgroup, id_at).unwrap();
-    if let Some(unified) = hierarchies.iter_mut().find(|h| h.version == Version::V2) {
-        unified.controllers = v2_controllers.split_whitespace().map(str::to_owned).collect();
-    }
-    CgroupSetup { mode: mode(&hierarchies).unwrap(), hierarchies }
-}
-
-/// How they are divided between the versions.
-fn mode(hierarchies: &[Hierarchy]) -> anyhow::Result<Mode> {
-    let unified = hierarchies.iter().any(|h| h.version == Version::V2);
-    // A v1 hierarchy without any controller that we use (net_cls of some VPN clients, a lone name=systemd) changes nothing.
-    let v1 = hierarchies
-        .iter()
-        .any(|h| h.version == Version::V1 && h.controllers.iter().any(|c| V1_CONTROLLERS[..9].contains(&c.as_str())));
-    Ok(match (unified, v1) {
-        (true, false) => Mode::V2,
-        (false, true) => Mode::V1,
-        (true, true) => Mode::Hybrid,
-        (false, false) => bail!("{MOUNTS}: no cgroup hierarchy is mounted (mount -t cgroup2 …)"),
-    })
+    parse(lines, proc_cgroup, id_at, |_| Ok(v2_controllers.to_owned())).unwrap()
 }
 
 /// One line of mountinfo, as far as it matters here.
@@ -315,6 +315,7 @@ mod tests {
         name: &'static str,
         mounts: &'static str,
         cgroup: &'static str,
+        v2: &'static str,
         mode: Mode,
         /// `mount|controllers|own|rw or ro`
         expect: &'static [&'static str],
@@ -325,8 +326,11 @@ mod tests {
             name: "pure v2 in a systemd session scope (Debian 12 and later)",
             mounts: "30 23 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n",
             cgroup: "0::/user.slice/user-0.slice/session-3.scope\n",
+            v2: "cpuset cpu io memory hugetlb pids rdma misc\n",
             mode: Mode::V2,
-            expect: &["/sys/fs/cgroup||/user.slice/user-0.slice/session-3.scope|rw"],
+            expect: &[
+                "/sys/fs/cgroup|cpuset,cpu,io,memory,hugetlb,pids,rdma,misc|/user.slice/user-0.slice/session-3.scope|rw",
+            ],
         },
         Row {
             name: "v1 with co-mounted controllers, whose order differs between the two files",
@@ -336,6 +340,7 @@ mod tests {
                 33 30 0:28 / /sys/fs/cgroup/net_cls,net_prio rw - cgroup cgroup rw,net_cls,net_prio\n\
                 34 30 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
             cgroup: "4:memory:/user.slice\n3:net_cls,net_prio:/\n2:cpuacct,cpu:/user.slice\n1:name=systemd:/user.slice/session-1.scope\n",
+            v2: "",
             mode: Mode::V1,
             expect: &[
                 "/sys/fs/cgroup/systemd|name=systemd|/user.slice/session-1.scope|rw",
@@ -351,6 +356,7 @@ mod tests {
                 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
                 41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n",
             cgroup: "4:memory:/a/b\n1:cpu:/\n0::/\n",
+            v2: "\n",
             mode: Mode::Hybrid,
             expect: &[
                 "/sys/fs/cgroup/cpu|cpu|/|rw",
@@ -362,8 +368,9 @@ mod tests {
             name: "v2 in a container with its own cgroup namespace, read-only",
             mounts: "99 23 0:26 / /sys/fs/cgroup ro,nosuid,nodev,noexec,relatime - cgroup2 cgroup rw,nsdelegate\n",
             cgroup: "0::/\n",
+            v2: "cpu memory pids\n",
             mode: Mode::V2,
-            expect: &["/sys/fs/cgroup||/|ro"],
+            expect: &["/sys/fs/cgroup|cpu,memory,pids|/|ro"],
         },
         Row {
             name: "a container in the host's cgroup namespace sees its own part as the mount's root",
@@ -372,6 +379,7 @@ mod tests {
                 100 98 0:27 /docker/abc /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n\
                 101 98 0:28 /docker/abc /sys/fs/cgroup/pids ro - cgroup cgroup rw,pids\n",
             cgroup: "3:pids:/docker/abcdef\n2:cpu:/docker/abc/init\n1:memory:/docker/abc\n",
+            v2: "",
             mode: Mode::V1,
             expect: &[
                 "/sys/fs/cgroup/memory|memory|/|ro",
@@ -383,24 +391,27 @@ mod tests {
             name: "a process outside of its cgroup namespace's root has no place of its own",
             mounts: "30 23 0:26 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
             cgroup: "0::/../other\n",
+            v2: "memory\n",
             mode: Mode::V2,
-            expect: &["/sys/fs/cgroup|||rw"],
+            expect: &["/sys/fs/cgroup|memory||rw"],
         },
         Row {
             name: "v2 with a VPN client's net_cls hierarchy, and missing controllers",
             mounts: "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n\
                 44 27 0:40 / /opt/vpn/net-cls rw - cgroup net_cls rw,net_cls\n",
             cgroup: "1:net_cls:/\n0::/x\n",
+            v2: "pids\n",
             mode: Mode::V2,
-            expect: &["/sys/fs/cgroup||/x|rw", "/opt/vpn/net-cls|net_cls|/|rw"],
+            expect: &["/sys/fs/cgroup|pids|/x|rw", "/opt/vpn/net-cls|net_cls|/|rw"],
         },
         Row {
             name: "octal escapes, an empty source, and a mount without a membership line",
             mounts: "31 27 0:27 / /mnt/d\\011e rw - cgroup none rw,noprefix,cpuset\n\
                 30 27 0:26 / /mnt/a\\040b\\134c rw - cgroup2  rw\n",
             cgroup: "0::/\n",
+            v2: "cpu\n",
             mode: Mode::Hybrid,
-            expect: &["/mnt/d\te|cpuset||rw", "/mnt/a b\\c||/|rw"],
+            expect: &["/mnt/d\te|cpuset||rw", "/mnt/a b\\c|cpu|/|rw"],
         },
         Row {
             name: "a hierarchy mounted twice: the writable view counts; one that is covered does not",
@@ -410,6 +421,7 @@ mod tests {
                 33 32 0:27 / /sys/fs/cgroup/pids ro - cgroup cgroup ro,pids\n\
                 34 27 0:27 / /pids rw - cgroup cgroup rw,pids\n",
             cgroup: "2:pids:/p\n1:memory:/m\n",
+            v2: "",
             mode: Mode::V1,
             expect: &["/pids|pids|/p|rw"],
         },
@@ -434,16 +446,20 @@ mod tests {
         Some(at)
     }
 
-    fn found(mounts: &str, cgroup: &str) -> anyhow::Result<Vec<Hierarchy>> {
+    fn found(
+        mounts: &str,
+        cgroup: &str,
+        v2: impl FnOnce(&Path) -> anyhow::Result<String>,
+    ) -> anyhow::Result<CgroupSetup> {
         let lines: Vec<&str> = BASE.lines().chain(mounts.lines()).collect();
-        hierarchies(lines.iter().map(|line| Ok((*line).to_owned())), cgroup, |point| mount_at(&lines, point))
+        parse(lines.iter().map(|line| Ok((*line).to_owned())), cgroup, |point| mount_at(&lines, point), v2)
     }
 
     #[test]
     fn set_ups_are_told_apart() {
         for row in ROWS {
-            let found = found(row.mounts, row.cgroup).unwrap_or_else(|e| panic!("{}: {e:#}", row.name));
-            let setup = CgroupSetup { mode: mode(&found).unwrap(), hierarchies: found };
+            let setup = found(row.mounts, row.cgroup, |_| Ok(row.v2.to_owned()))
+                .unwrap_or_else(|e| panic!("{}: {e:#}", row.name));
             assert_eq!(setup.mode, row.mode, "{}", row.name);
             let shown: Vec<String> = setup.hierarchies.iter().map(show).collect();
             assert_eq!(shown, row.expect, "{}", row.name);
@@ -458,8 +474,9 @@ mod tests {
             ("nothing is mounted", "", "0::/\n", "no cgroup hierarchy is mounted"),
             ("a torn line", "23 27 0:22 / /sys", "0::/\n", "malformed line"),
             ("a torn membership", "", "0:/\n", "malformed line"),
+            ("cgroup.controllers fails", "30 27 0:26 / /c rw - cgroup2 none rw\n", "0::/\n", "no controllers of /c"),
         ] {
-            let error = found(mounts, cgroup).and_then(|found| mode(&found)).unwrap_err();
+            let error = found(mounts, cgroup, |m| bail!("no controllers of {}", m.display())).unwrap_err();
             assert!(format!("{error:#}").contains(expect), "{name}: {error:#}");
         }
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{FsType, fstatfs};
+use nix::sys::statfs::fstatfs;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use std::io::ErrorKind;
@@ -20,15 +20,14 @@ use std::path::Path;
 /// In the directory that is mounted for it.
 const PIN: &str = "mnt";
 
-/// linux/magic.h
-const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
-
 /// It, if it is pinned in this directory.
 pub fn find(directory: &Path) -> SysResult<Option<OwnedFd>> {
     let pin = directory.join(PIN);
     match super::open_namespace(&pin) {
         // Somebody was killed before it was pinned there.
-        Ok(found) if fstatfs(&found).called("fstatfs", pin.display())?.filesystem_type() != NSFS_MAGIC => Ok(None),
+        Ok(found) if fstatfs(&found).called("fstatfs", pin.display())?.filesystem_type() != mount::NSFS_MAGIC => {
+            Ok(None)
+        }
         Ok(found) => Ok(Some(found)),
         Err(error) if error.errno() == Errno::ENOENT => Ok(None),
         Err(error) => Err(error),

@@ -194,7 +194,7 @@ impl Supervisor {
                 Heard::Nothing => return Ok(()),
                 Heard::Born if exec.is_given_up() => exec.kill()?,
                 // What a container cannot have was said when it started.
-                Heard::Born | Heard::Note(_) | Heard::Paused(_) | Heard::Failed => {}
+                Heard::Born | Heard::Note(_) | Heard::Paused(_) | Heard::Failed(_) => {}
                 Heard::Terminal(sent) => {
                     if let Purpose::Client { master, .. } = &mut exec.purpose {
                         *master = sent;

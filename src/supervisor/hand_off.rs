@@ -46,8 +46,8 @@ pub(super) enum Heard {
     Terminal(Option<OwnedFd>),
     /// All steps are done but those that follow the word to start.
     Ready,
-    /// A step failed: its stage says which.
-    Failed,
+    /// Which step failed, and how.
+    Failed(String),
     /// execve(2) succeeded.
     Executed,
 }
@@ -96,8 +96,9 @@ impl Watched {
             Seen::Message(FromInit::Terminal, sent) => Heard::Terminal(sent),
             Seen::Message(FromInit::Ready, _) => Heard::Ready,
             Seen::Message(FromInit::Failed(failure), _) => {
+                let text = failure.to_string();
                 self.stage = Stage::Failed(failure);
-                Heard::Failed
+                Heard::Failed(text)
             }
             Seen::Closed => {
                 self.hang_up(poll);

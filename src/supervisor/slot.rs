@@ -112,11 +112,7 @@ impl Supervisor {
                     self.set_off(index)?;
                     self.take_down(index, Outcome::GoesOn);
                 }
-                Heard::Failed => {
-                    let Stage::Failed(failure) = &instance.process.stage else { continue };
-                    let message = failure.to_string();
-                    self.take_down(index, Outcome::Failed(&message));
-                }
+                Heard::Failed(message) => self.take_down(index, Outcome::Failed(&message)),
                 Heard::Executed => {
                     self.take_down(index, Outcome::Executed);
                     self.queue.push_back(Event::Started { container: index });

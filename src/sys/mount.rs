@@ -4,6 +4,7 @@
 use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
+use nix::sys::statfs::FsType;
 use std::ffi::{CStr, CString};
 use std::fmt;
 use std::fs::OpenOptions;
@@ -25,6 +26,9 @@ pub mod attr {
     /// Access times are updated only when older than modification times.
     pub const RELATIME: u64 = 0x0;
 }
+
+/// The file system of pinned namespaces (linux/magic.h).
+pub const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 /// Mount propagation, as mount_setattr(2) takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

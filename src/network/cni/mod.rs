@@ -21,10 +21,11 @@ use crate::error::{Kind, failure};
 use crate::paths::NetworkDir;
 use crate::plan::config::PodSandboxConfig;
 use crate::plan::network::CniNetwork;
+use crate::sys::mount;
 use anyhow::{Context, Result, anyhow, bail};
 use cache::{Access, Attachment, Cache, New};
 use config::{NetworkConfig, Object, Plugin, Version};
-use nix::sys::statfs::{FsType, statfs};
+use nix::sys::statfs::statfs;
 use result::Refusal;
 pub use result::ResultDns;
 use run::{Call, Operation, Runner};
@@ -376,8 +377,7 @@ impl Attachment {
 
 /// Whether a namespace is pinned there.
 fn is_namespace(path: &Path) -> bool {
-    const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
-    statfs(path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC)
+    statfs(path).is_ok_and(|found| found.filesystem_type() == mount::NSFS_MAGIC)
 }
 
 /// A plugin's standard input: its own part of the configuration, with what is the same for all of the network, and more.
