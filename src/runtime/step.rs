@@ -274,20 +274,30 @@ impl Step {
     pub fn name(&self) -> String {
         let debug = format!("{self:?}");
         let kind = debug.split([' ', '{', '(']).next().unwrap_or_default();
+        if let Some(path) = self.path() {
+            return format!("{kind} {}", path.display());
+        }
+        match self {
+            Step::JoinNamespace { kind: namespace } => format!("{kind} {}", namespace.file()),
+            Step::Rlimit { kind: resource, .. } => format!("{kind} {resource}"),
+            _ => kind.to_owned(),
+        }
+    }
+
+    /// What is made, covered or entered of the container's files.
+    pub fn path(&self) -> Option<&Path> {
         match self {
             Step::MountFileSystem { target: path, .. }
             | Step::MountCgroups { target: path, .. }
             | Step::Bind { target: path, .. }
             | Step::Device { path, .. }
+            | Step::DeviceNode(HostDevice { path, .. })
             | Step::BindDevice { path }
             | Step::Symlink { path, .. }
             | Step::Mask { path }
             | Step::ReadonlyPath { path }
-            | Step::WorkingDirectory { path } => format!("{kind} {}", path.display()),
-            Step::JoinNamespace { kind: namespace } => format!("{kind} {}", namespace.file()),
-            Step::Rlimit { kind: resource, .. } => format!("{kind} {resource}"),
-            Step::DeviceNode(device) => format!("{kind} {}", device.path.display()),
-            _ => kind.to_owned(),
+            | Step::WorkingDirectory { path } => Some(path),
+            _ => None,
         }
     }
 }

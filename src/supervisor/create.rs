@@ -1,5 +1,6 @@
 //! One container: from its config to a child that performs its steps.
 
+use super::early;
 use super::external::{External, Making};
 use super::hand_off::{Stage, Watched};
 use super::pipes::Pipes;
@@ -233,6 +234,9 @@ impl Supervisor {
         let sandbox = &self.pod.record.plan.sandbox;
         let state = self.pod.dirs.container_state(&config.name);
         let steps = runtime::container_steps(&spec)?;
+        if when == When::Early {
+            early::require_apart(rootfs.as_fd(), &steps)?;
+        }
         let trees = timeline.act(
             || Act::Sources { container: container() },
             |trees: &Vec<OwnedFd>| format!("{} mounts, attached nowhere yet", trees.len()),

@@ -11,9 +11,14 @@ use super::pod::Supervisor;
 use crate::plan::config::{
     ContainerConfig, ContainerKind, EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource,
 };
+use crate::runtime::Step;
+use crate::sys::fs::{open_in_root, proc_fd_path};
 use crate::sys::process;
-use anyhow::{Result, ensure};
-use std::os::fd::AsFd;
+use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long its processes may take to end.
@@ -116,6 +121,39 @@ fn may_be_early(plan: &PodPlan, index: usize) -> bool {
             .all(|any| mounts(any).all(|mount| mount.propagation != MountPropagation::Bidirectional))
 }
 
+/// Nothing that is mounted, or made for a mount, and no working directory is inside of what is mounted there: a container before it
+/// would find it in its volume, or have something else there by then.
+///
+/// # Errors
+/// If it is so, or is not known.
+pub(super) fn require_apart(rootfs: BorrowedFd<'_>, steps: &[Step]) -> Result<()> {
+    let of_step = |step: &Step| step.path().map(|path| place(rootfs, path)).transpose();
+    let places = steps.iter().map(of_step).collect::<Result<Vec<_>>>()?;
+    let binds = steps.iter().zip(&places).filter(|(step, _)| matches!(step, Step::Bind { .. }));
+    for bind in binds.filter_map(|(_, place)| place.as_ref()) {
+        let inside = places.iter().flatten().find(|place| *place != bind && place.starts_with(bind));
+        ensure!(inside.is_none(), "{inside:?} is in {}", bind.display());
+    }
+    Ok(())
+}
+
+/// Where a path leads to in the image: what is there is followed, what is missing is as it is written.
+fn place(rootfs: BorrowedFd<'_>, path: &Path) -> Result<PathBuf> {
+    let unknown = || format!("{} leads nowhere that is known", path.display());
+    let is_dangling = |path: &Path| open_in_root(rootfs, path, OFlag::O_PATH | OFlag::O_NOFOLLOW, 0).is_ok();
+    for there in path.ancestors() {
+        let found = match open_in_root(rootfs, there, OFlag::O_PATH, 0) {
+            Err(error) if error.errno() == Errno::ENOENT && !is_dangling(there) => continue,
+            found => std::fs::read_link(proc_fd_path(&found?))?,
+        };
+        let missing = path.strip_prefix(there)?;
+        ensure!(missing.components().all(|part| matches!(part, Component::Normal(_))), unknown());
+        let top = std::fs::read_link(proc_fd_path(rootfs))?;
+        return Ok(found.strip_prefix(top).with_context(unknown)?.join(missing));
+    }
+    Err(anyhow::anyhow!(unknown()))
+}
+
 /// Whether the pod's memory is enough for an init beside the largest init container and all sidecars: a pod with limits has no more than
 /// its containers have at a time (pod-api.md §2).
 fn has_room(plan: &PodPlan) -> bool {
@@ -131,6 +169,8 @@ mod tests {
     use super::*;
     use crate::manifest::{Source, admit};
     use crate::plan::pod::{pod_plan, tests::choices};
+    use crate::sys::mount::Propagation;
+    use std::os::unix::fs::symlink;
 
     /// Whether the app of a pod may be made before its init container has ended; with more in the pod's spec, in the init
     /// container, and in the app.
@@ -180,6 +220,45 @@ spec:
         ];
         for (what, expected, may) in rows {
             assert_eq!(may, expected, "{what}");
+        }
+    }
+
+    fn bind(target: &str) -> Step {
+        let propagation = Propagation::Private;
+        Step::Bind { source: "/s".into(), target: target.into(), attributes: 0, recursive: 0, propagation }
+    }
+
+    #[test]
+    fn what_is_inside_a_volume_waits_for_who_writes_there() {
+        let image = tempfile::tempdir().unwrap();
+        let at = |path: &str| image.path().join(path);
+        std::fs::create_dir_all(at("run/deep")).unwrap();
+        std::fs::create_dir(at("etc")).unwrap();
+        std::fs::create_dir_all(at("var/v")).unwrap();
+        symlink("../run", at("var/run")).unwrap();
+        symlink("/run/of-systemd", at("etc/resolv.conf")).unwrap();
+        symlink("/var/v/..", at("out")).unwrap();
+        let rootfs = std::fs::File::open(image.path()).unwrap();
+        let mask = |path: &str| Step::Mask { path: path.into() };
+        let work = |path: &str| Step::WorkingDirectory { path: path.into() };
+        let rows = [
+            ("nothing", true, vec![work("/")]),
+            ("side by side", true, vec![bind("/run"), bind("/run-too"), bind("/etc/hosts"), work("/var")]),
+            ("the volume itself", true, vec![bind("/run"), work("/run")]),
+            ("below", false, vec![bind("/v"), bind("/v/sub")]),
+            ("below, and first", false, vec![bind("/v/sub"), bind("/v")]),
+            ("far below", false, vec![bind("/v"), mask("/v/a/b/c")]),
+            ("a directory to work in", false, vec![bind("/v"), work("/v/src")]),
+            ("by a link", false, vec![bind("/run"), bind("/var/run/secrets/x")]),
+            ("the other way", false, vec![bind("/var/run"), work("/run/deep")]),
+            ("a link that leads nowhere", false, vec![bind("/run"), bind("/etc/resolv.conf")]),
+            ("up again", false, vec![bind("/var/v"), work("/none/../var/v/x")]),
+            ("through it and out", false, vec![bind("/var"), bind("/out/x")]),
+            ("podshim's own file systems", true, vec![mask("/proc/keys"), bind("/dev/termination-log")]),
+        ];
+        for (what, expected, steps) in rows {
+            let is_apart = require_apart(rootfs.as_fd(), &steps);
+            assert_eq!(is_apart.is_ok(), expected, "{what}: {is_apart:?}");
         }
     }
 }

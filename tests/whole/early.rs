@@ -133,3 +133,34 @@ fn one_that_cannot_be_made_or_that_dies_is_told_of_in_its_turn() {
     host.ok(&["rm", "-f", "p"]);
     host.assert_clean();
 }
+
+#[test]
+fn what_it_finds_in_a_volume_is_what_was_made_there() {
+    let Some(host) = Host::new(&[]) else { return };
+    // Each would be made by podshim where it is missing.
+    for (inside, more) in [
+        ("src", json!({ "workingDir": "/v/src" })),
+        (
+            "src",
+            json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }, { "name": "w", "mountPath": "/v/src" }] }),
+        ),
+        ("message", json!({ "terminationMessagePath": "/v/message" })),
+    ] {
+        let on = json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }] });
+        let app = with(with(shell("app", "ls /v; exec sleep 1000"), on.clone()), more.clone());
+        let mut value = held_up("p", app);
+        value["spec"]["volumes"] = json!([{ "name": "v", "emptyDir": {} }, { "name": "w", "emptyDir": {} }]);
+        let init = "until [ -e /go ]; do sleep 0.02; done; ls -A /v | grep . && exit 3; mkdir /v/mine";
+        value["spec"]["initContainers"] = json!([with(shell("wait", init), on)]);
+        let mut run = host.live(&["run", "-d", &host.manifest(&value)]);
+        until("the pod", || host.run(&["ps", "-q"]).out.contains('p').then_some(()));
+        host.until_status(("p", "wait"), "running", |status| status["state"]["running"].is_object());
+        // Time for what must not be.
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        go(&host, "p");
+        until_printed(&host, "p", &format!("{}\n{}", "mine".min(inside), "mine".max(inside)));
+        assert_eq!(run.wait(), 0, "{more}: {}", run.err());
+        host.ok(&["rm", "-f", "p"]);
+    }
+    host.assert_clean();
+}
