@@ -63,6 +63,38 @@ impl<T> Files<T> {
     }
 }
 
+/// What was made of files that are below directories, for each directory by its name.
+pub(super) struct Trees<T> {
+    /// `None` before the first one is made: a static has no HashMap.
+    known: Mutex<Option<HashMap<String, (Change, Arc<T>)>>>,
+}
+
+impl<T> Trees<T> {
+    pub(super) const fn new() -> Self {
+        Trees { known: Mutex::new(None) }
+    }
+
+    /// What is made of each of the directories `names` in `above`, in their order: `make` again, if a file that it has read with
+    /// [`Files`] has changed since.
+    pub(super) fn of(&self, above: &Path, names: &[String], make: impl Fn(&str) -> Result<T>) -> Result<Vec<Arc<T>>> {
+        // Whoever asks at the same time waits, and finds it made.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.take().unwrap_or_default();
+        let changes = last_changes_below(above, names);
+        let (mut all, mut after) = (Vec::with_capacity(names.len()), HashMap::with_capacity(names.len()));
+        for (name, change) in names.iter().zip(changes) {
+            let still = before.get(name).filter(|(of, _)| Some(*of) == change);
+            let what = still.map_or_else(|| make(name).map(Arc::new), |(_, what)| Ok(what.clone()))?;
+            if let Some(change) = change {
+                after.insert(name.clone(), (change, what.clone()));
+            }
+            all.push(what);
+        }
+        *known = Some(after);
+        Ok(all)
+    }
+}
+
 /// The directories of all files that were read.
 static WATCHES: Mutex<Option<Watches>> = Mutex::new(None);
 
@@ -70,6 +102,17 @@ static WATCHES: Mutex<Option<Watches>> = Mutex::new(None);
 /// watches (fs.inotify.max_user_watches).
 fn last_change(path: &Path) -> Option<Change> {
     let (directory, name) = (path.parent()?, path.file_name()?);
+    with_watches(|watches| watches.of(directory, name)).flatten()
+}
+
+/// The last change of a file below each of the directories.
+fn last_changes_below(above: &Path, names: &[String]) -> Vec<Option<Change>> {
+    let told = with_watches(|watches| names.iter().map(|name| Some(watches.below(&above.join(name)))).collect());
+    told.unwrap_or_else(|| vec![None; names.len()])
+}
+
+/// `None` if the kernel tells of nothing.
+fn with_watches<R>(act: impl FnOnce(&mut Watches) -> R) -> Option<R> {
     let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
     if watches.is_none() {
         *watches = Watches::new(0).ok();
@@ -78,7 +121,7 @@ fn last_change(path: &Path) -> Option<Change> {
     if let Err(Lost) = known.hear() {
         *watches = Watches::new(known.changes + 1).ok();
     }
-    watches.as_mut()?.of(directory, name)
+    watches.as_mut().map(act)
 }
 
 struct Watches {
@@ -86,6 +129,10 @@ struct Watches {
     directories: HashMap<PathBuf, WatchDescriptor>,
     watched: HashMap<WatchDescriptor, Watched>,
     changes: Change,
+    /// Where they began.
+    first: Change,
+    /// The last change of a file below a directory.
+    below: HashMap<OsString, Change>,
 }
 
 /// A directory.
@@ -101,7 +148,8 @@ struct Lost;
 impl Watches {
     fn new(changes: Change) -> nix::Result<Watches> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        Ok(Watches { inotify, directories: HashMap::new(), watched: HashMap::new(), changes })
+        let (directories, watched, below) = Default::default();
+        Ok(Watches { inotify, directories, watched, changes, first: changes, below })
     }
 
     /// Takes note of what has changed.
@@ -121,20 +169,43 @@ impl Watches {
             return Err(Lost);
         }
         let Some(watched) = self.watched.get_mut(&event.wd) else { return Ok(()) };
+        self.changes += 1;
         if event.mask.intersects(AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF) {
             // It is another directory's path from now on, or nobody's.
             self.directories.remove(&watched.path);
-            self.watched.remove(&event.wd);
+            if let Some(watched) = self.watched.remove(&event.wd) {
+                self.changed_below(&watched.path);
+            }
         } else if let Some(file) = event.name.and_then(|name| watched.files.get_mut(&name)) {
-            self.changes += 1;
             *file = self.changes;
+            let directory = watched.path.clone();
+            self.changed_below(&directory);
         }
         Ok(())
     }
 
+    fn changed_below(&mut self, directory: &Path) {
+        if self.below.len() > MANY + 4 * self.watched.len() {
+            // Of those that are gone too.
+            self.below.clear();
+            self.first = self.changes;
+        }
+        let above = directory.ancestors().map(|above| (above.as_os_str().to_owned(), self.changes));
+        self.below.extend(above);
+    }
+
+    fn below(&self, directory: &Path) -> Change {
+        self.below.get(directory.as_os_str()).copied().unwrap_or(self.first)
+    }
+
     fn of(&mut self, directory: &Path, name: &OsStr) -> Option<Change> {
         let known = self.directories.get(directory).copied();
-        let descriptor = known.or_else(|| self.watch(directory).ok())?;
+        let Some(descriptor) = known.or_else(|| self.watch(directory).ok()) else {
+            // What is read of it now may change at any time.
+            self.changes += 1;
+            self.changed_below(directory);
+            return None;
+        };
         let watched = self.watched.get_mut(&descriptor)?;
         if let Some(change) = watched.files.get(name) {
             return Some(*change);
@@ -205,6 +276,56 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         replace("made");
         assert_eq!((read(), read()), (said("made", 8), said("made", 8)));
+    }
+
+    #[test]
+    fn what_was_made_of_a_tree_is_made_again_when_a_file_in_it_has_changed() {
+        let (dir, files, trees, makes) = (tempfile::tempdir().unwrap(), Files::new(), Trees::new(), Cell::new(0));
+        let path = |tree: &str, file: &str| dir.path().join(tree).join("deep").join(file);
+        let put = |tree: &str, text: &str| {
+            std::fs::create_dir_all(path(tree, "")).unwrap();
+            std::fs::write(path(tree, "new"), text).unwrap();
+            std::fs::rename(path(tree, "new"), path(tree, "f")).unwrap();
+        };
+        let of = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let make = |name: &str| {
+                makes.set(makes.get() + 1);
+                let path = path(name, "f");
+                Ok(files.read(&path, || Ok(std::fs::read_to_string(&path).ok()))?.map(|text| text.to_string()))
+            };
+            let made: Vec<_> = trees.of(dir.path(), &names, make).unwrap();
+            let texts: Vec<String> = made.iter().map(|text| text.as_deref().unwrap_or("none").to_owned()).collect();
+            (texts.join(" "), makes.take())
+        };
+        let said = |text: &str, makes: u32| (text.to_owned(), makes);
+        put("a", "a1");
+        put("b", "b1");
+        assert_eq!((of(&["a", "b"]), of(&["a", "b"])), (said("a1 b1", 2), said("a1 b1", 0)));
+        put("b", "b2");
+        std::fs::write(path("a", "another"), "x").unwrap();
+        assert_eq!((of(&["b", "a"]), of(&["b", "a"])), (said("b2 a1", 1), said("b2 a1", 0)));
+        // A file that is not there cannot be watched in a directory that is not there.
+        assert_eq!((of(&["c"]), of(&["c"])), (said("none", 1), said("none", 1)));
+        put("c", "c1");
+        assert_eq!((of(&["c"]), of(&["c"])), (said("c1", 1), said("c1", 0)));
+        std::fs::remove_dir_all(dir.path().join("c")).unwrap();
+        assert_eq!(of(&["c"]), said("none", 1));
+        put("c", "c2");
+        assert_eq!((of(&["c"]), of(&["c"])), (said("c2", 1), said("c2", 0)));
+    }
+
+    #[test]
+    fn changes_of_what_is_gone_are_forgotten() {
+        let mut watches = Watches::new(7).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for n in 1..=2 * MANY as u64 {
+            let gone = dir.path().join(n.to_string());
+            let before = watches.below(dir.path());
+            assert_eq!(watches.of(&gone, OsStr::new("f")), None);
+            assert!(watches.below(&gone) > before && watches.below(dir.path()) > before, "{n}");
+        }
+        assert!(watches.below.len() < MANY + 8, "{}", watches.below.len());
     }
 
     #[test]

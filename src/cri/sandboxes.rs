@@ -3,7 +3,7 @@
 //! A file that is read is as new as the last answer of its supervisor, which writes before it answers.
 
 use super::api;
-use super::files::Files;
+use super::files::{Files, Trees};
 use crate::control::{Connection, ContainerRecord, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::host;
@@ -13,6 +13,7 @@ use crate::store::{self, Asked, Pod, Report};
 use crate::supervisor::{self, Recovered};
 use crate::sys::Called;
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use prost::Message as _;
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -74,9 +75,17 @@ impl Deref for Container {
     }
 }
 
+/// A container as it is listed.
+pub(super) struct Listed {
+    pub(super) container: api::Container,
+    /// The same, for the wire.
+    pub(super) encoded: Bytes,
+}
+
 static SANDBOXES: Files<SandboxMade> = Files::new();
 static REPORTS: Files<Report> = Files::new();
 static CONTAINERS: Files<ContainerMade> = Files::new();
+static LISTED: Trees<Vec<Arc<Listed>>> = Trees::new();
 
 impl Sandbox {
     /// `None` if it is not there, or no sandbox of CRI's.
@@ -247,6 +256,22 @@ impl Container {
     pub(super) fn image_ref(&self) -> String {
         self.record.image_names.as_ref().map_or_else(|| self.record.image.id.clone(), |names| names.digest.clone())
     }
+
+    /// As a list shows it.
+    fn item(&self, sandbox: &str) -> api::Container {
+        api::Container {
+            id: self.id().to_owned(),
+            pod_sandbox_id: sandbox.to_owned(),
+            metadata: Some(self.metadata()),
+            image: Some(self.image()),
+            image_ref: self.image_ref(),
+            state: self.state() as i32,
+            created_at: self.report.created_at,
+            labels: self.config.labels.clone(),
+            annotations: self.config.annotations.clone(),
+            image_id: self.record.image.id.clone(),
+        }
+    }
 }
 
 fn made(dirs: &PodDirs) -> Result<Option<Arc<SandboxMade>>> {
@@ -288,22 +313,35 @@ pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
     Ok(sandboxes)
 }
 
-/// All containers, each with what its sandbox was made from. How they are is what supervisors have said; it is not looked whether those are there.
-pub(super) fn list_containers(dirs: &Dirs) -> Result<Vec<(Arc<SandboxMade>, Container)>> {
-    let mut all = Vec::new();
-    for made in all_made(dirs)? {
-        let containers = containers_of(&made, report(&made)?.as_deref())?;
-        all.extend(containers.into_iter().map(|container| (made.clone(), container)));
-    }
+/// All containers. How they are is what supervisors have said; it is not looked whether those are there.
+pub(super) fn list_containers(dirs: &Dirs) -> Result<Vec<Arc<Listed>>> {
+    let uids = names(&dirs.pods())?;
+    let of_sandboxes = LISTED.of(&dirs.pods(), &uids, |uid| listed(&dirs.pod(uid)))?;
+    let all: Vec<_> = of_sandboxes.iter().flat_map(|listed| listed.iter().cloned()).collect();
+    forget_gone(uids.len());
     CONTAINERS.forget_gone(all.len());
     Ok(all)
 }
 
+fn listed(dirs: &PodDirs) -> Result<Vec<Arc<Listed>>> {
+    let Some(made) = made(dirs).ok().flatten() else { return Ok(Vec::new()) };
+    let containers = containers_of(&made, report(&made)?.as_deref())?;
+    let item = |container: &Container| {
+        let container = container.item(&made.pod.record.plan.sandbox.uid);
+        Arc::new(Listed { encoded: container.encode_to_vec().into(), container })
+    };
+    Ok(containers.iter().map(item).collect())
+}
+
 fn all_made(dirs: &Dirs) -> Result<Vec<Arc<SandboxMade>>> {
     let ids = names(&dirs.pods())?;
-    SANDBOXES.forget_gone(ids.len());
-    REPORTS.forget_gone(ids.len());
+    forget_gone(ids.len());
     Ok(ids.iter().filter_map(|id| made(&dirs.pod(id)).ok().flatten()).collect())
+}
+
+fn forget_gone(sandboxes: usize) {
+    SANDBOXES.forget_gone(sandboxes);
+    REPORTS.forget_gone(sandboxes);
 }
 
 /// The sandbox of an id, or of the beginning of one that no other has.

@@ -14,3 +14,11 @@ pub mod nri {
 }
 
 pub use generated::*;
+
+/// The message of `api.proto`, whose containers are encoded already: on the wire a message in a message is bytes in it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ListContainersResponse {
+    /// Each a [`Container`].
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub containers: Vec<bytes::Bytes>,
+}

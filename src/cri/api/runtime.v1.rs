@@ -1447,12 +1447,6 @@ pub struct Container {
     pub image_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListContainersResponse {
-    /// List of containers.
-    #[prost(message, repeated, tag = "1")]
-    pub containers: ::prost::alloc::vec::Vec<Container>,
-}
-#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StreamContainersRequest {
     /// Filter for the list request.
     #[prost(message, optional, tag = "1")]
@@ -3463,7 +3457,7 @@ pub mod runtime_service_client {
             &mut self,
             request: impl tonic::IntoRequest<super::ListContainersRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::ListContainersResponse>,
+            tonic::Response<super::super::ListContainersResponse>,
             tonic::Status,
         > {
             self.inner
@@ -4385,7 +4379,7 @@ pub mod runtime_service_server {
             &self,
             request: tonic::Request<super::ListContainersRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::ListContainersResponse>,
+            tonic::Response<super::super::ListContainersResponse>,
             tonic::Status,
         > {
             Err(tonic::Status::unimplemented("Not yet implemented"))
@@ -5306,7 +5300,7 @@ pub mod runtime_service_server {
                         T: RuntimeService,
                     > tonic::server::UnaryService<super::ListContainersRequest>
                     for ListContainersSvc<T> {
-                        type Response = super::ListContainersResponse;
+                        type Response = super::super::ListContainersResponse;
                         type Future = BoxFuture<
                             tonic::Response<Self::Response>,
                             tonic::Status,

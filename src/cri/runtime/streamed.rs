@@ -41,7 +41,10 @@ pub(in crate::cri) fn containers(
     request: &api::StreamContainersRequest,
 ) -> Result<Stream<api::StreamContainersResponse>> {
     let items = list_containers::items(daemon, request.filter.as_ref())?;
-    Ok(messages(&items, |containers| api::StreamContainersResponse { containers }))
+    Ok(messages(&items, |items| {
+        let containers = items.iter().map(|item| item.container.clone()).collect();
+        api::StreamContainersResponse { containers }
+    }))
 }
 
 /// StreamContainerStats

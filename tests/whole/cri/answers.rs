@@ -1,7 +1,7 @@
 //! Lists and their streams, ids that nobody has, and requests that are wrong.
 
 use super::super::harness::{Host, until};
-use super::client::{Cri, container, sandbox};
+use super::client::{Cri, container, listed, sandbox};
 use podshim::cri::api;
 use std::collections::HashMap;
 use tonic::{Code, Response, Status};
@@ -65,8 +65,8 @@ fn e7_a_stream_has_what_its_list_has() {
     for (filter, count) in [(None, 3), (Some(by_state), 2), (Some(by_sandbox), 1)] {
         let asked = api::ListContainersRequest { filter: filter.clone() };
         let request = api::StreamContainersRequest { filter };
-        let both = both!(cri, list_containers(asked).containers, stream_containers(request).containers);
-        assert_same(both, Clone::clone, count);
+        let (list, stream) = both!(cri, list_containers(asked).containers, stream_containers(request).containers);
+        assert_same((listed(&list), stream), Clone::clone, count);
     }
     let by_sandbox = api::ContainerStatsFilter { pod_sandbox_id: a, ..Default::default() };
     // One that waits does not run.

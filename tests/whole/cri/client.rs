@@ -5,6 +5,7 @@ use nix::sys::signal::Signal;
 use podshim::cri::api;
 use podshim::cri::api::image_service_client::ImageServiceClient;
 use podshim::cri::api::runtime_service_client::RuntimeServiceClient;
+use prost::Message as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,11 @@ pub(super) const BUSYBOX: &str = "busybox:1.28";
 
 /// What the error of a call begins with if no server was there to be called.
 pub(super) const NOBODY: &str = "connecting";
+
+/// The containers of a list, which are still encoded in it.
+pub(super) fn listed(encoded: &[prost::bytes::Bytes]) -> Vec<api::Container> {
+    encoded.iter().map(|bytes| api::Container::decode(&**bytes).unwrap()).collect()
+}
 
 /// A server and its kubelet.
 pub(super) struct Cri<'a> {
@@ -189,7 +195,7 @@ impl Kubelet {
 
     pub(super) fn containers(&self) -> Vec<api::Container> {
         let request = api::ListContainersRequest::default();
-        self.call(|mut c| async move { c.list_containers(request).await }).unwrap().containers
+        listed(&self.call(|mut c| async move { c.list_containers(request).await }).unwrap().containers)
     }
 
     /// A container that runs a script.

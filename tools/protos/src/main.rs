@@ -14,6 +14,8 @@ fn main() -> Result<()> {
     let cri = protox::compile(["api.proto"], [here.join("cri")])?;
     tonic_prost_build::configure()
         .generate_default_stubs(true)
+        // Its containers are encoded once, and not at every call.
+        .extern_path(".runtime.v1.ListContainersResponse", "super::ListContainersResponse")
         .out_dir(into)
         .emit_rerun_if_changed(false)
         .compile_fds(cri)
