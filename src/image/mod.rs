@@ -7,7 +7,7 @@
 //!
 //! - [`mod@reference`]: names and digests; [`manifest`]: manifests, indexes, configs
 //! - [`store`], [`index`], [`known`]: the content store; [`session`]: work in progress, invisible until it is complete
-//! - [`registry`], `endpoint`, `hosts`, `transport`, `tls`, [`auth`]: pulling; [`archive`]: import and export
+//! - [`registry`], `endpoint`, `hosts`, `transport`, `tls`, [`auth`]: pulling, `ahead`: unpacking meanwhile; [`archive`]: import and export
 //! - [`layer`], [`entry`], [`unpack`], [`tree`]: from a blob to a directory
 //! - [`progress`]: what a person sees meanwhile
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
+mod ahead;
 pub mod archive;
 pub mod auth;
 mod endpoint;

@@ -4,6 +4,7 @@ use super::reference::{Digest, Reference};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Something that happened during a pull or an import.
@@ -28,9 +29,24 @@ pub enum Event<'a> {
 }
 
 /// Takes events.
-pub trait Progress {
+pub trait Progress: Send {
     /// Takes one event.
     fn report(&mut self, event: Event<'_>);
+}
+
+/// One that several threads report to.
+pub struct Shared<'p>(Mutex<&'p mut dyn Progress>);
+
+impl<'p> Shared<'p> {
+    /// Passes events on.
+    pub fn new(progress: &'p mut dyn Progress) -> Shared<'p> {
+        Shared(Mutex::new(progress))
+    }
+
+    /// Passes one event on.
+    pub fn report(&self, event: Event<'_>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).report(event);
+    }
 }
 
 /// Shows nothing.
@@ -107,12 +123,12 @@ impl Progress for Bars {
 
 /// One line per event that a log's reader wants.
 pub struct Lines {
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
 }
 
 impl Lines {
     /// Lines to `out`.
-    pub fn new(out: Box<dyn Write>) -> Lines {
+    pub fn new(out: Box<dyn Write + Send>) -> Lines {
         Lines { out }
     }
 }

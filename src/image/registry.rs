@@ -6,6 +6,8 @@
 //!
 //! The transport is in `transport.rs`. Own code on reqwest rather than oci-client, for the reasons in Cargo.toml.
 
+use super::Event;
+use super::ahead::Arrival;
 use super::auth::AuthFiles;
 use super::endpoint::Endpoint;
 use super::hosts;
@@ -13,18 +15,18 @@ use super::manifest::{
     DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, MAX_DOCUMENT, MAX_INDEX_DEPTH, Manifest, OCI_INDEX,
     OCI_MANIFEST, parse_document,
 };
+use super::progress::Shared;
 use super::reference::{Digest, Reference};
 use super::session::{BlobWriter, Session};
 use super::transport::{Fault, Get, Transport};
-use super::{Event, Progress};
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use reqwest::StatusCode;
 use serde::Deserialize;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Where hosts are configured unless the environment says otherwise.
@@ -145,11 +147,13 @@ impl fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 /// What a pull needs besides the reference.
-pub struct Pull<'a> {
+pub struct Pull<'a, 'p> {
     /// The host's settings.
     pub settings: &'a Settings,
     /// Told of what happens.
-    pub progress: &'a mut dyn Progress,
+    pub progress: &'a Shared<'p>,
+    /// Told of what has come.
+    pub(super) arrived: Sender<Arrival>,
 }
 
 /// What a pull found.
@@ -164,18 +168,20 @@ pub struct Pulled {
 /// Stages every blob of the image that is not stored yet. Runs its own tokio runtime: not to be called inside one.
 pub fn pull(session: &Session, reference: &Reference, pull: Pull) -> Result<Pulled> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting tokio")?;
-    let fetch = Fetch { session, reference, settings: pull.settings, progress: RefCell::new(pull.progress) };
+    let Pull { settings, progress, arrived } = pull;
+    let fetch = Fetch { session, reference, settings, progress, arrived };
     let result = runtime.block_on(fetch.image());
     // A name server that does not answer must not keep the process.
     runtime.shutdown_background();
     result
 }
 
-struct Fetch<'a> {
+struct Fetch<'a, 'p> {
     session: &'a Session<'a>,
     reference: &'a Reference,
     settings: &'a Settings,
-    progress: RefCell<&'a mut dyn Progress>,
+    progress: &'a Shared<'p>,
+    arrived: Sender<Arrival>,
 }
 
 /// What a reference stands for: its index or manifest.
@@ -219,7 +225,7 @@ impl Failures {
     }
 }
 
-impl<'a> Fetch<'a> {
+impl<'a> Fetch<'a, '_> {
     /// Hosts in order, the registry last. One that may resolve says which digest a tag stands for; whoever may be pulled from
     /// gives the content of that digest, and one that cannot give the whole image is no use.
     async fn image(&self) -> Result<Pulled> {
@@ -282,7 +288,7 @@ impl<'a> Fetch<'a> {
             return Ok(());
         }
         let note = format!("mirror {}", sources[i].endpoint.name);
-        self.progress.borrow_mut().report(Event::Retrying(&format!("{note}: {error:#}"), Duration::ZERO));
+        self.progress.report(Event::Retrying(&format!("{note}: {error:#}"), Duration::ZERO));
         failures.mirrors.push((note, error));
         Ok(())
     }
@@ -328,13 +334,16 @@ impl<'a> Fetch<'a> {
             (None, None) => bail!("{} has neither a tag nor a digest", self.reference.familiar()),
         };
         let (descriptor, manifest) = self.manifest(transport, top).await?;
+        // Whoever hears of it may have gone.
+        let _ = self.arrived.send(Arrival::Manifest(Box::new(manifest.clone())));
         let mut blobs: Vec<&Descriptor> = Vec::new();
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
+        // No layer can be unpacked without the config.
+        for blob in [&manifest.config].into_iter().chain(&manifest.layers) {
             if blobs.iter().any(|b| b.digest == blob.digest) {
                 continue;
             }
             match self.session.blob_path(blob) {
-                Some(_) => self.progress.borrow_mut().report(Event::Present(&blob.digest)),
+                Some(_) => self.progress.report(Event::Present(&blob.digest)),
                 None => blobs.push(blob),
             }
         }
@@ -415,7 +424,7 @@ impl<'a> Fetch<'a> {
     async fn blob(&self, transport: &Transport<'_>, descriptor: &Descriptor) -> Result<()> {
         let digest = &descriptor.digest;
         let what = format!("blob {digest}");
-        self.progress.borrow_mut().report(Event::Fetching(digest, descriptor.size));
+        self.progress.report(Event::Fetching(digest, descriptor.size));
         let mut writer = self.session.blob(descriptor)?;
         let mut best = 0;
         self.attempts(&what, async || {
@@ -432,7 +441,8 @@ impl<'a> Fetch<'a> {
         })
         .await?;
         writer.finish().with_context(|| transport.name().to_owned())?;
-        self.progress.borrow_mut().report(Event::Complete(digest));
+        self.progress.report(Event::Complete(digest));
+        let _ = self.arrived.send(Arrival::Blob);
         Ok(())
     }
 
@@ -484,7 +494,7 @@ impl<'a> Fetch<'a> {
             match transport.chunk(&mut response, (&what, &mut mark)).await {
                 Ok(Some(bytes)) => {
                     writer.write(&bytes).map_err(|e| Fault::Final(e.context(transport.name().to_owned())))?;
-                    self.progress.borrow_mut().report(Event::Fetched(digest, writer.written()));
+                    self.progress.report(Event::Fetched(digest, writer.written()));
                 }
                 Ok(None) if writer.written() == size => return Ok(()),
                 Ok(None) => {
@@ -516,7 +526,7 @@ impl<'a> Fetch<'a> {
             }
             let own = limits.backoff.saturating_mul(1 << (attempt - 1).min(16));
             let wait = wait.unwrap_or(own).min(limits.longest_wait);
-            self.progress.borrow_mut().report(Event::Retrying(&format!("{error:#}"), wait));
+            self.progress.report(Event::Retrying(&format!("{error:#}"), wait));
             let end = tokio::time::Instant::now() + wait;
             while tokio::time::Instant::now() < end {
                 self.session.check_interrupt()?;

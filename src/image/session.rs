@@ -4,10 +4,11 @@
 //! The directory is locked (flock) as long as its process lives; who finds one that is not removes it.
 
 use super::manifest::{ConfigFile, Descriptor, MAX_DOCUMENT, Manifest};
+use super::progress::Shared;
 use super::reference::Digest;
 use super::tree::{Below, dir_flags, remove_tree};
 use super::unpack::Limits;
-use super::{Event, Progress, layer};
+use super::{Event, layer};
 use crate::error::{Kind, failure};
 use crate::paths::Dirs;
 use crate::sys::fs::syncfs;
@@ -18,7 +19,6 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
 use sha2::{Digest as _, Sha256};
-use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -50,6 +50,8 @@ pub struct Session<'a> {
     /// Holds the lock; the lock says that the owner lives.
     _lock: File,
     interrupt: Interrupt,
+    /// It is of no use any more that layers are unpacked.
+    given_up: AtomicBool,
 }
 
 impl<'a> Session<'a> {
@@ -65,7 +67,14 @@ impl<'a> Session<'a> {
         make_private_dir(&dir)?;
         let lock = File::open(&dir).called("open", dir.display())?;
         lock.try_lock().map_err(|e| anyhow::anyhow!("flock {}: {e}", dir.display()))?;
-        let session = Session { dirs, dir, name, _lock: lock, interrupt: Interrupt::watch(stop)? };
+        let session = Session {
+            dirs,
+            dir,
+            name,
+            _lock: lock,
+            interrupt: Interrupt::watch(stop)?,
+            given_up: AtomicBool::new(false),
+        };
         for part in ["blobs", "layers", "trash"] {
             make_private_dir(&session.dir.join(part))?;
         }
@@ -78,6 +87,11 @@ impl<'a> Session<'a> {
             true => Err(failure(Kind::Interrupted, "interrupted")),
             false => Ok(()),
         }
+    }
+
+    /// Ends what unpacks layers.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     /// The directory itself, for files that are neither blobs nor layers.
@@ -132,37 +146,55 @@ impl<'a> Session<'a> {
     }
 
     /// Unpacks each layer that is not unpacked yet, lowest first, and returns whether there was one.
-    pub fn unpack(&self, manifest: &Manifest, file: &ConfigFile, work: Work) -> Result<bool> {
-        let mut below = Below::default();
-        let mut some = false;
-        for (i, chain_id) in file.chain_ids().iter().enumerate() {
-            let descriptor = &manifest.layers[i];
-            let stored = self.dirs.layers().join(chain_id.hex());
-            let staged = self.staged_layers().join(chain_id.hex());
-            if stored.is_dir() {
-                below.push(open_dir(&stored)?);
-                continue;
-            }
-            if !staged.is_dir() {
-                work.progress.report(Event::Unpacking(&descriptor.digest));
-                make_private_dir(&staged)?;
-                let target = layer::Target {
-                    root: open_dir(&staged)?,
-                    below: &below,
-                    diff_id: &file.diff_ids[i],
-                    limits: work.limits,
-                };
-                self.unpack_one(descriptor, target)
-                    .with_context(|| format!("unpacking layer {}", descriptor.digest))?;
-                some = true;
-            }
-            below.push(open_dir(&staged)?);
+    pub fn unpack(&self, manifest: &Manifest, file: &ConfigFile, work: &Work) -> Result<bool> {
+        let mut unpacked = Unpacked::default();
+        while unpacked.below.len() < manifest.layers.len() {
+            self.unpack_next((manifest, file), &mut unpacked, work)?;
         }
-        if some {
+        if unpacked.staged {
             // Before any of it is renamed to where it counts: after a power cut it must be whole or absent.
             syncfs(open_readable(&self.dir)?.as_fd())?;
         }
-        Ok(some)
+        Ok(unpacked.staged)
+    }
+
+    /// Whether there is another layer and it is here, unpacked or not.
+    pub(super) fn has_next(&self, manifest: &Manifest, file: &ConfigFile, unpacked: &Unpacked) -> bool {
+        let next = manifest.layers.get(unpacked.below.len()).zip(file.chain_ids().get(unpacked.below.len()).cloned());
+        next.is_some_and(|(layer, chain_id)| {
+            self.blob_path(layer).is_some() || self.dirs.layers().join(chain_id.hex()).is_dir()
+        })
+    }
+
+    /// Unpacks the next layer unless that has been done.
+    pub(super) fn unpack_next(
+        &self,
+        (manifest, file): (&Manifest, &ConfigFile),
+        unpacked: &mut Unpacked,
+        work: &Work,
+    ) -> Result<()> {
+        let i = unpacked.below.len();
+        let (descriptor, chain_id) = (&manifest.layers[i], &file.chain_ids()[i]);
+        let stored = self.dirs.layers().join(chain_id.hex());
+        if stored.is_dir() {
+            unpacked.below.push(open_dir(&stored)?);
+            return Ok(());
+        }
+        let staged = self.staged_layers().join(chain_id.hex());
+        if !staged.is_dir() {
+            work.progress.report(Event::Unpacking(&descriptor.digest));
+            make_private_dir(&staged)?;
+            let (below, diff_id) = (&unpacked.below, &file.diff_ids[i]);
+            let target = layer::Target { root: open_dir(&staged)?, below, diff_id, limits: work.limits };
+            if let Err(error) = self.unpack_one(descriptor, target) {
+                // Nobody is to take it for a layer.
+                remove_path(&self.staged_layers(), OsStr::new(chain_id.hex()))?;
+                return Err(error.context(format!("unpacking layer {}", descriptor.digest)));
+            }
+        }
+        unpacked.staged = true;
+        unpacked.below.push(open_dir(&staged)?);
+        Ok(())
     }
 
     fn unpack_one(&self, descriptor: &Descriptor, target: layer::Target) -> Result<()> {
@@ -189,10 +221,18 @@ impl Drop for Session<'_> {
     }
 }
 
+/// The lowest layers of an image, which are unpacked.
+#[derive(Default)]
+pub(super) struct Unpacked {
+    below: Below,
+    /// Some of them in the session, not in the store.
+    staged: bool,
+}
+
 /// What unpacking needs besides the image.
-pub struct Work<'p> {
+pub struct Work<'a, 'p> {
     /// Told of each layer.
-    pub progress: &'p mut dyn Progress,
+    pub progress: &'a Shared<'p>,
     /// When a layer is too large.
     pub limits: Limits,
 }
@@ -262,6 +302,9 @@ struct Interruptible<'s, R> {
 impl<R: Read> Read for Interruptible<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.session.check_interrupt().map_err(io::Error::other)?;
+        if self.session.given_up.load(Ordering::Relaxed) {
+            return Err(io::Error::other("given up"));
+        }
         self.inner.read(buffer)
     }
 }
@@ -292,7 +335,7 @@ impl Interrupt {
 struct Signals {
     signals: SignalFd,
     before: SigSet,
-    seen: Cell<bool>,
+    seen: AtomicBool,
 }
 
 impl Signals {
@@ -301,14 +344,14 @@ impl Signals {
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .called("signalfd", "SIGINT, SIGTERM")?;
         let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK).called("pthread_sigmask", "SIGINT, SIGTERM")?;
-        Ok(Signals { signals, before, seen: Cell::new(false) })
+        Ok(Signals { signals, before, seen: AtomicBool::new(false) })
     }
 
     fn seen(&self) -> Result<bool> {
-        if !self.seen.get() && self.signals.read_signal().called("read", "signalfd")?.is_some() {
-            self.seen.set(true);
+        if !self.seen.load(Ordering::Relaxed) && self.signals.read_signal().called("read", "signalfd")?.is_some() {
+            self.seen.store(true, Ordering::Relaxed);
         }
-        Ok(self.seen.get())
+        Ok(self.seen.load(Ordering::Relaxed))
     }
 }
 

@@ -14,9 +14,12 @@ use super::index::{self, Addition, Entry, Origin, with_addition};
 use super::manifest::{
     ConfigFile, Descriptor, Document, MAX_DOCUMENT, Manifest, Platform, parse_config, parse_document,
 };
+use super::progress::Shared;
 use super::reference::{Digest, Reference, image_id};
 use super::session::{Session, Stop, Work, blob_file, make_private_dir, open_readable, read_verified, remove_path};
-use super::{Event, Image, ImageFailure, ImageFailureKind, Progress, PullPolicy, Quiet, archive, registry, unpack};
+use super::{
+    Event, Image, ImageFailure, ImageFailureKind, Progress, PullPolicy, Quiet, ahead, archive, registry, unpack,
+};
 use crate::error::{Kind, failure, kind_of};
 use crate::paths::Dirs;
 use crate::plan::config::Login;
@@ -29,6 +32,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::mpsc;
 
 /// How often a pull starts again because somebody removed what it relied on.
 const COMMIT_ATTEMPTS: u32 = 3;
@@ -222,10 +226,22 @@ impl Store {
         progress.report(Event::Pulling(reference));
         for _ in 0..COMMIT_ATTEMPTS {
             let session = self.session()?;
-            let pulled =
-                registry::pull(&session, reference, registry::Pull { settings: &settings, progress: &mut *progress })?;
+            let work = Work { progress: &Shared::new(&mut *progress), limits: self.limits };
+            let (pulled, failed) = std::thread::scope(|scope| -> Result<_> {
+                let (arrived, arrivals) = mpsc::channel();
+                let unpack = || ahead::run(&session, arrivals, &work);
+                // Without a thread nothing is done ahead.
+                let thread = std::thread::Builder::new().spawn_scoped(scope, unpack).ok();
+                let pull = registry::Pull { settings: &settings, progress: work.progress, arrived };
+                let pulled = registry::pull(&session, reference, pull).inspect_err(|_| session.give_up());
+                let unpacked = thread.and_then(|thread| thread.join().ok());
+                Ok((pulled?, unpacked.and_then(Result::err)))
+            })?;
             let (manifest, file) = self.load(&session, &pulled.manifest)?;
-            session.unpack(&manifest, &file, Work { progress: &mut *progress, limits: self.limits })?;
+            if let Some(failed) = failed.filter(|failed| failed.config == manifest.config.digest) {
+                return Err(failed.error);
+            }
+            session.unpack(&manifest, &file, &work)?;
             let addition = Addition {
                 manifest: &pulled.manifest,
                 names: std::slice::from_ref(reference),
@@ -259,7 +275,8 @@ impl Store {
                 );
             }
             let (manifest, file) = self.load(&session, &image.manifest)?;
-            session.unpack(&manifest, &file, Work { progress: &mut *progress, limits: self.limits })?;
+            let work = Work { progress: &Shared::new(&mut *progress), limits: self.limits };
+            session.unpack(&manifest, &file, &work)?;
             images.push((&image.manifest, names, manifest, file));
         }
         let additions: Vec<Addition> = images
@@ -554,7 +571,7 @@ impl Store {
         let Stored { entry, manifest, file } = stored;
         if !self.layer_paths(&file).iter().all(|p| p.is_dir()) {
             let session = self.session()?;
-            session.unpack(&manifest, &file, Work { progress, limits: self.limits })?;
+            session.unpack(&manifest, &file, &Work { progress: &Shared::new(progress), limits: self.limits })?;
             let _lock = self.lock_exclusive()?;
             self.publish(&session)?;
         }

@@ -10,6 +10,7 @@ use super::tls::{self, Peer};
 use crate::error::{Kind, failure};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
+use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
@@ -224,7 +225,7 @@ impl<'a> Transport<'a> {
         &self,
         response: &mut Response,
         (what, mark): (&str, &mut Mark),
-    ) -> Result<Option<Vec<u8>>, Fault> {
+    ) -> Result<Option<Bytes>, Fault> {
         let left = (mark.at + self.limits.stall).saturating_duration_since(Instant::now());
         let chunk = match self.bounded(left, response.chunk()).await? {
             Some(Ok(chunk)) => chunk,
@@ -237,7 +238,7 @@ impl<'a> Transport<'a> {
         if mark.bytes >= PROGRESS {
             *mark = Mark { at: Instant::now(), bytes: 0, any: true };
         }
-        Ok(chunk.map(|c| c.to_vec()))
+        Ok(chunk)
     }
 
     /// A whole manifest, never more than the cap.

@@ -168,6 +168,11 @@ impl Below {
         self.layers.push(layer);
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.layers.len()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()

@@ -27,7 +27,7 @@ use nix::unistd::{Gid, LinkatFlags, Uid, fchownat, linkat, symlinkat};
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -47,6 +47,8 @@ impl Default for Limits {
     }
 }
 
+/// How much is written at a time.
+const BUFFER: usize = 128 << 10;
 /// As many links as the kernel follows in one path (MAXSYMLINKS, path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 /// The longest path of an entry, in bytes (PATH_MAX without the NUL): a longer one could not be named in a container.
@@ -54,7 +56,7 @@ const MAX_PATH: usize = 4095;
 
 /// Applies the tar stream to the empty directory `root`; the stream is read to its end. Must be root.
 pub fn apply(tar: impl Read, root: OwnedFd, below: &Below, limits: Limits) -> Result<()> {
-    let mut layer = Layer { root, below, parent: None, times: Vec::new(), hide_root: false };
+    let mut layer = Layer { root, below, parent: None, times: Vec::new(), hide_root: false, buffer: vec![0; BUFFER] };
     layer.own_root()?;
     let mut entries = Entries::new(tar);
     let mut count = 0;
@@ -76,6 +78,8 @@ struct Layer<'a> {
     /// Directory times, set last since every new entry changes them.
     times: Vec<(PathBuf, Time)>,
     hide_root: bool,
+    /// For what files hold.
+    buffer: Vec<u8>,
 }
 
 /// A directory in the layer.
@@ -197,10 +201,23 @@ impl Layer<'_> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(place.parent.fd.as_fd(), place.name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
             .called("openat", place.name.display())?;
-        let mut file = File::from(fd);
-        let written = std::io::copy(body, &mut file).context("writing it")?;
+        let written = self.copy(body, File::from(fd)).context("writing it")?;
         ensure!(written == entry.size, "the archive is truncated");
         self.attributes(entry, &place)
+    }
+
+    /// io::copy(), with fewer system calls.
+    fn copy(&mut self, body: &mut dyn Read, mut file: File) -> io::Result<u64> {
+        let mut written = 0;
+        loop {
+            let count = match body.read(&mut self.buffer) {
+                Ok(0) => return Ok(written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                count => count?,
+            };
+            file.write_all(&self.buffer[..count])?;
+            written += count as u64;
+        }
     }
 
     /// CVE-2021-32760: a hard link's own mode and owner are not applied, they could be those of a file elsewhere.

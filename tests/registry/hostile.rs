@@ -1,6 +1,6 @@
 //! A registry that lies, stalls, cuts and redirects (attacks.md G).
 
-use crate::support::{Blob, Sample, Setup, available, reference};
+use crate::support::{Blob, Sample, Setup, available, entries, reference};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podshim::image::auth::AuthFiles;
@@ -8,6 +8,7 @@ use podshim::image::registry::{Limits, Settings};
 use podshim::image::{Image, Quiet};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -448,5 +449,45 @@ fn a_pull_that_is_ended_leaves_nothing() {
         assert!(setup.content().is_empty(), "{signal}: {:?}", setup.content());
         assert_eq!(pull_with(&setup, &server, AuthFiles::none()).unwrap().id, sample.config.digest, "{signal}");
         assert!(setup.leftovers().is_empty(), "{signal}");
+    }
+}
+
+/// A layer is there while a later one has not come, and goes with a pull that fails.
+#[test]
+fn layers_are_unpacked_while_others_are_fetched() {
+    if !available(&["root"]) {
+        return;
+    }
+    let sample = Sample::new("ahead");
+    let last = sample.layers[1].digest.clone();
+    for gives in [true, false] {
+        let setup = Setup::new();
+        let (work, waited_for, found) = (setup.path("lib/tmp"), last.clone(), Arc::new(Mutex::new(Vec::new())));
+        let seen = found.clone();
+        let server = registry(&sample, move |request, stream, _| {
+            if !request.path.ends_with(&waited_for) {
+                return false;
+            }
+            let names = |place: &Path| entries(place).into_iter().find(|layer| layer.join("noise").exists());
+            let deadline = Instant::now() + Duration::from_millis(400);
+            while Instant::now() < deadline && seen.lock().unwrap().is_empty() {
+                seen.lock().unwrap().extend(entries(&work).iter().find_map(|work| names(&work.join("layers"))));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if !gives {
+                send(stream, "404 Not Found", "Content-Length: 0\r\n", b"");
+            }
+            !gives
+        });
+        let pulled = pull_with(&setup, &server, AuthFiles::none());
+        assert_eq!(found.lock().unwrap().len(), 1, "{pulled:?}");
+        match gives {
+            true => assert_eq!(std::fs::read(pulled.unwrap().layers[1].join("hello")).unwrap(), b"ahead"),
+            false => {
+                assert!(format!("{:#}", pulled.unwrap_err()).contains("404 Not Found"));
+                assert!(setup.content().is_empty(), "{:?}", setup.content());
+            }
+        }
+        assert!(setup.leftovers().is_empty(), "{:?}", setup.leftovers());
     }
 }
