@@ -66,8 +66,10 @@ impl<T> Files<T> {
 /// What was made of files that are below directories, for each directory by its name.
 pub(super) struct Trees<T> {
     /// `None` before the first one is made: a static has no HashMap.
-    known: Mutex<Option<HashMap<String, (Change, Arc<T>)>>>,
+    known: Mutex<Option<KnownTrees<T>>>,
 }
+
+type KnownTrees<T> = HashMap<String, (Change, Arc<T>)>;
 
 impl<T> Trees<T> {
     pub(super) const fn new() -> Self {
