@@ -75,6 +75,8 @@ class Bench:
         match name:
             case "floor":
                 return runtimes.Floor()
+            case "floor-cri":
+                made = runtimes.Plugins(self.here)
             case "podshim":
                 made = runtimes.Podshim(self.here)
                 made.pull()

@@ -49,9 +49,9 @@ class Worker:
             raise answer
         return answer
 
-    def run(self, *words, env=None, check=True, out=None, seconds=300):
+    def run(self, *words, env=None, check=True, stdin="/dev/null", out=None, seconds=300):
         """Runs a command to its end; its children may live on. Its standard output goes to the file `out`, if given."""
-        self.pipe.send(("run", [str(word) for word in words], env or {}, out and str(out), seconds))
+        self.pipe.send(("run", [str(word) for word in words], env or {}, str(stdin), out and str(out), seconds))
         ran = self._answer()
         if check and ran.code != 0:
             raise Failed(f"{' '.join(map(str, words))[:200]}: exit code {ran.code}: {(ran.err or ran.out).strip()[-400:]}")
@@ -87,11 +87,11 @@ def _open_actions(stdin, out, err):
     return [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2)]
 
 
-def _run(words, env, out_path, seconds):
+def _run(words, env, stdin, out_path, seconds):
     # Files, not pipes: a child that lives on would hold a pipe open.
     output = open(out_path, "w+b") if out_path else tempfile.TemporaryFile(dir=RUN)
     with output as out, tempfile.TemporaryFile(dir=RUN) as err:
-        actions, environment = _open_actions("/dev/null", out.fileno(), err.fileno()), {**os.environ, **env}
+        actions, environment = _open_actions(stdin, out.fileno(), err.fileno()), {**os.environ, **env}
         program = shutil.which(words[0]) or words[0]
         # An alarm's handler kills; waiting stays one call, which costs nothing.
         began = now()

@@ -384,7 +384,7 @@ CALLS = {"RunPodSandbox": 3, "CreateContainer": 3, "StartContainer": 3, "ExecSyn
 
 
 def of_cri(bench):
-    """CRI calls of a pod's life, on a CNI bridge: medians, p99, CPU time per life"""
+    """CRI calls of a pod's life, on a CNI bridge: medians, p99, CPU time per life; the floor is what its plugins take"""
     servers = [(name, server) for name in ("podshim-cri", "containerd") if (server := bench.get(name))]
     samples, used = {}, {}
     block, blocks = (5, 2) if bench.quick else (10, 10)
@@ -397,6 +397,10 @@ def of_cri(bench):
             used.setdefault(column(name), []).append((cpu_of_run() - before - ran.cpu) / block / MS)
             for call, times in found.items():
                 samples.setdefault(call, {}).setdefault(column(name), []).extend(value / MS for value in times)
+        for add, delete, cpu in [bench.get("floor-cri").life() for _ in range(block)]:
+            used.setdefault("floor", []).append(cpu / MS)
+            for call, took in (("RunPodSandbox", add), ("StopPodSandbox", delete)):
+                samples[call].setdefault("floor", []).append(took / MS)
     lines = []
     for call, times in {"running": 5, **CALLS}.items():
         title = "CRI: from nothing to a running container" if call == "running" else f"CRI: {call}"

@@ -16,7 +16,8 @@ BENCH, CRI, PODSHIM = (Path(os.environ.get(name, "/nonexistent")) for name in ("
 REGISTRY = "127.0.0.1:5000"
 IMAGE = f"{REGISTRY}/bench/program:latest"
 STAMP = re.compile(r"stamp (\d+)")
-SUBNETS = {"podshim": "10.88.0.0/16", "containerd": "10.89.0.0/16"}
+SUBNETS = {"podshim": "10.88.0.0/16", "containerd": "10.89.0.0/16", "floor": "10.90.0.0/16"}
+PLUGINS = Path("/usr/lib/cni")
 
 
 def manifest(name="bench", words=("stamp",), init=True, grace=10, path=None):
@@ -252,6 +253,55 @@ class Podman:
         return self.run("kube", "play", "--quiet", "--network=none", manifest(name, init=False)).began
 
 
+def conflist(name, place):
+    """What a CRI server's network is made by."""
+    plugins = [
+        {"type": "bridge", "bridge": f"cni-{name[:6]}", "isGateway": True, "ipMasq": True, "hairpinMode": True,
+         "ipam": {"type": "host-local", "dataDir": f"{place}/ipam", "ranges": [[{"subnet": SUBNETS[name]}]],
+                  "routes": [{"dst": "0.0.0.0/0"}]}},
+        {"type": "portmap", "capabilities": {"portMappings": True}}]
+    return {"cniVersion": "0.4.0", "name": f"bench-{name}", "plugins": plugins}
+
+
+class Plugins:
+    """The floor of a CRI sandbox's network: its CNI plugins alone, in a network namespace that is there already."""
+
+    name = "floor"
+
+    def __init__(self, worker):
+        self.worker, self.dir, self.count = worker, RUN / "cni-floor", itertools.count()
+        self.dir.mkdir()
+        self.list = conflist("floor", self.dir)
+
+    def life(self):
+        """Nanoseconds of all ADDs and of all DELs, and of CPU time."""
+        name = f"floor-{next(self.count)}"
+        namespace = self.dir / name
+        namespace.touch()
+        self.worker.run("unshare", f"--net={namespace}", "true")
+        try:
+            result, took, cpu = None, {"ADD": 0, "DEL": 0}, 0
+            for verb, plugins in ("ADD", self.list["plugins"]), ("DEL", self.list["plugins"][::-1]):
+                for plugin in plugins:
+                    ran = self._call(verb, (name, namespace), {**plugin, **({"prevResult": result} if result else {})})
+                    result = json.loads(ran.out) if verb == "ADD" else result
+                    took[verb] += ran.ended - ran.began
+                    cpu += ran.cpu
+        finally:
+            self.worker.run("umount", namespace)
+        return took["ADD"], took["DEL"], cpu
+
+    def _call(self, verb, pod, plugin):
+        config = self.dir / "stdin.json"
+        config.write_text(json.dumps({"cniVersion": self.list["cniVersion"], "name": self.list["name"], **plugin}))
+        name, namespace = pod
+        env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": name, "CNI_NETNS": str(namespace), "CNI_IFNAME": "eth0", "CNI_PATH": str(PLUGINS)}
+        return self.worker.run(PLUGINS / plugin["type"], env=env, stdin=config)
+
+    def end(self):
+        pass
+
+
 class Server:
     """A CRI server, and crictl."""
 
@@ -265,13 +315,7 @@ class Server:
         hosts.mkdir(parents=True)
         (hosts / "hosts.toml").write_text(
             f'server = "http://{REGISTRY}"\n[host."http://{REGISTRY}"]\ncapabilities = ["pull", "resolve"]\n')
-        plugins = [
-            {"type": "bridge", "bridge": f"cni-{name[:6]}", "isGateway": True, "ipMasq": True, "hairpinMode": True,
-             "ipam": {"type": "host-local", "dataDir": f"{self.dir}/ipam", "ranges": [[{"subnet": SUBNETS[name]}]],
-                      "routes": [{"dst": "0.0.0.0/0"}]}},
-            {"type": "portmap", "capabilities": {"portMappings": True}}]
-        (self.dir / "cni/10-bench.conflist").write_text(
-            json.dumps({"cniVersion": "0.4.0", "name": f"bench-{name}", "plugins": plugins}))
+        (self.dir / "cni/10-bench.conflist").write_text(json.dumps(conflist(name, self.dir)))
         self.crictl_yaml = self.dir / "crictl.yaml"
         self.crictl_yaml.write_text(f"runtime-endpoint: {self.endpoint}\nimage-endpoint: {self.endpoint}\ntimeout: 60\n")
 
@@ -286,7 +330,7 @@ class Server:
             config = f"""[registry]
 config_path = "{self.dir}/hosts"
 [network]
-bin_dirs = ["/usr/lib/cni"]
+bin_dirs = ["{PLUGINS}"]
 conf_dir = "{self.dir}/cni"
 """
             (self.dir / "config.toml").write_text(config)
@@ -305,7 +349,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
   sandbox_image = "{IMAGE}"
   restrict_oom_score_adj = true
   {plugins}.cni]
-    bin_dir = "/usr/lib/cni"
+    bin_dir = "{PLUGINS}"
     conf_dir = "{self.dir}/cni"
   {plugins}.registry]
     config_path = "{self.dir}/hosts"
