@@ -20,17 +20,17 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// The most bytes that are read at once.
-pub const READ_SIZE: usize = 16 << 10;
+/// The most bytes that are read at once: what a pipe holds. Less at a time, and the container is woken up for each part.
+pub(super) const READ_SIZE: usize = 64 << 10;
 
 /// Bytes per stream: what is held of a line can be moved out of the way of a read without overlap.
-const ROOM: usize = 3 * MAX_RECORD;
+const ROOM: usize = READ_SIZE + 2 * MAX_RECORD;
 
 /// What lies where a read goes.
 const UNREAD: [u8; 16] = [0xff; 16];
 
 /// Written first: a layout of another version is not read.
-const VERSION: u64 = 0x706f_6473_6869_6d01;
+const VERSION: u64 = 0x706f_6473_6869_6d02;
 
 /// The numbers of the first page; `KEPT` is that of stdout, the next one that of stderr.
 const LAYOUT: usize = 0;
@@ -54,27 +54,30 @@ pub(super) struct Journal {
 /// that it changes at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Kept {
-    start: u16,
-    end: u16,
-    reading: u16,
+    start: usize,
+    end: usize,
+    reading: usize,
 }
 
-const _: () = assert!(ROOM <= u16::MAX as usize && READ_SIZE <= MAX_RECORD);
+/// Bits of each part of the number.
+const BITS: u32 = 21;
+
+const _: () = assert!(ROOM < 1 << BITS);
 
 impl Kept {
     fn number(self) -> u64 {
-        u64::from(self.start) | u64::from(self.end) << 16 | u64::from(self.reading) << 32
+        self.start as u64 | (self.end as u64) << BITS | (self.reading as u64) << (2 * BITS)
     }
 
     fn of(number: u64) -> Option<Kept> {
-        let part = |shift: u32| u16::try_from(number >> shift & 0xffff).ok();
-        let kept = Kept { start: part(0)?, end: part(16)?, reading: part(32)? };
-        let is_sound = kept.start <= kept.end && usize::from(kept.end) + usize::from(kept.reading) <= ROOM;
-        (is_sound && number >> 48 == 0).then_some(kept)
+        let part = |index: u32| usize::try_from(number >> (index * BITS) & ((1 << BITS) - 1)).ok();
+        let kept = Kept { start: part(0)?, end: part(1)?, reading: part(2)? };
+        let is_sound = kept.start <= kept.end && kept.end + kept.reading <= ROOM;
+        (is_sound && number >> (3 * BITS) == 0).then_some(kept)
     }
 
     fn len(self) -> usize {
-        usize::from(self.end - self.start)
+        self.end - self.start
     }
 }
 
@@ -108,7 +111,7 @@ impl Journal {
         for stream in Stream::BOTH {
             let number = map.number(KEPT + stream.index()).load(Ordering::Acquire);
             let Some(Kept { end, reading, .. }) = Kept::of(number) else { return Ok(None) };
-            let used = usize::from(end) + usize::from(reading);
+            let used = end + reading;
             map.back(at(stream, 0)..at(stream, used))?;
             backed[stream.index()] = used;
         }
@@ -134,8 +137,8 @@ impl Journal {
         }
         for stream in Stream::BOTH {
             let Kept { start, end, reading } = self.kept(stream);
-            let marked = usize::from(reading).min(UNREAD.len());
-            let place = at(stream, usize::from(end));
+            let marked = reading.min(UNREAD.len());
+            let place = at(stream, end);
             let was_read = self.map.bytes(place..place + marked) != &UNREAD[..marked];
             self.keep(stream, Kept { start, end: end + if was_read { reading } else { 0 }, reading: 0 });
         }
@@ -148,8 +151,8 @@ impl Journal {
         let mut kept = self.kept(stream);
         if kept.len() == 0 {
             (kept.start, kept.end) = (0, 0);
-        } else if usize::from(kept.end) + count > ROOM {
-            let (start, len) = (usize::from(kept.start), kept.len());
+        } else if kept.end + count > ROOM {
+            let (start, len) = (kept.start, kept.len());
             if len > start {
                 return None;
             }
@@ -158,7 +161,7 @@ impl Journal {
             (kept.start, kept.end) = (0, kept.end - kept.start);
         }
         self.keep(stream, kept);
-        let (start, end) = (usize::from(kept.end), usize::from(kept.end) + count);
+        let (start, end) = (kept.end, kept.end + count);
         let backed = &mut self.backed[stream.index()];
         if end > *backed {
             self.map.back(at(stream, *backed)..at(stream, end)).ok()?;
@@ -166,15 +169,15 @@ impl Journal {
         }
         let marked = count.min(UNREAD.len());
         self.map.bytes_mut(at(stream, start)..at(stream, start) + marked).copy_from_slice(&UNREAD[..marked]);
-        self.keep(stream, Kept { reading: u16::try_from(count).ok()?, ..kept });
+        self.keep(stream, Kept { reading: count, ..kept });
         Some(self.map.bytes_mut(at(stream, start)..at(stream, end)))
     }
 
     /// What was announced has been read: so many bytes, which are returned.
     pub(super) fn took(&self, stream: Stream, count: usize) -> &[u8] {
         let mut kept = self.kept(stream);
-        let (start, taken) = (usize::from(kept.end), count.min(usize::from(kept.reading)));
-        kept.end += u16::try_from(taken).unwrap_or_default();
+        let (start, taken) = (kept.end, count.min(kept.reading));
+        kept.end += taken;
         self.keep(stream, Kept { reading: 0, ..kept });
         self.map.bytes(at(stream, start)..at(stream, start) + taken)
     }
@@ -192,7 +195,6 @@ impl Journal {
     /// The last `left` bytes of a stream's output are in no log, the others are (or are given up).
     pub(super) fn written(&self, stream: Stream, left: usize) {
         let kept = self.kept(stream);
-        let left = u16::try_from(left).unwrap_or(u16::MAX);
         self.keep(stream, Kept { start: kept.end.saturating_sub(left).max(kept.start), ..kept });
         self.map.number(WRITING).store(0, Ordering::Release);
     }
@@ -200,7 +202,7 @@ impl Journal {
     /// A stream's output that is in no log.
     pub(super) fn bytes(&self, stream: Stream) -> &[u8] {
         let kept = self.kept(stream);
-        self.map.bytes(at(stream, usize::from(kept.start))..at(stream, usize::from(kept.end)))
+        self.map.bytes(at(stream, kept.start)..at(stream, kept.end))
     }
 
     /// Nothing is kept any more: what is held of a line has not all been in here.

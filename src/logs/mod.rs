@@ -29,7 +29,6 @@ mod tests;
 
 pub use dir::remove_instance;
 pub use follow::{Follow, Start};
-pub use journal::READ_SIZE;
 pub use reader::{Instance, Query, Reader, Source, Timestamps, instances, last_lines};
 pub use writer::{Limits, Outcome, Place, Writer};
 

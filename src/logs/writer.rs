@@ -60,7 +60,7 @@ pub struct Outcome {
 }
 
 /// One instance's log, open for appending. Holds at most 16 KiB per stream, and those only within a line; and the memory that
-/// records were put together in, at most 32 KiB where there was much output at once.
+/// records were put together in, at most 96 KiB where there was much output at once, until it is [released](Writer::release).
 #[derive(Debug)]
 pub struct Writer {
     dir: OwnedFd,
@@ -122,8 +122,8 @@ struct Parts<'a> {
     complete: bool,
 }
 
-/// Bytes in one write, at least those of one record.
-const MAX_BATCH: usize = 2 * MAX_RECORD;
+/// Bytes in one write: all that is read at once, if its lines are long.
+const MAX_BATCH: usize = READ_SIZE + 2 * MAX_RECORD;
 
 /// More than a record has besides its bytes.
 const HEAD: usize = 64;
@@ -202,7 +202,7 @@ impl Writer {
         })
     }
 
-    /// Reads once from a container's output, at most 16 KiB, to the log and to `also`. How many bytes; 0 at the end.
+    /// Reads once from a container's output, at most 64 KiB, to the log and to `also`. How many bytes; 0 at the end.
     pub fn copy(
         &mut self,
         stream: Stream,
@@ -232,7 +232,7 @@ impl Writer {
         from: BorrowedFd<'_>,
         also: impl FnOnce(&[u8]),
     ) -> nix::Result<(usize, Outcome)> {
-        let mut room = [0; READ_SIZE];
+        let mut room = [0; MAX_RECORD];
         let count = read(from, &mut room)?;
         let outcome = self.feed(stream, &room[..count], Timestamp::now());
         also(&room[..count]);
@@ -244,6 +244,7 @@ impl Writer {
         if let Some(journal) = &mut self.journal {
             journal.release();
         }
+        self.room = Vec::new();
     }
 
     /// Takes output of the container, read at `now`: whole lines go to the log, at most 16 KiB after the last newline are

@@ -353,7 +353,7 @@ impl Supervisor {
 }
 
 fn read_once(from: BorrowedFd<'_>, to: impl FnOnce(&[u8])) -> nix::Result<usize> {
-    let mut buffer = [0u8; logs::READ_SIZE];
+    let mut buffer = [0u8; logs::MAX_RECORD];
     let count = nix::unistd::read(from, &mut buffer)?;
     to(&buffer[..count]);
     Ok(count)
