@@ -12,13 +12,13 @@ use crate::plan::config::{
     ContainerConfig, ContainerKind, EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource,
 };
 use crate::runtime::Step;
-use crate::sys::fs::{open_in_root, proc_fd_path};
-use crate::sys::process;
+use crate::sys::{Called, process};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::readlinkat;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long its processes may take to end.
@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an init that waits may take of the pod's memory, in bytes.
 const MEMORY: i64 = 4 << 20;
+
+/// The kernel's own limit (MAXSYMLINKS).
+const MAX_LINKS: u32 = 40;
 
 /// What was made of a container before its turn.
 #[derive(Default)]
@@ -127,31 +130,39 @@ fn may_be_early(plan: &PodPlan, index: usize) -> bool {
 /// # Errors
 /// If it is so, or is not known.
 pub(super) fn require_apart(rootfs: BorrowedFd<'_>, steps: &[Step]) -> Result<()> {
-    let of_step = |step: &Step| step.path().map(|path| place(rootfs, path)).transpose();
-    let places = steps.iter().map(of_step).collect::<Result<Vec<_>>>()?;
-    let binds = steps.iter().zip(&places).filter(|(step, _)| matches!(step, Step::Bind { .. }));
-    for bind in binds.filter_map(|(_, place)| place.as_ref()) {
-        let inside = places.iter().flatten().find(|place| *place != bind && place.starts_with(bind));
-        ensure!(inside.is_none(), "{inside:?} is in {}", bind.display());
+    let of_step = |step: &Step| step.path().map(|path| way(rootfs, path)).transpose();
+    let ways = steps.iter().map(of_step).collect::<Result<Vec<_>>>()?;
+    let binds = steps.iter().zip(&ways).filter(|(step, _)| matches!(step, Step::Bind { .. }));
+    for bind in binds.filter_map(|(_, way)| way.as_ref()?.last()) {
+        let inside = ways.iter().flatten().find(|way| way[..way.len() - 1].contains(bind));
+        ensure!(inside.is_none(), "{inside:?} leads through {}", bind.display());
     }
     Ok(())
 }
 
-/// Where a path leads to in the image: what is there is followed, what is missing is as it is written.
-fn place(rootfs: BorrowedFd<'_>, path: &Path) -> Result<PathBuf> {
-    let unknown = || format!("{} leads nowhere that is known", path.display());
-    let is_dangling = |path: &Path| open_in_root(rootfs, path, OFlag::O_PATH | OFlag::O_NOFOLLOW, 0).is_ok();
-    for there in path.ancestors() {
-        let found = match open_in_root(rootfs, there, OFlag::O_PATH, 0) {
-            Err(error) if error.errno() == Errno::ENOENT && !is_dangling(there) => continue,
-            found => std::fs::read_link(proc_fd_path(&found?))?,
+/// The directories of the image through which a path leads, and in the end where it leads to. What is missing is as it is written.
+fn way(rootfs: BorrowedFd<'_>, path: &Path) -> Result<Vec<PathBuf>> {
+    let parts = |path: &Path| path.components().rev().map(|part| part.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut left, mut ways, mut links) = (parts(path), vec![PathBuf::from("/")], 0);
+    while let Some(part) = left.pop() {
+        let at = ways.last().context("it began at the root")?;
+        let next = match part.as_bytes() {
+            b"." => continue,
+            b".." => at.parent().unwrap_or(at).to_owned(),
+            _ => at.join(&part),
         };
-        let missing = path.strip_prefix(there)?;
-        ensure!(missing.components().all(|part| matches!(part, Component::Normal(_))), unknown());
-        let top = std::fs::read_link(proc_fd_path(rootfs))?;
-        return Ok(found.strip_prefix(top).with_context(unknown)?.join(missing));
+        match readlinkat(rootfs, next.strip_prefix("/")?) {
+            Ok(text) => {
+                links += 1;
+                ensure!(links <= MAX_LINKS, "{}: too many symbolic links", path.display());
+                left.extend(parts(Path::new(&text)));
+            }
+            // No link, or nothing.
+            Err(Errno::EINVAL | Errno::ENOENT) => ways.push(next),
+            Err(errno) => Err(errno).called("readlinkat", next.display())?,
+        }
     }
-    Err(anyhow::anyhow!(unknown()))
+    Ok(ways)
 }
 
 /// Whether the pod's memory is enough for an init beside the largest init container and all sidecars: a pod with limits has no more than
@@ -238,6 +249,9 @@ spec:
         symlink("../run", at("var/run")).unwrap();
         symlink("/run/of-systemd", at("etc/resolv.conf")).unwrap();
         symlink("/var/v/..", at("out")).unwrap();
+        symlink("/etc", at("var/v/link")).unwrap();
+        symlink("/var/v/link", at("etc/link")).unwrap();
+        symlink("loop", at("loop")).unwrap();
         let rootfs = std::fs::File::open(image.path()).unwrap();
         let mask = |path: &str| Step::Mask { path: path.into() };
         let work = |path: &str| Step::WorkingDirectory { path: path.into() };
@@ -253,7 +267,11 @@ spec:
             ("the other way", false, vec![bind("/var/run"), work("/run/deep")]),
             ("a link that leads nowhere", false, vec![bind("/run"), bind("/etc/resolv.conf")]),
             ("up again", false, vec![bind("/var/v"), work("/none/../var/v/x")]),
-            ("through it and out", false, vec![bind("/var"), bind("/out/x")]),
+            ("by way of a link's parent", false, vec![bind("/var"), bind("/out/x")]),
+            ("through it and out", false, vec![bind("/var/v"), bind("/var/v/link/x")]),
+            ("through it and out, by a link", false, vec![bind("/var/v"), work("/etc/link/x")]),
+            ("a link to it", true, vec![bind("/var/v"), work("/var/./v")]),
+            ("links without end", false, vec![work("/loop")]),
             ("podshim's own file systems", true, vec![mask("/proc/keys"), bind("/dev/termination-log")]),
         ];
         for (what, expected, steps) in rows {
