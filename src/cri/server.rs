@@ -11,7 +11,7 @@ use super::nri::Nri;
 use super::plugins::{self, Plugins};
 use super::streaming;
 use super::streams::Streams;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, kind_of};
 use crate::host;
 use crate::image::Store;
 use crate::paths::Dirs;
@@ -256,7 +256,8 @@ impl Listener {
         made.called("mkdir", directory.display()).with_context(listening)?;
         // Two daemons that start at the same time must not take each other's socket for a stale one.
         let _turn = lock_directory(directory).with_context(listening)?;
-        remove_stale(path).with_context(listening)?;
+        let is_served = |error: &anyhow::Error| kind_of(error) == Some(Kind::AlreadyExists);
+        socket::when_free(is_served, || remove_stale(path)).with_context(listening)?;
         let bound = socket::listen_stream(path, Mode::from_bits_truncate(0o660)).with_context(listening)?;
         let inner = UnixListener::from_std(bound).called("epoll_ctl", path.display()).with_context(listening)?;
         let found = fs::symlink_metadata(path).called("lstat", path.display()).with_context(listening)?;

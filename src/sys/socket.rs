@@ -12,12 +12,29 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The largest message, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 
 /// The most descriptors in one message.
 pub const MAX_DESCRIPTORS: usize = 4;
+
+/// How long the sockets of a process that was killed may be open in a child of its, which has not executed a program of its own yet.
+const INHERITED: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Makes a listening socket, where an error `is_in_use`: that is tried again for a moment, as nobody may listen there any more but
+/// a child that is about to close it ([`INHERITED`]).
+pub fn when_free<T, E>(is_in_use: impl Fn(&E) -> bool, mut listen: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let deadline = Instant::now() + INHERITED;
+    loop {
+        match listen() {
+            Err(error) if is_in_use(&error) && Instant::now() < deadline => std::thread::sleep(AGAIN),
+            other => return other,
+        }
+    }
+}
 
 /// A connected pair, both close-on-exec.
 pub fn pair() -> SysResult<(OwnedFd, OwnedFd)> {
@@ -184,6 +201,26 @@ pub fn receive(fd: BorrowedFd<'_>) -> SysResult<Received> {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_socket_that_a_child_still_has_is_waited_for_and_not_one_that_is_served() {
+        use std::net::{SocketAddr, TcpListener};
+        let listen = |address: SocketAddr| {
+            let is_in_use = |error: &std::io::Error| error.kind() == std::io::ErrorKind::AddrInUse;
+            when_free(is_in_use, || TcpListener::bind(address))
+        };
+        let served = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = served.local_addr().unwrap();
+        let begin = Instant::now();
+        assert_eq!(listen(address).unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        assert!(begin.elapsed() >= INHERITED);
+        let child = std::thread::spawn(move || {
+            std::thread::sleep(5 * AGAIN);
+            drop(served);
+        });
+        assert_eq!(listen(address).unwrap().local_addr().unwrap(), address);
+        child.join().unwrap();
+    }
 
     #[test]
     fn messages_keep_their_bounds_and_carry_descriptors() {

@@ -6,7 +6,7 @@ use super::strangers::{Stranger, Strangers};
 use super::tokens::Tokens;
 use super::{Backend, Request, Timeouts};
 use crate::error::{Kind, failure};
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, socket};
 use anyhow::{Context, Result, anyhow};
 use futures_util::future::Abortable;
 use hyper::service::service_fn;
@@ -15,6 +15,7 @@ use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -85,7 +86,9 @@ impl Server {
             return Err(failure(Kind::Invalid, format!("streaming takes an address that URLs can name, not {ip}")));
         }
         let tls = config.tls.as_ref().map(Tls::acceptor).transpose()?;
-        let listener = std::net::TcpListener::bind(config.address).called("bind", config.address)?;
+        let is_in_use = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
+        let bound = socket::when_free(is_in_use, || std::net::TcpListener::bind(config.address));
+        let listener = bound.called("bind", config.address)?;
         // As many as the kernel lets wait: the 128 that std asks for come in one burst, and a client behind them sends its SYN again
         // a second later.
         listen(&listener, Backlog::MAXALLOWABLE).called("listen", config.address)?;

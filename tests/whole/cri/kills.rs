@@ -164,6 +164,22 @@ fn e7_the_server_can_be_killed_during_every_call() {
     assert_eq!(cri.server.wait(), 0);
 }
 
+/// A server that is killed while it starts a supervisor leaves a child that has its sockets until it executes that.
+#[test]
+fn a_killed_servers_sockets_are_waited_for() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let path = host.path("cri.sock");
+    let held = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let child = std::thread::spawn(|| {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(held);
+    });
+    let cri = Cri::start(&host, "");
+    child.join().unwrap();
+    assert!(cri.sandboxes().is_empty());
+}
+
 /// The exit code of the container that ended, and each line of the one that counts.
 pub(super) fn nothing_is_lost(host: &Host, cri: &Cri<'_>, steady: &Steady) {
     let ended = cri.status(&steady.ends).unwrap();
