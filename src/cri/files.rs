@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What files of one kind said when they were read last.
 pub(super) struct Files<T> {
     /// `None` before the first one is read: a static has no HashMap.
-    known: Mutex<Option<Known<T>>>,
+    known: Mutex<Option<Known<PathBuf, T>>>,
 }
 
-type Known<T> = HashMap<PathBuf, (Change, Arc<T>)>;
+type Known<K, T> = HashMap<K, (Change, Arc<T>)>;
 
 /// The number of a change: no two have the same.
 type Change = u64;
@@ -57,7 +57,7 @@ impl<T> Files<T> {
         });
     }
 
-    fn with<R>(&self, act: impl FnOnce(&mut Known<T>) -> R) -> R {
+    fn with<R>(&self, act: impl FnOnce(&mut Known<PathBuf, T>) -> R) -> R {
         // What a panicking reader left is as good as before.
         act(self.known.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
     }
@@ -66,10 +66,8 @@ impl<T> Files<T> {
 /// What was made of files that are below directories, for each directory by its name.
 pub(super) struct Trees<T> {
     /// `None` before the first one is made: a static has no HashMap.
-    known: Mutex<Option<KnownTrees<T>>>,
+    known: Mutex<Option<Known<String, T>>>,
 }
-
-type KnownTrees<T> = HashMap<String, (Change, Arc<T>)>;
 
 impl<T> Trees<T> {
     pub(super) const fn new() -> Self {

@@ -256,8 +256,7 @@ impl Listener {
         made.called("mkdir", directory.display()).with_context(listening)?;
         // Two daemons that start at the same time must not take each other's socket for a stale one.
         let _turn = lock_directory(directory).with_context(listening)?;
-        let is_served = |error: &anyhow::Error| kind_of(error) == Some(Kind::AlreadyExists);
-        socket::when_free(is_served, || remove_stale(path)).with_context(listening)?;
+        remove_stale(path).with_context(listening)?;
         let bound = socket::listen_stream(path, Mode::from_bits_truncate(0o660)).with_context(listening)?;
         let inner = UnixListener::from_std(bound).called("epoll_ctl", path.display()).with_context(listening)?;
         let found = fs::symlink_metadata(path).called("lstat", path.display()).with_context(listening)?;
@@ -289,11 +288,11 @@ fn remove_stale(path: &Path) -> Result<()> {
     if !found.file_type().is_socket() {
         return Err(failure(Kind::AlreadyExists, format!("{} is there and is no socket", path.display())));
     }
-    match StdUnixStream::connect(path) {
+    let is_served = |error: &anyhow::Error| kind_of(error) == Some(Kind::AlreadyExists);
+    socket::when_free(is_served, || match StdUnixStream::connect(path) {
         Ok(_) => Err(failure(Kind::AlreadyExists, "another process serves there".to_owned())),
-        Err(e) if e.raw_os_error() == Some(Errno::ECONNREFUSED as i32) => {
-            Ok(fs::remove_file(path).called("unlink", path.display())?)
-        }
+        Err(e) if e.raw_os_error() == Some(Errno::ECONNREFUSED as i32) => Ok(()),
         Err(e) => Err(e).called("connect", path.display()).map_err(Into::into),
-    }
+    })?;
+    Ok(fs::remove_file(path).called("unlink", path.display())?)
 }

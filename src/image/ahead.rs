@@ -25,15 +25,16 @@ pub(super) struct Failed {
 
 /// Unpacks each layer as soon as those below it and its blob are here, until nothing comes any more.
 pub(super) fn run(session: &Session, arrivals: Receiver<Arrival>, work: &Work) -> Result<(), Failed> {
-    let mut image: Option<(Box<Manifest>, Option<ConfigFile>, Unpacked)> = None;
+    let (mut image, mut begun) = (None, None);
     for arrival in arrivals {
         if let Arrival::Manifest(manifest) = arrival {
-            image = Some((manifest, None, Unpacked::default()));
+            (image, begun) = (Some(manifest), None);
         }
-        let Some((manifest, config, unpacked)) = &mut image else { continue };
-        *config = config.take().or_else(|| read_config(session, manifest));
-        let Some(config) = config else { continue };
-        while session.has_next(manifest, config, unpacked) {
+        let Some(manifest) = &image else { continue };
+        let begin = |config| (Unpacked::none(&config), config);
+        begun = begun.or_else(|| read_config(session, manifest).map(begin));
+        let Some((unpacked, config)) = &mut begun else { continue };
+        while session.has_next(manifest, unpacked) {
             session.unpack_next((manifest, config), unpacked, work).map_err(|error| {
                 let config = manifest.config.digest.clone();
                 Failed { config, error }

@@ -147,7 +147,7 @@ impl<'a> Session<'a> {
 
     /// Unpacks each layer that is not unpacked yet, lowest first, and returns whether there was one.
     pub fn unpack(&self, manifest: &Manifest, file: &ConfigFile, work: &Work) -> Result<bool> {
-        let mut unpacked = Unpacked::default();
+        let mut unpacked = Unpacked::none(file);
         while unpacked.below.len() < manifest.layers.len() {
             self.unpack_next((manifest, file), &mut unpacked, work)?;
         }
@@ -159,10 +159,10 @@ impl<'a> Session<'a> {
     }
 
     /// Whether there is another layer and it is here, unpacked or not.
-    pub(super) fn has_next(&self, manifest: &Manifest, file: &ConfigFile, unpacked: &Unpacked) -> bool {
-        let next = manifest.layers.get(unpacked.below.len()).zip(file.chain_ids().get(unpacked.below.len()).cloned());
-        next.is_some_and(|(layer, chain_id)| {
-            self.blob_path(layer).is_some() || self.dirs.layers().join(chain_id.hex()).is_dir()
+    pub(super) fn has_next(&self, manifest: &Manifest, unpacked: &Unpacked) -> bool {
+        let i = unpacked.below.len();
+        manifest.layers.get(i).is_some_and(|layer| {
+            self.blob_path(layer).is_some() || self.dirs.layers().join(unpacked.chain_ids[i].hex()).is_dir()
         })
     }
 
@@ -174,7 +174,7 @@ impl<'a> Session<'a> {
         work: &Work,
     ) -> Result<()> {
         let i = unpacked.below.len();
-        let (descriptor, chain_id) = (&manifest.layers[i], &file.chain_ids()[i]);
+        let (descriptor, chain_id) = (&manifest.layers[i], &unpacked.chain_ids[i]);
         let stored = self.dirs.layers().join(chain_id.hex());
         if stored.is_dir() {
             unpacked.below.push(open_dir(&stored)?);
@@ -222,11 +222,18 @@ impl Drop for Session<'_> {
 }
 
 /// The lowest layers of an image, which are unpacked.
-#[derive(Default)]
 pub(super) struct Unpacked {
+    /// Of all layers.
+    chain_ids: Vec<Digest>,
     below: Below,
     /// Some of them in the session, not in the store.
     staged: bool,
+}
+
+impl Unpacked {
+    pub(super) fn none(file: &ConfigFile) -> Unpacked {
+        Unpacked { chain_ids: file.chain_ids(), below: Below::default(), staged: false }
+    }
 }
 
 /// What unpacking needs besides the image.

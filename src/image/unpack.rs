@@ -14,7 +14,7 @@
 
 use super::entry::{Entries, Entry, EntryKind, Time};
 use super::tree::{Below, Found, OPAQUE, dir_flags, file_type, is_whiteout, remove_tree, stat_entry};
-use crate::sys::fs::{ResolveFlags, lsetxattrat, open_in_root, openat2};
+use crate::sys::fs::{MAX_LINKS, ResolveFlags, lsetxattrat, open_in_root, openat2};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -49,8 +49,6 @@ impl Default for Limits {
 
 /// How much is written at a time.
 const BUFFER: usize = 128 << 10;
-/// As many links as the kernel follows in one path (MAXSYMLINKS, path_resolution(7)).
-const MAX_LINKS: u32 = 40;
 /// The longest path of an entry, in bytes (PATH_MAX without the NUL): a longer one could not be named in a container.
 const MAX_PATH: usize = 4095;
 

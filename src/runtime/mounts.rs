@@ -4,7 +4,7 @@
 use super::init::{StepError, StepResult};
 use crate::host::cgroup::{CgroupSetup, Version};
 use crate::plan::config::{DeviceKind, HostDevice};
-use crate::sys::fs::{ResolveFlags, open_in_root, openat2};
+use crate::sys::fs::{MAX_LINKS, ResolveFlags, open_in_root, openat2};
 use crate::sys::mount::{self, Depth, FsContext, Propagation, SetAttr, attr};
 use crate::sys::{Called, SysError, SysResult, process, record};
 use nix::errno::Errno;
@@ -35,9 +35,6 @@ enum TargetKind {
     Directory,
     File,
 }
-
-/// The kernel's own limit (MAXSYMLINKS).
-const MAX_LINKS: u32 = 40;
 
 /// Opens the mount point `path`, making what is missing of it: directories with mode 0755, an empty file with 0644. A
 /// dangling link is followed inside the root, and what it names is made: images have such links (/etc/resolv.conf to what

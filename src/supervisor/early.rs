@@ -12,6 +12,7 @@ use crate::plan::config::{
     ContainerConfig, ContainerKind, EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource,
 };
 use crate::runtime::Step;
+use crate::sys::fs::MAX_LINKS;
 use crate::sys::{Called, process};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -26,9 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an init that waits may take of the pod's memory, in bytes.
 const MEMORY: i64 = 4 << 20;
-
-/// The kernel's own limit (MAXSYMLINKS).
-const MAX_LINKS: u32 = 40;
 
 /// What was made of a container before its turn.
 #[derive(Default)]

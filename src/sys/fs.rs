@@ -46,6 +46,9 @@ pub fn openat2(dir: BorrowedFd, path: &Path, flags: OFlag, mode: u32, resolve: R
     Ok(opened)
 }
 
+/// How many symbolic links the kernel follows in one path (MAXSYMLINKS, path_resolution(7)).
+pub const MAX_LINKS: u32 = 40;
+
 /// As a process whose root directory it is resolves a path, and never through a `/proc` link.
 pub const IN_ROOT: ResolveFlags = ResolveFlags::RESOLVE_IN_ROOT.union(ResolveFlags::RESOLVE_NO_MAGICLINKS);
 
