@@ -280,13 +280,15 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
         }
         // A tracer skips a call by making its number -1: that is no call of any ABI.
         ranges.hold_from(u32::MAX, Decision::Return(newer_than_profile(default)));
-        let mut code = vec![load(NUMBER)];
-        code.extend(tree(&ranges.0, default));
+        let mut code = Backwards::default();
+        code.tree(&ranges.0, default);
+        code.put(load(NUMBER));
+        let code = code.code;
         match u8::try_from(code.len()) {
             Ok(len) => program.push(jump(JEQ, native.audit, (0, len))),
             Err(_) => program.extend([jump(JEQ, native.audit, (1, 0)), jump(JA, code.len() as u32, (0, 0))]),
         }
-        program.extend(code);
+        program.extend(code.into_iter().rev());
     }
     program.push(ret(libc::SECCOMP_RET_KILL_PROCESS));
     ensure!(
@@ -446,23 +448,58 @@ fn jump(code: u16, k: u32, (if_so, if_not): (u8, u8)) -> sock_filter {
     sock_filter { code, jt: if_so, jf: if_not, k }
 }
 
-/// A binary search for the call number in the accumulator. Jumps go forward only, as the kernel demands.
-fn tree(ranges: &[(u32, Decision)], default: u32) -> Vec<sock_filter> {
-    if let [(_, decision)] = ranges {
-        return match decision {
-            Decision::Return(value) => vec![ret(*value)],
-            Decision::Rules(rules) => argument_tests(rules, default),
-        };
+/// A program that is written from its end: jumps go forward only, as the kernel demands, so what they lead to is there already. A place
+/// is the number of instructions behind it.
+#[derive(Default)]
+struct Backwards {
+    code: Vec<sock_filter>,
+    /// Where the last `ret` of each value is.
+    returns: BTreeMap<u32, usize>,
+}
+
+impl Backwards {
+    /// How far back a `ret` is used again. A jump reaches 255 instructions; what comes before it may still be jumped over.
+    const NEAR: usize = 128;
+
+    fn put(&mut self, instruction: sock_filter) -> usize {
+        self.code.push(instruction);
+        self.code.len() - 1
     }
-    let (below, above) = ranges.split_at(ranges.len() / 2);
-    let left = tree(below, default);
-    let mut code = match u8::try_from(left.len()) {
-        Ok(len) => vec![jump(JGE, above[0].0, (len, 0))],
-        Err(_) => vec![jump(JGE, above[0].0, (0, 1)), jump(JA, left.len() as u32, (0, 0))],
-    };
-    code.extend(left);
-    code.extend(tree(above, default));
-    code
+
+    fn ret(&mut self, value: u32) -> usize {
+        match self.returns.get(&value) {
+            Some(place) if self.code.len() - place < Self::NEAR => *place,
+            _ => {
+                let place = self.put(ret(value));
+                self.returns.insert(value, place);
+                place
+            }
+        }
+    }
+
+    /// A binary search for the call number in the accumulator.
+    fn tree(&mut self, ranges: &[(u32, Decision)], default: u32) -> usize {
+        if let [(_, decision)] = ranges {
+            return match decision {
+                Decision::Return(value) => self.ret(*value),
+                Decision::Rules(rules) => {
+                    argument_tests(rules, default).into_iter().rev().fold(0, |_, instruction| self.put(instruction))
+                }
+            };
+        }
+        let (below, above) = ranges.split_at(ranges.len() / 2);
+        let if_so = self.tree(above, default);
+        let if_not = self.tree(below, default);
+        let (if_so, if_not) = (self.reachable(if_so), self.reachable(if_not));
+        let over = |place| (self.code.len() - place - 1) as u8;
+        self.put(jump(JGE, above[0].0, (over(if_so), over(if_not))))
+    }
+
+    /// The place itself, or that of a jump to it if it is too far away for one of the next two instructions.
+    fn reachable(&mut self, place: usize) -> usize {
+        let over = self.code.len() - place - 1;
+        if over < usize::from(u8::MAX) { place } else { self.put(jump(JA, over as u32, (0, 0))) }
+    }
 }
 
 fn argument_tests(rules: &[Rule], default: u32) -> Vec<sock_filter> {
