@@ -47,6 +47,19 @@ impl Cgroup {
         }
         Ok(())
     }
+
+    /// Kills the processes in it, and removes it. As a rule there are none, which the kernel knows best: it is tried to be removed first.
+    ///
+    /// # Errors
+    /// Those of [`Cgroup::kill`] and [`Cgroup::remove`]; if processes do not end.
+    pub fn end(&self, patience: Duration) -> anyhow::Result<()> {
+        if self.remove(Duration::ZERO).is_ok() {
+            return Ok(());
+        }
+        let left = self.kill(patience)?;
+        anyhow::ensure!(left.is_empty(), "processes {left:?} do not end");
+        self.remove(patience)
+    }
 }
 
 fn remove_tree(dir: &Path) -> SysResult<()> {

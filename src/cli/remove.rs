@@ -197,7 +197,7 @@ fn end_orphans(pod: &Pod) -> Result<()> {
 pub(super) fn remove_pod(pod: &Pod) -> Result<()> {
     let deadline = std::time::Instant::now() + Duration::from_secs(5);
     loop {
-        match supervisor::remove::pod(pod, &cgroup::detect()?) {
+        match supervisor::remove::pod(pod, cgroup::detect) {
             Err(error) if kind_of(&error) == Some(Kind::NotReady) && std::time::Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(2));
             }

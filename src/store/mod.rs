@@ -122,6 +122,9 @@ pub struct Report {
     pub generation: i64,
     /// Whether the pod is over and its supervisor gone on purpose.
     pub over: bool,
+    /// Whether its sandbox was taken away then, and nothing of it stayed: no process, cgroup, mount, or place on a network.
+    #[serde(default)]
+    pub cleared: bool,
     /// Why the first start of a container failed, if one did.
     pub failure: Option<FirstFailure>,
     /// The containers of a pod that is commanded through CRI.
@@ -141,6 +144,7 @@ impl Report {
             deletion_grace_seconds: None,
             generation: first_generation(),
             over: false,
+            cleared: false,
             failure: None,
             commanded: Vec::new(),
             sandbox_lost: false,

@@ -82,6 +82,8 @@ pub(super) struct Supervisor {
     pub(super) failure: Option<FirstFailure>,
     pub(super) deletion_grace_seconds: Option<i64>,
     over: bool,
+    /// Whether the sandbox was taken away, and nothing of it stayed.
+    pub(super) is_cleared: bool,
     /// Whether what is on disk is what this supervisor knows.
     is_saved: bool,
     /// What the pod's own cgroup has: more than the record says as long as containers are to be started again for less.
@@ -249,6 +251,7 @@ impl Supervisor {
             failure: None,
             deletion_grace_seconds: None,
             over: false,
+            is_cleared: false,
             pod,
         };
         supervisor.watch_name_server();
@@ -484,7 +487,8 @@ impl Supervisor {
     /// Writes down what is known. Without space on the state's disk the pod goes on unseen, and nobody can take it over: it is
     /// tried again until it succeeds.
     fn save(&mut self) {
-        let (reported, kept) = (self.report(), self.keep());
+        // Nobody takes over what is over.
+        let (reported, kept) = (self.report(), if self.over { Ok(()) } else { self.keep() });
         let saved = reported.and(kept);
         let was_saved = std::mem::replace(&mut self.is_saved, saved.is_ok());
         if let (Err(error), true) = (saved, was_saved) {
@@ -505,6 +509,7 @@ impl Supervisor {
             deletion_grace_seconds: self.deletion_grace_seconds,
             generation: self.pod.record.generation,
             over: self.over,
+            cleared: self.over && self.is_cleared,
             failure: self.failure.clone(),
             commanded: self.commanded_report(),
             sandbox_lost: self.life.commanded().is_some_and(|machine| machine.has_lost_its_sandbox()),

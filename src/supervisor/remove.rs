@@ -36,24 +36,22 @@ pub(super) fn cgroup(setup: &CgroupSetup, path: &CgroupPath, container: &str) ->
 pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, (dirs, pod): (&Dirs, &PodDirs)) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     let mut attempt = |result: Result<()>| errors.extend(result.err());
-    attempt(cgroup(setup, cgroup_path, "").and_then(|group| {
-        let left = group.kill(PATIENCE)?;
-        if !left.is_empty() {
-            bail!("processes {left:?} do not end");
-        }
-        group.remove(PATIENCE)
-    }));
+    attempt(cgroup(setup, cgroup_path, "").and_then(|group| group.end(PATIENCE)));
     // While its namespace is there, for CNI plugins.
     if let Some(uid) = pod.state.file_name().and_then(|name| name.to_str()) {
         attempt(network::detach(dirs, uid).map(drop));
     }
     attempt(sandbox::remove(pod).map_err(Into::into));
-    match mounts_below(&[&pod.data, &pod.containers()]) {
-        Ok(paths) => paths.iter().for_each(|path| attempt(mount::detach(path).map_err(Into::into))),
-        // Unknown mounts must not be walked into by whoever removes the directory next.
-        Err(error) => attempt(Err(error.into())),
-    }
+    errors.extend(mounts(pod));
     errors
+}
+
+/// Detaches what is mounted in a pod's directories. Unknown mounts must not be walked into by whoever removes them next.
+fn mounts(pod: &PodDirs) -> Vec<anyhow::Error> {
+    match mounts_below(&[&pod.data, &pod.containers()]) {
+        Ok(paths) => paths.iter().filter_map(|path| mount::detach(path).err()).map(Into::into).collect(),
+        Err(error) => vec![error.into()],
+    }
 }
 
 /// Takes away what another sandbox of a pod that goes on must not find: every process, the namespaces' pins, the memory that
@@ -128,6 +126,7 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
     report.commanded.iter_mut().for_each(|container| container.lose(now));
     report.status.lose(now.into());
     report.over = true;
+    report.cleared = true;
     store::write_json(&pod.dirs.status(), &report)
 }
 
@@ -215,7 +214,7 @@ fn state(path: &Path) -> Result<()> {
 }
 
 /// Removes a pod whose supervisor is gone, with its logs and its name. A pod that is still supervised is refused.
-pub fn pod(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
+pub fn pod(pod: &Pod, setup: impl FnOnce() -> Result<CgroupSetup>) -> Result<()> {
     let sandbox = &pod.record.plan.sandbox;
     let remains = Remains {
         full_name: pod.full_name(),
@@ -262,10 +261,10 @@ pub fn damaged(dirs: &Dirs, broken: &Broken, setup: &CgroupSetup) -> Result<()> 
         link: name.map(|(namespace, name)| dirs.name_link(namespace, name)),
         logs: name.map(|(namespace, name)| dirs.pod_logs(namespace, name, &broken.uid)),
     };
-    all(&remains, setup)
+    all(&remains, || Ok(setup.clone()))
 }
 
-fn all(remains: &Remains, setup: &CgroupSetup) -> Result<()> {
+fn all(remains: &Remains, setup: impl FnOnce() -> Result<CgroupSetup>) -> Result<()> {
     let pod = &remains.pod;
     let lock = match store::lock(&pod.lock(), store::Wait::No) {
         // Somebody else removed it in this moment: gone is what was wanted.
@@ -278,7 +277,11 @@ fn all(remains: &Remains, setup: &CgroupSetup) -> Result<()> {
             format!("pod {} is running: `podshim stop` it first, or `rm -f`", remains.full_name),
         ));
     };
-    let mut errors = sandbox(setup, &remains.cgroup, (&remains.dirs, pod));
+    let report: Option<Report> = store::read_json(&pod.status()).unwrap_or_default();
+    let mut errors = match report.is_some_and(|report| report.cleared) {
+        true => mounts(pod),
+        false => sandbox(&setup()?, &remains.cgroup, (&remains.dirs, pod)),
+    };
     if errors.is_empty() {
         let mut attempt = |result: SysResult<()>| errors.extend(result.err().map(Into::into));
         attempt(tree(&pod.data));

@@ -92,7 +92,9 @@ impl Supervisor {
     pub(super) fn remove_sandbox(&mut self) {
         self.sandbox.namespaces.clear();
         let config = self.pod.record.plan.sandbox.clone();
-        for error in remove::sandbox(&self.facts.cgroups, &config.cgroup, (&self.pod.record.dirs, &self.pod.dirs)) {
+        let errors = remove::sandbox(&self.facts.cgroups, &config.cgroup, (&self.pod.record.dirs, &self.pod.dirs));
+        self.is_cleared = errors.is_empty();
+        for error in errors {
             self.warn("KillPodSandboxError", format!("{error:#}"));
         }
     }
@@ -109,6 +111,7 @@ impl Supervisor {
 
     fn make_another(&mut self) -> Result<()> {
         let config = &self.pod.record.plan.sandbox;
+        self.is_cleared = false;
         remove::namespaces(&self.facts.cgroups, &config.cgroup, &self.pod.dirs)?;
         volumes::materialize_shm(&self.pod.dirs).context("setting up /dev/shm")?;
         let reaper = remove::cgroup(&self.facts.cgroups, &config.cgroup, remove::REAPER)?;

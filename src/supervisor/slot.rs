@@ -12,7 +12,7 @@ use crate::control::RefusedKind;
 use crate::lifecycle::{Event, Exit, StartFailure, commanded};
 use crate::logs::{self, Stream};
 use crate::plan::adjust::Adjustment;
-use crate::plan::config::TerminationMessagePolicy;
+use crate::plan::config::{NamespaceMode, TerminationMessagePolicy};
 use crate::runtime::{Confinement, FailureKind};
 use crate::sys::Called;
 use crate::sys::process::{self, Ended};
@@ -209,8 +209,9 @@ impl Supervisor {
             return Ok(());
         }
         self.look_at_reaper();
-        if let Some(instance) = &self.slots[index].instance {
-            // With a pid namespace of its own nothing is left; otherwise its other processes end with it.
+        let is_over = |instance: &&Instance| instance.external.is_none() && self.has_own_pids(index);
+        if let Some(instance) = self.slots[index].instance.as_ref().filter(|instance| !is_over(instance)) {
+            // Its other processes end with it.
             if let Err(error) = instance.cgroup.kill(Duration::from_secs(2)) {
                 self.warn("KillContainerError", format!("{error:#}"));
             }
@@ -229,6 +230,12 @@ impl Supervisor {
             self.tell_exit(attached.client, ended);
         }
         Ok(())
+    }
+
+    /// Whether the kernel has ended all of a container's processes when its first has ended (pid_namespaces(7)).
+    fn has_own_pids(&self, index: usize) -> bool {
+        let plan = &self.pod.record.plan;
+        plan.sandbox.namespaces.pid == NamespaceMode::Container && plan.containers[index].target.is_none()
     }
 
     /// Tells the machine how an instance ended.
@@ -311,7 +318,7 @@ impl Supervisor {
         }
         let name = self.pod.record.plan.containers[index].name.clone();
         let data = self.pod.dirs.container_data(&name, instance.restart_count);
-        if let Err(error) = instance.cgroup.remove(Duration::from_secs(2)) {
+        if let Err(error) = instance.cgroup.end(Duration::from_secs(2)) {
             self.warn("KillContainerError", format!("container {name}: {error:#}"));
         }
         // A large layer takes a while: not before it is told that the container ended.

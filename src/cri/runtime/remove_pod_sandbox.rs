@@ -36,7 +36,7 @@ pub(in crate::cri) fn run(
     }
     daemon.observe(sandbox.id());
     let last = About::of(&sandbox, &containers)?;
-    remove::pod(&sandbox.pod, &daemon.facts.cgroups)?;
+    remove::pod(&sandbox.pod, || Ok(daemon.facts.cgroups.clone()))?;
     for container in &containers {
         daemon.wait(daemon.forget(container.id()));
     }

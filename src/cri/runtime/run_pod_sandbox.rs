@@ -121,5 +121,5 @@ pub(in crate::cri) fn undo(daemon: &Daemon, id: &str, pod: &Pod) -> Result<()> {
     if let Ok(sandbox) = sandbox {
         super::stop_pod_sandbox::end(daemon, &sandbox)?;
     }
-    remove::pod(pod, &daemon.facts.cgroups)
+    remove::pod(pod, || Ok(daemon.facts.cgroups.clone()))
 }
