@@ -6,11 +6,10 @@
 //!    |<- Paused { step } ----------------|   only with `run --step`, before each step
 //!    |-- GoOn -------------------------->|
 //!    |<- Note { text } ------------------|   something was done differently, e.g. a limit clamped
-//!    |<- Born + pidfd -------------------|   only into a pid namespace that others live in
-//!    |-- GoOn -------------------------->|   to the process that goes on in its place
+//!    |<- Born + pidfd -------------------|   only into a pid namespace that others live in: from who goes on in its place
 //!    |<- Terminal + master --------------|   only with a terminal
 //!    |<- Ready --------------------------|   all steps but the last few are done      = OCI "created"
-//!    |-- Start ------------------------->|
+//!    |-- Start ------------------------->|   neither of the two for who starts at once
 //!    |<- end of file --------------------|   close-on-exec: execve succeeded         = OCI "running"
 //!    |<- Failed { step, message } -------|   instead of any of the above
 //! ```
@@ -70,7 +69,7 @@ pub enum FromInit {
         /// Its index in the list.
         step: usize,
     },
-    /// Another process performs the rest of the steps; its pidfd comes with this message.
+    /// Another process performs the rest of the steps, and says so itself; its pidfd comes with this message.
     Born,
     /// The master of the container's terminal comes with this message.
     Terminal,
@@ -82,7 +81,7 @@ pub enum FromInit {
 
 /// The supervisor's answer to [`FromInit::Ready`].
 pub(super) const START: &[u8] = b"start";
-/// The supervisor's answer to [`FromInit::Paused`] and [`FromInit::Born`].
+/// The supervisor's answer to [`FromInit::Paused`].
 pub(super) const GO_ON: &[u8] = b"go on";
 
 /// A step that init has performed, or that failed: a line of JSON in the memory that it shares with the supervisor.

@@ -3,6 +3,7 @@
 //! It runs in a copy of the supervisor's memory after clone3(2): it may allocate, but nothing it does is seen outside but
 //! through the kernel. Whatever fails ends it; nothing is best effort but what a step's text says.
 
+use super::Start;
 use super::handshake::{self, FailureKind, FromInit, GO_ON, Performed, START, StepFailure};
 use super::label;
 use super::mounts;
@@ -13,7 +14,7 @@ use crate::plan::config::Pace;
 use crate::sys::memory::Shared;
 use crate::sys::mount::{self, Depth, Propagation, SetAttr};
 use crate::sys::record::{self, Call};
-use crate::sys::{Called, SysError, SysResult, process, socket};
+use crate::sys::{Called, SysError, SysResult, pidfd, process, socket};
 use nix::errno::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -43,6 +44,8 @@ pub struct Handles {
     pub filter: Option<anyhow::Result<Rc<Filter>>>,
     /// Which cgroup hierarchies there are.
     pub cgroup_setup: CgroupSetup,
+    /// When the command is executed.
+    pub start: Start,
 }
 
 /// An error of a step.
@@ -358,25 +361,27 @@ impl Init {
         self.be_born(0)
     }
 
-    /// Another process, made with these flags, performs the rest of the steps. Until the supervisor knows of it, it stays in its
-    /// maker's process group, where it is found if that was killed ([`process::try_wait_with_siblings`]).
+    /// Another process, made with these flags, performs the rest of the steps. It tells the supervisor of itself before it leaves its
+    /// maker's process group, where it is found if it could not ([`process::kill_siblings`]); its maker waits to be killed, or for its end.
     fn be_born(&mut self, flags: u64) -> StepResult {
         // Descriptors of namespaces of the host's /proc are a way back that the others must not find.
         self.handles.namespaces.clear();
         self.handles.cgroups.clear();
-        let sibling = process::clone_sibling(flags).map_err(|error| match error.errno() {
+        let made = process::clone_sibling(flags).map_err(|error| match error.errno() {
             // The same number says so of a namespace that was joined, pid_namespaces(7).
             Errno::ENOMEM if flags == 0 => {
                 StepError::new(format!("{error}, or the first process of the pid namespace has ended"))
             }
             _ => error.into(),
         });
-        let Some(child) = sibling? else {
-            self.process += 1;
-            return self.wait_to_go_on();
-        };
-        handshake::send(self.handles.sync.as_fd(), &FromInit::Born, &[child.pidfd.as_fd()])?;
-        process::exit_now(0)
+        if let Some(child) = made? {
+            // Whoever can see it may kill it before it says anything.
+            pidfd::wait(child.pidfd.as_fd());
+            process::exit_now(UNTOLD)
+        }
+        self.process += 1;
+        let own = process::open_pid(std::process::id())?;
+        Ok(handshake::send(self.handles.sync.as_fd(), &FromInit::Born, &[own.as_fd()])?)
     }
 
     fn pivot(&mut self) -> StepResult {
@@ -463,6 +468,9 @@ impl Init {
         // From here on it is told by the end of file that its supervisor is gone, after all that it was told before: whoever takes
         // over knows of a container that was told to start that it has run.
         process::set_parent_death_signal(0)?;
+        if self.handles.start == Start::AtOnce {
+            return Ok(());
+        }
         handshake::send(self.handles.sync.as_fd(), &FromInit::Ready, &[])?;
         match socket::receive(self.handles.sync.as_fd())? {
             socket::Received::Message(bytes, _) if bytes == START => Ok(()),

@@ -48,6 +48,15 @@ pub enum PidNamespace<'a> {
     Inherit,
 }
 
+/// When a child executes its command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// When it is told to ([`start`]), after it said that it is ready.
+    WhenTold,
+    /// As soon as its steps are done.
+    AtOnce,
+}
+
 /// What a child takes along.
 pub struct Request<'a> {
     /// The steps it performs.
@@ -68,6 +77,8 @@ pub struct Request<'a> {
     pub filter: Option<Rc<Filter>>,
     /// If its steps are to be shown.
     pub showing: Option<Showing>,
+    /// When it executes its command.
+    pub start: Start,
 }
 
 /// What every process of a container has of its spec, for those that join it: read once, and the rules of the filter, which are
@@ -167,6 +178,7 @@ impl Launcher {
             devices,
             filter,
             cgroup_setup: self.cgroup_setup.clone(),
+            start: request.start,
         };
         let cloned = process::clone3(flags, unified.as_ref().map(AsFd::as_fd));
         if matches!(cloned, Ok(None)) {
@@ -187,7 +199,7 @@ pub fn start(hand_off: BorrowedFd<'_>) -> SysResult<bool> {
     }
 }
 
-/// A child that paused before a step performs it; one that was born goes on.
+/// A child that paused before a step performs it.
 pub fn go_on(hand_off: BorrowedFd<'_>) -> SysResult<()> {
     socket::send(hand_off, handshake::GO_ON, &[])
 }

@@ -52,7 +52,7 @@ pub(super) struct Launched {
     pub(super) restart_count: u32,
     pipes: Pipes,
     /// The hand-off with podshim's own init.
-    sync: Option<OwnedFd>,
+    pub(super) sync: Option<OwnedFd>,
     told: Option<Told>,
     external: Option<External>,
 }
@@ -280,6 +280,7 @@ impl Supervisor {
             stdio: pipes.take_theirs()?,
             filter: None,
             showing,
+            start: runtime::Start::WhenTold,
         };
         let runtime::Starting { child, sync } = timeline.act(
             || Act::Init { container: container() },

@@ -11,9 +11,10 @@ use super::pod::Supervisor;
 use crate::plan::config::{
     ContainerConfig, ContainerKind, EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource,
 };
-use crate::runtime::Step;
+use crate::runtime::{self, FromInit, Seen, Step};
 use crate::sys::fs::MAX_LINKS;
-use crate::sys::{Called, process};
+use crate::sys::process::Ended;
+use crate::sys::{Called, SysResult, process};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::readlinkat;
@@ -89,13 +90,25 @@ impl Supervisor {
 }
 
 /// Kills its processes, and reaps them.
-fn end(Launched { child, cgroup, .. }: &Launched) -> Result<()> {
+fn end(Launched { child, cgroup, sync, .. }: &Launched) -> Result<()> {
     process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
     let left = cgroup.kill(PATIENCE)?;
     let deadline = Instant::now() + PATIENCE;
-    while process::try_wait_with_siblings(child)?.is_none() {
-        ensure!(Instant::now() < deadline, "processes {left:?} do not end");
-        std::thread::sleep(Duration::from_millis(1));
+    let reap = |end: &dyn Fn() -> SysResult<Option<Ended>>| -> Result<()> {
+        while end()?.is_none() {
+            ensure!(Instant::now() < deadline, "processes {left:?} do not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    reap(&|| process::try_wait_with_siblings(child))?;
+    // Whoever went on in its place has left its process group, and said so before.
+    while let Some(Seen::Message(message, pidfd)) =
+        sync.as_ref().map(|sync| runtime::receive(sync.as_fd())).transpose()?
+    {
+        if let (FromInit::Born, Some(pidfd)) = (message, pidfd) {
+            reap(&|| process::try_wait(pidfd.as_fd()))?;
+        }
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::control::{HangUp, OwnProcess, Reply};
 use crate::error::{Kind, failure};
 use crate::lifecycle::Task;
 use crate::plan::config::NamespaceMode;
-use crate::runtime::{self, FailureKind, NamespaceKind, PidNamespace, StepFailure};
+use crate::runtime::{self, FailureKind, NamespaceKind, PidNamespace, Start, StepFailure};
 use crate::sys::Called;
 use crate::sys::process::{self, Child, Ended, TerminalSize};
 use anyhow::{Context, Result};
@@ -119,6 +119,8 @@ impl Supervisor {
         let users = self.pod.record.plan.sandbox.namespaces.user;
         let mut namespaces = open_namespaces(&instance.process.child, users)?;
         let pid = namespaces.iter().position(|(kind, _)| *kind == NamespaceKind::Pid).map(|at| namespaces.remove(at).1);
+        // The size of a terminal is set before.
+        let start = if with_terminal { Start::WhenTold } else { Start::AtOnce };
         let starting = self.launcher.launch(runtime::Request {
             steps: &steps,
             rootfs: None,
@@ -129,12 +131,13 @@ impl Supervisor {
             stdio: what.stdio,
             filter: confinement.filter.clone(),
             showing: None,
+            start,
         })?;
         let id = self.next_id;
         self.next_id += 1;
         let hand_off = Some((starting.sync, Source::ExecHandOff(id)));
         let child = (starting.child, Source::ExecExit(id));
-        let process = Watched::new(&mut self.poll, Stage::Creating, child, hand_off)?;
+        let process = Watched::new(&mut self.poll, Stage::Creating, child, hand_off)?.that_starts(start);
         self.execs.insert(id, Exec { container: what.container, purpose: what.purpose, process });
         Ok(id)
     }

@@ -1,14 +1,13 @@
 //! A process that performs steps, as its supervisor sees it: what it says until it has become the container, or the command in one.
 
 use super::poll::{Poll, Source, Token};
-use crate::runtime::{self, FailureKind, FromInit, Seen, StepFailure};
+use crate::runtime::{self, FailureKind, FromInit, Seen, Start, StepFailure};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Called, SysResult};
 use anyhow::Result;
-use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 /// How far a process came.
 pub(super) enum Stage {
@@ -28,6 +27,7 @@ pub(super) enum Stage {
 pub(super) struct Watched {
     pub(super) child: Child,
     pub(super) stage: Stage,
+    start: Start,
     exit: Token,
     hand_off: Option<(Token, OwnedFd)>,
 }
@@ -65,7 +65,12 @@ impl Watched {
             None => None,
         };
         let exit = poll.watch(&child.pidfd, exit)?;
-        Ok(Watched { child, stage, exit, hand_off })
+        Ok(Watched { child, stage, start: Start::WhenTold, exit, hand_off })
+    }
+
+    /// The same, of a process that was made to execute its command then; at once is only who is born in the place of another.
+    pub(super) fn that_starts(self, start: Start) -> Watched {
+        Watched { start, ..self }
     }
 
     /// The next thing that it says; `exit` is the event of its end.
@@ -85,8 +90,11 @@ impl Watched {
             Seen::Message(FromInit::Note { text }, _) => Heard::Note(text),
             Seen::Message(FromInit::Paused { step }, _) => Heard::Paused(step),
             Seen::Message(FromInit::Born, Some(pidfd)) => {
-                let child = reborn(&self.child, pidfd, socket.as_fd())?;
+                let child = reborn(&self.child, pidfd)?;
                 self.become_child(child, poll, exit)?;
+                if self.start == Start::AtOnce {
+                    self.stage = Stage::Starting;
+                }
                 Heard::Born
             }
             Seen::Message(FromInit::Born, None) => {
@@ -150,9 +158,13 @@ impl Watched {
         Ok(())
     }
 
-    /// Its pid, if it has ended: all that it had to say is there to be heard.
+    /// Its pid, if it has ended: all that it had to say is there to be heard, also by the process that it made to go on in its place.
     pub(super) fn over(&self) -> Result<Option<i32>> {
-        Ok(process::look(self.child.pidfd.as_fd())?.map(|_| self.child.pid))
+        let ended = process::look(self.child.pidfd.as_fd())?;
+        if ended.is_some() && matches!(self.stage, Stage::Creating) {
+            process::kill_siblings(&self.child)?;
+        }
+        Ok(ended.map(|_| self.child.pid))
     }
 
     /// Reaps it, if it has ended and is a process of podshim's own making; if it might still make the one that goes on in its place,
@@ -177,16 +189,10 @@ impl Watched {
     }
 }
 
-/// The process that performs the rest of the steps takes the place of the one that made it, which has nothing left to do
-/// but to end. The message may be forged by who can trace such a process: it is waited for only after SIGKILL.
-fn reborn(old: &Child, new: OwnedFd, hand_off: BorrowedFd<'_>) -> Result<Child> {
+/// The process that performs the rest of the steps takes the place of the one that made it, which has nothing left to do. The message may be forged by who can trace such a process: it is waited for only after SIGKILL.
+fn reborn(old: &Child, new: OwnedFd) -> Result<Child> {
     let new = process::child_of(new)?;
     process::send_signal(old.pidfd.as_fd(), libc::SIGKILL)?;
     waitpid(Pid::from_raw(old.pid), None).called("waitpid", old.pid)?;
-    match runtime::go_on(hand_off) {
-        // It was killed as well: its pidfd says so.
-        Err(error) if error.errno() == Errno::EPIPE => {}
-        other => other?,
-    }
     Ok(new)
 }

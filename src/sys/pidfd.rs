@@ -127,6 +127,13 @@ fn of_wait_status(status: i32) -> Ended {
     }
 }
 
+/// poll(2) until a process has ended.
+pub fn wait(pidfd: BorrowedFd<'_>) {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut end = [PollFd::new(pidfd, PollFlags::POLLIN)];
+    while matches!(poll(&mut end, PollTimeout::NONE), Err(Errno::EINTR)) {}
+}
+
 /// Whether a process executes something else than the process that forked it does (`PF_FORKNOEXEC` of linux/sched.h is not
 /// set); `None` if it has ended.
 pub fn has_executed(pidfd: BorrowedFd<'_>) -> SysResult<Option<bool>> {

@@ -169,12 +169,10 @@ pub fn try_wait_with_siblings(child: &Child) -> SysResult<Option<Ended>> {
     if look(child.pidfd.as_fd())?.is_none() {
         return Ok(None);
     }
-    let group = nix::unistd::Pid::from_raw(-child.pid);
-    match nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL) {
-        // It has not come so far.
-        Err(Errno::ESRCH) => return try_wait(child.pidfd.as_fd()),
-        other => other.called("kill", group)?,
+    if !kill_siblings(child)? {
+        return try_wait(child.pidfd.as_fd());
     }
+    let group = group_of(child);
     let ended = try_wait(child.pidfd.as_fd())?;
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -185,6 +183,20 @@ pub fn try_wait_with_siblings(child: &Child) -> SysResult<Option<Ended>> {
         }
     }
     Ok(ended)
+}
+
+/// SIGKILL for the siblings whose process group a child leads that has ended. Whether there is such a group: it has come so far as to
+/// make one.
+pub fn kill_siblings(child: &Child) -> SysResult<bool> {
+    let group = group_of(child);
+    match nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL) {
+        Err(Errno::ESRCH) => Ok(false),
+        other => other.called("kill", group).map(|()| true),
+    }
+}
+
+fn group_of(child: &Child) -> nix::unistd::Pid {
+    nix::unistd::Pid::from_raw(-child.pid)
 }
 
 fn wait_or_look(fd: BorrowedFd<'_>, how: libc::c_int) -> SysResult<Option<Ended>> {

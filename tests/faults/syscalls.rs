@@ -420,13 +420,13 @@ fn children(pid: i32) -> Vec<(i32, i32)> {
     children.filter_map(|child| Some((child, group(child)?))).collect()
 }
 
-/// Who makes the process that joins the pid namespace of others is killed before it can tell of that. The namespace's pid 1 would wait
-/// for it for ever.
+/// The process that joins the pid namespace of others, or who makes it, is killed before that is told. The namespace's pid 1 would wait
+/// for it for ever, or whoever asked for it would.
 #[test]
 fn a_process_that_nobody_was_told_of_keeps_no_namespace() {
     let Some(host) = Host::new(&["strace"]) else { return };
     let spec = json!({ "shareProcessNamespace": true, "terminationGracePeriodSeconds": 0, "containers": [facts("c", &["sleep"])] });
-    for is_exec in [true, false] {
+    for (is_exec, is_maker) in [(true, true), (true, false), (false, true), (false, false)] {
         host.start(&pod("p", spec.clone()));
         let uid = std::fs::read_link(host.path("state/names/default_p")).unwrap();
         let supervisor = leaks::supervisors(&host.path("state/pods").join(uid.file_name().unwrap()))[0].pid;
@@ -447,7 +447,7 @@ fn a_process_that_nobody_was_told_of_keeps_no_namespace() {
             let (made, _) = *new.iter().find(|(pid, group)| *pid != maker && *group == maker)?;
             Some((maker, made))
         });
-        signal(maker, Signal::SIGKILL);
+        signal(if is_maker { maker } else { made }, Signal::SIGKILL);
         until("both to be reaped", || {
             let left = children(supervisor);
             (!left.iter().any(|(pid, _)| [maker, made].contains(pid))).then_some(())
