@@ -481,6 +481,9 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
 /// Finds the pod that a user means: `name` (in namespace `default`, or the only one of that name), `namespace/name`, or the
 /// beginning of a uid.
 pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
+    if let Some(pod) = of_name(dirs, wanted) {
+        return Ok(pod);
+    }
     let (pods, broken) = list(dirs)?;
     if let Some(broken) = broken.into_iter().find(|b| b.is(wanted)) {
         return Err(broken.explain());
@@ -509,6 +512,18 @@ pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
             Err(failure(Kind::Invalid, format!("{wanted_name:?} could be any of {}: name the one", names.join(", "))))
         }
     }
+}
+
+/// The pod that this name is reserved for, or in namespace `default`: whatever others there are, it is the one that is meant, and no
+/// other's record is read. `None` if there is none, or something is wrong with it.
+fn of_name(dirs: &Dirs, wanted: &str) -> Option<Pod> {
+    let wanted = wanted.strip_prefix("pod/").unwrap_or(wanted);
+    let (namespace, name) = wanted.split_once('/').unwrap_or(("default", wanted));
+    let target = std::fs::read_link(dirs.name_link(namespace, name)).ok()?;
+    let pod = dirs.pod(target.file_name()?.to_str()?);
+    let record = load(&pod).ok()??;
+    let sandbox = &record.plan.sandbox;
+    (sandbox.namespace == namespace && sandbox.name == name).then_some(Pod { dirs: pod, record })
 }
 
 fn not_found(wanted: &str, pods: &[Pod]) -> anyhow::Error {

@@ -214,6 +214,30 @@ fn pods_whose_names_are_wiped_go_on() {
     until("nothing to be left", || host.leaks().is_empty().then_some(()));
 }
 
+/// A name leads to its pod, whatever has become of others'.
+#[test]
+fn a_damaged_record_is_in_the_way_of_its_own_pod_only() {
+    let Some(host) = Host::new(&[]) else { return };
+    let mut other = sleeper("p");
+    other["metadata"]["namespace"] = json!("other");
+    host.start(&other);
+    let damaged = std::fs::read_link(host.path("state/names/other_p")).unwrap();
+    let damaged = host.path("state/pods").join(damaged.file_name().unwrap()).join("record.json");
+    host.start(&sleeper("p"));
+    std::fs::write(&damaged, "{").unwrap();
+    for name in ["p", "pod/p", "default/p"] {
+        host.run(&["exec", name, "--", "/facts", "exit", "7"]).expect(7);
+    }
+    host.run(&["exec", "other/p", "--", "/facts", "exit", "7"])
+        .expect(125)
+        .says(&["pod other/p: `podshim rm -f other/p`"]);
+    // What is no name leads nowhere.
+    host.run(&["exec", "../names/default_p", "--", "/facts", "exit", "7"]).expect(125).says(&["not found"]);
+    host.ok(&["rm", "-f", "p"]);
+    host.ok(&["rm", "-f", "other/p"]);
+    host.assert_clean();
+}
+
 /// What a machine's end makes of a pod: nothing of it runs, and its state is of another boot.
 fn reboot(host: &Host, name: &str) {
     let state = state(host, name);
