@@ -422,7 +422,7 @@ def missing(bench, lines, *names):
 
 
 def of_list(bench):
-    """CRI ListContainers with 500 containers"""
+    """CRI ListContainers with 500 containers; the floor is the same client at a server that has podshim's answer ready"""
     many = 20 if bench.quick else 500
     median = Line(f"CRI: ListContainers with {many} containers", "ms", "containerd ≥ 3 ×", judge=at_most(1 / 3, "containerd"))
     late = Line("the same: p99", "ms", "containerd ≥ 3 ×", judge=at_most(1 / 3, "containerd"))
@@ -430,8 +430,12 @@ def of_list(bench):
         if server := bench.get(name):
             server.client("-keep", many)
             found, _ = server.client("-list", 100)
-            times = [value / MS for value in found["ListContainers"]]
-            median.cells[column(name)], late.cells[column(name)] = times, [p99(times)]
+            answers = {column(name): found["ListContainers"]}
+            if name == "podshim-cri":
+                answers["floor"] = found["answered"]
+            for cell, taken in answers.items():
+                times = [value / MS for value in taken]
+                median.cells[cell], late.cells[cell] = times, [p99(times)]
             server.client("-remove")
     missing(bench, [median, late], "containerd")
     return [median, late]

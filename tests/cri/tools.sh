@@ -14,7 +14,7 @@ unpack() {
 . scripts/go.sh
 build_tools() {
     local stamp
-    stamp=$(cat tests/cri/go.mod tests/cri/go.sum tests/cri/client/main.go | sha256sum)
+    stamp=$(cat tests/cri/go.mod tests/cri/go.sum tests/cri/client/*.go | sha256sum)
     [ "$(cat "$bin/.stamp" 2>/dev/null)" != "$stamp" ] || return 0
     find_go "$cri" || die "there is no Go to build them with"
     mkdir -p "$bin"

@@ -2,7 +2,7 @@
 //
 //	criclient -endpoint unix:///... -image IMAGE -dir DIRECTORY [-prefix NAME] -lives N    N lives of a pod of one container
 //	criclient ... -keep N                                      N pods that stay, with one container each
-//	criclient ... -list N                                      ListContainers, N times
+//	criclient ... -list N                                      ListContainers, N times; as "answered" of a server that has the answer ready
 //	criclient ... -remove                                      stops and removes all pods
 //
 // The image's /program prints "stamp NANOSECONDS" of the monotonic clock first, and ends at SIGTERM. Prints a JSON object: for each
@@ -152,13 +152,17 @@ func end(client cri.RuntimeServiceClient, sandbox string) {
 	})
 }
 
+func connect(endpoint string) cri.RuntimeServiceClient {
+	connection, err := grpc.NewClient(endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
+	if err != nil {
+		fail(endpoint, err)
+	}
+	return cri.NewRuntimeServiceClient(connection)
+}
+
 func main() {
 	flag.Parse()
-	connection, err := grpc.NewClient(*endpoint, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)))
-	if err != nil {
-		fail(*endpoint, err)
-	}
-	client := cri.NewRuntimeServiceClient(connection)
+	client := connect(*endpoint)
 	// The connection is made by the first call.
 	timed("Version", func(ctx context.Context) (*cri.VersionResponse, error) {
 		return client.Version(ctx, &cri.VersionRequest{}, grpc.WaitForReady(true))
@@ -169,10 +173,13 @@ func main() {
 	for n := range *keep {
 		start(client, fmt.Sprintf("%s-%d", *prefix, n))
 	}
-	for range *list {
-		timed("ListContainers", func(ctx context.Context) (*cri.ListContainersResponse, error) {
-			return client.ListContainers(ctx, &cri.ListContainersRequest{})
-		})
+	if *list > 0 {
+		floor := connect(answering(timeList(client, "first")))
+		timeList(floor, "first")
+		for range *list {
+			timeList(client, "ListContainers")
+			timeList(floor, "answered")
+		}
 	}
 	if *remove {
 		pods := timed("ListPodSandbox", func(ctx context.Context) (*cri.ListPodSandboxResponse, error) {
