@@ -36,7 +36,7 @@ if rustup target list --installed 2>/dev/null | grep -qx "$rust_target" || rustu
 else
     echo "build.sh: rustup has no $rust_target for this toolchain; linking glibc statically" >&2
     rust_target=$(uname -m)-unknown-linux-gnu
-    export RUSTFLAGS="${RUSTFLAGS:-} -Ctarget-feature=+crt-static -Crelocation-model=static -Cforce-unwind-tables=no"
+    export RUSTFLAGS="${RUSTFLAGS:-} -Ctarget-feature=+crt-static -Crelocation-model=static -Clink-arg=-Wl,-T,scripts/no-eh-frame.ld"
 fi
 # --target also with gnu: without it the flags would reach build scripts and procedural macros.
 cargo build --locked --release -p podshim --bin podshim --target "$rust_target"

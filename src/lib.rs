@@ -8,6 +8,7 @@ pub mod cgroups;
 pub mod cli;
 pub mod control;
 pub mod cri;
+mod embedded;
 pub mod error;
 pub mod explain;
 pub mod host;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, lowest layer first. A room may refer to rooms of its own layer and of lower ones.
 const LAYERS: &[&[&str]] = &[
-    &["error", "sys", "paths"],
+    &["embedded", "error", "sys", "paths"],
     &["host", "manifest", "plan", "lifecycle", "control"],
     &["cgroups", "image", "snapshot", "volumes", "network", "logs", "probes", "runtime", "store"],
     &["supervisor"],

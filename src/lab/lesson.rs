@@ -2,6 +2,7 @@
 //!
 //! A lesson is a file `NN-name.yaml`; `NN` is its number, `name` its name. README, "The lab", tells what each field is for.
 
+use crate::embedded::{self, compressed};
 use crate::error::{Kind, failure};
 use crate::sys::Called;
 use anyhow::{Context, Result, ensure};
@@ -13,8 +14,8 @@ use std::path::Path;
 /// A lesson's file is at most so long.
 const MAX_BYTES: u64 = 256 << 10;
 
-/// The lessons of podshim, in order: file name and text.
-const BUILT_IN: &[(&str, &str)] = &include!("lessons/list.in");
+/// The lessons of podshim, in order: file name and compressed text.
+const BUILT_IN: &[(&str, &[u8])] = &include!("lessons/list.in");
 
 /// One lesson.
 #[derive(Debug, Clone)]
@@ -274,7 +275,7 @@ impl Lessons {
     /// # Errors
     /// None, as a test holds.
     pub fn built_in() -> Result<Lessons> {
-        let read = |(file, text): &(&str, &str)| Lesson::read(file, text);
+        let read = |(file, packed): &(&str, &[u8])| Lesson::read(file, &embedded::text(packed));
         Ok(Lessons { list: BUILT_IN.iter().map(read).collect::<Result<_>>()? })
     }
 

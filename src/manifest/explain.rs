@@ -2,6 +2,7 @@
 
 use super::hints::nearest;
 use super::support::{self, Class};
+use crate::embedded::{self, compressed};
 use serde_json::{Map, Value};
 use std::sync::OnceLock;
 
@@ -99,11 +100,11 @@ fn support(pattern: &str) -> String {
 
 /// Pod's JSON schema with all that it refers to. The tests make it from k8s-openapi's types: its generator is not to be in
 /// the binary.
-const SCHEMA: &str = include_str!("explain/pod.schema.json");
+const SCHEMA: &[u8] = compressed!("pod.schema.json");
 
 fn schema() -> &'static Value {
     static VALUE: OnceLock<Value> = OnceLock::new();
-    VALUE.get_or_init(|| serde_json::from_str(SCHEMA).unwrap_or_default())
+    VALUE.get_or_init(|| serde_json::from_str(&embedded::text(SCHEMA)).unwrap_or_default())
 }
 
 /// What a node refers to, or itself.
@@ -176,7 +177,10 @@ mod tests {
             let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/manifest/explain/pod.schema.json");
             std::fs::write(path, &expected).unwrap();
         } else {
-            assert!(SCHEMA == expected, "PODSHIM_BLESS=1 rewrites src/manifest/explain/pod.schema.json");
+            assert!(
+                embedded::text(SCHEMA) == expected,
+                "PODSHIM_BLESS=1 rewrites src/manifest/explain/pod.schema.json"
+            );
         }
     }
 

@@ -1,0 +1,19 @@
+//! Texts that the binary has with it and seldom needs: `build.rs` compresses them.
+
+use std::io::Read;
+
+/// The compressed text of a file that `build.rs` knows, by its name.
+macro_rules! compressed {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".deflate"))
+    };
+}
+pub(crate) use compressed;
+
+/// Such a text.
+pub(crate) fn text(compressed: &[u8]) -> String {
+    let mut text = String::new();
+    let read = flate2::read::DeflateDecoder::new(compressed).read_to_string(&mut text);
+    read.expect("build.rs has compressed a text");
+    text
+}
