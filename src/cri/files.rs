@@ -66,7 +66,13 @@ impl<T> Files<T> {
 /// What was made of files that are below directories, for each directory by its name.
 pub(super) struct Trees<T> {
     /// `None` before the first one is made: a static has no HashMap.
-    known: Mutex<Option<Known<String, T>>>,
+    known: Mutex<Option<KnownTrees<T>>>,
+}
+
+struct KnownTrees<T> {
+    each: Known<String, T>,
+    /// What was asked for last: the names, the last change below all of them, and what they came to.
+    last: (Vec<String>, Option<Change>, Vec<Arc<T>>),
 }
 
 impl<T> Trees<T> {
@@ -79,7 +85,15 @@ impl<T> Trees<T> {
     pub(super) fn of(&self, above: &Path, names: &[String], make: impl Fn(&str) -> Result<T>) -> Result<Vec<Arc<T>>> {
         // Whoever asks at the same time waits, and finds it made.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = known.take().unwrap_or_default();
+        let last_change = with_watches(|watches| watches.below(above));
+        if let Some(KnownTrees { last: (of, change, all), .. }) = &*known
+            && of == names
+            && change.is_some()
+            && *change == last_change
+        {
+            return Ok(all.clone());
+        }
+        let before = known.take().map(|known| known.each).unwrap_or_default();
         let changes = last_changes_below(above, names);
         let (mut all, mut after) = (Vec::with_capacity(names.len()), HashMap::with_capacity(names.len()));
         for (name, change) in names.iter().zip(changes) {
@@ -90,7 +104,7 @@ impl<T> Trees<T> {
             }
             all.push(what);
         }
-        *known = Some(after);
+        *known = Some(KnownTrees { each: after, last: (names.to_owned(), last_change, all.clone()) });
         Ok(all)
     }
 }
