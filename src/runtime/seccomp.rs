@@ -280,15 +280,12 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
         }
         // A tracer skips a call by making its number -1: that is no call of any ABI.
         ranges.hold_from(u32::MAX, Decision::Return(newer_than_profile(default)));
-        let mut code = Backwards::default();
-        code.tree(&ranges.0, default);
-        code.put(load(NUMBER));
-        let code = code.code;
+        let code = Backwards::lookup(&ranges.0, default);
         match u8::try_from(code.len()) {
             Ok(len) => program.push(jump(JEQ, native.audit, (0, len))),
             Err(_) => program.extend([jump(JEQ, native.audit, (1, 0)), jump(JA, code.len() as u32, (0, 0))]),
         }
-        program.extend(code.into_iter().rev());
+        program.extend(code);
     }
     program.push(ret(libc::SECCOMP_RET_KILL_PROCESS));
     ensure!(
@@ -460,6 +457,14 @@ struct Backwards {
 impl Backwards {
     /// How far back a `ret` is used again. A jump reaches 255 instructions; what comes before it may still be jumped over.
     const NEAR: usize = 128;
+
+    /// What is done about a call: its number is loaded and looked up. In the order in which it runs.
+    fn lookup(ranges: &[(u32, Decision)], default: u32) -> impl ExactSizeIterator<Item = sock_filter> {
+        let mut program = Backwards::default();
+        program.tree(ranges, default);
+        program.put(load(NUMBER));
+        program.code.into_iter().rev()
+    }
 
     fn put(&mut self, instruction: sock_filter) -> usize {
         self.code.push(instruction);

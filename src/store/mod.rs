@@ -481,14 +481,14 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
 /// Finds the pod that a user means: `name` (in namespace `default`, or the only one of that name), `namespace/name`, or the
 /// beginning of a uid.
 pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
-    if let Some(pod) = of_name(dirs, wanted) {
+    let wanted_name = wanted.strip_prefix("pod/").unwrap_or(wanted);
+    if let Some(pod) = of_name(dirs, wanted_name) {
         return Ok(pod);
     }
     let (pods, broken) = list(dirs)?;
     if let Some(broken) = broken.into_iter().find(|b| b.is(wanted)) {
         return Err(broken.explain());
     }
-    let wanted_name = wanted.strip_prefix("pod/").unwrap_or(wanted);
     let exact = |pod: &&Pod| match wanted_name.split_once('/') {
         Some((namespace, name)) => {
             (namespace, name) == (&*pod.record.plan.sandbox.namespace, &*pod.record.plan.sandbox.name)
@@ -517,7 +517,6 @@ pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
 /// The pod that this name is reserved for, or in namespace `default`: whatever others there are, it is the one that is meant, and no
 /// other's record is read. `None` if there is none, or something is wrong with it.
 fn of_name(dirs: &Dirs, wanted: &str) -> Option<Pod> {
-    let wanted = wanted.strip_prefix("pod/").unwrap_or(wanted);
     let (namespace, name) = wanted.split_once('/').unwrap_or(("default", wanted));
     let target = std::fs::read_link(dirs.name_link(namespace, name)).ok()?;
     let pod = dirs.pod(target.file_name()?.to_str()?);

@@ -311,11 +311,7 @@ struct Held {
 /// Ends what there is of a container, and takes it away.
 fn undo(pod: &Pod, setup: &CgroupSetup, name: &str) -> Vec<anyhow::Error> {
     let cgroup = remove::cgroup(setup, &pod.record.plan.sandbox.cgroup, name);
-    let ended = cgroup.and_then(|cgroup| {
-        let left = cgroup.kill(PATIENCE)?;
-        ensure!(left.is_empty(), "processes {left:?} do not end");
-        cgroup.remove(PATIENCE)
-    });
+    let ended = cgroup.and_then(|cgroup| cgroup.end(PATIENCE));
     let traces = Traces::of(&pod.dirs, name).remove();
     let state = pod.dirs.container_state(name);
     let console = fs::remove_file(&state.join("console.sock"));
