@@ -579,22 +579,16 @@ impl World {
                 self.exit(*container, 0, false);
             } else if let Some(task) = self.tasks.keys().find(|(_, task)| *task == Task::PostStart).copied() {
                 self.perform(task, Outcome::Success);
+            } else if let Some(task) = self.tasks.iter().find_map(|(task, over)| over.then_some(*task)) {
+                // What nobody answered in its time, the time-out answers.
+                let outcome = match task.1 {
+                    Task::StartupProbe => Outcome::Success,
+                    _ => Outcome::Failure(String::new()),
+                };
+                self.perform(task, outcome);
             } else if let Some(deadline) = self.pod.next_deadline() {
                 self.now = deadline.as_secs();
                 self.step(Event::Tick);
-                // What nobody answers in time, the time-out answers.
-                let over: Vec<(usize, Task)> =
-                    self.tasks.iter().filter(|(_, over)| **over).map(|(task, _)| *task).collect();
-                for task in over {
-                    let outcome = match task.1 {
-                        Task::StartupProbe => Outcome::Success,
-                        _ => Outcome::Failure(String::new()),
-                    };
-                    // The end of its container is the end of it.
-                    if self.tasks.contains_key(&task) {
-                        self.perform(task, outcome);
-                    }
-                }
             } else {
                 panic!("nothing goes on: {:#?}", self.pod);
             }
@@ -638,6 +632,32 @@ proptest! {
     fn every_pod_keeps_what_must_hold(drawn in prop::collection::vec(any::<u32>(), 50..900)) {
         live(&mut Drawn(drawn.iter()), drawn.len() as u64 / 4);
     }
+}
+
+/// The last thing that happens before the pod is left to itself: a probe's time is over, and whoever runs it owes the answer.
+#[test]
+fn a_probe_that_is_over_is_answered_though_nothing_else_is_due() {
+    let mut sidecar = ContainerSpec::new("c0", ContainerKind::Sidecar, "img");
+    let (second, initial_delay) = (Duration::from_secs(1), Duration::ZERO);
+    let (success_threshold, failure_threshold, grace) = (1, 2, None);
+    let probe =
+        ProbeTiming { initial_delay, period: second, timeout: second, success_threshold, failure_threshold, grace };
+    sidecar.probes.startup = Some(probe);
+    let mut spec = pod(&mut Fast(1));
+    spec.restart_policy = RestartPolicy::Never;
+    (spec.active_deadline, spec.readiness_gates) = (None, vec![]);
+    spec.containers = vec![sidecar, ContainerSpec::new("c1", ContainerKind::App, "img")];
+    let mut world = World::new(spec);
+    world.creating = false;
+    world.sandbox = true;
+    world.step(Event::SandboxReady { ips: vec![] });
+    world.answer_start(0, 11);
+    world.now += 1;
+    world.step(Event::Tick);
+    assert_eq!(world.tasks, BTreeMap::from([((0, Task::StartupProbe), true)]));
+    assert_eq!(world.pod.next_deadline(), None);
+    world.run_out();
+    assert_eq!(world.pod.status().phase, Phase::Succeeded);
 }
 
 /// A failure names the seed of its pod, with which [`live`] tells the same again.
