@@ -332,6 +332,11 @@ impl PodDirs {
         self.data.join("containers")
     }
 
+    /// Writable layers that are being removed.
+    pub fn discarded(&self) -> PathBuf {
+        self.data.join("discarded")
+    }
+
     /// What checkpoints are made of, as long as they are being made: one directory for each container.
     pub fn checkpoints(&self) -> PathBuf {
         self.data.join("checkpoints")

@@ -4,7 +4,6 @@
 //! Each container's [`ContainerRecord`] is in its run state, where the CRI server reads it: there is no other list.
 
 use super::pod::{FAR, Supervisor};
-use super::remove;
 use super::slot::Slot;
 use crate::control::{ContainerRecord, RefusedKind, Reply};
 use crate::error::{Kind, failure};
@@ -203,7 +202,7 @@ impl Supervisor {
         images.try_for_each(|volume| mount::detach(&self.pod.dirs.volume(volume)))?;
         self.pod.record.plan.volumes.retain(|volume| !of_it.contains(&volume.name));
         self.pod.record.volume_images.retain(|volume, _| !of_it.contains(volume));
-        remove::container(&self.pod.dirs, &name)
+        self.discard_container(&name)
     }
 
     /// Tells those who wait for what is so by now.

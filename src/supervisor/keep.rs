@@ -17,7 +17,6 @@ use super::pod::Supervisor;
 use super::sandbox::AfterReaper;
 use crate::paths::PodDirs;
 use crate::plan::config::LinuxContainerResources;
-use crate::snapshot;
 use crate::store::{self, FirstFailure};
 use crate::sys::mount::{self, Depth};
 use crate::sys::process::{self, Child};
@@ -115,7 +114,7 @@ impl Memory<Life> {
 /// What is on disk of an instance that has ended.
 pub(super) struct Remnant {
     /// Its writable layer.
-    pub(super) data: PathBuf,
+    pub(super) layer: PathBuf,
     /// Its process, of the instance that ended last.
     pub(super) traces: Option<Traces>,
 }
@@ -135,14 +134,6 @@ impl Traces {
         fs::remove_file(&self.instance)?;
         mount::detach(&self.process)?;
         fs::remove_file(&self.process)
-    }
-}
-
-impl Remnant {
-    pub(super) fn remove(&self) -> Result<()> {
-        let traces = self.traces.as_ref().map_or(Ok(()), Traces::remove);
-        snapshot::remove(&self.data)?;
-        Ok(traces?)
     }
 }
 

@@ -30,6 +30,8 @@
 //! | [`timeline`] | what was done to make the pod, for `run --explain` |
 //! | `update` | what changes about a pod that runs: containers that join, `podshim apply` |
 //! | `storage` | limits of disk space: what the pod has written is measured, and a pod that exceeds one evicted |
+//! | `discarding` | writable layers of instances that have ended, removed beside all else |
+//! | `forked` | a child of the supervisor's own, for what takes time |
 //! | `events` | the pod's event list on disk |
 //! | `poll` | epoll |
 //! | [`remove`] | everything that a pod has on the host, taken away |
@@ -37,10 +39,12 @@
 mod clients;
 mod commanded;
 mod create;
+mod discarding;
 mod early;
 pub mod events;
 mod exec;
 mod external;
+mod forked;
 mod hand_off;
 mod keep;
 mod life;

@@ -1,14 +1,14 @@
 //! What is done about the pod's network. Netlink, packet filter rules and CNI plugins take time and memory, so a child that is
 //! forked for it does the work, one at a time, and answers in one message.
 
+use super::forked::Forked;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use crate::lifecycle::Event;
 use crate::lifecycle::status::{ConditionStatus, PodStatus};
 use crate::network::{self, Attached, Standing};
 use crate::store::Pod;
-use crate::sys::{Called, process, socket};
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -25,14 +25,11 @@ enum Job {
     Detach,
 }
 
-/// What it came to: what a job other than [`Job::Attach`] has to say is in the notes.
-type Answer = Result<Attached, String>;
-
 /// The network's part of a supervisor.
 #[derive(Default)]
 pub(super) struct Networking {
     /// The job that is under way, and where its answer comes.
-    working: Option<(Job, Working, Token)>,
+    working: Option<(Job, Forked<Attached>, Token)>,
     waiting: VecDeque<Job>,
     /// What the network was told last.
     told: Option<Standing>,
@@ -42,19 +39,13 @@ pub(super) struct Networking {
     host_ports: Vec<OwnedFd>,
 }
 
-/// A forked child.
-struct Working {
-    child: process::Child,
-    socket: OwnedFd,
-}
-
 /// Puts a new pod on its network, and waits until it is.
 pub(super) fn attach(pod: &Pod) -> Result<(Attached, Networking)> {
     if !network::is_used(&pod.record.plan.sandbox) {
         return Ok((Attached::default(), Networking::default()));
     }
     let host_ports = network::hold_host_ports(&pod.record.dirs, &pod.record.plan.sandbox)?;
-    let attached = fork(pod, &Job::Attach)?.wait()??;
+    let attached = fork(pod, &Job::Attach)?.wait()?;
     Ok((attached, Networking { host_ports, ..Networking::default() }))
 }
 
@@ -70,31 +61,11 @@ pub(super) fn rejoin(pod: &Pod) -> (Networking, Option<anyhow::Error>) {
     }
 }
 
-fn fork(pod: &Pod, job: &Job) -> Result<Working> {
-    let (ours, theirs) = socket::pair()?;
-    match process::clone3(0, None).context("forking for the network")? {
-        Some(child) => Ok(Working { child, socket: ours }),
-        None => {
-            drop(ours);
-            in_child(pod, job, theirs)
-        }
-    }
+fn fork(pod: &Pod, job: &Job) -> Result<Forked<Attached>> {
+    Forked::begin("for the network", || perform(pod, job))
 }
 
-/// Nothing of the supervisor's is touched here, and nothing of it is held open: not its sockets, not its containers' output.
-fn in_child(pod: &Pod, job: &Job, socket: OwnedFd) -> ! {
-    let run = || -> Result<Attached> {
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        process::close_all_but(&[stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), socket.as_fd()])?;
-        process::reset_signals()?;
-        perform(pod, job)
-    };
-    let answer: Answer = run().map_err(|error| format!("{error:#}"));
-    let text = serde_json::to_vec(&answer).unwrap_or_default();
-    let code = i32::from(socket::send(socket.as_fd(), &text, &[]).is_err());
-    process::exit_now(code)
-}
-
+/// What a job other than [`Job::Attach`] has to say is in the notes.
 fn perform(pod: &Pod, job: &Job) -> Result<Attached> {
     let (dirs, sandbox) = (&pod.record.dirs, &pod.record.plan.sandbox);
     match job {
@@ -102,22 +73,6 @@ fn perform(pod: &Pod, job: &Job) -> Result<Attached> {
         Job::Tell(standing) => network::tell(dirs, sandbox, standing),
         Job::Revive => network::revive(dirs),
         Job::Detach => network::detach(dirs, &sandbox.uid),
-    }
-}
-
-impl Working {
-    /// Waits for the answer: the error is one of the child, the answer may be one of its job.
-    fn wait(self) -> Result<Result<Attached>> {
-        let received = socket::receive(self.socket.as_fd());
-        let pid = nix::unistd::Pid::from_raw(self.child.pid);
-        nix::sys::wait::waitpid(pid, None).called("waitpid", self.child.pid)?;
-        match received? {
-            socket::Received::Message(bytes, _) => {
-                let answer: Answer = serde_json::from_slice(&bytes).context("the answer of a child for the network")?;
-                Ok(answer.map_err(|message| anyhow::anyhow!("{message}")))
-            }
-            _ => bail!("a child for the network ended without an answer"),
-        }
     }
 }
 
@@ -164,7 +119,7 @@ impl Supervisor {
     fn next_network_job(&mut self) {
         while let Some(job) = self.networking.waiting.pop_front() {
             let begun = fork(&self.pod, &job).and_then(|working| {
-                let token = self.poll.watch(&working.socket, Source::Network)?;
+                let token = self.poll.watch(&working, Source::Network)?;
                 Ok((working, token))
             });
             match begun {
@@ -180,8 +135,8 @@ impl Supervisor {
     /// The child has answered, or ended.
     pub(super) fn network_ready(&mut self) -> Result<()> {
         let Some((job, working, token)) = self.networking.working.take() else { return Ok(()) };
-        self.poll.forget(token, working.socket.as_fd());
-        let answer = working.wait().and_then(|answer| answer);
+        self.poll.forget(token, working.as_fd());
+        let answer = working.wait();
         self.network_done(job, answer);
         self.next_network_job();
         Ok(())
@@ -259,7 +214,7 @@ impl Supervisor {
     pub(super) fn end_networking(&mut self) {
         self.networking.waiting.clear();
         if let Some((_, working, token)) = self.networking.working.take() {
-            self.poll.forget(token, working.socket.as_fd());
+            self.poll.forget(token, working.as_fd());
             let _ = working.wait();
         }
     }

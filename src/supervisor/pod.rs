@@ -2,6 +2,7 @@
 
 use super::clients::Client;
 use super::commanded::Waiter;
+use super::discarding::Discarding;
 use super::events;
 use super::exec::Exec;
 use super::keep::Remnant;
@@ -92,6 +93,7 @@ pub(super) struct Supervisor {
     pub(super) after_reaper: AfterReaper,
     /// What is on disk of ended instances, to be removed when it is kept how they ended.
     pub(super) discarded: Vec<Remnant>,
+    pub(super) discarding: Discarding,
     /// Kept for the moment when there are no descriptors left.
     spare: Option<OwnedFd>,
 }
@@ -225,6 +227,7 @@ impl Supervisor {
             paused: VecDeque::new(),
             after_reaper: AfterReaper::Tell,
             discarded: Vec::new(),
+            discarding: Discarding::of(&pod.dirs),
             pod_limits: plan.sandbox.resources.clone(),
             spare: Some(launcher.null()?),
             launcher,
@@ -263,6 +266,7 @@ impl Supervisor {
         loop {
             self.settle()?;
             if self.over {
+                self.end_discarding();
                 return Ok(());
             }
             self.make_next();
@@ -293,7 +297,7 @@ impl Supervisor {
             }
             Source::Signals | Source::Timer | Source::Listener | Source::Reaper => Ok(()),
             Source::Network | Source::NameServer => Ok(()),
-            Source::Storage | Source::StorageAnswer => Ok(()),
+            Source::Discarding | Source::Storage | Source::StorageAnswer => Ok(()),
         }
     }
 
@@ -320,10 +324,13 @@ impl Supervisor {
         // As long as it is not kept how they ended, they are all that tells it.
         let discarded = if self.is_saved { std::mem::take(&mut self.discarded) } else { Vec::new() };
         for gone in discarded {
-            if let Err(error) = gone.remove() {
+            let traces = gone.traces.map_or(Ok(()), |traces| traces.remove());
+            let layer = self.discard_layer(&gone.layer);
+            for error in [traces.err().map(Into::into), layer.err()].into_iter().flatten() {
                 self.warn("KillContainerError", format!("{error:#}"));
             }
         }
+        self.begin_discarding();
         Ok(())
     }
 
@@ -375,6 +382,10 @@ impl Supervisor {
             Source::Reaper => self.reaper_ended(),
             Source::Network => self.network_ready(),
             Source::NameServer => self.name_server_ended(),
+            Source::Discarding => {
+                self.discarding_ready();
+                Ok(())
+            }
             Source::Storage => self.storage_due(),
             Source::StorageAnswer => self.storage_answer(),
         }

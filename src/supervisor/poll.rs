@@ -49,6 +49,8 @@ pub(super) enum Source {
     Network,
     /// The name server's pidfd.
     NameServer,
+    /// The answer of the child that removes what is discarded.
+    Discarding,
     /// The timer of what measures disk space.
     Storage,
     /// The answer of what measures it.

@@ -144,8 +144,8 @@ pub fn container_of_ended(pod: &Pod, id: &str) -> Result<()> {
 /// the kubelet's.
 pub(super) fn container(pod: &PodDirs, id: &str) -> Result<()> {
     let layers = pod.container_layers(id);
-    for entry in std::fs::read_dir(&layers).into_iter().flatten() {
-        layer(&entry.called("readdir", layers.display())?.path())?;
+    for layer in layers_in(&layers)? {
+        unmount_layer(&layer)?;
     }
     tree(&layers)?;
     // Of images that were mounted for it.
@@ -155,10 +155,15 @@ pub(super) fn container(pod: &PodDirs, id: &str) -> Result<()> {
     Ok(tree(&pod.container_state(id))?)
 }
 
-/// Removes an instance's writable layer. Of one that an OCI runtime of the host makes, the root file system is mounted there.
-pub(super) fn layer(path: &Path) -> Result<()> {
-    mount::detach(&path.join("rootfs"))?;
-    crate::snapshot::remove(path)
+/// The writable layers of a container's instances.
+pub(super) fn layers_in(directory: &Path) -> SysResult<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten();
+    entries.map(|entry| Ok(entry.called("readdir", directory.display())?.path())).collect()
+}
+
+/// Of an instance that an OCI runtime of the host makes, the root file system is mounted in its layer.
+pub(super) fn unmount_layer(path: &Path) -> SysResult<()> {
+    mount::detach(&path.join("rootfs"))
 }
 
 fn tree(path: &Path) -> SysResult<()> {

@@ -317,13 +317,13 @@ impl Supervisor {
             self.clear_external(external)?;
         }
         let name = self.pod.record.plan.containers[index].name.clone();
-        let data = self.pod.dirs.container_data(&name, instance.restart_count);
+        let layer = self.pod.dirs.container_data(&name, instance.restart_count);
         if let Err(error) = instance.cgroup.end(Duration::from_secs(2)) {
             self.warn("KillContainerError", format!("container {name}: {error:#}"));
         }
         // A large layer takes a while: not before it is told that the container ended.
         let traces = Some(Traces::of(&self.pod.dirs, &name));
-        self.discarded.push(Remnant { data, traces });
+        self.discarded.push(Remnant { layer, traces });
         Ok(())
     }
 

@@ -185,7 +185,7 @@ impl Supervisor {
                 self.warn("KillContainerError", format!("container {name}: {error:#}"));
             }
         }
-        if let Err(error) = self.drop_layers(&name, wanted.filter(|_| is_held)) {
+        if let Err(error) = self.discard_layers_but(wanted.filter(|_| is_held), &name) {
             self.warn("KillContainerError", format!("container {name}: {error:#}"));
         }
         find.unwrap_or(Find { found: Found::Nothing, vanished: false })
@@ -283,19 +283,6 @@ impl Supervisor {
             external,
             confinement: None,
         });
-        Ok(())
-    }
-
-    /// Removes the writable layers of all instances of a container but one.
-    fn drop_layers(&self, name: &str, but: Option<u32>) -> Result<()> {
-        let layers = self.pod.dirs.container_layers(name);
-        let kept = but.map(|restart_count| restart_count.to_string());
-        for entry in std::fs::read_dir(&layers).into_iter().flatten() {
-            let entry = entry.called("readdir", layers.display())?;
-            if kept.as_deref().is_none_or(|kept| entry.file_name() != kept) {
-                remove::layer(&entry.path())?;
-            }
-        }
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Called, SysResult};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -25,7 +26,13 @@ fn register(own: OwnedFd, interest: Interest) -> SysResult<AsyncFd<OwnedFd>> {
 
 /// Whether there is something to read now: poll(2) without waiting.
 pub fn has_more(descriptor: BorrowedFd<'_>) -> SysResult<bool> {
+    has_more_within(descriptor, Duration::ZERO)
+}
+
+/// Waits until there is something to read, but not longer: poll(2). A signal ends that, too.
+pub fn has_more_within(descriptor: BorrowedFd<'_>, patience: Duration) -> SysResult<bool> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut fds = [PollFd::new(descriptor, PollFlags::POLLIN)];
-    Ok(poll(&mut fds, PollTimeout::ZERO).called("poll", "")? > 0)
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    Ok(poll(&mut fds, timeout).called("poll", "")? > 0)
 }

@@ -1,6 +1,9 @@
 //! Containers that take what they can get, next to quiet ones which must not notice.
 
 use crate::harness::{Host, Live, pod, shell, until};
+use crate::leaks;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -86,5 +89,68 @@ fn output_that_nobody_reads_holds_nobody_up() {
         one.wait().unwrap();
     }
     host.ok(&["rm", "-f", "p"]);
+    until("nothing to be left", || host.leaks().is_empty().then_some(()));
+}
+
+/// The process of a pod's that removes what lies aside.
+fn remover(host: &Host) -> Option<Pid> {
+    let at_it = |pid: i32| {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        open.any(|path| path.components().any(|part| part.as_os_str() == "discarded"))
+    };
+    let state = host.path("state").display().to_string();
+    let own = |p: &leaks::Process| p.cmdline.contains("supervise-pod") && p.cmdline.contains(&state);
+    leaks::processes(|process| own(process) && at_it(process.pid)).first().map(|found| Pid::from_raw(found.pid))
+}
+
+/// A pod of which one container has written a lot and ended, and the disk takes its time: what removes its layer is stopped.
+fn slow_to_remove(host: &Host) -> Pid {
+    let files = "awk 'BEGIN { for (i = 0; i < 20000; i++) { f = \"/d/\" i; print i > f; close(f) } }'";
+    let script = format!("mkdir /d; {files}; while [ ! -e /go ]; do sleep 0.1; done; exit 3");
+    let containers = [shell("writer", &script), shell("quiet", QUIET)];
+    let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": containers });
+    host.start(&pod("p", spec));
+    host.ok(&["exec", "-c", "writer", "p", "--", "touch", "/go"]);
+    let slow = until("what removes the layer", || remover(host));
+    kill(slow, Signal::SIGSTOP).unwrap();
+    assert_ne!(slow.as_raw(), host.supervisor("p"));
+    slow
+}
+
+#[track_caller]
+fn assert_ends(remover: Pid) {
+    kill(remover, Signal::SIGCONT).unwrap();
+    until("the end of what removed the layer", || leaks::has_ended(remover.as_raw()).then_some(()));
+}
+
+#[test]
+fn a_layer_that_takes_long_to_be_removed_holds_nobody_up() {
+    let Some(host) = Host::new(&[]) else { return };
+    let slow = slow_to_remove(&host);
+    assert_eq!(host.status("p", "writer")["state"]["terminated"]["exitCode"], 3);
+    assert_unheld(&host, &["p"], "a layer is being removed");
+    host.run(&["exec", "-c", "quiet", "p", "--", "sh", "-c", "exit 7"]).expect(7);
+    // Nor whoever ends the pod.
+    let before = Instant::now();
+    assert_eq!(host.run(&["stop", "p"]).expect(0).err, "");
+    host.run(&["rm", "p"]).expect(0);
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    assert_ends(slow);
+    until("nothing to be left", || host.leaks().is_empty().then_some(()));
+}
+
+#[test]
+fn a_layer_that_was_being_removed_when_the_supervisor_died_is_removed_by_the_next() {
+    let Some(host) = Host::new(&[]) else { return };
+    let slow = slow_to_remove(&host);
+    let aside = host.path("root/pods").join(host.uid("p")).join("discarded");
+    let lies_there = || std::fs::read_dir(&aside).unwrap().count();
+    assert_eq!(lies_there(), 1);
+    kill(Pid::from_raw(host.supervisor("p")), Signal::SIGKILL).unwrap();
+    host.run(&["exec", "-c", "quiet", "p", "--", "sh", "-c", "exit 7"]).expect(7);
+    until("the layer to be gone", || (lies_there() == 0).then_some(()));
+    assert_ends(slow);
+    host.ok(&["rm", "p"]);
     until("nothing to be left", || host.leaks().is_empty().then_some(()));
 }

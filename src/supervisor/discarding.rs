@@ -1,0 +1,134 @@
+//! Writable layers of instances that have ended. They are moved aside, and a child removes what lies there: a million files take as
+//! long as the disk likes, and meanwhile logs are read, probes run, and clients are answered.
+
+use super::forked::Forked;
+use super::pod::Supervisor;
+use super::poll::{Source, Token};
+use super::remove;
+use crate::paths::PodDirs;
+use crate::snapshot;
+use crate::sys::{Called, SysResult, fs};
+use anyhow::Result;
+use nix::errno::Errno;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long the end of a pod takes for it.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What is done about layers that lie aside.
+#[derive(Default)]
+pub(super) struct Discarding {
+    working: Option<(Forked<()>, Token)>,
+    /// Something lies there that the child may not have seen.
+    more: bool,
+    /// Numbers for names.
+    count: u64,
+}
+
+impl Discarding {
+    /// An earlier supervisor may have left something.
+    pub(super) fn of(pod: &PodDirs) -> Discarding {
+        Discarding { more: pod.discarded().exists(), ..Discarding::default() }
+    }
+}
+
+/// Removes what lies aside.
+fn remove_all(aside: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(aside).called("opendir", aside.display())? {
+        snapshot::remove_tree(&entry.called("readdir", aside.display())?.path())?;
+    }
+    Ok(())
+}
+
+impl Supervisor {
+    /// Discards the writable layer of an instance, or all of a container; gone already counts as done.
+    pub(super) fn discard_layer(&mut self, layer: &Path) -> Result<()> {
+        if !layer.exists() {
+            return Ok(());
+        }
+        match self.move_aside(layer) {
+            Ok(()) => self.discarding.more = true,
+            // On a disk that is full there may be no room for a name.
+            Err(_) => snapshot::remove_tree(layer)?,
+        }
+        Ok(())
+    }
+
+    fn move_aside(&mut self, layer: &Path) -> SysResult<()> {
+        let aside = self.pod.dirs.discarded();
+        loop {
+            let name = aside.join(self.discarding.count.to_string());
+            match fs::rename_new(layer, &name) {
+                // Of an earlier supervisor's.
+                Err(error) if error.errno() == Errno::EEXIST => self.discarding.count += 1,
+                Err(error) if error.errno() == Errno::ENOENT => {
+                    std::fs::DirBuilder::new().mode(0o700).create(&aside).called("mkdir", aside.display())?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Discards the writable layers of all instances of a container but one.
+    pub(super) fn discard_layers_but(&mut self, kept: Option<u32>, container: &str) -> Result<()> {
+        let kept = kept.map(|restart_count| self.pod.dirs.container_data(container, restart_count));
+        let mut layers = remove::layers_in(&self.pod.dirs.container_layers(container))?;
+        layers.retain(|layer| Some(layer) != kept.as_ref());
+        layers.iter().try_for_each(|layer| {
+            remove::unmount_layer(layer)?;
+            self.discard_layer(layer)
+        })
+    }
+
+    /// Discards all that a container, which is no more, has on disk.
+    pub(super) fn discard_container(&mut self, container: &str) -> Result<()> {
+        let directory = self.pod.dirs.container_layers(container);
+        remove::layers_in(&directory)?.iter().try_for_each(|layer| remove::unmount_layer(layer))?;
+        self.discard_layer(&directory)?;
+        remove::container(&self.pod.dirs, container)
+    }
+
+    /// Has what lies aside removed, if anything does and nobody is at it.
+    pub(super) fn begin_discarding(&mut self) {
+        if !self.discarding.more || self.discarding.working.is_some() {
+            return;
+        }
+        self.discarding.more = false;
+        let aside = self.pod.dirs.discarded();
+        let begun = Forked::begin("for what is discarded", || remove_all(&aside)).and_then(|working| {
+            let token = self.poll.watch(&working, Source::Discarding)?;
+            Ok((working, token))
+        });
+        match begun {
+            Ok(working) => self.discarding.working = Some(working),
+            Err(error) => {
+                self.discarding.more = true;
+                self.warn("KillContainerError", format!("{error:#}"));
+            }
+        }
+    }
+
+    /// The child has removed what it saw, or ended.
+    pub(super) fn discarding_ready(&mut self) {
+        let Some((working, token)) = self.discarding.working.take() else { return };
+        self.poll.forget(token, working.as_fd());
+        if let Err(error) = working.wait() {
+            self.warn("KillContainerError", format!("{error:#}"));
+        }
+    }
+
+    /// Before the supervisor ends. Nobody waits long for that: a child goes on without it.
+    pub(super) fn end_discarding(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while let Some((working, _)) = &self.discarding.working {
+            if !working.answers_within(deadline.saturating_duration_since(Instant::now())) {
+                return;
+            }
+            self.discarding_ready();
+            self.begin_discarding();
+        }
+    }
+}
