@@ -3,11 +3,13 @@
 //! The kernel tells of changes (inotify(7)), and does so before whoever made one is back from his system call: that a file is as it was
 //! costs one read(2) that finds nothing.
 
+use crate::sys::Called;
 use anyhow::Result;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,7 +35,16 @@ impl<T> Files<T> {
     /// What a file says; `None` if it is not there. `read` reads it.
     pub(super) fn read(&self, path: &Path, read: impl FnOnce() -> Result<Option<T>>) -> Result<Option<Arc<T>>> {
         // Before it is read: a change in between is one that comes after.
-        let change = last_change(path);
+        self.of(path, last_change(path), read)
+    }
+
+    /// What is known since this change, which is the last one; else what `read` reads.
+    fn of(
+        &self,
+        path: &Path,
+        change: Option<Change>,
+        read: impl FnOnce() -> Result<Option<T>>,
+    ) -> Result<Option<Arc<T>>> {
         if let Some(change) = change
             && let Some(known) =
                 self.with(|known| known.get(path).filter(|(of, _)| *of == change).map(|(_, what)| what.clone()))
@@ -61,6 +72,21 @@ impl<T> Files<T> {
         // What a panicking reader left is as good as before.
         act(self.known.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
     }
+}
+
+/// The names of what is in a directory, as the kernel has them; none of one that is not there.
+pub(super) fn names(directory: &Path) -> Result<Arc<Vec<String>>> {
+    static KNOWN: Files<Vec<String>> = Files::new();
+    KNOWN.forget_gone(0);
+    let change = with_watches(|watches| watches.of_entries(directory)).flatten();
+    let names = KNOWN.of(directory, change, || match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        other => {
+            let entries = other.called("opendir", directory.display())?;
+            Ok(Some(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()))
+        }
+    })?;
+    Ok(names.unwrap_or_default())
 }
 
 /// What was made of files that are below directories, for each directory by its name.
@@ -152,6 +178,8 @@ struct Watches {
 /// A directory.
 struct Watched {
     path: PathBuf,
+    /// The last change of what there is in it.
+    entries: Change,
     /// Files in it that somebody asked for, and their last changes.
     files: HashMap<OsString, Change>,
 }
@@ -190,7 +218,12 @@ impl Watches {
             if let Some(watched) = self.watched.remove(&event.wd) {
                 self.changed_below(&watched.path);
             }
-        } else if let Some(file) = event.name.and_then(|name| watched.files.get_mut(&name)) {
+            return Ok(());
+        }
+        if !event.mask.contains(AddWatchFlags::IN_MODIFY) {
+            watched.entries = self.changes;
+        }
+        if let Some(file) = event.name.and_then(|name| watched.files.get_mut(&name)) {
             *file = self.changes;
             let directory = watched.path.clone();
             self.changed_below(&directory);
@@ -213,21 +246,31 @@ impl Watches {
     }
 
     fn of(&mut self, directory: &Path, name: &OsStr) -> Option<Change> {
-        let known = self.directories.get(directory).copied();
-        let Some(descriptor) = known.or_else(|| self.watch(directory).ok()) else {
+        let Some(watched) = self.watched(directory) else {
             // What is read of it now may change at any time.
             self.changes += 1;
             self.changed_below(directory);
             return None;
         };
-        let watched = self.watched.get_mut(&descriptor)?;
         if let Some(change) = watched.files.get(name) {
             return Some(*change);
         }
         // What was known of it before it was watched is not known any more.
         self.changes += 1;
-        watched.files.insert(name.to_owned(), self.changes);
-        Some(self.changes)
+        let change = self.changes;
+        self.watched(directory)?.files.insert(name.to_owned(), change);
+        Some(change)
+    }
+
+    /// The last change of what there is in a directory.
+    fn of_entries(&mut self, directory: &Path) -> Option<Change> {
+        Some(self.watched(directory)?.entries)
+    }
+
+    fn watched(&mut self, directory: &Path) -> Option<&mut Watched> {
+        let known = self.directories.get(directory).copied();
+        let descriptor = known.or_else(|| self.watch(directory).ok())?;
+        self.watched.get_mut(&descriptor)
     }
 
     /// Files are replaced as a whole (`store::write_json`); what is written into one that is there is told too.
@@ -240,7 +283,9 @@ impl Watches {
         let of_itself = AddWatchFlags::IN_MOVE_SELF | AddWatchFlags::IN_ONLYDIR;
         let descriptor = self.inotify.add_watch(directory, of_files | of_itself)?;
         self.directories.insert(directory.to_owned(), descriptor);
-        self.watched.insert(descriptor, Watched { path: directory.to_owned(), files: HashMap::new() });
+        self.changes += 1;
+        let watched = Watched { path: directory.to_owned(), entries: self.changes, files: HashMap::new() };
+        self.watched.insert(descriptor, watched);
         Ok(descriptor)
     }
 }
@@ -290,6 +335,35 @@ mod tests {
         std::fs::create_dir(&folder).unwrap();
         replace("made");
         assert_eq!((read(), read()), (said("made", 8), said("made", 8)));
+    }
+
+    #[test]
+    fn names_are_those_that_are_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("d");
+        let sorted = || {
+            let mut sorted = (*names(&folder).unwrap()).clone();
+            sorted.sort();
+            sorted.join(" ")
+        };
+        assert_eq!(sorted(), "");
+        std::fs::create_dir(&folder).unwrap();
+        assert_eq!((sorted(), sorted()), (String::new(), String::new()));
+        std::fs::create_dir(folder.join("b")).unwrap();
+        std::fs::write(folder.join("a"), "").unwrap();
+        assert_eq!(sorted(), "a b");
+        let before = names(&folder).unwrap();
+        std::fs::write(folder.join("a"), "more").unwrap();
+        assert!(Arc::ptr_eq(&before, &names(&folder).unwrap()), "nothing came or went");
+        std::fs::rename(folder.join("a"), folder.join("c")).unwrap();
+        assert_eq!(sorted(), "b c");
+        std::fs::rename(folder.join("c"), dir.path().join("c")).unwrap();
+        assert_eq!(sorted(), "b");
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(sorted(), "");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("new"), "").unwrap();
+        assert_eq!(sorted(), "new");
     }
 
     #[test]

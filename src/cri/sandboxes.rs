@@ -3,7 +3,7 @@
 //! A file that is read is as new as the last answer of its supervisor, which writes before it answers.
 
 use super::api;
-use super::files::{Files, Trees};
+use super::files::{Files, Trees, names};
 use crate::control::{Connection, ContainerRecord, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::host;
@@ -11,7 +11,6 @@ use crate::lifecycle::commanded::{ContainerReport, Stage};
 use crate::paths::{Dirs, PodDirs};
 use crate::store::{self, Asked, Pod, Report};
 use crate::supervisor::{self, Recovered};
-use crate::sys::Called;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use prost::Message as _;
@@ -347,7 +346,7 @@ fn forget_gone(sandboxes: usize) {
 /// The sandbox of an id, or of the beginning of one that no other has.
 pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
     let missing = || failure(Kind::NotFound, format!("there is no sandbox {id:?}"));
-    let full = complete(id, names(&dirs.pods())?.into_iter())?.ok_or_else(missing)?;
+    let full = complete(id, &*names(&dirs.pods())?)?.ok_or_else(missing)?;
     let sandbox = Sandbox::of(&dirs.pod(&full))?.ok_or_else(missing)?;
     if !sandbox.is_abandoned() {
         return Ok(sandbox);
@@ -370,19 +369,17 @@ fn recover(pod: &Pod) -> bool {
 /// The container of an id, or of the beginning of one that no other has, and its sandbox.
 pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
     let missing = || failure(Kind::NotFound, format!("there is no container {id:?}"));
-    let uids = names(&dirs.pods())?;
     // A kubelet asks by whole ids: no directory is read for those.
-    let known = is_whole(id).then(|| uids.iter().find(|uid| dirs.pod(uid).container_state(id).exists())).flatten();
+    let known = is_whole(id).then(|| owner(dirs, id)).transpose()?.flatten();
     let (owner, full) = match known {
-        Some(uid) => (uid.clone(), id.to_owned()),
+        Some(uid) => (uid, id.to_owned()),
         None => {
-            let mut owners = HashMap::new();
-            for uid in uids {
-                owners
-                    .extend(names(&dirs.pod(&uid).containers())?.into_iter().map(|container| (container, uid.clone())));
+            let (uids, mut owners) = (names(&dirs.pods())?, HashMap::new());
+            for uid in &*uids {
+                owners.extend(names(&dirs.pod(uid).containers())?.iter().map(|container| (container.clone(), uid)));
             }
-            let full = complete(id, owners.keys().cloned())?.ok_or_else(missing)?;
-            (owners.remove(&full).ok_or_else(missing)?, full)
+            let full = complete(id, owners.keys())?.ok_or_else(missing)?;
+            (owners.remove(&full).ok_or_else(missing)?.clone(), full)
         }
     };
     let sandbox = sandbox(dirs, &owner).map_err(|_| missing())?;
@@ -390,28 +387,26 @@ pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
     Ok((sandbox, container.ok_or_else(missing)?))
 }
 
+/// The sandbox of a container.
+fn owner(dirs: &Dirs, id: &str) -> Result<Option<String>> {
+    let all = list_containers(dirs).unwrap_or_default();
+    if let Some(listed) = all.iter().find(|listed| listed.container.id == id) {
+        return Ok(Some(listed.container.pod_sandbox_id.clone()));
+    }
+    // It may be being made, or something is damaged.
+    Ok(names(&dirs.pods())?.iter().find(|uid| dirs.pod(uid).container_state(id).exists()).cloned())
+}
+
 /// The one id that is meant. To stop or remove what is not there is no error; not to know which is meant is one.
-fn complete(id: &str, all: impl Iterator<Item = String>) -> Result<Option<String>> {
+fn complete<'a>(id: &str, all: impl IntoIterator<Item = &'a String>) -> Result<Option<String>> {
     if id.is_empty() {
         return Err(failure(Kind::Invalid, "the id is missing"));
     }
-    let mut found: Vec<String> = all.filter(|full| full.starts_with(id)).collect();
-    match found.iter().position(|full| full == id) {
-        Some(exact) => Ok(Some(found.swap_remove(exact))),
-        None if found.len() > 1 => {
-            Err(failure(Kind::Invalid, format!("{} ids begin with {id:?}: more of it is needed", found.len())))
-        }
-        None => Ok(found.pop()),
-    }
-}
-
-fn names(directory: &std::path::Path) -> Result<Vec<String>> {
-    match std::fs::read_dir(directory) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        other => {
-            let entries = other.called("opendir", directory.display())?;
-            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-        }
+    let found: Vec<&String> = all.into_iter().filter(|full| full.starts_with(id)).collect();
+    match found.iter().find(|full| **full == id).or(found.first()) {
+        Some(only) if found.len() == 1 || *only == id => Ok(Some((*only).clone())),
+        Some(_) => Err(failure(Kind::Invalid, format!("{} ids begin with {id:?}: more of it is needed", found.len()))),
+        None => Ok(None),
     }
 }
 

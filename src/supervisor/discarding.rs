@@ -24,7 +24,7 @@ pub(super) struct Discarding {
     working: Option<(Forked<()>, Token)>,
     /// Something lies there that the child may not have seen.
     more: bool,
-    /// Numbers for names.
+    /// Numbers for names: none is used twice.
     count: u64,
 }
 
@@ -35,12 +35,13 @@ impl Discarding {
     }
 }
 
-/// Removes what lies aside.
+/// Removes what lies aside. What cannot be removed is in nobody's way.
 fn remove_all(aside: &Path) -> Result<()> {
+    let mut first = Ok(());
     for entry in std::fs::read_dir(aside).called("opendir", aside.display())? {
-        snapshot::remove_tree(&entry.called("readdir", aside.display())?.path())?;
+        first = first.and(snapshot::remove_tree(&entry.called("readdir", aside.display())?.path()));
     }
-    Ok(())
+    Ok(first?)
 }
 
 impl Supervisor {
@@ -61,9 +62,10 @@ impl Supervisor {
         let aside = self.pod.dirs.discarded();
         loop {
             let name = aside.join(self.discarding.count.to_string());
+            self.discarding.count += 1;
             match fs::rename_new(layer, &name) {
                 // Of an earlier supervisor's.
-                Err(error) if error.errno() == Errno::EEXIST => self.discarding.count += 1,
+                Err(error) if error.errno() == Errno::EEXIST => {}
                 Err(error) if error.errno() == Errno::ENOENT => {
                     std::fs::DirBuilder::new().mode(0o700).create(&aside).called("mkdir", aside.display())?;
                 }
