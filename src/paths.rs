@@ -379,12 +379,22 @@ impl PodDirs {
 
     /// The directory of a container's termination messages.
     pub fn termination_messages(&self, container: &str) -> PathBuf {
-        self.data.join("termination").join(container)
+        self.termination().join(container)
+    }
+
+    /// The termination messages of all containers, a directory for each.
+    pub fn termination(&self) -> PathBuf {
+        self.data.join("termination")
     }
 
     /// A volume that lives with the pod.
     pub fn volume(&self, name: &str) -> PathBuf {
-        self.data.join("volumes").join(name)
+        self.volumes().join(name)
+    }
+
+    /// The volumes that live with the pod.
+    pub fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
     }
 }
 

@@ -1,16 +1,17 @@
 //! Directory trees by descriptor: removing one whose content is hostile, and looking things up in the layers below.
 
-use crate::sys::fs::{allow_removal, lgetxattrat};
+use crate::sys::fs::{allow_removal, lgetxattrat, openat2};
 use crate::sys::{Called, SysResult};
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// The attribute by which overlayfs knows a directory that hides the one below it.
 pub const OPAQUE: &str = "trusted.overlay.opaque";
@@ -58,7 +59,7 @@ pub fn names(dir: BorrowedFd) -> SysResult<Vec<OsString>> {
 
 /// Removes `name` from `dir` with everything below it; "already gone" is success.
 ///
-/// Never follows a link, holds a bounded number of descriptors whatever the depth, and takes time linear in the tree.
+/// Never follows a link nor enters what is mounted there (EXDEV, or EBUSY), holds a bounded number of descriptors whatever the depth, and takes time linear in the tree.
 pub fn remove_tree(dir: BorrowedFd, name: &OsStr) -> SysResult<()> {
     match unlink(dir, name) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
@@ -100,11 +101,11 @@ fn release(dir: BorrowedFd, name: &OsStr) -> SysResult<()> {
     }
 }
 
-/// `None` if somebody else removed it meanwhile.
+/// `None` if somebody else removed it meanwhile; EXDEV if something is mounted there.
 fn open_dir_if_there(dir: BorrowedFd, name: &OsStr) -> SysResult<Option<OwnedFd>> {
-    match openat(dir, name, dir_flags(), Mode::empty()) {
-        Err(Errno::ENOENT) => Ok(None),
-        other => other.called("openat", name.display()).map(Some),
+    match openat2(dir, Path::new(name), dir_flags(), 0, ResolveFlag::RESOLVE_NO_XDEV) {
+        Err(error) if error.errno() == Errno::ENOENT => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -46,12 +46,16 @@ pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, (dirs, pod): (&Dir
     errors
 }
 
-/// Detaches what is mounted in a pod's directories. Unknown mounts must not be walked into by whoever removes them next.
+/// Detaches what podshim mounts in a pod's directories. Whatever else is mounted there stops whoever removes them ([`own_tree`]): to
+/// look for it takes as long as there are mounts on the host.
 fn mounts(pod: &PodDirs) -> Vec<anyhow::Error> {
-    match mounts_below(&[&pod.data, &pod.containers()]) {
-        Ok(paths) => paths.iter().filter_map(|path| mount::detach(path).err()).map(Into::into).collect(),
-        Err(error) => vec![error.into()],
-    }
+    let below = |directory: PathBuf| entries(directory).map(|entry| entry.path());
+    let volumes = below(pod.volumes());
+    let messages = below(pod.termination());
+    let rootfs = below(pod.layers()).flat_map(below).map(|layer| layer.join("rootfs"));
+    let processes = below(pod.containers()).map(|container| container.join("process"));
+    let all = [pod.shm(), pod.etc_files()].into_iter().chain(volumes).chain(messages).chain(rootfs).chain(processes);
+    all.filter_map(|path| mount::detach(&path).err()).map(Into::into).collect()
 }
 
 /// Takes away what another sandbox of a pod that goes on must not find: every process, the namespaces' pins, the memory that
@@ -66,14 +70,14 @@ pub(super) fn namespaces(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &Po
     Ok(mount::detach(&pod.shm())?)
 }
 
-/// Mount points at or below these directories, deepest first.
-fn mounts_below(directories: &[&Path]) -> SysResult<Vec<PathBuf>> {
+/// Mount points at or below a directory, deepest first.
+fn mounts_below(directory: &Path) -> SysResult<Vec<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo").called("read", "/proc/self/mountinfo")?;
     let mut found: Vec<PathBuf> = text
         .lines()
         .filter_map(|line| line.split(' ').nth(4))
         .map(|path| PathBuf::from(unescape(path)))
-        .filter(|path| directories.iter().any(|directory| path.starts_with(directory)))
+        .filter(|path| path.starts_with(directory))
         .collect();
     found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
     Ok(found)
@@ -170,6 +174,17 @@ fn tree(path: &Path) -> SysResult<()> {
     crate::snapshot::remove_tree(path)
 }
 
+/// Removes a directory in which nobody but podshim mounts anything; what is mounted there all the same is detached.
+fn own_tree(path: &Path) -> SysResult<()> {
+    match tree(path) {
+        Err(error) if matches!(error.errno(), Errno::EXDEV | Errno::EBUSY) => {
+            mounts_below(path)?.iter().try_for_each(|mounted| mount::detach(mounted))?;
+            tree(path)
+        }
+        other => other,
+    }
+}
+
 /// Everything that there may be of a pod.
 struct Remains {
     full_name: String,
@@ -210,12 +225,12 @@ fn entries(directory: PathBuf) -> impl Iterator<Item = DirEntry> {
 /// Removes a pod's state directory. Another one who removes the pod may put a lock file into it just then.
 fn state(path: &Path) -> Result<()> {
     for _ in 0..100 {
-        match tree(path) {
+        match own_tree(path) {
             Err(e) if e.errno() == Errno::ENOTEMPTY => {}
             other => return Ok(other?),
         }
     }
-    Ok(tree(path)?)
+    Ok(own_tree(path)?)
 }
 
 /// Removes a pod whose supervisor is gone, with its logs and its name. A pod that is still supervised is refused.
@@ -289,7 +304,7 @@ fn all(remains: &Remains, setup: impl FnOnce() -> Result<CgroupSetup>) -> Result
     };
     if errors.is_empty() {
         let mut attempt = |result: SysResult<()>| errors.extend(result.err().map(Into::into));
-        attempt(tree(&pod.data));
+        attempt(own_tree(&pod.data));
         if let Some(logs) = &remains.logs {
             attempt(tree(logs));
         }
@@ -316,10 +331,7 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
         // Without the link it is being made at this moment.
         let is_left = std::fs::read_link(pod.owner()).is_ok_and(|state| !state.exists());
         if is_left {
-            for path in mounts_below(&[&data])? {
-                mount::detach(&path)?;
-            }
-            tree(&data)?;
+            own_tree(&data)?;
         }
     }
     let mut named = BTreeSet::new();

@@ -1,5 +1,6 @@
 //! Files of a pod's state are not what they were: torn, of another version, somebody else's, from before the machine's last boot.
 
+use crate::disk::Disks;
 use crate::harness::{Host, facts, image_files, pod, until};
 use crate::leaks;
 use crate::registry::{Blob, CONFIG, Debian, MANIFEST, Sample};
@@ -386,4 +387,30 @@ fn one_that_cannot_be_removed_keeps_no_other_from_it() {
     drop(lock);
     host.run(&["rm", "-f", "held"]).expect(0);
     host.assert_clean();
+}
+
+/// Somebody has mounted something of his own in a pod's directories: it is not removed with the pod, nor in its way.
+#[test]
+fn what_is_mounted_in_a_pods_directories_outlives_it() {
+    let Some(host) = Host::new(&[]) else { return };
+    let disks = Disks::new(&host);
+    let volumes = json!([{ "name": "v", "emptyDir": {} }]);
+    let manifest = host.manifest(&pod("p", json!({ "volumes": volumes, "containers": [facts("c", &["sleep"])] })));
+    disks.run(&["run", "-d", &manifest]).expect(0);
+    let precious = PathBuf::from(host.folder("his")).join("precious");
+    std::fs::write(&precious, "precious").unwrap();
+    let uid = disks.path("state/names/default_p").read_link().unwrap();
+    let uid = uid.file_name().unwrap().to_str().unwrap();
+    let data = format!("root/pods/{uid}");
+    let folders = ["volumes/v/deep", "containers/c/0/upper/deep", "deep"].map(|below| format!("{data}/{below}"));
+    for folder in folders.into_iter().chain([format!("state/pods/{uid}/containers/c/deep")]) {
+        std::fs::create_dir(disks.path(&folder)).unwrap();
+        disks.ok(&["mount", "--bind", host.path("his").to_str().unwrap(), disks.at(&folder).to_str().unwrap()]);
+    }
+    let file = format!("{data}/volumes/v/file");
+    std::fs::write(disks.path(&file), "").unwrap();
+    disks.ok(&["mount", "--bind", precious.to_str().unwrap(), disks.at(&file).to_str().unwrap()]);
+    disks.run(&["rm", "-f", "p"]).expect(0);
+    assert_eq!(disks.left(), Vec::<String>::new());
+    assert_eq!(std::fs::read_to_string(precious).unwrap(), "precious");
 }

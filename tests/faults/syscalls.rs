@@ -295,6 +295,8 @@ fn is_explained(said: &str, case: &Case) -> bool {
         // By whoever sees it, at whatever it was about then.
         "SIGKILL" => "",
         "EACCES" => "permission denied",
+        // The supervisor may be told first that the layer of the init container is removed, and the init does not hear of it.
+        "ECONNRESET" if said.contains("ended without an answer") => "exit code 125",
         "ECONNRESET" | "EPIPE" => "its init ended",
         error => error,
     };
