@@ -72,11 +72,6 @@ pub fn read_only(layers: &[PathBuf], programs: Programs) -> Result<OwnedFd> {
     mounted.with_context(|| format!("mounting {} layers", layers.len()))
 }
 
-/// Puts an instance's writable directory away.
-pub fn remove(data: &Path) -> Result<()> {
-    Ok(remove_tree(data)?)
-}
-
 /// Removes a directory with everything in it, however deep a container has made it; gone already counts as done.
 pub fn remove_tree(path: &Path) -> SysResult<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {

@@ -74,19 +74,24 @@ impl<T> Files<T> {
     }
 }
 
-/// The names of what is in a directory, as the kernel has them; none of one that is not there.
+/// The names of what is in a directory, as the kernel has them; none of one that is not there. They are remembered for ever: this is
+/// for a directory that stays.
 pub(super) fn names(directory: &Path) -> Result<Arc<Vec<String>>> {
     static KNOWN: Files<Vec<String>> = Files::new();
-    KNOWN.forget_gone(0);
     let change = with_watches(|watches| watches.of_entries(directory)).flatten();
-    let names = KNOWN.of(directory, change, || match std::fs::read_dir(directory) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+    let names = KNOWN.of(directory, change, || read_names(directory).map(Some))?;
+    Ok(names.unwrap_or_default())
+}
+
+/// [`names`], read at each call.
+pub(super) fn read_names(directory: &Path) -> Result<Vec<String>> {
+    match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
         other => {
             let entries = other.called("opendir", directory.display())?;
-            Ok(Some(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()))
+            Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
         }
-    })?;
-    Ok(names.unwrap_or_default())
+    }
 }
 
 /// What was made of files that are below directories, for each directory by its name.

@@ -3,7 +3,7 @@
 //! A file that is read is as new as the last answer of its supervisor, which writes before it answers.
 
 use super::api;
-use super::files::{Files, Trees, names};
+use super::files::{Files, Trees, names, read_names};
 use crate::control::{Connection, ContainerRecord, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::host;
@@ -376,7 +376,7 @@ pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
         None => {
             let (uids, mut owners) = (names(&dirs.pods())?, HashMap::new());
             for uid in &*uids {
-                owners.extend(names(&dirs.pod(uid).containers())?.iter().map(|container| (container.clone(), uid)));
+                owners.extend(read_names(&dirs.pod(uid).containers())?.into_iter().map(|container| (container, uid)));
             }
             let full = complete(id, owners.keys())?.ok_or_else(missing)?;
             (owners.remove(&full).ok_or_else(missing)?.clone(), full)
@@ -403,10 +403,12 @@ fn complete<'a>(id: &str, all: impl IntoIterator<Item = &'a String>) -> Result<O
         return Err(failure(Kind::Invalid, "the id is missing"));
     }
     let found: Vec<&String> = all.into_iter().filter(|full| full.starts_with(id)).collect();
-    match found.iter().find(|full| **full == id).or(found.first()) {
-        Some(only) if found.len() == 1 || *only == id => Ok(Some((*only).clone())),
-        Some(_) => Err(failure(Kind::Invalid, format!("{} ids begin with {id:?}: more of it is needed", found.len()))),
-        None => Ok(None),
+    match (found.iter().find(|full| **full == id), &found[..]) {
+        (Some(full), _) | (None, [full]) => Ok(Some((*full).clone())),
+        (None, []) => Ok(None),
+        (None, several) => {
+            Err(failure(Kind::Invalid, format!("{} ids begin with {id:?}: more of it is needed", several.len())))
+        }
     }
 }
 

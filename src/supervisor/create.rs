@@ -144,8 +144,8 @@ impl Supervisor {
         let name = self.pod.record.plan.containers[index].name.clone();
         let group = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &name);
         let undone = group.and_then(|group| group.remove(Duration::from_secs(1)));
-        let data = snapshot::remove(&self.pod.dirs.container_data(&name, restart_count));
-        for leftover in [undone, data].into_iter().filter_map(Result::err) {
+        let data = snapshot::remove_tree(&self.pod.dirs.container_data(&name, restart_count));
+        for leftover in [undone, data.map_err(Into::into)].into_iter().filter_map(Result::err) {
             self.warn("KillContainerError", format!("container {name}: {leftover:#}"));
         }
     }

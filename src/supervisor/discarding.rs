@@ -2,6 +2,7 @@
 //! long as the disk likes, and meanwhile logs are read, probes run, and clients are answered.
 
 use super::forked::Forked;
+use super::keep::Remnant;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::remove;
@@ -18,9 +19,11 @@ use std::time::{Duration, Instant};
 /// How long the end of a pod takes for it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// What is done about layers that lie aside.
+/// What is done about layers that are no longer used.
 #[derive(Default)]
 pub(super) struct Discarding {
+    /// What is on disk of ended instances: it is all that tells how they ended until that is kept.
+    ended: Vec<Remnant>,
     working: Option<(Forked<()>, Token)>,
     /// Something lies there that the child may not have seen.
     more: bool,
@@ -45,6 +48,22 @@ fn remove_all(aside: &Path) -> Result<()> {
 }
 
 impl Supervisor {
+    /// To be discarded when it is kept how the instance ended.
+    pub(super) fn discard_later(&mut self, remnant: Remnant) {
+        self.discarding.ended.push(remnant);
+    }
+
+    /// Discards what is on disk of ended instances: it is kept how they ended.
+    pub(super) fn discard_ended(&mut self) {
+        for gone in std::mem::take(&mut self.discarding.ended) {
+            let traces = gone.traces.map_or(Ok(()), |traces| traces.remove());
+            let layer = self.discard_layer(&gone.layer);
+            for error in [traces.err().map(Into::into), layer.err()].into_iter().flatten() {
+                self.warn("KillContainerError", format!("{error:#}"));
+            }
+        }
+    }
+
     /// Discards the writable layer of an instance, or all of a container; gone already counts as done.
     pub(super) fn discard_layer(&mut self, layer: &Path) -> Result<()> {
         if !layer.exists() {
@@ -88,7 +107,7 @@ impl Supervisor {
     /// Discards all that a container, which is no more, has on disk.
     pub(super) fn discard_container(&mut self, container: &str) -> Result<()> {
         let directory = self.pod.dirs.container_layers(container);
-        remove::layers_in(&directory)?.iter().try_for_each(|layer| remove::unmount_layer(layer))?;
+        remove::unmount_layers(&directory)?;
         self.discard_layer(&directory)?;
         remove::container(&self.pod.dirs, container)
     }

@@ -5,7 +5,6 @@ use super::commanded::Waiter;
 use super::discarding::Discarding;
 use super::events;
 use super::exec::Exec;
-use super::keep::Remnant;
 use super::life::Life;
 use super::network::Networking;
 use super::poll::{Poll, Source};
@@ -91,8 +90,6 @@ pub(super) struct Supervisor {
     pub(super) pod_limits: LinuxContainerResources,
     /// What follows when the pod's pid 1 has ended.
     pub(super) after_reaper: AfterReaper,
-    /// What is on disk of ended instances, to be removed when it is kept how they ended.
-    pub(super) discarded: Vec<Remnant>,
     pub(super) discarding: Discarding,
     /// Kept for the moment when there are no descriptors left.
     spare: Option<OwnedFd>,
@@ -226,7 +223,6 @@ impl Supervisor {
             is_saved: true,
             paused: VecDeque::new(),
             after_reaper: AfterReaper::Tell,
-            discarded: Vec::new(),
             discarding: Discarding::of(&pod.dirs),
             pod_limits: plan.sandbox.resources.clone(),
             spare: Some(launcher.null()?),
@@ -321,14 +317,8 @@ impl Supervisor {
         for id in std::mem::take(&mut self.promised) {
             self.say(id, &Reply::Accepted, &[]);
         }
-        // As long as it is not kept how they ended, they are all that tells it.
-        let discarded = if self.is_saved { std::mem::take(&mut self.discarded) } else { Vec::new() };
-        for gone in discarded {
-            let traces = gone.traces.map_or(Ok(()), |traces| traces.remove());
-            let layer = self.discard_layer(&gone.layer);
-            for error in [traces.err().map(Into::into), layer.err()].into_iter().flatten() {
-                self.warn("KillContainerError", format!("{error:#}"));
-            }
+        if self.is_saved {
+            self.discard_ended();
         }
         self.begin_discarding();
         Ok(())

@@ -52,8 +52,8 @@ fn mounts(pod: &PodDirs) -> Vec<anyhow::Error> {
     let below = |directory: PathBuf| entries(directory).map(|entry| entry.path());
     let volumes = below(pod.volumes());
     let messages = below(pod.termination());
-    let rootfs = below(pod.layers()).flat_map(below).map(|layer| layer.join("rootfs"));
-    let processes = below(pod.containers()).map(|container| container.join("process"));
+    let rootfs = below(pod.layers()).flat_map(below).map(|layer| rootfs_of(&layer));
+    let processes = entries(pod.containers()).map(|entry| pod.process(&entry.file_name().to_string_lossy()));
     let all = [pod.shm(), pod.etc_files()].into_iter().chain(volumes).chain(messages).chain(rootfs).chain(processes);
     all.filter_map(|path| mount::detach(&path).err()).map(Into::into).collect()
 }
@@ -148,9 +148,7 @@ pub fn container_of_ended(pod: &Pod, id: &str) -> Result<()> {
 /// the kubelet's.
 pub(super) fn container(pod: &PodDirs, id: &str) -> Result<()> {
     let layers = pod.container_layers(id);
-    for layer in layers_in(&layers)? {
-        unmount_layer(&layer)?;
-    }
+    unmount_layers(&layers)?;
     tree(&layers)?;
     // Of images that were mounted for it.
     tree(&pod.volume(id))?;
@@ -165,9 +163,18 @@ pub(super) fn layers_in(directory: &Path) -> SysResult<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry.called("readdir", directory.display())?.path())).collect()
 }
 
-/// Of an instance that an OCI runtime of the host makes, the root file system is mounted in its layer.
-pub(super) fn unmount_layer(path: &Path) -> SysResult<()> {
-    mount::detach(&path.join("rootfs"))
+/// Where in its layer the root file system of an instance is mounted that an OCI runtime of the host makes.
+fn rootfs_of(layer: &Path) -> PathBuf {
+    layer.join("rootfs")
+}
+
+pub(super) fn unmount_layer(layer: &Path) -> SysResult<()> {
+    mount::detach(&rootfs_of(layer))
+}
+
+/// All layers of a container, in their directory.
+pub(super) fn unmount_layers(directory: &Path) -> SysResult<()> {
+    layers_in(directory)?.iter().try_for_each(|layer| unmount_layer(layer))
 }
 
 fn tree(path: &Path) -> SysResult<()> {

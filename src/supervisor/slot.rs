@@ -323,7 +323,7 @@ impl Supervisor {
         }
         // A large layer takes a while: not before it is told that the container ended.
         let traces = Some(Traces::of(&self.pod.dirs, &name));
-        self.discarded.push(Remnant { layer, traces });
+        self.discard_later(Remnant { layer, traces });
         Ok(())
     }
 
