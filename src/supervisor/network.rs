@@ -39,14 +39,17 @@ pub(super) struct Networking {
     host_ports: Vec<OwnedFd>,
 }
 
-/// Puts a new pod on its network, and waits until it is.
-pub(super) fn attach(pod: &Pod) -> Result<(Attached, Networking)> {
+/// Puts a new pod on its network, and waits until it is. What is to be done in the meantime is done in any case.
+pub(super) fn attach<T>(pod: &Pod, meanwhile: impl FnOnce() -> Result<T>) -> Result<(Attached, Networking, T)> {
     if !network::is_used(&pod.record.plan.sandbox) {
-        return Ok((Attached::default(), Networking::default()));
+        return Ok((Attached::default(), Networking::default(), meanwhile()?));
     }
     let host_ports = network::hold_host_ports(&pod.record.dirs, &pod.record.plan.sandbox)?;
-    let attached = fork(pod, &Job::Attach)?.wait()?;
-    Ok((attached, Networking { host_ports, ..Networking::default() }))
+    let attaching = fork(pod, &Job::Attach)?;
+    let done = meanwhile();
+    // Before anything is undone.
+    let attached = attaching.wait()?;
+    Ok((attached, Networking { host_ports, ..Networking::default() }, done?))
 }
 
 /// The network's part of a pod that is on its network, for another supervisor; and why it does not have the host's ports.

@@ -28,7 +28,7 @@ use crate::plan::spec;
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::store::{FirstFailure, Pod, Report};
-use crate::sys::{Called, SysResult, socket};
+use crate::sys::{Called, SysResult, record, socket};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -104,6 +104,12 @@ pub(super) struct Parts {
     pub(super) networking: Networking,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) life: Life,
+    pub(super) launcher: Launcher,
+}
+
+/// What starts the containers of a pod.
+pub(super) fn launcher(pod: &Pod, facts: &HostFacts) -> Result<Launcher> {
+    Launcher::new(facts.cgroups.clone(), super::sandbox::empty_namespace(&pod.record.dirs)?)
 }
 
 /// From now on these signals are read from a descriptor.
@@ -178,15 +184,16 @@ impl Supervisor {
         let make = || sandbox::create(&plan.sandbox, &pod.dirs, &reaper);
         let sandbox = timeline.act(|| Act::Namespaces, made_of, make)?;
         let is_attached = crate::network::is_used(&plan.sandbox);
-        let attach = || super::network::attach(&pod);
-        let (attached, networking) = match is_attached {
-            true => timeline.act(|| Act::Network, |(attached, _)| addresses_of(attached), attach)?,
+        // While plugins are waited for; it is no part of their story.
+        let attach = || super::network::attach(&pod, || record::aside(|| launcher(&pod, &facts)));
+        let (attached, networking, launcher) = match is_attached {
+            true => timeline.act(|| Act::Network, |(attached, ..)| addresses_of(attached), attach)?,
             false => attach()?,
         };
         let addresses = if is_attached { attached.addresses } else { sandbox.addresses.clone() };
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
         let life = Life::begin(&pod);
-        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life };
+        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life, launcher };
         let mut supervisor = Self::assemble((pod, facts), parts)?;
         supervisor.network_notes(attached.notes);
         supervisor.queue.push_back(Event::Begin);
@@ -199,7 +206,7 @@ impl Supervisor {
 
     /// A supervisor of a sandbox that is there.
     pub(super) fn assemble((pod, facts): (Pod, HostFacts), parts: Parts) -> Result<Supervisor> {
-        let Parts { signals, timeline, reserve, sandbox, networking, addresses, life } = parts;
+        let Parts { signals, timeline, reserve, sandbox, networking, addresses, life, launcher } = parts;
         let plan = &pod.record.plan;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
@@ -215,7 +222,6 @@ impl Supervisor {
         if let Some(reaper) = &sandbox.reaper {
             poll.watch(&reaper.pidfd, Source::Reaper)?;
         }
-        let launcher = Launcher::new(facts.cgroups.clone(), super::sandbox::empty_namespace(&pod.record.dirs)?)?;
         let mut supervisor = Supervisor {
             networking,
             timeline,

@@ -22,7 +22,7 @@ use super::keep::{Kept, Memory, Process, Traces, Word};
 use super::life::Life;
 use super::network;
 use super::pipes::open_fifo;
-use super::pod::{Parts, Supervisor, block_signals, machine_spec, now};
+use super::pod::{Parts, Supervisor, block_signals, launcher, machine_spec, now};
 use super::poll::{Output, Source};
 use super::remove;
 use super::reserve::Reserve;
@@ -88,7 +88,8 @@ impl Supervisor {
         let (networking, without_ports) = network::rejoin(&pod);
         let Memory { life, addresses, .. } = memory;
         let reserve = Reserve::of(pod.dirs.reserve(), pod.record.plan.containers.len());
-        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life };
+        let launcher = launcher(&pod, &facts)?;
+        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life, launcher };
         let mut supervisor = Supervisor::assemble((pod, facts), parts)?;
         supervisor.pod_limits = memory.pod_limits;
         supervisor.failure = memory.failure;
