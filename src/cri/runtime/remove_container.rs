@@ -22,9 +22,10 @@ pub(in crate::cri) fn run(
         found => found?,
     };
     remove(daemon, (&sandbox, &container))?;
-    if let Ok(sandbox) = sandboxes::sandbox(&daemon.dirs, sandbox.id()) {
-        daemon.removed(&About::of(&sandbox, &sandbox.containers()?)?, container.id());
-    }
+    daemon.removed(container.id(), || {
+        let sandbox = sandboxes::sandbox(&daemon.dirs, sandbox.id()).ok()?;
+        About::of(&sandbox, &sandbox.containers().ok()?).ok()
+    });
     done
 }
 
