@@ -19,7 +19,7 @@ if [ "${1:-}" != inside ]; then
     gcc -O2 -Wall -Wextra -Werror -o "$order/functions" tests/bench/functions.c
     nm --defined-only "$order/podshim" | awk '$2 ~ /^[tTwW]$/ && $3 ~ /^_R/ { print $1, $3 }' >"$order/symbols"
     # Its bridge and its rules are no concern of the machine's.
-    unshare --net --mount --propagation private "$0" inside
+    unshare --net --mount --propagation private scripts/order.sh inside
     {
         echo '/* Written by scripts/order.sh. What stands for a crate differs from build to build. */'
         echo 'SECTIONS { .text.first : {'
