@@ -7,9 +7,11 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 mod choices;
+mod clock;
 mod dying;
 
 use choices::{Choices, Drawn, Fast, pod};
+use clock::Twin;
 
 /// What the supervisor knows of a container.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +32,7 @@ struct Known {
 
 struct World {
     pod: PodState,
+    twin: Twin,
     now: u64,
     known: Vec<Known>,
     /// Tasks that are not answered, and whether their time was said to be over.
@@ -51,12 +54,13 @@ const PROBES: [Task; 3] = [Task::StartupProbe, Task::LivenessProbe, Task::Readin
 impl World {
     fn new(spec: PodSpec) -> World {
         let known = vec![Known::default(); spec.containers.len()];
+        let twin = Twin::new(spec.clone());
         let pod = PodState::new(spec, Now { boot: Duration::ZERO, wall: Duration::ZERO });
         let (tasks, stop) = (BTreeMap::new(), None);
         let (creating, sandbox, lost, destroying, finished) = (false, false, false, false, false);
         let (now, evicted, steps) = (0, false, 0);
         let mut world =
-            World { pod, now, known, tasks, creating, sandbox, lost, destroying, finished, stop, evicted, steps };
+            World { pod, twin, now, known, tasks, creating, sandbox, lost, destroying, finished, stop, evicted, steps };
         world.step(Event::Begin);
         world
     }
@@ -81,7 +85,9 @@ impl World {
         self.steps += 1;
         let before = self.pod.status().phase;
         let now = Duration::from_secs(self.now);
-        let actions = self.pod.step(event, Now { boot: now, wall: now });
+        let actions = self.pod.step(event.clone(), Now { boot: now, wall: now });
+        assert_eq!(self.twin.step(event, now), actions);
+        assert_eq!(self.twin.next_deadline(), self.pod.next_deadline());
         assert!(!self.finished || actions.is_empty(), "{actions:?} after Finished");
         if !self.pod.goes_on() {
             // It has begun to end by itself, or at its deadline; what comes later can only shorten that.

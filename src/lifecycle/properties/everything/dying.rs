@@ -51,6 +51,7 @@ impl World {
         }
         let (pod, actions) = kept.resume(spec, &found, now);
         self.pod = pod;
+        assert_eq!(self.twin.resume(&found, now.boot), actions);
         assert!(!was_creating || actions.contains(&Action::CreateSandbox), "the sandbox is asked for again");
         assert!(!was_destroying || self.finished || actions.contains(&Action::DestroySandbox));
         for action in actions {
