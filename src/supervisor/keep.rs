@@ -55,6 +55,7 @@ impl Process {
             }
         };
         if let Some(file) = pin.and_then(|pin| std::fs::File::open(pin).ok())
+            && pidfd::is_in_pidfs(file.as_fd())?
             && let Some(child) = is_it(Child { pid: self.pid, pidfd: file.into() })?
         {
             return Ok(Some(child));

@@ -66,13 +66,19 @@ fn parse_stat(text: &str) -> Option<Stat> {
     })
 }
 
-/// What tells the process of a pidfd from every other one of this boot: the number of its inode in pidfs (since 6.9, on 64-bit
-/// kernels never used twice), on older kernels when it started, in clock ticks. `pid` is its pid, not waited for.
-pub fn identity(pidfd: BorrowedFd<'_>, pid: i32) -> SysResult<u64> {
+/// Whether a descriptor is a pidfd of a kernel that has pidfs (since 6.9). What is opened at a path is one only if it was mounted there
+/// (since 6.14), and may be any other file.
+pub fn is_in_pidfs(descriptor: BorrowedFd<'_>) -> SysResult<bool> {
     // linux/magic.h
     const PID_FS_MAGIC: nix::sys::statfs::FsType = nix::sys::statfs::FsType(0x5049_4446);
-    let kind = nix::sys::statfs::fstatfs(pidfd).called("fstatfs", "pidfd")?.filesystem_type();
-    if kind == PID_FS_MAGIC {
+    let status = nix::sys::statfs::fstatfs(descriptor).called("fstatfs", "pidfd")?;
+    Ok(status.filesystem_type() == PID_FS_MAGIC)
+}
+
+/// What tells the process of a pidfd from every other one of this boot: the number of its inode in pidfs (on 64-bit kernels never
+/// used twice), without pidfs when it started, in clock ticks. `pid` is its pid, not waited for.
+pub fn identity(pidfd: BorrowedFd<'_>, pid: i32) -> SysResult<u64> {
+    if is_in_pidfs(pidfd)? {
         return nix::sys::stat::fstat(pidfd).called("fstat", "pidfd").map(|status| status.st_ino);
     }
     let started = stat(pid)?.map(|stat| stat.start_time);
@@ -163,6 +169,14 @@ mod tests {
     use super::super::process;
     use super::*;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_file_is_no_pidfd() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(!is_in_pidfs(file.as_fd()).unwrap());
+        let directory = std::fs::File::open("/proc/self").unwrap();
+        assert!(!is_in_pidfs(directory.as_fd()).unwrap());
+    }
 
     #[test]
     fn a_stat_line_is_read_whatever_the_name_is() {
