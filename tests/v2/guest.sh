@@ -355,6 +355,58 @@ succeeds "rm -f with processes" podshim rm -f again
 same "no cgroup is left of it" "" "$(find $cgroups -name '*podshim*')"
 same "no process is left of it" "" "$(pidof sleep)"
 
+### The wall clock is set while a pod runs: its deadline, probes, back-offs and grace period are on another one.
+cat >/tmp/clock.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: clock}
+spec:
+  activeDeadlineSeconds: 3600
+  terminationGracePeriodSeconds: 5
+  containers:
+  - name: steady
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sleep, "100000"]
+    livenessProbe: {periodSeconds: 1, timeoutSeconds: 30, exec: {command: ["true"]}}
+  - name: crashing
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: ["false"]
+POD
+up() { cut -d . -f 1 /proc/uptime; }
+booted=$(($(date +%s) - $(up)))
+# set_clock SECONDS: so many seconds from the right time.
+set_clock() { date -s "@$((booted + $(up) + $1))" >/dev/null; }
+year=31536000
+succeeds "run -d of a pod with a deadline" podshim run -d /tmp/clock.yaml
+# Not the first one of its cgroup: that may be a probe.
+steady=$(pidof sleep)
+eventually 60 "a container that crashes is started twice more" has_restarts clock 2
+set_clock $year
+sleep 6
+same "a year ahead, its next pause of 20 s is not over" 2 "$(restarts clock)"
+same "nor is the pod's deadline" 0 "$(podshim inspect -o json clock | grep -c DeadlineExceeded)"
+set_clock -$year
+eventually 60 "a year back, the pause ends in its time" has_restarts clock 3
+# Kernels before 6.14 mount no pidfd: the process is found by its pid, and when it started.
+kill -9 "$(pidof podshim)"
+eventually 20 "another supervisor takes the pod over" podshim exec -c steady clock -- true
+same "and misses nothing" 0 "$(podshim events clock | grep -c TakeOverError)"
+set_clock $((2 * year))
+succeeds "exec two years ahead" podshim exec -c steady clock -- true
+same "the other container has run all the time" "sleep 100000 " "$(tr '\0' ' ' <"/proc/$steady/cmdline")"
+began=$(up)
+podshim stop clock &
+stopping=$!
+sleep 1
+set_clock 0
+wait "$stopping"
+took=$(($(up) - began))
+same "its grace period is 5 s whatever the clock is set to ($took s)" yes "$([ $took -ge 4 ] && [ $took -le 25 ] && echo yes)"
+succeeds "rm of it" podshim rm clock
+same "no cgroup is left of it" "" "$(find $cgroups -name '*podshim*')"
+
 ### A user namespace of the pod's own. tmpfs, which all is on here, has id-mapped mounts since Linux 6.3.
 cat >/tmp/users.yaml <<'POD'
 apiVersion: v1
