@@ -355,6 +355,45 @@ succeeds "rm -f with processes" podshim rm -f again
 same "no cgroup is left of it" "" "$(find $cgroups -name '*podshim*')"
 same "no process is left of it" "" "$(pidof sleep)"
 
+### Supervisors are killed: what runs goes on, and nothing that is written is lost.
+cat >/tmp/taken.yaml <<'POD'
+apiVersion: v1
+kind: Pod
+metadata: {name: taken}
+spec:
+  shareProcessNamespace: true
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: counter
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sh, -c, "i=0; while :; do i=$((i + 1)); echo line $i; sleep 0.1; done"]
+  - name: beside
+    image: busybox
+    imagePullPolicy: IfNotPresent
+    command: [sleep, "4242"]
+POD
+# The pod's pid 1, too, is a podshim, but for its name.
+supervisors() { for pid in $(pidof podshim); do [ "$(cat "/proc/$pid/comm")" = podshim ] && echo "$pid"; done; }
+beside() { for pid in $(pidof sleep); do grep -q 4242 "/proc/$pid/cmdline" 2>/dev/null && echo "$pid"; done; }
+succeeds "run -d of a pod that counts" podshim run -d /tmp/taken.yaml
+beside=$(beside)
+for round in 1 2 3; do
+    sleep 1
+    succeeds "kill of supervisor $round" kill -9 "$(supervisors)"
+    sleep 0.5
+    eventually 20 "supervisor $round is replaced" podshim exec -c counter taken -- true
+done
+same "nothing was missed" 0 "$(podshim events taken | grep -c TakeOverError)"
+same "nothing was started again" 0 "$(restarts taken)"
+same "the process is the same" "$beside" "$(beside)"
+podshim logs -c counter taken >/tmp/lines
+same "every line is there, once" "$(seq "$(wc -l </tmp/lines)" | sed 's/^/line /' | md5sum)" "$(md5sum </tmp/lines)"
+succeeds "kill of supervisor and process" kill -9 "$(supervisors)" "$beside"
+eventually 60 "what ended when nobody watched is started again" has_restarts taken 1
+succeeds "rm -f of it" podshim rm -f taken
+same "no cgroup is left of it" "" "$(find $cgroups -name '*podshim*')"
+
 ### The wall clock is set while a pod runs: its deadline, probes, back-offs and grace period are on another one.
 cat >/tmp/clock.yaml <<'POD'
 apiVersion: v1
@@ -390,7 +429,7 @@ same "nor is the pod's deadline" 0 "$(podshim inspect -o json clock | grep -c De
 set_clock -$year
 eventually 60 "a year back, the pause ends in its time" has_restarts clock 3
 # Kernels before 6.14 mount no pidfd: the process is found by its pid, and when it started.
-kill -9 "$(pidof podshim)"
+kill -9 "$(supervisors)"
 eventually 20 "another supervisor takes the pod over" podshim exec -c steady clock -- true
 same "and misses nothing" 0 "$(podshim events clock | grep -c TakeOverError)"
 set_clock $((2 * year))
