@@ -43,19 +43,31 @@ fn the_quiet_do_not_notice_the_loud() {
     let Some(host) = Host::new(&[]) else { return };
     let quiet = shell("quiet", QUIET);
     host.start(&pod("other", json!({ "terminationGracePeriodSeconds": 1, "containers": [quiet] })));
+    let limit = json!({ "limits": { "memory": "32Mi" } });
     let loud = [
-        ("flood", "while :; do yes | head -c 30000000; done"),
-        ("forks", "b() { sleep 1 | b & }; while :; do b 2>/dev/null; done"),
-        ("deaf", "trap '' TERM HUP INT; while :; do sleep 0.1; done"),
-        ("zombies", "while :; do (sh -c 'true & exec sleep 1000' &) ; sleep 0.05; done"),
+        ("flood", "while :; do yes | head -c 30000000; done", json!({})),
+        ("forks", "b() { sleep 1 | b & }; while :; do b 2>/dev/null; done", json!({})),
+        ("deaf", "trap '' TERM HUP INT; while :; do sleep 0.1; done", json!({})),
+        ("zombies", "while :; do (sh -c 'true & exec sleep 1000' &) ; sleep 0.05; done", json!({})),
+        // What is killed for it is a child that comes again and again; with cgroup v2 the container.
+        ("hunger", "while :; do (x=0123456789abcdef; while :; do x=$x$x; done); echo $?; done", limit),
     ];
-    for (name, script) in loud {
-        let containers = [shell("loud", script), shell("quiet", QUIET)];
+    for (name, script, resources) in loud {
+        let mut greedy = shell("loud", script);
+        greedy["resources"] = resources;
+        let containers = [greedy, shell("quiet", QUIET)];
         let manifest =
             host.manifest(&pod("p", json!({ "terminationGracePeriodSeconds": 1, "containers": containers })));
         host.run(&["run", "-d", "--pids-limit", "100", &manifest]).expect(0);
         until("its first lines", || host.run(&["logs", "p", "-c", "quiet"]).out.contains('x').then_some(()));
         assert_unheld(&host, &["p", "other"], name);
+        if name == "hunger" {
+            let is_killed = || {
+                host.ok(&["logs", "p", "-c", "loud"]).contains("137")
+                    || host.ok(&["inspect", "p"]).contains("OOMKilled")
+            };
+            until("it to be killed for its hunger", || is_killed().then_some(()));
+        }
         host.run(&["exec", "-c", "quiet", "p", "--", "sh", "-c", "exit 7"]).expect(7);
         let before = Instant::now();
         host.ok(&["rm", "p"]);
