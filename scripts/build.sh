@@ -51,6 +51,6 @@ fi
 # Beside and renamed: the old file may be running.
 cp "$built" "$target_dir/podshim.new"
 mv "$target_dir/podshim.new" "$target_dir/podshim"
-first=$(readelf --wide --section-headers "$built" | sed -n 's/.* \.text\.first  *PROGBITS  *[0-9a-f]* [0-9a-f]* \([0-9a-f]*\) .*/\1/p')
+first=$(size --format=SysV "$built" | awk '$1 == ".text.first" { print $2 }')
 echo "$target_dir/podshim: $("$target_dir/podshim" version 2>/dev/null | head -n 1 || true), static, $(stat -c %s "$target_dir/podshim") bytes,
-of which $((0x${first:-0})) are put first by scripts/first.ld"
+of which ${first:-0} are put first by scripts/first.ld"

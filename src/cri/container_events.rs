@@ -11,7 +11,6 @@ use super::runtime::{container_status, now, sandbox_status};
 use super::sandboxes::{self, Container, Sandbox};
 use crate::lifecycle::commanded::Stage;
 use anyhow::Result;
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::broadcast::error::RecvError;
@@ -135,14 +134,18 @@ impl Daemon {
         }
     }
 
-    /// Tells that a container, or a sandbox, is gone, if anybody was told of it; `last` is what was seen before, or of its sandbox.
-    pub(super) fn removed<A: Borrow<About>>(&self, id: &str, last: impl FnOnce() -> Option<A>) {
+    /// Whether anybody was told of a container, or a sandbox: nobody else misses it.
+    pub(super) fn is_told_of(&self, id: &str) -> bool {
+        self.container_events.told().contains_key(id)
+    }
+
+    /// Tells that a container, or a sandbox, is gone; `last` is what was seen of it before.
+    pub(super) fn removed(&self, last: &About, id: &str) {
         let Some(reached) = self.container_events.told().remove(id) else { return };
-        let Some(last) = last() else { return };
         if reached < Reached::Stopped {
-            self.container_events.send(last.borrow(), id, Kind::ContainerStoppedEvent);
+            self.container_events.send(last, id, Kind::ContainerStoppedEvent);
         }
-        self.container_events.send(last.borrow(), id, Kind::ContainerDeletedEvent);
+        self.container_events.send(last, id, Kind::ContainerDeletedEvent);
     }
 }
 

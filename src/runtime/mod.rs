@@ -204,16 +204,6 @@ pub fn go_on(hand_off: BorrowedFd<'_>) -> SysResult<()> {
     socket::send(hand_off, handshake::GO_ON, &[])
 }
 
-/// The bundle's `config.json`.
-pub fn write_bundle(spec: &Spec, directory: &std::path::Path) -> Result<()> {
-    let (path, new) = (directory.join("config.json"), directory.join("config.json.new"));
-    // In one line: most of it is the seccomp profile, and the lines of that would cost more than all the rest of a container's records.
-    let text = serde_json::to_vec(spec).context("serializing the spec")?;
-    std::fs::write(&new, text).called("write", new.display())?;
-    // Whole or not at all: `inspect` may read it while the container starts again.
-    Ok(std::fs::rename(&new, &path).called("rename", path.display())?)
-}
-
 /// Opens a namespace file.
 pub fn open_namespace(path: impl AsRef<std::path::Path>) -> SysResult<OwnedFd> {
     let path = path.as_ref();

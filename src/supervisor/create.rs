@@ -25,6 +25,7 @@ use crate::plan::mounts;
 use crate::plan::spec::{self, Bind, Resolved, User};
 use crate::runtime::{self, NamespaceKind, PidNamespace, Request, sandbox, user};
 use crate::snapshot::{self, Owner};
+use crate::store;
 use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult, process};
 use crate::volumes;
@@ -208,7 +209,8 @@ impl Supervisor {
         if executor == Executor::Oci {
             self.make_fit_for_runtimes(&mut spec)?;
         }
-        runtime::write_bundle(&spec, &state)?;
+        // Whole or not at all: `inspect` may read it while the container starts again.
+        store::write_json(&state.join("config.json"), &spec)?;
         Ok(Bundle { config, spec, binds, rootfs, rootfs_path, user, target })
     }
 

@@ -1,6 +1,6 @@
 //! Containers that take what they can get, next to quiet ones which must not notice.
 
-use crate::harness::{Host, Live, pod, shell, until};
+use crate::harness::{Host, Live, pod, shell, until, with};
 use crate::leaks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,19 +43,17 @@ fn the_quiet_do_not_notice_the_loud() {
     let Some(host) = Host::new(&[]) else { return };
     let quiet = shell("quiet", QUIET);
     host.start(&pod("other", json!({ "terminationGracePeriodSeconds": 1, "containers": [quiet] })));
-    let limit = json!({ "limits": { "memory": "32Mi" } });
+    let limited = json!({ "resources": { "limits": { "memory": "32Mi" } } });
     let loud = [
         ("flood", "while :; do yes | head -c 30000000; done", json!({})),
         ("forks", "b() { sleep 1 | b & }; while :; do b 2>/dev/null; done", json!({})),
         ("deaf", "trap '' TERM HUP INT; while :; do sleep 0.1; done", json!({})),
         ("zombies", "while :; do (sh -c 'true & exec sleep 1000' &) ; sleep 0.05; done", json!({})),
         // What is killed for it is a child that comes again and again; with cgroup v2 the container.
-        ("hunger", "while :; do (x=0123456789abcdef; while :; do x=$x$x; done); echo $?; done", limit),
+        ("hunger", "while :; do (x=0123456789abcdef; while :; do x=$x$x; done); echo $?; done", limited),
     ];
-    for (name, script, resources) in loud {
-        let mut greedy = shell("loud", script);
-        greedy["resources"] = resources;
-        let containers = [greedy, shell("quiet", QUIET)];
+    for (name, script, more) in loud {
+        let containers = [with(shell("loud", script), more), shell("quiet", QUIET)];
         let manifest =
             host.manifest(&pod("p", json!({ "terminationGracePeriodSeconds": 1, "containers": containers })));
         host.run(&["run", "-d", "--pids-limit", "100", &manifest]).expect(0);

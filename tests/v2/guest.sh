@@ -24,13 +24,15 @@ succeeds() {
         note "FAILED: $what: $* said: $(echo "$out" | tail -n 5)"
     fi
 }
+# Seconds since the boot, which no setting of the clock changes.
+up() { cut -d . -f 1 /proc/uptime; }
 # eventually SECONDS WHAT COMMAND...: the command succeeds within the time.
 eventually() {
     seconds=$1 what=$2
     shift 2
-    end=$(($(cut -d . -f 1 /proc/uptime) + seconds))
+    end=$(($(up) + seconds))
     until "$@" >/dev/null 2>&1; do
-        if [ "$(cut -d . -f 1 /proc/uptime)" -ge "$end" ]; then
+        if [ "$(up)" -ge "$end" ]; then
             failures=$((failures + 1))
             note "FAILED: within $seconds s: $what"
             return 1
@@ -413,7 +415,6 @@ spec:
     imagePullPolicy: IfNotPresent
     command: ["false"]
 POD
-up() { cut -d . -f 1 /proc/uptime; }
 booted=$(($(date +%s) - $(up)))
 # set_clock SECONDS: so many seconds from the right time.
 set_clock() { date -s "@$((booted + $(up) + $1))" >/dev/null; }

@@ -203,6 +203,8 @@ fn bundles_are_whole_or_not_there() {
     std::fs::remove_file(host.path("to/mine")).unwrap();
     host.run(&["plan", &fine, "-o", "oci", "--to", to]).expect(0);
     assert!(host.path("to/c/config.json").exists() && host.path("to/sandbox.sh").exists());
+    // For people to read.
+    assert!(std::fs::read_to_string(host.path("to/c/config.json")).unwrap().lines().count() > 100);
     let left = std::fs::read_dir(host.path(""))
         .unwrap()
         .flatten()

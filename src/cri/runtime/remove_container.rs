@@ -22,10 +22,11 @@ pub(in crate::cri) fn run(
         found => found?,
     };
     remove(daemon, (&sandbox, &container))?;
-    daemon.removed(container.id(), || {
-        let sandbox = sandboxes::sandbox(&daemon.dirs, sandbox.id()).ok()?;
-        About::of(&sandbox, &sandbox.containers().ok()?).ok()
-    });
+    if daemon.is_told_of(container.id())
+        && let Ok(sandbox) = sandboxes::sandbox(&daemon.dirs, sandbox.id())
+    {
+        daemon.removed(&About::of(&sandbox, &sandbox.containers()?)?, container.id());
+    }
     done
 }
 

@@ -41,7 +41,7 @@ pub(in crate::cri) fn run(
         daemon.wait(daemon.forget(container.id()));
     }
     for id in containers.iter().map(Container::id).chain([sandbox.id()]) {
-        daemon.removed(id, || Some(&last));
+        daemon.removed(&last, id);
     }
     done
 }

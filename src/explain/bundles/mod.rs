@@ -19,7 +19,6 @@ use crate::error::{Kind, failure};
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{FilesMedium, FilesVolume, VolumePlan, VolumeSource};
-use crate::runtime;
 use crate::snapshot;
 use crate::sys::{Called, SysResult};
 use crate::volumes;
@@ -83,7 +82,7 @@ fn fill(planned: &Planned, dirs: &Dirs, (new, to): (&Path, &Path)) -> Result<()>
     for container in &planned.containers {
         let bundle = new.join(&container.name);
         make(&bundle.join("rootfs"))?;
-        runtime::write_bundle(&spec(container, planned), &bundle)?;
+        write_spec(&spec(container, planned), &bundle.join("config.json"))?;
         let image = container.image.as_ref().context("an image is not here")?;
         link_layers(&image.layers, &new.join("layers").join(&container.name))?;
     }
@@ -97,6 +96,12 @@ fn fill(planned: &Planned, dirs: &Dirs, (new, to): (&Path, &Path)) -> Result<()>
     let path = new.join("sandbox.sh");
     fs::write(&path, script::script(planned, to)?).called("write", path.display())?;
     Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).called("chmod", path.display())?)
+}
+
+/// To be read by people, too.
+fn write_spec(spec: &Spec, path: &Path) -> Result<()> {
+    let text = serde_json::to_vec_pretty(spec).context("serializing the spec")?;
+    Ok(fs::write(path, text).called("write", path.display())?)
 }
 
 fn make(path: &Path) -> SysResult<()> {
