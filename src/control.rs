@@ -86,10 +86,15 @@ pub enum Request {
     Join,
     /// The init that waits between two steps goes on (`podshim run --step`). [`Reply::Accepted`].
     GoOn,
-    /// CRI's CreateContainer: [`Reply::Accepted`] when its init waits to be started.
+    /// CRI's CreateContainer: [`Reply::Accepted`] when it is known, and as good as made if its supervisor dies.
     ///
     /// Descriptors: a [`document`] of [`ContainerRecord`].
     Create,
+    /// [`Reply::Accepted`] when a container's init waits to be started, or it has turned out that it cannot be made.
+    Made {
+        /// The container.
+        container: String,
+    },
     /// CRI's StartContainer: [`Reply::Accepted`] when its command has been executed.
     Start {
         /// The container.

@@ -289,7 +289,7 @@ fn report(made: &SandboxMade) -> Result<Option<Arc<Report>>> {
 
 fn containers_of(made: &SandboxMade, report: Option<&Report>) -> Result<Vec<Container>> {
     let mut containers = Vec::new();
-    for report in report.iter().flat_map(|report| &report.commanded).filter(|r| r.stage != Stage::Creating) {
+    for report in report.iter().flat_map(|report| &report.commanded) {
         let path = made.pod.dirs.container_state(&report.id).join(store::CONTAINER_RECORD);
         let made = CONTAINERS.read(&path, || container_record(&path))?;
         containers.extend(made.map(|made| Container { made, report: report.clone() }));

@@ -4,10 +4,12 @@
 //! ```text
 //!            Create          Held          Run            Started         Exited
 //!  (nothing) ------> Creating ----> Created ----> Starting -----> Running -----> Exited --Remove--> (nothing)
-//!                       | StartFailed               | StartFailed (StartError)     ^
-//!                       v                           +------------------------------+
-//!                   (nothing)
+//!                      | |            Run           ^ | StartFailed (StartError)   ^
+//!                      | +--------------------------+ +--------------------------->|
+//!                      +-----------------------------------------------------------+
 //! ```
+//!
+//! Who asks for a container is answered before it is made: what cannot be made is told to who starts it.
 //!
 //! `End` and `Remove` kill what runs; the pod ends by [`Event::Stop`] or [`Event::Kill`], and its sandbox goes when no process is
 //! left. The states are CRI's (`ContainerState`), with those in between.
@@ -48,7 +50,7 @@ pub enum Stage {
     Creating,
     /// Its init waits to be told to start: CRI's CONTAINER_CREATED.
     Created,
-    /// It was told to.
+    /// It was told to, or is to be as soon as it waits.
     Starting,
     /// CONTAINER_RUNNING
     Running,
@@ -311,24 +313,20 @@ impl Commanded {
     /// What was kept goes on in the hands of another supervisor, with what is found of each container. The actions are to be
     /// performed; then the ends follow of those that have ended, and [`Event::Tick`].
     ///
-    /// One that was being created is nobody's: who asked for it was not answered. One whose init waited is made again.
+    /// One whose init has not executed its command is made again.
     pub fn resume(&mut self, found: &[Found], now: Now) -> Vec<Action> {
         let mut actions = Vec::new();
         for index in 0..self.containers.len() {
             let Some(container) = &mut self.containers[index] else { continue };
             let found = found.get(index).copied().unwrap_or(Found::Nothing);
             match (container.stage, found) {
-                (Stage::Creating, _) => {
-                    self.containers[index] = None;
-                    actions.push(Action::Discard { container: index });
-                    continue;
-                }
-                (Stage::Created | Stage::Starting, Found::Nothing) => {
-                    container.stage = Stage::Created;
+                (Stage::Creating | Stage::Created | Stage::Starting, Found::Nothing) => {
+                    container.stage = Stage::Creating;
                     actions.push(Action::Start { container: index, restart_count: 0 });
                 }
+                (Stage::Creating, Found::Held) => container.stage = Stage::Created,
                 (Stage::Starting, Found::Held) => actions.push(Action::Run { container: index }),
-                (Stage::Created | Stage::Starting, Found::Running) => {
+                (Stage::Creating | Stage::Created | Stage::Starting, Found::Running) => {
                     container.stage = Stage::Running;
                     container.started = Some(now.wall);
                 }
@@ -371,7 +369,9 @@ impl Commanded {
                 self.containers[container] = Some(Container::new(name, now));
                 actions.push(Action::Start { container, restart_count: 0 });
             }
-            Event::Run { container } if self.goes_on() && self.stage(container) == Some(Stage::Created) => {
+            Event::Run { container }
+                if self.goes_on() && matches!(self.stage(container), Some(Stage::Creating | Stage::Created)) =>
+            {
                 self.set_stage(container, Stage::Starting);
                 actions.push(Action::Run { container });
             }
@@ -392,16 +392,11 @@ impl Commanded {
                     container.started = Some(now.wall);
                 }
             }
-            Event::StartFailed { container, message, .. } => match self.stage(container) {
-                Some(Stage::Creating) => {
-                    self.containers[container] = None;
-                    actions.push(Action::Discard { container });
-                }
-                Some(Stage::Created | Stage::Starting) => {
-                    self.ended(container, End { at: now.wall, exit_code: 128, reason: START_ERROR.into(), message });
-                }
-                _ => {}
-            },
+            Event::StartFailed { container, message, .. }
+                if matches!(self.stage(container), Some(Stage::Creating | Stage::Created | Stage::Starting)) =>
+            {
+                self.ended(container, End { at: now.wall, exit_code: 128, reason: START_ERROR.into(), message });
+            }
             Event::Exited { container, exit } if self.is_alive(container) => {
                 let (exit_code, reason) = (exit.exit_code(), reason(&exit).into());
                 self.ended(container, End { at: now.wall, exit_code, reason, message: exit.message });

@@ -156,6 +156,7 @@ impl Supervisor {
                 let (document, _) = documented(descriptors)?;
                 self.create_container(id, control::read_document(document)?)
             }
+            Request::Made { container } => self.await_made(id, &container),
             Request::Start { container } => self.start_container(id, &container),
             Request::End { container, grace_seconds } => self.end_container(id, &container, grace_seconds),
             Request::Remove { container } => self.remove_container(id, &container),

@@ -3,6 +3,7 @@
 //!
 //! Each container's [`ContainerRecord`] is in its run state, where the CRI server reads it: there is no other list.
 
+use super::hand_off;
 use super::pod::{FAR, Supervisor};
 use super::slot::Slot;
 use crate::control::{ContainerRecord, RefusedKind, Reply};
@@ -29,8 +30,8 @@ pub(super) struct Waiter {
 /// What for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
-    /// Its init waits to be started.
-    Created,
+    /// Its init waits to be started, or it could not be made.
+    Made,
     /// Its command has been executed.
     Started,
     /// It has no process any more.
@@ -44,8 +45,8 @@ impl Until {
     fn is_reached(self, stage: Option<Stage>) -> Option<bool> {
         match (self, stage) {
             (Until::Ended | Until::Removed, None) => Some(true),
-            (Until::Created | Until::Started, None) => None,
-            (Until::Created, Some(stage)) => Some(stage != Stage::Creating),
+            (Until::Made | Until::Started, None) => None,
+            (Until::Made, Some(stage)) => Some(stage != Stage::Creating),
             (Until::Started, Some(stage)) => Some(matches!(stage, Stage::Running | Stage::Exited)),
             (Until::Ended, Some(stage)) => Some(stage == Stage::Exited),
             (Until::Removed, Some(_)) => Some(false),
@@ -71,7 +72,7 @@ impl Supervisor {
         self.waiters.push(Waiter { client, container, until, refused: None });
     }
 
-    /// CRI's CreateContainer.
+    /// CRI's CreateContainer: answered when the container is known, before it is made.
     pub(super) fn create_container(&mut self, client: u64, record: ContainerRecord) -> Result<()> {
         let machine = self.machine()?;
         if !machine.goes_on() {
@@ -109,7 +110,7 @@ impl Supervisor {
         }
         self.slots[index].adjustment = record.adjustment;
         self.slots[index].identity = record.identity;
-        self.wait_until(client, index, Until::Created);
+        self.promised.push(client);
         self.queue.push_back(Event::Create { container: index, name: id });
         Ok(())
     }
@@ -118,10 +119,23 @@ impl Supervisor {
         self.pod.dirs.container_state(id).join(store::CONTAINER_RECORD)
     }
 
+    /// What plugins are to be told of it is there.
+    pub(super) fn await_made(&mut self, client: u64, id: &str) -> Result<()> {
+        let (index, _) = self.container(id)?;
+        self.wait_until(client, index, Until::Made);
+        self.answer_waiters();
+        Ok(())
+    }
+
     /// CRI's StartContainer.
     pub(super) fn start_container(&mut self, client: u64, id: &str) -> Result<()> {
         let (index, stage) = self.container(id)?;
-        if stage != Stage::Created {
+        if let Some(message) = self.machine()?.start_error(index) {
+            let kind = self.slots[index].refused.unwrap_or(RefusedKind::Failed);
+            self.say(client, &Reply::Refused { kind, message: message.to_owned() }, &[]);
+            return Ok(());
+        }
+        if !matches!(stage, Stage::Creating | Stage::Created) {
             let message = format!("container {id} cannot be started: it is {stage:?}, not Created");
             return Err(failure(Kind::NotReady, message));
         }
@@ -179,17 +193,21 @@ impl Supervisor {
         store::write_json(&path, &record)
     }
 
-    /// The init that waits executes its command.
+    /// The container's init waits to be told to start. Somebody may have asked for that already.
+    pub(super) fn held(&mut self, index: usize) -> Result<()> {
+        self.queue.push_back(Event::Held { container: index });
+        let is_to_start = self.life.commanded().and_then(|machine| machine.stage(index)) == Some(Stage::Starting);
+        if is_to_start { self.release(index) } else { Ok(()) }
+    }
+
+    /// The init that waits executes its command; one that is still being made does so when it has come so far.
     pub(super) fn release(&mut self, index: usize) -> Result<()> {
         let Some(instance) = &self.slots[index].instance else { return Ok(()) };
-        if instance.external.is_some() {
-            return self.start_external(index);
+        match instance.process.stage {
+            hand_off::Stage::Created if instance.external.is_some() => self.start_external(index),
+            hand_off::Stage::Created => self.set_off(index),
+            _ => Ok(()),
         }
-        // One that is being made again goes on when it has come so far.
-        if matches!(instance.process.stage, super::hand_off::Stage::Created) {
-            self.set_off(index)?;
-        }
-        Ok(())
     }
 
     /// Takes away what is left of a container without a process: its index is free.
@@ -227,9 +245,10 @@ impl Supervisor {
         }
     }
 
-    /// Those who wait for a container's creation or start are to be told that it failed, once whoever asks next is told so too.
+    /// Those who wait for a container's start are to be told that it failed, once whoever asks next is told so too.
     pub(super) fn refuse_waiters(&mut self, container: usize, kind: RefusedKind, message: &str) {
-        let fails = |w: &&mut Waiter| w.container == container && matches!(w.until, Until::Created | Until::Started);
+        self.slots[container].refused = Some(kind);
+        let fails = |w: &&mut Waiter| w.container == container && w.until == Until::Started;
         for waiter in self.waiters.iter_mut().filter(fails) {
             waiter.refused = Some(Reply::Refused { kind, message: message.to_owned() });
         }

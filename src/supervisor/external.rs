@@ -206,7 +206,7 @@ impl Supervisor {
         instance.process.stage = Stage::Created;
         // Its init waits by itself, and may be told by anybody.
         self.keep_instance(index, Word::Given);
-        self.queue.push_back(Event::Held { container: index });
+        self.held(index)?;
         Ok(true)
     }
 

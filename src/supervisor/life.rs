@@ -65,11 +65,7 @@ impl Life {
     pub(super) fn present_instance(&self, container: usize) -> Option<u32> {
         match self {
             Life::Own(state) => state.present_instance(container),
-            // One that was being created is nobody's, also if its init waits already.
-            Life::Commanded(state) => {
-                let stage = state.stage(container)?;
-                (!matches!(stage, Stage::Creating | Stage::Exited)).then_some(0)
-            }
+            Life::Commanded(state) => (state.stage(container)? != Stage::Exited).then_some(0),
         }
     }
 

@@ -320,14 +320,19 @@ impl Supervisor {
             self.arm_timer()?;
             self.answer_waiters();
         }
-        for id in std::mem::take(&mut self.promised) {
-            self.say(id, &Reply::Accepted, &[]);
-        }
+        self.keep_promises();
         if self.is_saved {
             self.discard_ended();
         }
         self.begin_discarding();
         Ok(())
+    }
+
+    /// What others have asked for is known to the machine, and kept.
+    fn keep_promises(&mut self) {
+        for id in std::mem::take(&mut self.promised) {
+            self.say(id, &Reply::Accepted, &[]);
+        }
     }
 
     /// Performs actions in their order.
@@ -423,7 +428,16 @@ impl Supervisor {
                 Ok(())
             }
             Action::CreateSandbox => self.end_reaper(AfterReaper::Replace),
-            Action::Start { container, restart_count } => self.start(container, restart_count),
+            Action::Start { container, restart_count } => {
+                // It takes a while, and CRI's CreateContainer, which is all that asks for it, does not wait.
+                if self.life.commanded().is_some() && !self.promised.is_empty() {
+                    self.save();
+                    self.keep_promises();
+                    // Who was woken by the answer may wait for this processor.
+                    std::thread::yield_now();
+                }
+                self.start(container, restart_count)
+            }
             Action::CancelStart { container } => self.cancel_start(container),
             Action::Perform { container, task } => self.perform_task(container, task),
             Action::TimeOut { container, task } => self.time_out_task(container, task),

@@ -9,7 +9,7 @@ use super::signals;
 use super::timeline::{Outcome, Told};
 use crate::cgroups::Cgroup;
 use crate::control::RefusedKind;
-use crate::lifecycle::{Event, Exit, StartFailure, commanded};
+use crate::lifecycle::{Event, Exit, StartFailure};
 use crate::logs::{self, Stream};
 use crate::plan::adjust::Adjustment;
 use crate::plan::config::{NamespaceMode, TerminationMessagePolicy};
@@ -35,6 +35,8 @@ pub(super) struct Slot {
     pub(super) adjustment: Option<Adjustment>,
     /// What no other container of a commanded pod may have; empty if it has none.
     pub(super) identity: String,
+    /// What kind of failure it was that it could not start, if nobody has taken the pod over since.
+    pub(super) refused: Option<RefusedKind>,
 }
 
 impl Slot {
@@ -102,11 +104,7 @@ impl Supervisor {
                 Heard::Ready if is_commanded => {
                     instance.process.stage = Stage::Created;
                     self.take_down(index, Outcome::GoesOn);
-                    self.queue.push_back(Event::Held { container: index });
-                    let machine = self.life.commanded().and_then(|machine| machine.stage(index));
-                    if machine == Some(commanded::Stage::Starting) {
-                        self.set_off(index)?;
-                    }
+                    self.held(index)?;
                 }
                 Heard::Ready => {
                     self.set_off(index)?;

@@ -1,5 +1,5 @@
-//! CreateContainer: the container's init has done all of its steps and waits, so that everything that can go wrong but for the
-//! execution of the command has gone well.
+//! CreateContainer: the container is known, and its supervisor makes it while the request is answered. What the kernel or the host
+//! refuse is told by StartContainer, as that it cannot be executed.
 
 use crate::control::{self, ContainerRecord, ImageNames, Request};
 use crate::cri::sandboxes::{self, Sandbox};
@@ -47,6 +47,7 @@ pub(in crate::cri) fn run(
     plugins::evict_all(&daemon.dirs, &adjusted.evictions);
     // Somebody may have removed it already.
     if daemon.plugins.nri.is_on()
+        && sandbox.ask(&Request::Made { container: id.clone() }, &[]).is_ok()
         && let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, &id)
         && let Some(told) = plugins::noted(plugins::told(&sandbox, &container))
     {

@@ -13,6 +13,7 @@ pub(in crate::cri) fn run(
     let events = daemon.events();
     let is_on = daemon.plugins.nri.is_on();
     if is_on && container.state() == api::ContainerState::ContainerCreated {
+        sandbox.ask(&Request::Made { container: container.id().to_owned() }, &[])?;
         let (pod, told) = (plugins::pod(&sandbox), plugins::told(&sandbox, &container)?);
         daemon.wait(events.start_container(&pod, &told)).context("what NRI plugins say to the start")?;
     }

@@ -39,7 +39,6 @@ fn report(pod: &Commanded) -> ContainerReport {
 fn a_container_comes_and_goes_as_it_is_told() {
     let mut pod = ready();
     assert_eq!(pod.step(create(0), at(1)), [Action::Start { container: 0, restart_count: 0 }]);
-    assert_eq!(pod.step(Event::Run { container: 0 }, at(1)), [], "its init is not that far");
     assert_eq!(pod.step(Event::Held { container: 0 }, at(2)), []);
     assert_eq!(pod.stage(0), Some(Stage::Created));
     assert_eq!(pod.step(Event::Run { container: 0 }, at(3)), [Action::Run { container: 0 }]);
@@ -71,12 +70,27 @@ fn ends_are_told_apart() {
 }
 
 #[test]
-fn a_creation_that_fails_leaves_nothing() {
+fn what_cannot_be_made_is_told_to_who_starts_it() {
     let mut pod = ready();
     pod.step(create(0), at(1));
     let failed = Event::StartFailed { container: 0, failure: StartFailure::Create, message: "no".into() };
-    assert_eq!(pod.step(failed, at(2)), [Action::Discard { container: 0 }]);
+    assert_eq!(pod.step(failed, at(2)), []);
+    assert_eq!((pod.start_error(0), report(&pod).exit_code), (Some("no"), 128));
+    assert_eq!(pod.step(Event::Run { container: 0 }, at(3)), []);
+    assert_eq!(pod.step(Event::Remove { container: 0 }, at(4)), [Action::Discard { container: 0 }]);
     assert_eq!(pod.containers().count(), 0);
+}
+
+#[test]
+fn one_that_is_started_while_it_is_made_runs_when_it_is() {
+    let mut pod = ready();
+    pod.step(create(0), at(1));
+    assert_eq!(pod.step(Event::Run { container: 0 }, at(1)), [Action::Run { container: 0 }]);
+    assert_eq!(pod.step(Event::Run { container: 0 }, at(1)), [], "once");
+    assert_eq!(pod.step(Event::Held { container: 0 }, at(2)), []);
+    assert_eq!(pod.stage(0), Some(Stage::Starting), "who performs has told it to go on");
+    assert_eq!(pod.step(Event::Started { container: 0 }, at(3)), []);
+    assert_eq!(pod.stage(0), Some(Stage::Running));
 }
 
 #[test]
@@ -175,7 +189,10 @@ mod properties {
                             prop_assert_eq!(before[container], None);
                             prop_assert_eq!(destroyed, 0);
                         }
-                        Action::Run { container } => prop_assert_eq!(before[container], Some(Stage::Created)),
+                        Action::Run { container } => {
+                            prop_assert!(matches!(before[container], Some(Stage::Creating | Stage::Created)));
+                            prop_assert_eq!(pod.stage(container), Some(Stage::Starting));
+                        }
                         Action::Discard { container } => prop_assert_eq!(pod.stage(container), None),
                         Action::Kill { container } => {
                             prop_assert!(pod.stage(container).is_some_and(|stage| stage != Stage::Exited));
@@ -217,11 +234,11 @@ fn what_was_kept_goes_on_with_what_is_found() {
     let mut pod: Commanded = serde_json::from_str(&text).unwrap();
     let found = [Found::Nothing, Found::Nothing, Found::Running, Found::Running, Found::Ended];
     let actions = pod.resume(&found, now);
-    assert_eq!(actions, [Action::Discard { container: 0 }, Action::Start { container: 1, restart_count: 0 }]);
-    assert_eq!(pod.stage(0), None);
+    let made = |container| Action::Start { container, restart_count: 0 };
+    assert_eq!(actions, [made(0), made(1)]);
     assert_eq!(
-        (1..5).map(|index| pod.stage(index).unwrap()).collect::<Vec<_>>(),
-        [Stage::Created, Stage::Running, Stage::Running, Stage::Running]
+        (0..5).map(|index| pod.stage(index).unwrap()).collect::<Vec<_>>(),
+        [Stage::Creating, Stage::Creating, Stage::Running, Stage::Running, Stage::Running]
     );
     pod.step(Event::Vanished { container: 4 }, now);
     let (_, lost) = pod.containers().find(|(index, _)| *index == 4).unwrap();

@@ -212,7 +212,7 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
     for (field, change) in rows {
         let mut wanted = container("c", "sleep 1000");
         change(&mut wanted);
-        assert_wrong(cri.create((&id, &config), &wanted), field);
+        assert_wrong::<()>(Err(cri.refused((&id, &config), &wanted)), field);
         assert!(cri.containers().is_empty(), "{field}");
     }
     let mut below = container("c", "sleep 1000");
@@ -220,7 +220,7 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
     let at = ("/v".to_owned(), "no/such/path".to_owned());
     below.mounts =
         vec![api::Mount { container_path: at.0, image_sub_path: at.1, image, readonly: true, ..Default::default() }];
-    assert_wrong(cri.create((&id, &config), &below), "it is not in the volume, which is read-only");
+    assert_wrong::<()>(Err(cri.refused((&id, &config), &below)), "it is not in the volume, which is read-only");
     // Whose processes another is to see must have some.
     let mut apart = sandbox(&host, "apart");
     let options = |pid: api::NamespaceMode, target_id: String| {
@@ -233,7 +233,7 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
     until("its end", || (cri.status(&ended).unwrap().state() == api::ContainerState::ContainerExited).then_some(()));
     let mut beside = container("beside", "sleep 1000");
     security(&mut beside).namespace_options = options(api::NamespaceMode::Target, ended);
-    let error = cri.create((&other, &apart), &beside).unwrap_err();
+    let error = cri.refused((&other, &apart), &beside);
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     let made = cri.running((&id, &config), "c", "sleep 1000");
     assert_wrong(cri.stop(&made, -1), "timeout");

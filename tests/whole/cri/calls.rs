@@ -185,7 +185,7 @@ fn e7_a_handler_stands_for_an_oci_runtime() {
         .create((&id, &config), &container("c", "echo out; while ! [ -e /end ]; do sleep 0.05; done; exit 5"))
         .unwrap();
     let bundle = host.path(&format!("state/pods/{id}/containers/{made}"));
-    assert!(bundle.join("oci").join(&made).exists(), "runc's own state of it");
+    until("runc's own state of it", || bundle.join("oci").join(&made).exists().then_some(()));
     assert!(log(&host, "p", "c").is_empty(), "created, not started");
     cri.start_container(&made).unwrap();
     let answer = cri.exec(&made, &["sh", "-c", "hostname; touch /end"], 10).unwrap();
@@ -265,7 +265,7 @@ exit 1
     let id = cri.call(|mut c| async move { c.run_pod_sandbox(request).await }).unwrap().pod_sandbox_id;
     let mut wanted = container("c", "true");
     wanted.linux.get_or_insert_default().security_context.get_or_insert_default().namespace_options = Some(options);
-    let error = cri.create((&id, &config), &wanted).unwrap_err();
+    let error = cri.refused((&id, &config), &wanted);
     assert!(error.message().contains("failing-runtime ended with 1"), "{error}");
     let left = std::fs::read_to_string(host.path("left")).unwrap();
     assert!(!Path::new("/proc").join(left.trim()).exists(), "{left} is there");

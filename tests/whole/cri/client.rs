@@ -148,6 +148,22 @@ impl Kubelet {
         self.call(|mut c| async move { c.create_container(request).await }).map(|answer| answer.container_id)
     }
 
+    /// What is said of a container that cannot run, by whichever call refuses it. A kubelet removes what is left of it.
+    #[track_caller]
+    pub(super) fn refused(&self, sandbox: (&str, &api::PodSandboxConfig), config: &api::ContainerConfig) -> Status {
+        let id = match self.create(sandbox, config) {
+            Err(status) => return status,
+            Ok(id) => id,
+        };
+        let status = self.start_container(&id).unwrap_err();
+        let seen = self.status(&id).unwrap();
+        assert_eq!((seen.exit_code, &*seen.reason), (128, "StartError"), "{seen:?}");
+        let again = self.start_container(&id).unwrap_err();
+        assert_eq!((again.code(), again.message()), (status.code(), status.message()));
+        self.remove(&id).unwrap();
+        status
+    }
+
     pub(super) fn start_container(&self, id: &str) -> Result<(), Status> {
         let request = api::StartContainerRequest { container_id: id.to_owned() };
         self.call(|mut c| async move { c.start_container(request).await }).map(drop)

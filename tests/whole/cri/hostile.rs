@@ -188,7 +188,7 @@ fn e7_what_the_host_cannot_give_is_refused_and_told() {
     for (code, part, change) in rows {
         let mut wrong = container("c", "true");
         change(&mut wrong);
-        let error = cri.create((&id, &config), &wrong).unwrap_err();
+        let error = cri.refused((&id, &config), &wrong);
         assert!(error.code() == code && error.message().contains(part), "{error}");
     }
     assert!(cri.containers().is_empty());
@@ -203,7 +203,7 @@ fn e7_what_the_host_cannot_give_is_refused_and_told() {
         assert!(error.code() == code && error.message().contains(part), "{error}");
     }
     // Whoever looks after the host reads the same in the journal.
-    for (rpc, code) in [("CreateContainer", "FailedPrecondition"), ("UpdateContainerResources", "InvalidArgument")] {
+    for (rpc, code) in [("StartContainer", "FailedPrecondition"), ("UpdateContainerResources", "InvalidArgument")] {
         let line = format!("podshim cri: {rpc} is answered with {code}: \"");
         assert!(cri.server.err().contains(&line), "{}", cri.server.err());
     }
