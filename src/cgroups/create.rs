@@ -99,7 +99,7 @@ impl Cgroup {
 
     /// The directories of one hierarchy. Returns what the kernel said to v2 controllers that it did not pass down.
     fn make_dirs(&self, hierarchy: &Hierarchy) -> anyhow::Result<Vec<SysError>> {
-        let mut chain = self.ancestors(hierarchy);
+        let chain = self.ancestors(hierarchy);
         let subtree = self.subtree(hierarchy);
         let leaf = self.dir(hierarchy);
         let mut made = BTreeSet::new();
@@ -127,11 +127,13 @@ impl Cgroup {
                 await_files(&leaf)?;
             }
             Version::V1 if hierarchy.has("cpuset") => {
-                chain.push(leaf);
                 // A directory above podshim's own that somebody else made keeps its settings.
                 for dir in chain.iter().filter(|d| d.starts_with(&subtree) || made.contains(*d)) {
                     inherit_cpuset(dir)?;
+                    // What is made in it has its processors from the beginning: a write goes through all cpusets of the host.
+                    write(&dir.join("cgroup.clone_children"), "1")?;
                 }
+                inherit_cpuset(&leaf)?;
             }
             Version::V1 => {}
         }

@@ -341,8 +341,14 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
             own_tree(&data)?;
         }
     }
+    let links: Vec<PathBuf> = entries(dirs.names()).map(|entry| entry.path()).collect();
+    // Who is killed while he reserves or removes a pod leaves one without a name, and never a name without its pod: with as many of
+    // these as of those there is nothing to be found, and they need not be read.
+    if links.len() == pods.len() {
+        return without_pods(dirs);
+    }
     let mut named = BTreeSet::new();
-    for link in entries(dirs.names()).map(|entry| entry.path()) {
+    for link in links {
         match std::fs::read_link(&link) {
             Ok(target) => match target.file_name().filter(|uid| pods.contains(*uid)) {
                 Some(uid) => drop(named.insert(uid.to_owned())),
