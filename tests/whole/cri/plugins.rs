@@ -84,6 +84,29 @@ fn e7_a_plugin_that_refuses_keeps_nothing_alive() {
 }
 
 #[test]
+fn a_plugin_is_not_asked_about_the_start_of_what_could_not_be_made() {
+    let Some(host) = Host::new(&["go"]) else { return };
+    host.own_network();
+    let socket = host.path("nri.sock");
+    let cri = Cri::start(&host, &format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string()));
+    let plugin = plugin(&json!({ "socket": socket, "index": "10", "name": "asked" }));
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let mut wrong = container("c", "true");
+    wrong.linux.get_or_insert_default().security_context.get_or_insert_default().run_as_username =
+        "nobody-has-it".into();
+    let error = cri.refused((&id, &config), &wrong);
+    assert!(error.message().contains("unable to find user nobody-has-it"), "{error}");
+    let made = cri.running((&id, &config), "d", "sleep 1000");
+    until("the start of the other", || {
+        told(&plugin).iter().any(|(event, _)| event == "PostStartContainer").then_some(())
+    });
+    let starts: Vec<_> = told(&plugin).into_iter().filter(|(event, _)| event == "StartContainer").collect();
+    assert_eq!(starts.len(), 1, "{starts:?}");
+    cri.remove(&made).unwrap();
+}
+
+#[test]
 fn a_sandbox_that_no_plugin_has_agreed_to_does_not_outlive_the_server() {
     let Some(host) = Host::new(&["go"]) else { return };
     host.own_network();
