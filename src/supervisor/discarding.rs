@@ -16,6 +16,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+/// How long it waits for what is asked next: who has ended a container is about to ask for its removal.
+const DELAY: Duration = Duration::from_millis(50);
+
+/// After how long it is tried again when no child could be made.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// How long the end of a pod takes for it.
 const PATIENCE: Duration = Duration::from_millis(200);
 
@@ -25,8 +31,8 @@ pub(super) struct Discarding {
     /// What is on disk of ended instances: it is all that tells how they ended until that is kept.
     ended: Vec<Remnant>,
     working: Option<(Forked<()>, Token)>,
-    /// Something lies there that the child may not have seen.
-    more: bool,
+    /// Something lies there that the child may not have seen; when one is to be made.
+    due: Option<Instant>,
     /// Numbers for names: none is used twice.
     count: u64,
 }
@@ -34,7 +40,12 @@ pub(super) struct Discarding {
 impl Discarding {
     /// An earlier supervisor may have left something.
     pub(super) fn of(pod: &PodDirs) -> Discarding {
-        Discarding { more: pod.discarded().exists(), ..Discarding::default() }
+        Discarding { due: pod.discarded().exists().then(Instant::now), ..Discarding::default() }
+    }
+
+    /// How long nothing may happen until there is something to be done here.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.due.filter(|_| self.working.is_none()).map(|due| due.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -70,7 +81,7 @@ impl Supervisor {
             return Ok(());
         }
         match self.move_aside(layer) {
-            Ok(()) => self.discarding.more = true,
+            Ok(()) => drop(self.discarding.due.get_or_insert(Instant::now() + DELAY)),
             // On a disk that is full there may be no room for a name.
             Err(_) => snapshot::remove_tree(layer)?,
         }
@@ -112,12 +123,18 @@ impl Supervisor {
         remove::container(&self.pod.dirs, container)
     }
 
-    /// Has what lies aside removed, if anything does and nobody is at it.
+    /// Has what lies aside removed, if anything does and nobody is at it, in a while; at once in a pod that ends.
     pub(super) fn begin_discarding(&mut self) {
-        if !self.discarding.more || self.discarding.working.is_some() {
+        if self.life.deletion_timestamp().is_some() || self.discarding.patience().is_some_and(|left| left.is_zero()) {
+            self.discard_now();
+        }
+    }
+
+    fn discard_now(&mut self) {
+        if self.discarding.due.is_none() || self.discarding.working.is_some() {
             return;
         }
-        self.discarding.more = false;
+        self.discarding.due = None;
         let aside = self.pod.dirs.discarded();
         let begun = Forked::begin("for what is discarded", || remove_all(&aside)).and_then(|working| {
             let token = self.poll.watch(&working, Source::Discarding)?;
@@ -126,7 +143,7 @@ impl Supervisor {
         match begun {
             Ok(working) => self.discarding.working = Some(working),
             Err(error) => {
-                self.discarding.more = true;
+                self.discarding.due = Some(Instant::now() + AGAIN);
                 self.warn("KillContainerError", format!("{error:#}"));
             }
         }
@@ -144,12 +161,13 @@ impl Supervisor {
     /// Before the supervisor ends. Nobody waits long for that: a child goes on without it.
     pub(super) fn end_discarding(&mut self) {
         let deadline = Instant::now() + PATIENCE;
+        self.discard_now();
         while let Some((working, _)) = &self.discarding.working {
             if !working.answers_within(deadline.saturating_duration_since(Instant::now())) {
                 return;
             }
             self.discarding_ready();
-            self.begin_discarding();
+            self.discard_now();
         }
     }
 }

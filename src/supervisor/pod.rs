@@ -273,7 +273,7 @@ impl Supervisor {
             }
             self.make_next();
             let release = || self.slots.iter_mut().for_each(Slot::release);
-            for source in self.poll.wait(release)? {
+            for source in self.poll.wait(self.discarding.patience(), release)? {
                 if let Err(error) = self.ready(source) {
                     self.went_wrong(source, &error)?;
                 }

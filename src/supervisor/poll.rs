@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 /// Standard output or standard error of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +113,17 @@ impl Poll {
         let _ = self.epoll.delete(fd);
     }
 
-    /// Waits for events, at most eight at once. Before a long wait memory is given back, the stack's and what `release` knows of.
-    pub(super) fn wait(&self, mut release: impl FnMut()) -> SysResult<Vec<Source>> {
+    /// Waits for events, at most eight at once, with `patience` not longer than that. Before a long wait memory is given back, the
+    /// stack's and what `release` knows of.
+    pub(super) fn wait(&self, patience: Option<Duration>, mut release: impl FnMut()) -> SysResult<Vec<Source>> {
         let mut events = [EpollEvent::empty(); 8];
-        let mut timeout = EpollTimeout::from(CALM);
+        // Not a little too early: somebody looks at a clock then.
+        let patience = patience.map(|patience| u16::try_from(patience.as_millis() + 1).unwrap_or(u16::MAX));
+        let mut timeout = EpollTimeout::from(patience.unwrap_or(CALM));
         loop {
             match self.epoll.wait(&mut events, timeout) {
                 Err(Errno::EINTR) => {}
+                Ok(0) if patience.is_some() => return Ok(Vec::new()),
                 Ok(0) => {
                     release();
                     memory::release_stack();
