@@ -5,6 +5,7 @@
 
 use super::hand_off;
 use super::pod::{FAR, Supervisor};
+use super::remove;
 use super::slot::Slot;
 use crate::control::{ContainerRecord, RefusedKind, Reply};
 use crate::error::{Kind, failure};
@@ -15,6 +16,7 @@ use crate::store;
 use crate::sys::{Called, mount};
 use crate::volumes;
 use anyhow::{Context, Result};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +56,11 @@ impl Until {
     }
 }
 
+/// The images that are a container's volumes.
+fn images(record: &ContainerRecord) -> impl Iterator<Item = &VolumePlan> {
+    record.volumes.iter().filter(|volume| matches!(volume.source, VolumeSource::Image { .. }))
+}
+
 impl Supervisor {
     fn machine(&self) -> Result<&Commanded> {
         let message = || format!("pod {} lives by its manifest, not by CRI", self.pod.full_name());
@@ -73,7 +80,7 @@ impl Supervisor {
     }
 
     /// CRI's CreateContainer: answered when the container is known, before it is made.
-    pub(super) fn create_container(&mut self, client: u64, record: ContainerRecord) -> Result<()> {
+    pub(super) fn create_container(&mut self, client: u64, mut record: ContainerRecord) -> Result<()> {
         let machine = self.machine()?;
         if !machine.goes_on() {
             return Err(failure(Kind::NotReady, "the sandbox is not ready: it has ended, or is being stopped"));
@@ -91,10 +98,14 @@ impl Supervisor {
         let state = self.pod.dirs.container_state(&id);
         std::fs::create_dir_all(&state).called("mkdir", state.display())?;
         store::write_json(&self.record_of(&id), &record)?;
-        self.pod.record.volume_images.extend(record.volume_images);
-        let is_image = |volume: &&VolumePlan| matches!(volume.source, VolumeSource::Image { .. });
-        for volume in record.volumes.iter().filter(is_image) {
-            volumes::materialize(volume, self.pod.volumes())?;
+        self.pod.record.volume_images.extend(std::mem::take(&mut record.volume_images));
+        if let Err(error) = self.open_images(&record) {
+            for volume in images(&record) {
+                self.pod.record.volume_images.remove(&volume.name);
+                mount::detach(&self.pod.dirs.volume(&volume.name))?;
+            }
+            remove::container(&self.pod.dirs, &id)?;
+            return Err(error);
         }
         let plan = &mut self.pod.record.plan;
         plan.volumes.extend(record.volumes);
@@ -112,6 +123,19 @@ impl Supervisor {
         self.slots[index].identity = record.identity;
         self.promised.push(client);
         self.queue.push_back(Event::Create { container: index, name: id });
+        Ok(())
+    }
+
+    /// Mounts the images that are volumes. What is not in them is told before anything else is made.
+    fn open_images(&self, record: &ContainerRecord) -> Result<()> {
+        for volume in images(record) {
+            volumes::materialize(volume, self.pod.volumes())?;
+            for mount in record.config.mounts.iter().filter(|m| m.volume == volume.name && !m.sub_path.is_empty()) {
+                let root = volumes::open(volume, self.pod.volumes())?;
+                volumes::open_sub_path(root.as_fd(), &mount.sub_path)
+                    .with_context(|| format!("volume {} at {}", mount.volume, mount.container_path))?;
+            }
+        }
         Ok(())
     }
 

@@ -220,7 +220,13 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
     let at = ("/v".to_owned(), "no/such/path".to_owned());
     below.mounts =
         vec![api::Mount { container_path: at.0, image_sub_path: at.1, image, readonly: true, ..Default::default() }];
-    assert_wrong::<()>(Err(cri.refused((&id, &config), &below)), "it is not in the volume, which is read-only");
+    assert_wrong(cri.create((&id, &config), &below), "it is not in the volume, which is read-only");
+    assert!(cri.containers().is_empty());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let volumes = host.path("root/pods").join(&id).join("volumes");
+    assert!(!mounts.contains(&*volumes.to_string_lossy()), "the image is not mounted any more");
+    let state = std::fs::read_dir(host.path("state/pods").join(&id).join("containers")).unwrap();
+    assert_eq!(state.count(), 0, "nothing is left of it");
     // Whose processes another is to see must have some.
     let mut apart = sandbox(&host, "apart");
     let options = |pid: api::NamespaceMode, target_id: String| {
