@@ -16,7 +16,6 @@ use crate::store;
 use crate::sys::{Called, mount};
 use crate::volumes;
 use anyhow::{Context, Result};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -130,11 +129,8 @@ impl Supervisor {
     fn open_images(&self, record: &ContainerRecord) -> Result<()> {
         for volume in images(record) {
             volumes::materialize(volume, self.pod.volumes())?;
-            for mount in record.config.mounts.iter().filter(|m| m.volume == volume.name && !m.sub_path.is_empty()) {
-                let root = volumes::open(volume, self.pod.volumes())?;
-                volumes::open_sub_path(root.as_fd(), &mount.sub_path)
-                    .with_context(|| format!("volume {} at {}", mount.volume, mount.container_path))?;
-            }
+            let mut mounts = record.config.mounts.iter().filter(|mount| mount.volume == volume.name);
+            mounts.try_for_each(|mount| self.open_volume(volume, mount).map(drop))?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::network;
 use crate::plan::adjust::{self, Executor};
 use crate::plan::config::{
     ContainerConfig, EnvValue, EnvVar, IdRange, KeyValue, Log, MountPropagation, NamespaceMode, PullPolicy, Stdio,
-    VolumePlan,
+    VolumeMount, VolumePlan,
 };
 use crate::plan::env;
 use crate::plan::mounts;
@@ -461,7 +461,12 @@ impl Supervisor {
             let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             return Ok(open(&bind.source, flags, Mode::empty()).called("open", bind.source.display())?);
         };
-        let root = volumes::open(self.volume(&mount.volume)?, self.pod.volumes())?;
+        self.open_volume(self.volume(&mount.volume)?, mount)
+    }
+
+    /// What of a volume is to be mounted.
+    pub(super) fn open_volume(&self, volume: &VolumePlan, mount: &VolumeMount) -> Result<OwnedFd> {
+        let root = volumes::open(volume, self.pod.volumes())?;
         if mount.sub_path.is_empty() {
             return Ok(root);
         }

@@ -22,10 +22,12 @@ pub(in crate::cri) fn run(
         found => found?,
     };
     remove(daemon, (&sandbox, &container))?;
+    // It is removed: nothing of what follows fails the request.
     if daemon.is_told_of(container.id())
         && let Ok(sandbox) = sandboxes::sandbox(&daemon.dirs, sandbox.id())
+        && let Ok(last) = sandbox.containers().and_then(|containers| About::of(&sandbox, &containers))
     {
-        daemon.removed(&About::of(&sandbox, &sandbox.containers()?)?, container.id());
+        daemon.removed(&last, container.id());
     }
     done
 }

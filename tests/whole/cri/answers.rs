@@ -194,14 +194,13 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
     type Row = (&'static str, fn(&mut api::ContainerConfig));
-    let rows: [Row; 6] = [
+    let rows: [Row; 5] = [
         ("config.linux.resources.cpuset_cpus: 65535", |c| resources(c).cpuset_cpus = "65535".into()),
         ("config.linux.resources.cpuset_mems: 65535", |c| resources(c).cpuset_mems = "65535".into()),
         ("config.linux.resources", |c| {
             let limit = api::HugepageLimit { page_size: "512MB".into(), limit: 512 << 20 };
             resources(c).hugepage_limits = vec![limit];
         }),
-        ("unable to find user nobody-has-it", |c| security(c).run_as_username = "nobody-has-it".into()),
         ("config.linux.security_context.namespace_options.target_id", |c| {
             let pid = api::NamespaceMode::Target.into();
             let target_id = "f".repeat(64);
@@ -212,9 +211,15 @@ fn e7_what_is_wrong_with_a_container_is_the_callers_fault() {
     for (field, change) in rows {
         let mut wanted = container("c", "sleep 1000");
         change(&mut wanted);
-        assert_wrong::<()>(Err(cri.refused((&id, &config), &wanted)), field);
+        assert_wrong(cri.create((&id, &config), &wanted), field);
         assert!(cri.containers().is_empty(), "{field}");
     }
+    // What its image says of it is known when it is made.
+    let mut of_nobody = container("c", "sleep 1000");
+    security(&mut of_nobody).run_as_username = "nobody-has-it".into();
+    let error = cri.refused((&id, &config), &of_nobody);
+    assert_wrong::<()>(Err(error), "unable to find user nobody-has-it");
+    assert!(cri.containers().is_empty());
     let mut below = container("c", "sleep 1000");
     let image = below.image.clone();
     let at = ("/v".to_owned(), "no/such/path".to_owned());

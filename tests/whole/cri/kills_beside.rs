@@ -6,7 +6,7 @@ use super::super::leaks;
 use super::client::{Cri, Kubelet, sandbox};
 use super::kills::{Steady, nothing_is_lost};
 use super::lives::{Rounds, Scene, Victim};
-use super::plugins::plugin;
+use super::plugins::{plugin, with_nri};
 use super::runtimes::runtime;
 use podshim::cri::api;
 use serde_json::{Value, json};
@@ -175,8 +175,7 @@ fn with_nri_plugins_nothing_is_left_and_each_event_is_of_something_known() {
     let Some(host) = Host::new(&["go", "ip", "nft"]) else { return };
     let network = host.own_network();
     let socket = host.path("nri.sock");
-    let config = format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string());
-    let mut cri = Cri::start(&host, &config);
+    let mut cri = Cri::start(&host, &with_nri(&socket));
     let events =
         ["RunPodSandbox", "CreateContainer", "StartContainer", "StopContainer", "RemoveContainer", "StopPodSandbox"];
     let delay: serde_json::Map<String, Value> = events.map(|event| (event.to_owned(), json!(10))).into_iter().collect();

@@ -19,6 +19,11 @@ static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     program
 });
 
+/// The server's configuration.
+pub(super) fn with_nri(socket: &Path) -> String {
+    format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string())
+}
+
 /// The plugin, which has been told what there is.
 pub(super) fn plugin(script: &Value) -> Live {
     let mut command = Command::new(&*PROGRAM);
@@ -41,7 +46,7 @@ fn e7_a_plugin_that_refuses_keeps_nothing_alive() {
     let Some(host) = Host::new(&["go"]) else { return };
     host.own_network();
     let socket = host.path("nri.sock");
-    let cri = Cri::start(&host, &format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string()));
+    let cri = Cri::start(&host, &with_nri(&socket));
     let refused = [
         "PostCreateContainer",
         "PostStartContainer",
@@ -88,7 +93,7 @@ fn a_plugin_is_not_asked_about_the_start_of_what_could_not_be_made() {
     let Some(host) = Host::new(&["go"]) else { return };
     host.own_network();
     let socket = host.path("nri.sock");
-    let cri = Cri::start(&host, &format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string()));
+    let cri = Cri::start(&host, &with_nri(&socket));
     let plugin = plugin(&json!({ "socket": socket, "index": "10", "name": "asked" }));
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
@@ -111,8 +116,7 @@ fn a_sandbox_that_no_plugin_has_agreed_to_does_not_outlive_the_server() {
     let Some(host) = Host::new(&["go"]) else { return };
     host.own_network();
     let socket = host.path("nri.sock");
-    let config = format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string());
-    let mut cri = Cri::start(&host, &config);
+    let mut cri = Cri::start(&host, &with_nri(&socket));
     let slow = plugin(&json!({ "socket": socket, "index": "10", "name": "slow", "delay": { "RunPodSandbox": 1500 } }));
     let kubelet = Kubelet::new(cri.socket.clone());
     let wanted = sandbox(&host, "p");
@@ -132,8 +136,7 @@ fn a_sandbox_that_is_refused_goes_also_if_its_supervisor_was_killed_meanwhile() 
     let Some(host) = Host::new(&["go"]) else { return };
     host.own_network();
     let socket = host.path("nri.sock");
-    let config = format!("[nri]\nenabled = true\nsocket_path = {:?}\n", socket.display().to_string());
-    let cri = Cri::start(&host, &config);
+    let cri = Cri::start(&host, &with_nri(&socket));
     let event = |what: Value| json!({ "RunPodSandbox": what });
     let (delay, fail) = (event(json!(1000)), event(json!("never")));
     let slow = plugin(&json!({ "socket": socket, "index": "10", "name": "slow", "delay": delay, "fail": fail }));
@@ -158,11 +161,7 @@ fn a_plugin_is_not_told_of_a_sandbox_that_goes_with_the_server_that_asked() {
     let script = format!("#!/bin/sh\nexec {} '{{}}' >>{}\n", PROGRAM.display(), log.display());
     std::fs::write(&launched, script).unwrap();
     std::fs::set_permissions(&launched, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let config = format!(
-        "[nri]\nenabled = true\nsocket_path = {:?}\nplugin_path = {:?}\n",
-        socket.display().to_string(),
-        host.folder("plugins"),
-    );
+    let config = format!("{}plugin_path = {:?}\n", with_nri(&socket), host.folder("plugins"));
     let mut cri = Cri::start(&host, &config);
     let slow = plugin(&json!({ "socket": socket, "index": "20", "name": "slow", "delay": { "RunPodSandbox": 1500 } }));
     let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), sandbox(&host, "p"));
