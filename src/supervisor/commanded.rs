@@ -147,7 +147,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// CRI's StartContainer.
+    /// CRI's StartContainer. One that starts already, for a server that has died since, is waited for as well.
     pub(super) fn start_container(&mut self, client: u64, id: &str) -> Result<()> {
         let (index, stage) = self.container(id)?;
         if let Some(message) = self.machine()?.start_error(index) {
@@ -155,7 +155,7 @@ impl Supervisor {
             self.say(client, &Reply::Refused { kind, message: message.to_owned() }, &[]);
             return Ok(());
         }
-        if !matches!(stage, Stage::Creating | Stage::Created) {
+        if !matches!(stage, Stage::Creating | Stage::Created | Stage::Starting) {
             let message = format!("container {id} cannot be started: it is {stage:?}, not Created");
             return Err(failure(Kind::NotReady, message));
         }

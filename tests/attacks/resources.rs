@@ -128,8 +128,7 @@ fn e8_a_container_goes_on_when_its_log_is_gone() {
     let then = at();
     until("progress without a log", || (at() > then + 10).then_some(()));
     // Nor when nobody reads any more.
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.supervisor("counts")), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    host.kill_supervisor("counts");
     let pid = host.pid("counts", "c");
     let count = format!("/proc/{pid}/root/count");
     let at = || std::fs::read_to_string(&count).unwrap().trim().parse::<u32>().unwrap_or(0);

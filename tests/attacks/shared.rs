@@ -192,8 +192,7 @@ fn e8_without_a_supervisor_a_writer_waits_and_can_be_removed() {
     host.start(&pod("flood", flood()));
     let pid = host.pid("flood", "c");
     until_further(pid, 1_000);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.supervisor("flood")), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    host.kill_supervisor("flood");
     // It goes on until its pipe is full, then it sleeps in write(2): no SIGPIPE, no EPIPE, and nothing is lost of what it says.
     let state = || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -157,7 +157,7 @@ fn a_layer_that_was_being_removed_when_the_supervisor_died_is_removed_by_the_nex
     let aside = host.path("root/pods").join(host.uid("p")).join("discarded");
     let lies_there = || std::fs::read_dir(&aside).unwrap().count();
     assert_eq!(lies_there(), 1);
-    kill(Pid::from_raw(host.supervisor("p")), Signal::SIGKILL).unwrap();
+    host.kill_supervisor("p");
     host.run(&["exec", "-c", "quiet", "p", "--", "sh", "-c", "exit 7"]).expect(7);
     until("the layer to be gone", || (lies_there() == 0).then_some(()));
     assert_ends(slow);

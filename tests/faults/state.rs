@@ -43,14 +43,6 @@ fn state(host: &Host, name: &str) -> PathBuf {
     host.path("state/pods").join(target.file_name().unwrap())
 }
 
-/// Kills a pod's supervisor, and waits until it is gone.
-fn kill_supervisor(state: &std::path::Path) {
-    let supervisor = leaks::supervisors(state).remove(0).pid;
-    kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
-    let is_gone = || leaks::supervisors(state).iter().all(|process| process.pid != supervisor);
-    until("the supervisor's end", || is_gone().then_some(()));
-}
-
 /// What is done to a file: how it is called, and what of it becomes what.
 type Damage = (&'static str, fn(Vec<u8>, i32) -> Vec<u8>);
 
@@ -100,7 +92,7 @@ fn whatever_a_file_of_the_state_has_become_the_pod_can_be_told_of_and_removed() 
                 host.start(&sleeper("p"));
                 let state = state(&host, "p");
                 if !lives {
-                    kill_supervisor(&state);
+                    leaks::kill_supervisor(&state);
                 }
                 if how.starts_with("somebody") {
                     let _ = nix::mount::umount2(&state.join("containers/c/process"), nix::mount::MntFlags::MNT_DETACH);
@@ -147,7 +139,7 @@ fn a_pid_that_is_somebody_elses_by_now_is_not_signalled() {
     for verb in [&["recover", "p"][..], &["ps"], &["rm", "-f", "p"], &["exec", "p", "--", "/facts", "exit", "0"]] {
         host.start(&value);
         let state = state(&host, "p");
-        kill_supervisor(&state);
+        leaks::kill_supervisor(&state);
         let pin = state.join("containers/c/process");
         let _ = nix::mount::umount2(&pin, nix::mount::MntFlags::MNT_DETACH);
         for (file, process) in [("kept.json", "reaper"), ("containers/c/instance.json", "process")] {
@@ -242,7 +234,7 @@ fn a_damaged_record_is_in_the_way_of_its_own_pod_only() {
 /// What a machine's end makes of a pod: nothing of it runs, and its state is of another boot.
 fn reboot(host: &Host, name: &str) {
     let state = state(host, name);
-    kill_supervisor(&state);
+    leaks::kill_supervisor(&state);
     let uid = state.file_name().unwrap().to_str().unwrap().to_owned();
     let below = format!("{}/podshim/pod{uid}/c", host.cgroup_parent);
     for pid in leaks::processes_in(&below) {
@@ -376,7 +368,7 @@ fn one_that_cannot_be_removed_keeps_no_other_from_it() {
     let [held, other] = ["held", "other"].map(|name| {
         host.start(&sleeper(name));
         let state = state(&host, name);
-        kill_supervisor(&state);
+        leaks::kill_supervisor(&state);
         std::fs::write(state.join("record.json"), "").unwrap();
         state
     });

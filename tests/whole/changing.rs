@@ -191,8 +191,7 @@ fn apply_repeats_what_failed_and_recovers_a_pod() {
     let live = pod("half", json!({ "terminationGracePeriodSeconds": 1, "containers": [facts("c", &["sleep"])] }));
     applied(&host, &live);
     let uid = host.uid("half");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.supervisor("half")), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    host.kill_supervisor("half");
     host.until_ps("half", "SupervisorGone");
     assert_eq!(applied(&host, &live), "pod/half unchanged\n");
     assert_eq!(host.uid("half"), uid);

@@ -32,7 +32,7 @@ fn a_supervisor_that_is_killed_is_told_and_cleaned_up_after() {
         host.run(&["inspect", "orphan"]).expect(0).says(&["the supervisor of pod default/orphan is gone"]);
         // Whoever met it has seen to it.
         assert_eq!(host.ps("orphan")[1], "Running");
-        kill(Pid::from_raw(host.supervisor("orphan")), Signal::SIGKILL).unwrap();
+        host.kill_supervisor("orphan");
         host.run(&["run", "-d", &host.manifest(&sleeper("orphan"))]).expect(125).says(&["already exists"]);
         host.ok(clean_up);
         until("the container's end", || kill(Pid::from_raw(container), None).is_err().then_some(()));
@@ -41,7 +41,7 @@ fn a_supervisor_that_is_killed_is_told_and_cleaned_up_after() {
     // In the foreground its end is the command's.
     let mut run = host.live(&["run", &host.manifest(&sleeper("front"))]);
     until("the pod", || (host.run(&["ps"]).out.contains("2/2")).then_some(()));
-    kill(Pid::from_raw(host.supervisor("front")), Signal::SIGKILL).unwrap();
+    host.kill_supervisor("front");
     assert_ne!(run.wait(), 0, "{}", run.err());
     assert_eq!(host.ok(&["ps", "-q"]), "");
     host.assert_clean();

@@ -231,8 +231,7 @@ fn a_debug_container_shares_the_volumes_of_a_pod_with_its_own_users() {
     assert_eq!(output.out, "0:3000\nx\nread-only\n0 10 3000\n");
     // Without a supervisor it is shown all the same.
     debug(&host, custom, &["-c", "stays", "--", "sleep", "1000"]).expect(0);
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.supervisor("seen")), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    host.kill_supervisor("seen");
     host.until_ps("seen", "SupervisorGone");
     let stays = shown(&host, "stays");
     assert_eq!(stays["volumeMounts"][0]["mountPath"], "/mnt");

@@ -92,7 +92,7 @@ fn it_goes_with_its_pod_and_with_the_supervisor() {
     let Some(host) = Host::new(&[]) else { return };
     // Who takes over makes it again.
     let (mut run, made) = start(&host, &held_up("p", app()));
-    kill(Pid::from_raw(host.supervisor("p")), Signal::SIGKILL).unwrap();
+    host.kill_supervisor("p");
     until("its end", || made.iter().all(|pid| leaks::has_ended(*pid)).then_some(()));
     host.ok(&["recover", "p"]);
     until("another one", || processes(&host, "p").first().filter(|pid| !made.contains(pid)).copied());

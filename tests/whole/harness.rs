@@ -430,6 +430,14 @@ impl Host {
         found[0].pid
     }
 
+    /// Kills a pod's supervisor, and waits for its end; podshim, which would put another in its place, is not asked.
+    #[allow(dead_code, reason = "not every crate of tests that has this file kills them")]
+    #[track_caller]
+    pub(crate) fn kill_supervisor(&self, pod: &str) {
+        let target = std::fs::read_link(self.path("state/names").join(format!("default_{pod}"))).unwrap();
+        leaks::kill_supervisor(&self.path("state/pods").join(target.file_name().unwrap()));
+    }
+
     /// A network namespace of the test's own with loopback up: its name.
     pub(crate) fn network(&self, name: &str) -> String {
         let full = format!("{}-{name}", self.cgroup_parent);

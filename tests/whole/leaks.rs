@@ -76,6 +76,19 @@ pub(crate) fn supervisors(state: &Path) -> Vec<Process> {
     found
 }
 
+/// Kills the supervisor of the pod whose state this is, and waits for its end: as long as it dies it has its sockets, and what is
+/// asked of it then is not answered. Its pid.
+#[allow(dead_code, reason = "not every crate of tests that has this file kills them")]
+#[track_caller]
+pub(crate) fn kill_supervisor(state: &Path) -> i32 {
+    let found = supervisors(state);
+    assert_eq!(found.len(), 1, "supervisors: {found:?}");
+    let pid = found[0].pid;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    crate::harness::until("the supervisor's end", || has_ended(pid).then_some(()));
+    pid
+}
+
 /// Whether a process is the first of its session, as a supervisor is.
 pub(crate) fn leads_session(pid: i32) -> bool {
     let pid = nix::unistd::Pid::from_raw(pid);

@@ -524,7 +524,7 @@ fn the_network_comes_back() {
     let tables = host.finish(host.beside(&["nft", "list", "tables"])).out;
     assert!(tables.contains("table inet podshim_podshim0"), "{tables}");
     // A supervisor is killed: who removes the pod removes its link and its address.
-    kill(Pid::from_raw(host.supervisor("third")), Signal::SIGKILL).unwrap();
+    host.kill_supervisor("third");
     host.ok(&["rm", "-f", "third"]);
     let left = leaks::on_network(&network).iter().filter(|l| l.contains("veth")).count();
     assert_eq!(left, 3, "two pods and the name server");

@@ -16,14 +16,6 @@ fn uid(host: &Host, name: &str) -> String {
     target.file_name().unwrap().to_str().unwrap().to_owned()
 }
 
-/// Kills the pod's supervisor, and waits until it is gone.
-fn kill_supervisor(host: &Host, name: &str) {
-    let found = supervisors(host, name);
-    assert_eq!(found.len(), 1, "supervisors of {name}");
-    kill(Pid::from_raw(found[0]), Signal::SIGKILL).unwrap();
-    until("the supervisor's end", || (!supervisors(host, name).contains(&found[0])).then_some(()));
-}
-
 /// All supervisors of a pod; the pod's pid 1 and inits are not.
 fn supervisors(host: &Host, name: &str) -> Vec<i32> {
     supervisors_below(&host.path("state/pods").join(uid(host, name)))
@@ -64,7 +56,7 @@ fn a_container_goes_on_and_no_line_of_it_is_lost() {
     for round in 0..5 {
         let before = log(&host, "p", "c").len();
         until("lines", || (log(&host, "p", "c").len() > before + 10).then_some(()));
-        kill_supervisor(&host, "p");
+        host.kill_supervisor("p");
         // It writes meanwhile.
         std::thread::sleep(Duration::from_millis(100));
         if round == 0 {
@@ -84,7 +76,7 @@ fn a_container_goes_on_and_no_line_of_it_is_lost() {
     });
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 7, "{status}");
     assert_counted(&host.ok(&["logs", "-p", "p"]).lines().map(str::to_owned).collect::<Vec<_>>(), 60);
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     // Stopped as it was asked for, by another supervisor.
     assert_eq!(host.ok(&["stop", "p"]), "default/p\n");
     assert_eq!(host.status("p", "c")["restartCount"], 1);
@@ -99,7 +91,7 @@ fn a_container_that_ends_unsupervised_has_its_exit_code() {
     let spec = json!({ "restartPolicy": "Never", "containers": [shell("c", script), facts("other", &["sleep"])] });
     host.start(&pod("p", spec));
     let ends = Pid::from_raw(host.pid("p", "c"));
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     std::fs::write(format!("/proc/{ends}/root/go"), "").unwrap();
     until("its end", || processes(&host, "p", "c").is_empty().then_some(()));
     host.run(&["recover", "p"]).expect(0);
@@ -116,7 +108,7 @@ fn one_of_many_who_meet_it_takes_over() {
     let Some(host) = Host::new(&[]) else { return };
     host.start(&counting("p"));
     for _ in 0..3 {
-        kill_supervisor(&host, "p");
+        host.kill_supervisor("p");
         let mut all: Vec<_> = (0..20).map(|_| host.live(&["ps"])).collect();
         for one in &mut all {
             assert_eq!(one.wait(), 0, "{}", one.err());
@@ -145,7 +137,7 @@ fn init_containers_go_on_where_they_were() {
     for name in ["one", "two"] {
         let status = host.until_status(("p", name), "its start", |status| !status["state"]["running"].is_null());
         assert_eq!(status["restartCount"], 0);
-        kill_supervisor(&host, "p");
+        host.kill_supervisor("p");
         host.run(&["recover", "--all"]).expect(0);
         assert!(!processes(&host, "p", name).is_empty(), "{name} goes on");
         std::fs::write(host.path("root/pods").join(uid(&host, "p")).join("volumes/d").join(name), "").unwrap();
@@ -161,7 +153,7 @@ fn a_back_off_is_not_forgotten() {
     host.start(&pod("p", json!({ "containers": [shell("c", "exit 3"), facts("other", &["sleep"])] })));
     host.until_status(("p", "c"), "the back-off", |status| status["state"]["waiting"]["reason"] == "CrashLoopBackOff");
     let begin = Instant::now();
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     std::thread::sleep(Duration::from_secs(1));
     host.run(&["recover", "p"]).expect(0);
     let status = host.status("p", "c");
@@ -183,7 +175,7 @@ fn a_stop_goes_on_to_its_end() {
     let begin = Instant::now();
     let mut stop = host.live(&["stop", "p"]);
     until("the signal", || log(&host, "p", "c").contains(&"TERM".to_owned()).then_some(()));
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     // Who waits for it recovers it, and its time is not longer for that.
     assert_eq!(stop.wait(), 0, "{}", stop.err());
     let took = begin.elapsed().as_secs();
@@ -223,14 +215,14 @@ fn a_lock_that_is_held_a_moment_longer_does_not_end_the_pod() {
     };
     let mut wait = host.live(&["wait", "p"]);
     let mut held = hold(supervisors(&host, "p")[0]);
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     std::thread::sleep(Duration::from_millis(300));
     drop(held.stdin());
     until("another supervisor", || (supervisors(&host, "p").len() == 1).then_some(()));
     let mut stop = host.live(&["stop", "p"]);
     until("the signal", || log(&host, "p", "c").contains(&"TERM".to_owned()).then_some(()));
     let mut held = hold(supervisors(&host, "p")[0]);
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     std::thread::sleep(Duration::from_millis(300));
     drop(held.stdin());
     assert_eq!((stop.wait(), stop.err().contains("did not end it")), (0, false), "{}", stop.err());
@@ -247,7 +239,7 @@ fn probes_go_on() {
     let probed = with(shell("c", "touch /ready; sleep 1000"), json!({ "readinessProbe": probe }));
     host.start(&pod("p", json!({ "terminationGracePeriodSeconds": 0, "containers": [probed] })));
     host.until_condition("p", "Ready", "True");
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     host.run(&["recover", "p"]).expect(0);
     assert_eq!(host.condition("p", "Ready")["status"], "True", "what was known is not forgotten");
     host.ok(&["exec", "p", "--", "rm", "/ready"]);
@@ -263,13 +255,13 @@ fn the_pods_own_pid_1_is_supervised_again() {
         "containers": [shell("c", "trap 'exit 0' TERM; while :; do sleep 0.05; done")] });
     host.start(&pod("p", spec));
     let first = host.pid("p", "c");
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     host.run(&["recover", "p"]).expect(0);
     host.ok(&["exec", "p", "--", "true"]);
     assert_eq!(host.pid("p", "c"), first);
     // It ends while nobody sees it, and everything in the pod with it: the pod begins anew.
     let own = leaks::processes_in(&format!("{}/podshim/pod{}/_pause", host.cgroup_parent, uid(&host, "p")));
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     kill(Pid::from_raw(own[0]), Signal::SIGKILL).unwrap();
     until("its end", || processes(&host, "p", "c").is_empty().then_some(()));
     host.run(&["recover", "p"]).expect(0);
@@ -288,7 +280,7 @@ fn damaged_files_are_one_pods_trouble_and_no_foreign_process_is_touched() {
         host.start(&counting(name));
     }
     for name in ["torn", "half", "stranger", "fine"] {
-        kill_supervisor(&host, name);
+        host.kill_supervisor(name);
     }
     let state = |name: &str| host.path("state/pods").join(uid(&host, name));
     // A record that was half written; one that names a process of somebody else, whose pid is used again.
@@ -331,7 +323,7 @@ fn a_terminal_that_is_lost_is_told_and_input_that_is_not_goes_on() {
     let terminal = with(shell("t", "cat"), json!({ "stdin": true, "tty": true }));
     let reads = with(shell("i", "while read line; do echo got $line; done; echo end"), json!({ "stdin": true }));
     host.start(&pod("p", json!({ "terminationGracePeriodSeconds": 0, "containers": [terminal, reads] })));
-    kill_supervisor(&host, "p");
+    host.kill_supervisor("p");
     host.run(&["recover", "p"]).expect(0);
     host.until_event("p", "TerminalLost", "hung up");
     host.until_status(("p", "t"), "the hang-up", |status| status["restartCount"] == 1);

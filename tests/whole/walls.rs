@@ -158,8 +158,7 @@ fn a_supervisor_that_dies_under_a_foreground_run_is_told() {
     let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [shell("c", "echo up; sleep 1000")] });
     let mut run = host.live(&["run", &host.manifest(&pod("orphan", spec))]);
     run.until_has("up");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.supervisor("orphan")), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    host.kill_supervisor("orphan");
     assert_eq!(run.wait(), 125);
     assert!(run.err().contains("ended unexpectedly"), "{}", run.err());
     host.assert_clean();

@@ -155,6 +155,34 @@ fn a_container_is_started_once_if_the_supervisor_is_killed_while_a_runtime_start
     cri.remove_sandbox(&id).unwrap();
 }
 
+#[test]
+fn a_start_that_a_server_has_not_lived_to_see_is_waited_for_by_the_next() {
+    let Some(host) = Host::new(&["ip", "nft", "runc"]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, &slow_runtime(&host, "start")).by("slow");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.create((&id, &config), &container("c", "echo once; sleep 1000")).unwrap();
+    std::fs::write(host.path("waits.wait"), "").unwrap();
+    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), made.clone());
+    let asking = std::thread::spawn(move || kubelet.start_container(&wanted));
+    until("the runtime", || host.path("waits").exists().then_some(()));
+    cri.kill();
+    asking.join().unwrap().unwrap_err();
+    cri.restart();
+    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), made.clone());
+    let asking = std::thread::spawn(move || kubelet.start_container(&wanted));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!asking.is_finished(), "before it has started");
+    std::fs::remove_file(host.path("waits.wait")).unwrap();
+    asking.join().unwrap().unwrap();
+    assert_eq!(cri.status(&made).unwrap().state(), api::ContainerState::ContainerRunning);
+    until("its word", || (log(&host, "p", "c") == ["once"]).then_some(()));
+    let again = cri.start_container(&made).unwrap_err();
+    assert!(again.message().contains("it is Running, not Created"), "{again}");
+    cri.remove_sandbox(&id).unwrap();
+}
+
 /// Who made the runtime's processes is killed: somebody else has to wait for those, or the pod's pid 1 does not end.
 #[test]
 fn a_sandbox_ends_though_the_maker_of_a_container_was_killed() {
