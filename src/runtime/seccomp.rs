@@ -24,6 +24,7 @@
 //! multiplexer `socketcall`/`ipc` with it: the profile must name that. A rule that *restricts* one holds for the
 //! multiplexer too, whatever its conditions on arguments, which a filter cannot see there.
 
+mod calls;
 mod filters;
 mod host_profile;
 
@@ -31,13 +32,13 @@ pub use filters::Filters;
 pub use host_profile::of_host;
 
 use anyhow::{Context, Result, bail, ensure};
+use calls::{ABIS, Abi, PRIVATE_NUMBERS, Width, X32_BIT, multiplexed};
 use libc::sock_filter;
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompFilterFlag,
     LinuxSeccompOperator, LinuxSyscall,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::str::FromStr;
 
 /// The longest program that the kernel takes (BPF_MAXINSNS), in instructions.
 pub const MAX_INSTRUCTIONS: usize = 4096;
@@ -48,181 +49,6 @@ pub struct Filter {
     pub program: Vec<sock_filter>,
     /// SECCOMP_FILTER_FLAG_*.
     pub flags: u32,
-}
-
-/// One kind of system call that this kernel may see.
-struct Abi {
-    arch: Arch,
-    /// AUDIT_ARCH_*, as in `seccomp_data.arch`.
-    audit: u32,
-    /// The number of the call whose number is 0.
-    base: u32,
-    width: Width,
-    number: fn(&str) -> Option<u32>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Width {
-    Bits32,
-    Bits64,
-}
-
-/// Bit 30 of a call number makes it an x32 call.
-const X32_BIT: u32 = 0x4000_0000;
-
-#[cfg(target_arch = "x86_64")]
-const ABIS: &[Abi] = &[
-    Abi { arch: Arch::ScmpArchX86_64, audit: 0xc000_003e, base: 0, width: Width::Bits64, number: x86_64 },
-    Abi { arch: Arch::ScmpArchX32, audit: 0xc000_003e, base: X32_BIT, width: Width::Bits32, number: x32 },
-    Abi { arch: Arch::ScmpArchX86, audit: 0x4000_0003, base: 0, width: Width::Bits32, number: i386 },
-];
-#[cfg(target_arch = "aarch64")]
-const ABIS: &[Abi] = &[
-    Abi { arch: Arch::ScmpArchAarch64, audit: 0xc000_00b7, base: 0, width: Width::Bits64, number: aarch64 },
-    Abi { arch: Arch::ScmpArchArm, audit: 0x4000_0028, base: 0, width: Width::Bits32, number: arm },
-];
-
-#[cfg(target_arch = "x86_64")]
-fn x86_64(name: &str) -> Option<u32> {
-    syscalls::x86_64::Sysno::from_str(name).ok().map(|n| n as u32)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn i386(name: &str) -> Option<u32> {
-    syscalls::x86::Sysno::from_str(name).ok().map(|n| n as u32)
-}
-
-/// x32 shares x86_64's numbers but for the calls whose structures hold pointers or longs, and lacks the obsolete ones
-/// (arch/x86/entry/syscalls/syscall_64.tbl).
-#[cfg(target_arch = "x86_64")]
-fn x32(name: &str) -> Option<u32> {
-    const OWN: [&str; 36] = [
-        "rt_sigaction",
-        "rt_sigreturn",
-        "ioctl",
-        "readv",
-        "writev",
-        "recvfrom",
-        "sendmsg",
-        "recvmsg",
-        "execve",
-        "ptrace",
-        "rt_sigpending",
-        "rt_sigtimedwait",
-        "rt_sigqueueinfo",
-        "sigaltstack",
-        "timer_create",
-        "mq_notify",
-        "kexec_load",
-        "waitid",
-        "set_robust_list",
-        "get_robust_list",
-        "vmsplice",
-        "move_pages",
-        "preadv",
-        "pwritev",
-        "rt_tgsigqueueinfo",
-        "recvmmsg",
-        "sendmmsg",
-        "process_vm_readv",
-        "process_vm_writev",
-        "setsockopt",
-        "getsockopt",
-        "io_setup",
-        "io_submit",
-        "execveat",
-        "preadv2",
-        "pwritev2",
-    ];
-    const LACKS: [&str; 14] = [
-        "uselib",
-        "_sysctl",
-        "create_module",
-        "get_kernel_syms",
-        "query_module",
-        "nfsservctl",
-        "set_thread_area",
-        "get_thread_area",
-        "epoll_ctl_old",
-        "epoll_wait_old",
-        "vserver",
-        "uretprobe",
-        "uprobe",
-        "map_shadow_stack",
-    ];
-    match OWN.iter().position(|own| *own == name) {
-        Some(index) => Some(512 + index as u32),
-        None if LACKS.contains(&name) => None,
-        None => x86_64(name),
-    }
-}
-
-#[cfg(target_arch = "aarch64")]
-fn aarch64(name: &str) -> Option<u32> {
-    syscalls::aarch64::Sysno::from_str(name).ok().map(|n| n as u32)
-}
-
-/// arm's own calls (arch/arm/include/uapi/asm/unistd.h) and libseccomp's two names for what the kernel calls otherwise.
-#[cfg(target_arch = "aarch64")]
-fn arm(name: &str) -> Option<u32> {
-    match name {
-        "breakpoint" => Some(0xf_0001),
-        "cacheflush" => Some(0xf_0002),
-        "usr26" => Some(0xf_0003),
-        "usr32" => Some(0xf_0004),
-        "set_tls" => Some(0xf_0005),
-        "get_tls" => Some(0xf_0006),
-        "sync_file_range2" | "arm_sync_file_range" => Some(341),
-        _ => syscalls::arm::Sysno::from_str(name).ok().map(|n| n as u32),
-    }
-}
-
-/// Numbers from here up are an architecture's private ones and say nothing about how new a profile is.
-const PRIVATE_NUMBERS: u32 = 0xf_0000;
-
-/// i386's multiplexers: the one that reaches a call, the mask of its first argument that counts, and the call's value there
-/// (uapi/linux/net.h; ipc.h, which keeps a version in the upper half).
-fn multiplexed(name: &str) -> Option<(&'static str, u64, u64)> {
-    const SOCKET: [&str; 20] = [
-        "socket",
-        "bind",
-        "connect",
-        "listen",
-        "accept",
-        "getsockname",
-        "getpeername",
-        "socketpair",
-        "send",
-        "recv",
-        "sendto",
-        "recvfrom",
-        "shutdown",
-        "setsockopt",
-        "getsockopt",
-        "sendmsg",
-        "recvmsg",
-        "accept4",
-        "recvmmsg",
-        "sendmmsg",
-    ];
-    const IPC: [(&str, u64); 12] = [
-        ("semop", 1),
-        ("semget", 2),
-        ("semctl", 3),
-        ("semtimedop", 4),
-        ("msgsnd", 11),
-        ("msgrcv", 12),
-        ("msgget", 13),
-        ("msgctl", 14),
-        ("shmat", 21),
-        ("shmdt", 22),
-        ("shmget", 23),
-        ("shmctl", 24),
-    ];
-    if let Some(index) = SOCKET.iter().position(|call| *call == name) {
-        return Some(("socketcall", 0xffff_ffff, index as u64 + 1));
-    }
-    IPC.iter().find(|(call, _)| *call == name).map(|(_, value)| ("ipc", 0xffff, *value))
 }
 
 /// What happens to a system call: a SECCOMP_RET_* with its data, or rules that look at the arguments, in order, with the

@@ -23,12 +23,12 @@ use crate::lifecycle::{
     Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, Probes, StartFailure, Task,
 };
 use crate::network;
-use crate::plan::config::{ContainerConfig, ContainerKind, Handler, LinuxContainerResources, Probe};
+use crate::plan::config::{ContainerConfig, ContainerKind, Handler, LinuxContainerResources, NamespaceMode, Probe};
 use crate::plan::spec;
 use crate::runtime::Launcher;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::store::{FirstFailure, Pod, Report};
-use crate::sys::{Called, SysResult, record, socket};
+use crate::sys::{Called, SysResult, socket};
 use crate::volumes;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -161,37 +161,25 @@ impl Supervisor {
         let signals = block_signals()?;
         let timeline = Timeline::of(&pod)?;
         let reserve = Reserve::of(pod.dirs.reserve(), pod.record.plan.containers.len());
-        for volume in &pod.record.plan.volumes {
-            let act = || Act::Volume { name: volume.name.clone() };
-            let place = |_: &()| pod.volumes().of(volume).display().to_string();
-            timeline.act(act, place, || volumes::materialize(volume, pod.volumes()))?;
-        }
-        // The record on the disk still has them.
-        pod.record.plan.forget_contents();
         let plan = &pod.record.plan;
-        let own_files = || {
-            volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
-            volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")
-        };
-        timeline.act(|| Act::OwnFiles, |()| String::new(), own_files)?;
-        let cgroups = crate::cgroups::of_spec(&facts, &plan.sandbox.cgroup.parent)?;
-        // Before anything runs in it.
-        let cgroup = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?;
-        let limits = spec::pod_resources(&plan.sandbox.resources, &cgroups)?;
-        timeline.act(|| Act::PodCgroup, |()| cgroup.path(), || cgroup.create(&limits))?;
+        let prepare = || Self::prepare(&pod, &facts, &timeline);
+        // Pid 1 of a pod is born in a cgroup below the pod's; and who has the pod's making told is told one thing after the other.
+        let is_first = timeline.is_on() || plan.sandbox.namespaces.pid == NamespaceMode::Pod;
+        let mut prepared = if is_first { Some(prepare()?) } else { None };
         let reaper = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, remove::REAPER)?;
         let made_of = |made: &Sandbox| numbers(made.namespaces.iter().map(|(kind, fd)| (*kind, fd.as_fd())));
         let make = || sandbox::create(&plan.sandbox, &pod.dirs, &reaper);
         let sandbox = timeline.act(|| Act::Namespaces, made_of, make)?;
         let is_attached = crate::network::is_used(&plan.sandbox);
-        // While plugins are waited for; it is no part of their story.
-        let attach = || super::network::attach(&pod, || record::aside(|| launcher(&pod, &facts)));
+        let mut attach = || super::network::attach(&pod, || prepared.take().map_or_else(prepare, Ok));
         let (attached, networking, launcher) = match is_attached {
             true => timeline.act(|| Act::Network, |(attached, ..)| addresses_of(attached), attach)?,
             false => attach()?,
         };
         let addresses = if is_attached { attached.addresses } else { sandbox.addresses.clone() };
         network::write_files(&plan.sandbox, &pod.dirs, &addresses)?;
+        // The record on the disk still has them.
+        pod.record.plan.forget_contents();
         let life = Life::begin(&pod);
         let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life, launcher };
         let mut supervisor = Self::assemble((pod, facts), parts)?;
@@ -202,6 +190,26 @@ impl Supervisor {
         supervisor.keep()?;
         supervisor.reserve.fill()?;
         Ok(supervisor)
+    }
+
+    /// What a pod needs beside its namespaces, while plugins that put it on its network are waited for.
+    fn prepare(pod: &Pod, facts: &HostFacts, timeline: &Timeline) -> Result<Launcher> {
+        let plan = &pod.record.plan;
+        for volume in &plan.volumes {
+            let act = || Act::Volume { name: volume.name.clone() };
+            let place = |_: &()| pod.volumes().of(volume).display().to_string();
+            timeline.act(act, place, || volumes::materialize(volume, pod.volumes()))?;
+        }
+        let own_files = || {
+            volumes::materialize_shm(&pod.dirs).context("setting up /dev/shm")?;
+            volumes::materialize_own_files(&pod.dirs).context("setting up files of the pod's containers")
+        };
+        timeline.act(|| Act::OwnFiles, |()| String::new(), own_files)?;
+        let cgroups = crate::cgroups::of_spec(facts, &plan.sandbox.cgroup.parent)?;
+        let cgroup = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?;
+        let limits = spec::pod_resources(&plan.sandbox.resources, &cgroups)?;
+        timeline.act(|| Act::PodCgroup, |()| cgroup.path(), || cgroup.create(&limits))?;
+        launcher(pod, facts)
     }
 
     /// A supervisor of a sandbox that is there.
