@@ -78,6 +78,15 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     kind_of(error).map_or(125, Kind::exit_code)
 }
 
+/// Says a line on standard error. Who cannot be told any more ends nobody, as `eprintln!` would: a terminal that was hung up (EIO), a
+/// journal that was restarted (EPIPE), a full disk.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut anstream::stderr(), format_args!("{}\n", format_args!($($words)*)));
+    }};
+}
+pub(crate) use say;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use super::sandboxes::{self, Sandbox};
 use super::{api, convert, status, streaming};
 use crate::cgroups;
 use crate::control::{Connection, Request as Asked};
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::host::HostFacts;
 use crate::image::Store;
 use crate::network::cni;
@@ -126,7 +126,7 @@ impl Daemon {
                 let undone =
                     self.blocking(move |daemon| run_pod_sandbox::undo(daemon, sandbox.id(), &sandbox.pod)).await;
                 if let Err(error) = undone {
-                    anstream::eprintln!("podshim cri: a sandbox that nobody has heard of stays: {error:#}");
+                    say!("podshim cri: a sandbox that nobody has heard of stays: {error:#}");
                 }
                 continue;
             }
@@ -224,7 +224,7 @@ impl Daemon {
             let found = pod.clone();
             match daemon.blocking(move |daemon| recover(daemon, &found)).await? {
                 Some(supervising) => {
-                    anstream::eprintln!("podshim cri: sandbox {} has another supervisor", pod.record.plan.sandbox.uid);
+                    say!("podshim cri: sandbox {} has another supervisor", pod.record.plan.sandbox.uid);
                     daemon.reap(supervising, pod);
                 }
                 // Somebody else was quicker.
@@ -305,7 +305,7 @@ fn recover(daemon: &Daemon, pod: &Pod) -> Result<Option<Supervising>> {
         Ok(Recovered::TakenOver(supervising)) => Ok(Some(supervising)),
         Ok(Recovered::Unneeded | Recovered::Unsettled | Recovered::Ended(_)) => Ok(None),
         Err(error) => {
-            anstream::eprintln!("podshim cri: a sandbox ends, as it cannot be taken over: {error:#}");
+            say!("podshim cri: a sandbox ends, as it cannot be taken over: {error:#}");
             remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None)
         }
     }

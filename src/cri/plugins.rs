@@ -8,6 +8,7 @@ use super::nri::describe::{self, Known, Stage};
 use super::nri::{Events, Nri, Runtime};
 use super::sandboxes::{self, Container, Sandbox};
 use crate::control::{Connection, Reply, Request};
+use crate::error::say;
 use crate::lifecycle::commanded::Stage as Reached;
 use crate::paths::Dirs;
 use crate::store;
@@ -174,13 +175,13 @@ impl Runtime for Asked {
     }
 
     fn note(&self, line: String) {
-        anstream::eprintln!("podshim: {line}");
+        say!("podshim: {line}");
     }
 }
 
 /// Notes why plugins cannot be told of something, where that changes nothing.
 pub(super) fn noted<T>(what: Result<T>) -> Option<T> {
-    what.inspect_err(|error| anstream::eprintln!("podshim cri: NRI plugins are not told: {error:#}")).ok()
+    what.inspect_err(|error| say!("podshim cri: NRI plugins are not told: {error:#}")).ok()
 }
 
 /// Stops a container that a plugin wants stopped.
@@ -193,7 +194,7 @@ fn evict(dirs: &Dirs, eviction: &ContainerEviction) -> Result<()> {
 pub(super) fn evict_all(dirs: &Dirs, evictions: &[ContainerEviction]) {
     for eviction in evictions {
         if let Err(error) = evict(dirs, eviction) {
-            anstream::eprintln!("podshim cri: NRI: evicting container {:.64}: {error:#}", eviction.container_id);
+            say!("podshim cri: NRI: evicting container {:.64}: {error:#}", eviction.container_id);
         }
     }
 }
@@ -202,7 +203,7 @@ pub(super) fn evict_all(dirs: &Dirs, evictions: &[ContainerEviction]) {
 pub(super) fn update_all(dirs: &Dirs, updates: &[ContainerUpdate]) -> Vec<ContainerUpdate> {
     let failed = updates.iter().filter(|wanted| {
         update(dirs, wanted).is_err_and(|error| {
-            anstream::eprintln!("podshim: NRI: updating container {:.64}: {error:#}", wanted.container_id);
+            say!("podshim: NRI: updating container {:.64}: {error:#}", wanted.container_id);
             !wanted.ignore_failure
         })
     });

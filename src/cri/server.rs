@@ -11,19 +11,19 @@ use super::nri::Nri;
 use super::plugins::{self, Plugins};
 use super::streaming;
 use super::streams::Streams;
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure, kind_of, say};
 use crate::host;
 use crate::image::Store;
 use crate::paths::Dirs;
 use crate::store;
 use crate::supervisor::remove;
+use crate::sys::flock::{Flock, How};
 use crate::sys::{Called, SysError, socket};
 use anyhow::{Context, Result};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use std::convert::Infallible;
@@ -110,7 +110,7 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         daemon.plugins.nri.admit().await;
         let behind = Arc::new(Streams::new(daemon.dirs.clone()));
         tokio::spawn(streaming.serve(behind));
-        anstream::eprintln!("podshim cri: listening on unix://{}", socket.display());
+        say!("podshim cri: listening on unix://{}", socket.display());
         ready()?;
         let mut connections = accept(&listener, &daemon, signals).await;
         stop.send_replace(true);
@@ -232,7 +232,7 @@ fn told(
         {
             // What clients write does not become a line of its own, or a terminal's command.
             let rpc = rpc.escape_debug();
-            anstream::eprintln!("podshim cri: {rpc} is answered with {:?}: {:?}", status.code(), status.message());
+            say!("podshim cri: {rpc} is answered with {:?}: {:?}", status.code(), status.message());
         }
         Ok(response)
     })
@@ -274,10 +274,9 @@ impl Drop for Listener {
     }
 }
 
-fn lock_directory(path: &Path) -> Result<Flock<File>> {
+fn lock_directory(path: &Path) -> Result<Flock> {
     let directory = File::open(path).called("open", path.display())?;
-    Flock::lock(directory, FlockArg::LockExclusive)
-        .map_err(|(_, errno)| SysError::new("flock", path.display(), errno).into())
+    Flock::lock(directory, How::Exclusive).map_err(|(_, errno)| SysError::new("flock", path.display(), errno).into())
 }
 
 fn remove_stale(path: &Path) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::host::cgroup::{self, CgroupSetup, Version};
 use crate::paths::{Dirs, LabDirs};
 use crate::store;
 use crate::sys::Called;
+use crate::sys::flock::Flock;
 use anyhow::{Context, Result, bail};
 use nix::mount::MsFlags;
 use oci_spec::runtime::LinuxResources;
@@ -130,7 +131,7 @@ impl Lab {
         Progress::note(&self.own, lesson, change)
     }
 
-    fn lock(&self) -> Result<nix::fcntl::Flock<std::fs::File>> {
+    fn lock(&self) -> Result<Flock> {
         make_dir(&self.own.data)?;
         sweep::lock(&self.own.lock())
     }

@@ -5,6 +5,7 @@
 
 use crate::cgroups::Cgroup;
 use crate::store::{self, Wait};
+use crate::sys::flock::Flock;
 use crate::sys::{Called, mount, process};
 use anyhow::{Context, Result};
 use nix::sys::stat::stat;
@@ -258,7 +259,7 @@ fn unescape(field: &str) -> String {
 }
 
 /// The lock of one user's lab.
-pub(super) fn lock(path: &Path) -> Result<nix::fcntl::Flock<std::fs::File>> {
+pub(super) fn lock(path: &Path) -> Result<Flock> {
     store::lock(path, Wait::Yes)?.context("the lab is locked")
 }
 

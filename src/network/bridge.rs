@@ -14,15 +14,14 @@ use crate::plan::config::{Bandwidth, BridgeNetwork, ContainerPort, DnsBase, Netw
 use crate::plan::network::Subnet;
 use crate::store::{self, Wait};
 use crate::sys::Called;
+use crate::sys::flock::Flock;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-type Lock = nix::fcntl::Flock<File>;
-
 /// The lock under which everything about the network is done.
-pub(super) fn lock(directory: &NetworkDir) -> Result<Lock> {
+pub(super) fn lock(directory: &NetworkDir) -> Result<Flock> {
     lease::make_directories(directory)?;
     store::lock(&directory.lock(), Wait::Yes)?.context("waiting for a lock ends with having it")
 }

@@ -20,11 +20,11 @@ use crate::lifecycle::{PodStatus, exit_code_without};
 use crate::paths::{Dirs, PodDirs};
 use crate::plan::capacity;
 use crate::plan::config::{Amounts, ContainerKind, ImageSpec, NamespaceMode, Pace, PodPlan};
+use crate::sys::flock::{Flock, How};
 use crate::sys::{self, Called, SysError, SysResult};
 use crate::volumes;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -213,7 +213,7 @@ impl Pod {
     pub fn is_supervised(&self) -> bool {
         // Shared: several who look do not take each other for the supervisor.
         let file = std::fs::File::open(self.dirs.lock());
-        file.is_ok_and(|file| matches!(Flock::lock(file, FlockArg::LockSharedNonblock), Err((_, Errno::EWOULDBLOCK))))
+        file.is_ok_and(|file| matches!(Flock::lock(file, How::SharedNow), Err((_, Errno::EWOULDBLOCK))))
     }
 
     /// Whether it is there, asked by who holds its lock: its name goes before its files, whose lock may be made anew until they are gone.
@@ -239,26 +239,24 @@ pub enum Wait {
 }
 
 /// flock(2), exclusive; `None` if it is held by somebody and is not to be waited for. Released when dropped.
-pub fn lock(path: &Path, wait: Wait) -> Result<Option<Flock<File>>> {
+pub fn lock(path: &Path, wait: Wait) -> Result<Option<Flock>> {
     let options = || std::fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
     let file = options().called("open", path.display())?;
-    let how = if wait == Wait::Yes { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
+    let how = if wait == Wait::Yes { How::Exclusive } else { How::ExclusiveNow };
     let (mut file, mut met) = (file, 0);
-    let failed = |errno| SysError::new("flock", path.display(), errno);
     loop {
         match Flock::lock(file, how) {
             Ok(lock) => return Ok(Some(lock)),
-            Err((again, Errno::EWOULDBLOCK)) => match Flock::lock(again, FlockArg::LockSharedNonblock) {
+            Err((again, Errno::EWOULDBLOCK)) => match Flock::lock(again, How::SharedNow) {
                 // Held only by somebody who looks whether it is held, for a moment ([`Pod::is_supervised`]).
                 Ok(shared) if met < MAX_MET => {
                     met += 1;
-                    file = shared.unlock().map_err(|(_, errno)| failed(errno))?;
+                    file = shared.unlock().called("dup", path.display())?;
                     std::thread::sleep(std::time::Duration::from_millis(1));
                 }
                 _ => return Ok(None),
             },
-            Err((again, Errno::EINTR)) => file = again,
-            Err((_, errno)) => return Err(failed(errno).into()),
+            Err((_, errno)) => return Err(SysError::new("flock", path.display(), errno).into()),
         }
     }
 }
@@ -309,7 +307,7 @@ impl Written {
 pub struct Reserved {
     /// The pod.
     pub pod: Pod,
-    _starting: Flock<File>,
+    _starting: Flock,
 }
 
 /// Reserves the pod's name, and its ids if it has a user namespace of its own, and puts its record and manifest on disk.
@@ -345,7 +343,7 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     }
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
-    let reserve = || -> Result<Flock<File>> {
+    let reserve = || -> Result<Flock> {
         // Whoever removes the pod needs the file, and a full disk may have no room for it then.
         lock(&pod.lock(), Wait::No)?;
         make_data(&pod)?;

@@ -7,6 +7,7 @@ use crate::error::{Kind, failure};
 use crate::paths::PodDirs;
 use crate::runtime::sandbox;
 use crate::store::{self, Pod, Reserved, Wait};
+use crate::sys::flock::Flock;
 use crate::sys::mount::{self, Depth, SetAttr, attr};
 use crate::sys::{Called, process};
 use anyhow::{Context, Result, bail};
@@ -221,7 +222,7 @@ pub fn run(state: &Path) -> Result<()> {
 const LETS_GO: Duration = Duration::from_secs(5);
 
 /// The pod's lock; `None` if its supervisor has it.
-fn lock(pod: &PodDirs) -> Result<Option<Lock>> {
+fn lock(pod: &PodDirs) -> Result<Option<Flock>> {
     let deadline = Instant::now() + LETS_GO;
     loop {
         let lock = store::lock(&pod.lock(), Wait::No)?;
@@ -231,8 +232,6 @@ fn lock(pod: &PodDirs) -> Result<Option<Lock>> {
         std::thread::sleep(Duration::from_millis(1));
     }
 }
-
-type Lock = nix::fcntl::Flock<std::fs::File>;
 
 /// The fewest descriptors that a supervisor can be of use with: its own are about twenty, and a container and a client have some
 /// each.
@@ -247,7 +246,7 @@ fn raise_limits() -> Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, highest, highest).called("setrlimit", "NOFILE")?)
 }
 
-fn set_up(state: &Path) -> Result<(Supervisor, Lock)> {
+fn set_up(state: &Path) -> Result<(Supervisor, Flock)> {
     raise_limits()?;
     let Some(uid) = state.file_name().and_then(|name| name.to_str()) else {
         bail!("{} is no pod's state directory", state.display());

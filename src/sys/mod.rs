@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod flock;
 pub mod fs;
 pub mod getxattr;
 pub mod heap;

@@ -4,10 +4,11 @@
 use super::config::{NetworkConfig, Object, Version};
 use crate::paths::NetworkDir;
 use crate::store::{Wait, read_json, remove_written, write_json};
+use crate::sys::flock::{Flock, How};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -76,7 +77,7 @@ impl New {
 pub(super) struct Cache {
     directory: PathBuf,
     turns: PathBuf,
-    _lock: Flock<File>,
+    _lock: Flock,
 }
 
 /// A pod's turn, until this is dropped or its process has ended: plugins do not have it.
@@ -109,15 +110,10 @@ impl Cache {
         // 0700: configurations may hold what is nobody's business.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.called("mkdir", directory.display())?;
-        let how = if access == Access::Alone { FlockArg::LockExclusive } else { FlockArg::LockShared };
-        let mut file = File::open(&directory).called("open", directory.display())?;
-        loop {
-            match Flock::lock(file, how) {
-                Ok(lock) => return Ok(Cache { directory, turns, _lock: lock }),
-                Err((again, Errno::EINTR)) => file = again,
-                Err((_, errno)) => return Err(SysError::new("flock", directory.display(), errno).into()),
-            }
-        }
+        let how = if access == Access::Alone { How::Exclusive } else { How::Shared };
+        let file = File::open(&directory).called("open", directory.display())?;
+        let lock = Flock::lock(file, how).map_err(|(_, errno)| SysError::new("flock", directory.display(), errno))?;
+        Ok(Cache { directory, turns, _lock: lock })
     }
 
     /// The right to execute plugins for a pod: who comes later waits, also if the supervisor was killed that this is done for. Pods

@@ -18,13 +18,12 @@ use crate::paths::NetworkDir;
 use crate::plan::network::BridgeNetwork;
 use crate::store::{self, Wait};
 use crate::sys::Called;
+use crate::sys::flock::Flock;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use nix::fcntl::Flock;
 use serde_json::Value;
 use std::fmt;
-use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -147,7 +146,7 @@ pub fn services(directory: &NetworkDir) -> Result<Vec<Service>> {
 }
 
 /// Makes the network's directory, and locks it. The state directory is there.
-fn lock(directory: &NetworkDir) -> Result<Flock<File>> {
+fn lock(directory: &NetworkDir) -> Result<Flock> {
     make(&directory.0)?;
     let lock = store::lock(&directory.lock(), Wait::Yes)?;
     lock.context("the network's lock was waited for")
