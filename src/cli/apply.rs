@@ -6,12 +6,13 @@ use super::bring_up::{
 use super::capacity::Capacity;
 use super::follow::Watch;
 use super::network_objects::{Semantics, put};
+use super::output;
 use super::recover;
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
 use super::until::{self, Goal, Since, UntilArgs, WaitFor};
 use crate::control::{self, Connection, Request, Updating};
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure, kind_of, say};
 use crate::host;
 use crate::manifest::{AdmittedPod, Documents, Name};
 use crate::paths::Dirs;
@@ -68,7 +69,7 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
     let host = Host { dirs, facts: &facts };
     args.bring_up.note_cgroup(host);
     // As with kubectl, what is applied stays, whatever becomes of the rest. Pods learn of Services when they are planned.
-    put(&documents.network, (&args.bring_up.planning.network, Semantics::Apply), dirs)?.keep();
+    put(&documents.network, (&args.bring_up.planning.network, Semantics::Apply), dirs)?.keep()?;
     let mut capacity = args.bring_up.capacity(host)?;
     let mut todo_one = |pod| todo(pod, &args.bring_up, host, &mut capacity);
     let todos = admitted.iter().map(&mut todo_one).collect::<Result<Vec<_>>>()?;
@@ -86,12 +87,12 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
             code = if code == 0 { of_pod } else { code };
             Ok(())
         })?;
-        println!("pod/{} {done}", pod.name());
+        output::line(format_args!("pod/{} {done}", pod.name()))?;
     }
     for pod in surplus(&documents, dirs)? {
         stop_pod(&pod, None)?;
         remove_pod(&pod)?;
-        println!("pod/{} removed", pod.record.plan.sandbox.name);
+        output::line(format_args!("pod/{} removed", pod.record.plan.sandbox.name))?;
     }
     Ok(code)
 }
@@ -140,7 +141,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
             capacity.check(&plan, host, Some(&plan.sandbox.uid)).with_context(|| format!("pod {}", pod.full_name()))?;
             if !data.variables.is_empty() {
                 let containers = data.variables.join(", ");
-                anstream::eprintln!(
+                say!(
                     "podshim: pod {}: new variables take effect when a container starts again: {containers}",
                     pod.full_name()
                 );
@@ -150,7 +151,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
             Ok(Todo::Change(pod, Box::new(Updating { plan, images, manifest, objects })))
         }
         Change::Replace(fields) => {
-            anstream::eprintln!("podshim: pod {}: {} cannot change while it runs", pod.full_name(), fields.join(", "));
+            say!("podshim: pod {}: {} cannot change while it runs", pod.full_name(), fields.join(", "));
             Ok(Todo::Replace(pod, record()?))
         }
     }

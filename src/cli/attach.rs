@@ -3,6 +3,7 @@
 use super::bring_up::Started;
 use super::follow::Watch;
 use super::notify;
+use super::output::Out;
 use super::prefix::{Colour, End, Piece, Prefixer};
 use super::pump::{self, Streams};
 use super::recover;
@@ -10,7 +11,7 @@ use super::run::Ended;
 use super::terminal::Interrupts;
 use super::until::{Warnings, is_ready};
 use crate::control::{Connection, Input, Reply, Request};
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure, kind_of, say};
 use crate::logs::{self, Follow, Record, Timestamps};
 use crate::paths::Dirs;
 use crate::plan::config::Stdio;
@@ -126,12 +127,12 @@ fn wait_for_news(shown: &[Shown<'_>], interrupts: &Interrupts) -> Result<()> {
 impl Shown<'_> {
     /// Takes in what the supervisor says, without waiting for it.
     fn take_news(&mut self) -> Result<()> {
-        let Some(watch) = &self.watch else { return Ok(()) };
+        let Some(watch) = &mut self.watch else { return Ok(()) };
         let mut fds = [PollFd::new(watch.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::ZERO).called("poll", "control socket")? == 0 {
             return Ok(());
         }
-        if !watch.next()? {
+        if !watch.goes_on()? {
             self.watch = None;
         }
         let Some(report) = self.pod.report()? else { return Ok(()) };
@@ -184,13 +185,12 @@ impl Screen {
         if self.gone {
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
-        match out.write_all(text).and_then(|()| out.flush()) {
+        match Out.write_all(text).and_then(|()| Out.flush()) {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => {
                 self.gone = true;
                 Ok(())
             }
-            other => Ok(other.context("writing to standard output")?),
+            other => Ok(other?),
         }
     }
 
@@ -301,7 +301,7 @@ pub(super) fn container_of(pod: &Pod, wanted: Option<String>) -> Result<String> 
             let name = app.context("the pod has no containers")?.name.clone();
             if containers.len() > 1 {
                 let all: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
-                anstream::eprintln!("Defaulted container {name:?} out of: {}", all.join(", "));
+                say!("Defaulted container {name:?} out of: {}", all.join(", "));
             }
             Ok(name)
         }

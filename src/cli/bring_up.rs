@@ -8,7 +8,7 @@ use super::network_args::NetworkArgs;
 use super::output;
 use super::remove::{remove_pod, stop_pod};
 use crate::cgroups;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::host::lsm::Lsms;
 use crate::host::{self, HostFacts};
 use crate::manifest::{self, AdmittedPod, CronJobs, Diagnostics, Documents, sysctl};
@@ -144,7 +144,7 @@ pub(super) fn admit(args: &PlanningArgs) -> Result<Documents> {
             return Err(failure(Kind::Invalid, message));
         }
     }
-    let note = |source: &str, text: &str| anstream::eprintln!("podshim: note: {source}: {}", output::escape(text));
+    let note = |source: &str, text: &str| say!("podshim: note: {source}: {}", output::escape(text));
     documents.notes.iter().for_each(|n| note(&n.source, &n.text));
     for pod in &documents.pods {
         pod.notes().iter().for_each(|text| note(pod.source(), text));
@@ -219,7 +219,7 @@ impl BringUpArgs {
     pub(super) fn note_cgroup(&self, host: Host<'_>) {
         let shared = cgroups::shared(&host.facts.cgroups).filter(|_| self.planning.cgroup_parent.is_none());
         if let Some(unit) = shared {
-            anstream::eprintln!(
+            say!(
                 "podshim: note: cgroup {unit} is delegated, but holds other processes, so that pods cannot be in it: they are \
                  below the root (DelegateSubgroup= of systemd, or --cgroup-parent, helps)"
             );
@@ -330,7 +330,7 @@ pub(super) fn check_confinement(sandbox: &PodSandboxConfig, containers: &[Contai
     }
     if !lsms.selinux && containers.iter().any(|c| c.security.selinux.is_some()) {
         // As every CRI runtime does.
-        anstream::eprintln!("podshim: note: seLinuxOptions has no effect: SELinux is not enabled on this host");
+        say!("podshim: note: seLinuxOptions has no effect: SELinux is not enabled on this host");
     }
     Ok(())
 }
@@ -388,7 +388,7 @@ pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity
 pub(super) fn undo(started: Vec<Started>) {
     for one in started {
         if let Err(error) = end(one, Some(0)) {
-            anstream::eprintln!("podshim: warning: {error:#}");
+            say!("podshim: warning: {error:#}");
         }
     }
 }

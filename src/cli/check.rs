@@ -1,7 +1,7 @@
 //! `podshim check`: are these manifests fit to run? Needs no root and touches nothing.
 
 use super::bring_up::cron_jobs;
-use super::output;
+use super::output::{self, Out};
 use crate::manifest::{Color, Diagnostics, documents, read_sources};
 use anyhow::Result;
 use std::io::Write;
@@ -25,7 +25,7 @@ pub(super) fn run(args: CheckArgs) -> Result<bool> {
     let sources = read_sources(&args.files)?;
     match documents(&sources, cron_jobs(args.now)) {
         Ok(documents) => {
-            let mut out = std::io::stdout().lock();
+            let mut out = Out;
             for found in &documents.found {
                 writeln!(out, "{}: ok ({})", found.source, found.what)?;
             }

@@ -2,6 +2,7 @@
 
 use super::inspect;
 use super::output::{self, Structured};
+use crate::error::say;
 use crate::manifest::NETWORK_ANNOTATION;
 use crate::paths::Dirs;
 use crate::plan::config::{ContainerKind, DnsBase, NetworkMode, SwapBehavior};
@@ -33,7 +34,7 @@ pub(super) fn run(args: ConvertArgs, dirs: &Dirs) -> Result<()> {
     }
     for pod in &pods {
         for note in notes(pod) {
-            anstream::eprintln!("podshim: note: pod {}: {note}", pod.full_name());
+            say!("podshim: note: pod {}: {note}", pod.full_name());
         }
     }
     match args.output {

@@ -1,6 +1,7 @@
 //! `podshim cri`: what a kubelet drives.
 
 use super::notify;
+use super::output;
 use crate::cri::{self, Config, Options};
 use crate::paths::Dirs;
 use anyhow::Result;
@@ -24,8 +25,7 @@ pub(super) struct CriArgs {
 pub(super) fn run(args: CriArgs, dirs: &Dirs) -> Result<()> {
     let config = Config::load(args.config.as_deref())?;
     if args.print_config {
-        anstream::print!("{}", config.to_toml()?);
-        return Ok(());
+        return output::text(&config.to_toml()?);
     }
     let socket = args.listen.unwrap_or_else(|| dirs.cri_socket());
     cri::serve(Options { dirs: dirs.clone(), config, socket }, notify::serving)?;

@@ -8,7 +8,7 @@ use super::output;
 use super::pump::Streams;
 use super::recover;
 use crate::control::{self, Connection, Joining, Request};
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::host;
 use crate::manifest::{self, AdmittedPod, CronJobs, Source};
 use crate::paths::Dirs;
@@ -139,7 +139,7 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
         return attach::first(connection, streams, passed).with_context(context);
     }
     attach::until_started(&connection).with_context(context)?;
-    println!("{}", container.name);
+    output::line(&container.name)?;
     Ok(0)
 }
 
@@ -165,7 +165,7 @@ fn recorded(pod: &Pod) -> Result<AdmittedPod> {
 fn flags(args: &DebugArgs) -> k8s::Container {
     let name = args.container.clone().unwrap_or_else(|| {
         let name = manifest::generated("debugger-");
-        anstream::eprintln!("Defaulting debug container name to {name}.");
+        say!("Defaulting debug container name to {name}.");
         name
     });
     let set = |is_set: bool| is_set.then_some(true);
@@ -207,7 +207,7 @@ fn join(pod: AdmittedPod, flags: k8s::Container, custom: Option<&Source>) -> Res
         let s = if count == 1 { "" } else { "s" };
         Err(failure(Kind::Invalid, format!("{count} error{s} in {name}; nothing was started")))
     })?;
-    joined.notes().iter().for_each(|note| anstream::eprintln!("podshim: note: {name}: {}", output::escape(note)));
+    joined.notes().iter().for_each(|note| say!("podshim: note: {name}: {}", output::escape(note)));
     Ok(joined)
 }
 
@@ -218,7 +218,7 @@ fn note_ineffective(pod: &AdmittedPod, container: &k8s::Container) {
     let user = own.run_as_user.or_else(|| of_pod.and_then(|context| context.run_as_user));
     let adds = own.capabilities.as_ref().is_some_and(|c| c.add.as_ref().is_some_and(|add| !add.is_empty()));
     if let Some(user) = user.filter(|user| *user != 0 && (adds || own.privileged == Some(true))) {
-        anstream::eprintln!(
+        say!(
             "podshim: note: container {} runs as user {user}, who has no use of its capabilities: a file for --custom with securityContext.runAsUser: 0 changes that",
             container.name
         );

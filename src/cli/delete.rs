@@ -5,7 +5,7 @@ use super::kinds::{self, Resource, Wanted};
 use super::labels::Selector;
 use super::output;
 use super::remove::{all_errors, remove_pod, stop_pod};
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure, kind_of, say};
 use crate::manifest::{self, CronJobs, Documents, Name, Owner};
 use crate::network;
 use crate::network::objects::{self, Kept, Missing, ObjectKind, ObjectName};
@@ -197,7 +197,7 @@ fn say_what_stays(namespace: &ObjectName, kept: &Kept, dirs: &Dirs) -> Result<()
         [("pods", pods), ("services", of(ObjectKind::Service)), ("networkpolicies", of(ObjectKind::NetworkPolicy))];
     let staying: Vec<&str> = counts.iter().filter(|(_, count)| *count > 0).map(|(what, _)| *what).collect();
     if !staying.is_empty() {
-        anstream::eprintln!(
+        say!(
             "podshim: note: the {} in namespace {own} stay: `podshim delete {} --all -n {own}` removes them",
             staying.join(" and "),
             staying.join(",")
@@ -253,9 +253,7 @@ fn say_what_claims_hold(documents: &Documents, dirs: &Dirs) -> Result<()> {
     for claim in store::claims(dirs)? {
         if documents.objects.has_claim(&claim.namespace, &claim.name) {
             let full = format!("{}/{}", claim.namespace, claim.name);
-            anstream::eprintln!(
-                "podshim: note: what PersistentVolumeClaim {full} holds stays: `podshim volume rm {full}` removes it"
-            );
+            say!("podshim: note: what PersistentVolumeClaim {full} holds stays: `podshim volume rm {full}` removes it");
         }
     }
     Ok(())

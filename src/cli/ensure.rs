@@ -2,6 +2,7 @@
 //! of the supervisor's own memory. Hidden; the answer is JSON on standard output.
 
 use super::bring_up::{Pull, pull_policy};
+use super::output;
 use crate::control;
 use crate::image::{self, Image, ImageFailure, Store};
 use crate::paths::Dirs;
@@ -30,8 +31,7 @@ pub(super) fn run(args: EnsureArgs, dirs: &Dirs) -> Result<()> {
         Ok(image) => Answer::Image(Box::new(image)),
         Err(error) => Answer::Failed { reason: reason(&error), message: format!("{error:#}") },
     };
-    println!("{}", serde_json::to_string(&answer)?);
-    Ok(())
+    output::line(serde_json::to_string(&answer)?)
 }
 
 fn read_logins() -> Result<Vec<Login>> {

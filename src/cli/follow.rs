@@ -63,9 +63,23 @@ impl<'a> Watch<'a> {
         Ok(matches!(self.connection.reply()?, Some((Reply::Changed, _))))
     }
 
+    /// The same; one that could not tell of a change has hung up, and is asked again.
+    pub(super) fn goes_on(&mut self) -> Result<bool> {
+        if self.next()? {
+            return Ok(true);
+        }
+        match Watch::open(self.pod) {
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) => Ok(false),
+            again => {
+                *self = again?;
+                Ok(true)
+            }
+        }
+    }
+
     /// Waits until `find` finds something in the pod's report.
     pub(super) fn until<T>(
-        &self,
+        &mut self,
         timeout: Option<Duration>,
         find: impl FnMut(&Report) -> Result<Option<T>>,
     ) -> Result<Waited<T>> {
@@ -74,7 +88,7 @@ impl<'a> Watch<'a> {
 
     /// The same; an interrupt is an error of kind `Interrupted`.
     pub(super) fn until_or_interrupted<T>(
-        &self,
+        &mut self,
         timeout: Option<Duration>,
         interrupts: &Interrupts,
         find: impl FnMut(&Report) -> Result<Option<T>>,
@@ -83,7 +97,7 @@ impl<'a> Watch<'a> {
     }
 
     fn wait<T>(
-        &self,
+        &mut self,
         timeout: Option<Duration>,
         interrupts: Option<&Interrupts>,
         mut find: impl FnMut(&Report) -> Result<Option<T>>,
@@ -97,7 +111,7 @@ impl<'a> Watch<'a> {
             if !self.readable_by(deadline, interrupts)? {
                 return Ok(Waited::TimedOut);
             }
-            if !self.next()? {
+            if !self.goes_on()? {
                 let last = self.pod.report()?;
                 return Ok(match last.as_ref().map(&mut find).transpose()?.flatten() {
                     Some(found) => Waited::Found(found),

@@ -4,7 +4,7 @@ use super::columns::{self, Cells};
 use super::kinds::{self, Resource, Wanted};
 use super::output;
 use super::ps::{self, PsArgs, now};
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::lifecycle::status::Time;
 use crate::manifest::NetworkObject;
 use crate::network::objects::{self, Kept, Meant, ObjectKind};
@@ -218,7 +218,7 @@ fn names(resource: Resource, entries: &[Entry]) -> Result<()> {
 
 fn table(resource: Resource, entries: Vec<Entry>, is_wide: bool) -> Result<()> {
     if entries.is_empty() {
-        anstream::eprintln!("No {} found.", resource.plural());
+        say!("No {} found.", resource.plural());
         return Ok(());
     }
     let (plain, wide) = match resource {

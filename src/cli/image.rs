@@ -1,5 +1,6 @@
 //! `podshim image …`, in podman's and Docker's words.
 
+use super::output::Out;
 use crate::error::{Kind, failure};
 use crate::image::archive::{Format, Import, Source};
 use crate::image::manifest::Platform;
@@ -116,7 +117,7 @@ enum ExportFormat {
 
 /// Performs a subcommand. `in_use` are the IDs of images that pods use; those are not removed.
 pub(super) fn run(args: ImageArgs, dirs: &Dirs, in_use: &BTreeSet<String>) -> Result<()> {
-    let out = &mut std::io::stdout();
+    let out = &mut Out;
     match args.command {
         Command::Pull(args) => pull(args, dirs, out),
         Command::Ls(args) => list(&args, dirs, out),
@@ -273,8 +274,8 @@ fn export(args: ExportArgs, dirs: &Dirs) -> Result<()> {
     };
     let store = Store::open(dirs)?;
     let Some(path) = &args.output else {
-        let mut out = std::io::stdout();
-        ensure!(!out.is_terminal(), "an archive is not for a terminal: use -o FILE, or redirect it");
+        let mut out = Out;
+        ensure!(!std::io::stdout().is_terminal(), "an archive is not for a terminal: use -o FILE, or redirect it");
         return store.export(&args.images, format, &mut out);
     };
     // Complete or absent: a half-written archive would be taken for a whole one.

@@ -36,10 +36,7 @@ const VERSION: Version =
 pub(super) fn version(args: VersionArgs) -> Result<()> {
     match args.output {
         Some(how) => output::structured(&VERSION, how),
-        None => {
-            println!("podshim {}", VERSION.version);
-            Ok(())
-        }
+        None => output::line(format_args!("podshim {}", VERSION.version)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::output::{self, Structured};
 use super::recover;
+use crate::error::say;
 use crate::network;
 use crate::paths::Dirs;
 use crate::picture;
@@ -40,7 +41,7 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
     };
     if args.tree {
         let text = picture::tree::draw(&picture::survey::take(&pods)?);
-        return Ok(anstream::stdout().lock().write_all(text.as_bytes())?);
+        return Ok(anstream::stdout().lock().write_all(text.as_bytes()).map_err(output::of_out)?);
     }
     if let Some(file) = &args.html {
         let page = picture::html::page(&picture::survey::take(&pods)?);
@@ -49,9 +50,7 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
     for pod in &pods {
         if pod.is_unsupervised()? {
             let name = pod.full_name();
-            anstream::eprintln!(
-                "podshim: warning: the supervisor of pod {name} is gone: its status is the last one that was seen"
-            );
+            say!("podshim: warning: the supervisor of pod {name} is gone: its status is the last one that was seen");
             recover::see_to(pod);
         }
     }
@@ -67,7 +66,7 @@ fn all(dirs: &Dirs) -> Result<Vec<Pod>> {
     let (pods, broken) = store::list(dirs)?;
     for broken in broken {
         let error = broken.explain();
-        anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}")));
+        say!("podshim: warning: {}", output::escape(&format!("{error:#}")));
     }
     Ok(pods)
 }

@@ -2,6 +2,7 @@
 
 use super::attach::container_of;
 use super::follow::Watch;
+use super::output::Out;
 use super::prefix::{Colour, End, Piece, Prefixer};
 use super::recover;
 use crate::error::{Kind, failure, kind_of};
@@ -152,9 +153,8 @@ impl Printer {
 
     fn write(&mut self, text: &[u8]) -> Result<()> {
         let most = self.left.map_or(text.len(), |left| text.len().min(left as usize));
-        let mut out = std::io::stdout().lock();
-        out.write_all(&text[..most])?;
-        out.flush()?;
+        Out.write_all(&text[..most])?;
+        Out.flush()?;
         if let Some(left) = &mut self.left {
             *left -= most as u64;
         }
@@ -189,7 +189,7 @@ fn follow(pod: &Pod, containers: &[String], query: Query, printer: &mut Printer)
                 return Ok(());
             }
         }
-        let Some(watching) = &watch else { return printer.finish() };
+        let Some(watching) = &mut watch else { return printer.finish() };
         let mut fds =
             [PollFd::new(follow.as_fd(), PollFlags::POLLIN), PollFd::new(watching.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
@@ -198,7 +198,7 @@ fn follow(pod: &Pod, containers: &[String], query: Query, printer: &mut Printer)
         }
         let news = fds[1].any() == Some(true);
         // Once more round after the end, for what was written last.
-        if news && !watching.next()? {
+        if news && !watching.goes_on()? {
             watch = None;
         }
     }

@@ -51,7 +51,7 @@ mod until;
 mod volume;
 mod wait;
 
-use crate::error::{self, Kind, failure};
+use crate::error::{self, Kind, failure, say};
 use crate::paths::Dirs;
 use crate::supervisor;
 use crate::sys::heap;
@@ -171,7 +171,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::from(141),
         Err(error) => {
-            anstream::eprintln!("podshim: {}", output::escape(&format!("{error:#}")));
+            say!("podshim: {}", output::escape(&format!("{error:#}")));
             ExitCode::from(error::exit_code(&error))
         }
     }
@@ -197,7 +197,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         return match check::run(args) {
             Ok(fine) => Ok(u8::from(!fine)),
             Err(error) => {
-                anstream::eprintln!("podshim: {}", output::escape(&format!("{error:#}")));
+                say!("podshim: {}", output::escape(&format!("{error:#}")));
                 Ok(1)
             }
         };

@@ -2,6 +2,7 @@
 
 use super::bring_up::Started;
 use crate::control::{Connection, Request};
+use crate::error::say;
 use crate::explain::{Detail, Teller};
 use crate::paths::PodDirs;
 use crate::plan::config::Pace;
@@ -66,7 +67,7 @@ pub(super) fn tell_failed(pod: &Pod) -> Result<()> {
         return Ok(());
     }
     let mut teller = Teller::new(None, Detail::Full, &pod.dirs);
-    Tail::new(&pod.dirs).read()?.iter().for_each(|entry| anstream::eprint!("{}", teller.tell(entry)));
+    Tail::new(&pod.dirs).read()?.iter().for_each(|entry| say!("{}", teller.tell(entry).trim_end_matches('\n')));
     Ok(())
 }
 
@@ -125,7 +126,7 @@ impl Telling {
         for at in 0..self.stories.len() {
             for entry in self.stories[at].tail.read()? {
                 let story = &mut self.stories[at];
-                anstream::eprint!("{}", story.teller.tell(&entry));
+                say!("{}", story.teller.tell(&entry).trim_end_matches('\n'));
                 if matches!(entry.what, What::Pause(_)) {
                     self.pause()?;
                     // One that has been killed meanwhile has nothing to go on with.
@@ -149,7 +150,7 @@ impl Telling {
             let mut byte = [0];
             match nix::unistd::read(stdin.as_fd(), &mut byte) {
                 Ok(0) => {
-                    anstream::eprintln!("podshim: standard input has ended: the rest goes without a stop");
+                    say!("podshim: standard input has ended: the rest goes without a stop");
                     self.pace = Pace::Through;
                     return Ok(());
                 }

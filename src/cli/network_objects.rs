@@ -1,6 +1,8 @@
 //! The documents about the network that a command brings along: Services, NetworkPolicies, Namespaces.
 
 use super::network_args::NetworkArgs;
+use super::output;
+use crate::error::say;
 use crate::manifest::NetworkDocument;
 use crate::network::{self, objects};
 use crate::paths::Dirs;
@@ -48,10 +50,8 @@ impl Put<'_> {
     }
 
     /// They stay. What became of each is said, as `kubectl apply` says it.
-    pub(super) fn keep(mut self) {
-        for change in std::mem::take(&mut self.changes) {
-            println!("{change}");
-        }
+    pub(super) fn keep(mut self) -> Result<()> {
+        std::mem::take(&mut self.changes).iter().try_for_each(output::line)
     }
 }
 
@@ -62,7 +62,7 @@ impl Drop for Put<'_> {
         }
         let back = objects::take_back(&self.dirs.network(), &self.changes).and_then(|()| self.sync());
         if let Err(error) = back {
-            anstream::eprintln!("podshim: warning: {error:#}");
+            say!("podshim: warning: {error:#}");
         }
     }
 }

@@ -1,19 +1,41 @@
 //! What more than one verb prints: tables, YAML and JSON, escaped text.
 
 pub(super) use crate::explain::text::{escape, one_line};
+use crate::sys::Called;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::io::Write;
 
 /// Prints a line; who has closed standard output is an error and no panic.
 pub(super) fn line(text: impl std::fmt::Display) -> Result<()> {
-    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+    Ok(writeln!(Out, "{text}")?)
 }
 
 /// Prints text as it is.
 pub(super) fn text(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush())?)
+    Ok(Out.write_all(text.as_bytes()).and_then(|()| Out.flush())?)
+}
+
+/// Standard output, whose errors say that they are its own.
+pub(super) struct Out;
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        std::io::stdout().write(bytes).map_err(of_out)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stdout().flush().map_err(of_out)
+    }
+}
+
+/// That nobody reads any more (`BrokenPipe`) is still told by its kind.
+pub(super) fn of_out(error: std::io::Error) -> std::io::Error {
+    let kind = error.kind();
+    match Err::<(), _>(error).called("write", "standard output") {
+        Err(named) => std::io::Error::new(kind, named),
+        Ok(()) => kind.into(),
+    }
 }
 
 /// Prints rows under a head in kubectl's way: columns three blanks apart, the last one not padded.
@@ -25,23 +47,16 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> Result<()> {
             *width = (*width).max(cell.chars().count());
         }
     }
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: Vec<&str>| -> std::io::Result<()> {
+    let mut printed = String::new();
+    let mut line = |cells: Vec<&str>| {
         let last = cells.len() - 1;
         for (index, (cell, width)) in cells.iter().zip(&widths).enumerate() {
-            if index == last {
-                writeln!(out, "{cell}")?;
-            } else {
-                write!(out, "{cell:width$}   ")?;
-            }
+            printed += &if index == last { format!("{cell}\n") } else { format!("{cell:width$}   ") };
         }
-        Ok(())
     };
-    line(head.to_vec())?;
-    for row in &rows {
-        line(row.iter().map(String::as_str).collect())?;
-    }
-    Ok(())
+    line(head.to_vec());
+    rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
+    text(&printed)
 }
 
 /// `-o yaml` or `-o json`.
@@ -77,7 +92,7 @@ pub(super) fn structured(value: &impl Serialize, how: Structured) -> Result<()> 
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
+    self::text(&text)
 }
 
 #[cfg(test)]

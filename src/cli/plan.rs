@@ -5,7 +5,7 @@ use super::bring_up::{Around, Chosen, Host, PlanningArgs, admit};
 use super::ensure;
 use super::output::{self, Structured};
 use crate::cgroups;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::explain::script::{Ground, script};
 use crate::explain::{Given, Planned, bundles, planned, tree};
 use crate::host::{self, HostFacts};
@@ -99,11 +99,11 @@ fn print_trees(pods: &[Planned], facts: &HostFacts) -> Result<()> {
     let mut out = anstream::stdout().lock();
     for (index, pod) in pods.iter().enumerate() {
         if index > 0 {
-            writeln!(out)?;
+            writeln!(out).map_err(output::of_out)?;
         }
-        write!(out, "{}", tree::tree(pod, facts)?)?;
+        write!(out, "{}", tree::tree(pod, facts)?).map_err(output::of_out)?;
     }
-    Ok(out.flush()?)
+    Ok(out.flush().map_err(output::of_out)?)
 }
 
 /// Which pod a plan is of, and where that would be.
@@ -185,7 +185,7 @@ impl<'a> Planner<'a> {
 
     /// Says what the plans do not show.
     fn notes(&self, documents: &Documents, pods: &[Planned]) {
-        let note = |text: &str| anstream::eprintln!("podshim: note: {}", output::escape(text));
+        let note = |text: &str| say!("podshim: note: {}", output::escape(text));
         if documents.pods.is_empty() {
             note("no document makes a pod: there is nothing to plan");
         }

@@ -4,6 +4,7 @@ use super::inspect;
 use super::labels::Selector;
 use super::output::{self, Structured};
 use super::recover;
+use crate::error::say;
 use crate::lifecycle::display::{self, PodView};
 use crate::lifecycle::status::Time;
 use crate::paths::Dirs;
@@ -118,7 +119,7 @@ pub(super) fn names(pods: &[Pod]) -> Result<()> {
 
 pub(super) fn table(pods: &[Pod], wide: bool) -> Result<()> {
     if pods.is_empty() {
-        anstream::eprintln!("No pods found.");
+        say!("No pods found.");
         return Ok(());
     }
     let mut head = vec!["NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE"];
@@ -136,7 +137,7 @@ pub(super) fn now() -> Time {
 }
 
 fn warn(error: &anyhow::Error) {
-    anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}")));
+    say!("podshim: warning: {}", output::escape(&format!("{error:#}")));
 }
 
 fn row(pod: &Pod, wide: bool) -> Result<Vec<String>> {

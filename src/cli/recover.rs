@@ -4,7 +4,7 @@ use super::follow::LISTENS;
 use super::output;
 use super::remove::all_errors;
 use crate::control::{Connection, Request};
-use crate::error::{Kind, kind_of};
+use crate::error::{Kind, kind_of, say};
 use crate::paths::Dirs;
 use crate::store::{self, Pod};
 use crate::supervisor::{self, Recovered, remove};
@@ -59,12 +59,12 @@ pub(super) fn see_to(pod: &Pod) {
         Ok(Recovered::Unneeded | Recovered::Unsettled) => {}
         Ok(Recovered::TakenOver(_)) => {
             let name = pod.full_name();
-            anstream::eprintln!("podshim: note: the supervisor of pod {name} was gone: another one has taken over");
+            say!("podshim: note: the supervisor of pod {name} was gone: another one has taken over");
         }
         Ok(Recovered::Ended(why)) => {
-            anstream::eprintln!("podshim: note: pod {} {why}; it has ended", pod.full_name());
+            say!("podshim: note: pod {} {why}; it has ended", pod.full_name());
         }
-        Err(error) => anstream::eprintln!("podshim: warning: {}", output::escape(&format!("{error:#}"))),
+        Err(error) => say!("podshim: warning: {}", output::escape(&format!("{error:#}"))),
     }
 }
 

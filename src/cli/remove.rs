@@ -1,9 +1,10 @@
 //! `podshim stop` and `podshim rm`.
 
 use super::follow::Watch;
+use super::output;
 use super::recover;
 use crate::control::{Connection, Request};
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure, kind_of, say};
 use crate::host::cgroup;
 use crate::paths::Dirs;
 use crate::store::{self, Broken, Pod};
@@ -55,10 +56,8 @@ fn chosen(dirs: &Dirs, names: &[String], all: bool) -> Vec<Result<Pod>> {
 fn each<T>(pods: Vec<Result<T>>, name: fn(&T) -> String, mut act: impl FnMut(&T) -> Result<()>) -> Vec<anyhow::Error> {
     let mut errors: Vec<anyhow::Error> = Vec::new();
     for pod in pods {
-        match pod.and_then(|pod| act(&pod).map(|()| pod)) {
-            Ok(pod) => println!("{}", name(&pod)),
-            Err(error) => errors.push(error),
-        }
+        let done = pod.and_then(|pod| act(&pod).and_then(|()| output::line(name(&pod))));
+        errors.extend(done.err());
     }
     errors
 }
@@ -176,7 +175,7 @@ pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
             break;
         }
     }
-    anstream::eprintln!("podshim: warning: the supervisor of pod {} did not end it; doing that now", pod.full_name());
+    say!("podshim: warning: the supervisor of pod {} did not end it; doing that now", pod.full_name());
     end_orphans(pod)
 }
 

@@ -6,7 +6,7 @@ use super::network_objects::{Semantics, put};
 use super::remove::stop_pod;
 use super::terminal::Interrupts;
 use super::until::{UntilArgs, detached};
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::host;
 use crate::paths::Dirs;
 use crate::plan::config::Pace;
@@ -14,6 +14,7 @@ use crate::store::{self, Report};
 use crate::supervisor;
 use anyhow::Result;
 use clap::Args;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -96,7 +97,7 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
         let code = detached(started, &args.until, &interrupts);
         told()?;
         let code = code?;
-        put.keep();
+        put.keep()?;
         return Ok(code);
     }
     let timestamps = if args.timestamps { crate::logs::Timestamps::Shown } else { crate::logs::Timestamps::Hidden };
@@ -104,7 +105,7 @@ pub(super) fn run(args: RunArgs, dirs: &Dirs) -> Result<u8> {
     let told = told();
     let finished = finish(started, ended, args.keep);
     if args.keep {
-        put.keep();
+        put.keep()?;
     }
     told.and(finished)
 }
@@ -116,6 +117,9 @@ pub(super) enum Ended {
     /// By a signal to this command: its exit code.
     Interrupted(u8),
 }
+
+/// How long a supervisor that has let go of its clients may take to end.
+const ENDS: Duration = Duration::from_secs(2);
 
 /// After the foreground: what the result is, and nothing left behind.
 fn finish(started: Vec<Started>, ended: Result<Ended>, keep: bool) -> Result<u8> {
@@ -135,6 +139,11 @@ fn finish(started: Vec<Started>, ended: Result<Ended>, keep: bool) -> Result<u8>
             && !report.is_some_and(|r| r.over)
             && matches!(ended, Ok(Ended::Over))
         {
+            // It lets go of its clients before it says why it ends.
+            let begin = Instant::now();
+            while one.pod.is_supervised() && begin.elapsed() < ENDS {
+                std::thread::sleep(Duration::from_millis(2));
+            }
             let log = std::fs::read_to_string(one.pod.dirs.supervisor_log()).unwrap_or_default();
             let message = format!("the supervisor of pod {} ended unexpectedly {}", one.pod.full_name(), log.trim());
             result = Err(failure(Kind::NotReady, message.trim().to_owned()));
@@ -143,7 +152,7 @@ fn finish(started: Vec<Started>, ended: Result<Ended>, keep: bool) -> Result<u8>
         let kept = keep && result.is_ok();
         let put_away = if kept { stop_pod(&one.pod, None) } else { end(one, Some(0)) };
         if let Err(error) = put_away {
-            anstream::eprintln!("podshim: {error:#}");
+            say!("podshim: {error:#}");
             code = code.max(125);
         }
     }

@@ -1,5 +1,6 @@
 //! `podshim set-condition`: what opens and closes a readiness gate, as a controller does in a cluster by patching the status.
 
+use super::output;
 use super::recover;
 use crate::control::{Connection, Request};
 use crate::error::{Kind, failure};
@@ -59,8 +60,7 @@ pub(super) fn run(args: SetConditionArgs, dirs: &Dirs) -> Result<()> {
     }
     let request = Request::SetCondition { type_, holds, reason: args.reason, message: args.message };
     Connection::open(&pod.dirs.socket(), &request, &[])?.reply()?;
-    println!("{}", pod.full_name());
-    Ok(())
+    output::line(pod.full_name())
 }
 
 #[cfg(test)]

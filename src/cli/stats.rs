@@ -5,6 +5,7 @@
 use super::output::{self, Structured};
 use super::wait::duration;
 use crate::cgroups::{Cgroup, Stats};
+use crate::error::say;
 use crate::host::cgroup::{self, CgroupSetup};
 use crate::paths::Dirs;
 use crate::store::{self, Pod};
@@ -164,7 +165,7 @@ pub(super) fn top(mut args: TopArgs, dirs: &Dirs) -> Result<()> {
     let now = sample(&setup, &args.which.pods(&args.pods, dirs)?, rows)?;
     let mut uses = uses(&before, &now);
     if uses.is_empty() {
-        anstream::eprintln!("No running pods found.");
+        say!("No running pods found.");
         return Ok(());
     }
     match args.sort_by {

@@ -7,7 +7,7 @@ use super::output;
 use super::recover;
 use super::terminal::Interrupts;
 use super::wait::duration;
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure, kind_of, say};
 use crate::lifecycle::EventType;
 use crate::lifecycle::status::{ConditionStatus, ContainerStatus, Phase, PodStatus};
 use crate::store::{Pod, Report};
@@ -63,7 +63,7 @@ pub(super) fn detached(started: Vec<Started>, args: &UntilArgs, interrupts: &Int
         notify::ready(main_process)?;
     }
     for one in started {
-        println!("{}", one.pod.full_name());
+        output::line(one.pod.full_name())?;
     }
     Ok(code)
 }
@@ -104,7 +104,7 @@ pub(super) fn until(pod: &Pod, goal: Goal, interrupts: &Interrupts) -> Result<u8
         Ok(is_reached(goal.goal, report).then_some(()))
     };
     let mut watch = || match (Watch::open(pod), pod.report()?) {
-        (Ok(watch), _) => watch.until_or_interrupted(timeout, interrupts, &mut look),
+        (Ok(mut watch), _) => watch.until_or_interrupted(timeout, interrupts, &mut look),
         // It ended before it could be asked, as one of several may while the others are waited for.
         (Err(_), Some(report)) if report.over => Ok(look(&report)?.map_or(Waited::Gone, Waited::Found)),
         (Err(error), _) if kind_of(&error) != Some(Kind::NotReady) => Err(error),
@@ -202,7 +202,7 @@ impl<'a> Warnings<'a> {
     /// Prints the warnings that are new, on standard error.
     pub(super) fn print(&mut self) -> Result<()> {
         for entry in self.tail.read()?.iter().filter(|e| e.type_ == EventType::Warning || tells_of_an_end(e)) {
-            anstream::eprintln!(
+            say!(
                 "podshim: {} {}: {}: {}",
                 self.pod.full_name(),
                 entry.object,

@@ -3,7 +3,7 @@
 
 use super::output::{self, Structured};
 use super::ps::now;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::lifecycle::display;
 use crate::paths::Dirs;
 use crate::store;
@@ -55,7 +55,7 @@ fn list(dirs: &Dirs, output: Option<Structured>) -> Result<()> {
         return output::structured(&claims.iter().map(item).collect::<Vec<_>>(), how);
     }
     if claims.is_empty() {
-        anstream::eprintln!("No claims found.");
+        say!("No claims found.");
         return Ok(());
     }
     let row = |c: &store::Claim| {

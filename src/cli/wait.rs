@@ -1,6 +1,7 @@
 //! `podshim wait`: kubectl's, and podman's when no condition is given.
 
 use super::follow::{Waited, Watch};
+use super::output;
 use super::recover;
 use crate::error::{Kind, failure, kind_of};
 use crate::lifecycle::status::ConditionStatus;
@@ -96,7 +97,7 @@ pub(super) fn run(args: WaitArgs, dirs: &Dirs) -> Result<u8> {
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         let pod = match recover::find(dirs, name) {
             Err(error) if args.goal == Some(Goal::Delete) && kind_of(&error) == Some(Kind::NotFound) => {
-                println!("{name}");
+                output::line(name)?;
                 continue;
             }
             other => other?,
@@ -104,12 +105,12 @@ pub(super) fn run(args: WaitArgs, dirs: &Dirs) -> Result<u8> {
         match &args.goal {
             None => {
                 let of_pod = until_over(&pod, left)?;
-                println!("{of_pod}");
+                output::line(of_pod)?;
                 code = if code == 0 { of_pod } else { code };
             }
             Some(goal) => {
                 until(&pod, goal, left)?;
-                println!("{}", pod.full_name());
+                output::line(pod.full_name())?;
             }
         }
     }
@@ -125,7 +126,7 @@ fn timed_out(pod: &Pod, goal: Option<&Goal>) -> anyhow::Error {
 fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
     let deadline = timeout.map(|t| Instant::now() + t);
     let code = |report: &Report| report.over.then(|| pod.exit_code(&report.status));
-    let watch = match Watch::open(pod) {
+    let mut watch = match Watch::open(pod) {
         Ok(watch) => watch,
         Err(error) => {
             return match pod.report()?.as_ref().and_then(code) {
@@ -176,7 +177,7 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
         _ => Err(failure(Kind::NotReady, format!("the supervisor of pod {} is gone", pod.full_name()))),
     };
     match Watch::open(pod) {
-        Ok(watch) => match watch.until(timeout, met)? {
+        Ok(mut watch) => match watch.until(timeout, met)? {
             Waited::Found(()) => Ok(()),
             Waited::TimedOut => Err(timed_out(pod, Some(goal))),
             Waited::Gone if recover::is_recovered(pod)? => {
@@ -192,7 +193,7 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
 /// The pod's directory goes last of all that it has.
 fn until_deleted(pod: &Pod, timeout: Option<Duration>) -> Result<()> {
     let deadline = timeout.map(|t| Instant::now() + t);
-    if let Ok(watch) = Watch::open(pod)
+    if let Ok(mut watch) = Watch::open(pod)
         && matches!(watch.until(timeout, |_| Ok(None::<()>))?, Waited::TimedOut)
     {
         return Err(timed_out(pod, Some(&Goal::Delete)));

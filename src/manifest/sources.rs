@@ -1,5 +1,6 @@
 //! The texts that manifests are read from.
 
+use crate::sys::Called;
 use anyhow::{Context, Result, bail};
 use std::io::Read;
 use std::path::{Path as FilePath, PathBuf};
@@ -33,7 +34,7 @@ pub fn read_sources(paths: &[String]) -> Result<Vec<Source>> {
             let files = if FilePath::new(path).is_dir() { manifests_in(path)? } else { vec![PathBuf::from(path)] };
             for file in files {
                 let name = file.display().to_string();
-                let open = std::fs::File::open(&file).with_context(|| format!("reading the manifest {name}"))?;
+                let open = std::fs::File::open(&file).called("open", &name).context("reading the manifest")?;
                 sources.push(read_text(open, &name)?);
             }
         }
@@ -46,10 +47,10 @@ pub fn read_sources(paths: &[String]) -> Result<Vec<Source>> {
 }
 
 fn manifests_in(directory: &str) -> Result<Vec<PathBuf>> {
-    let context = || format!("reading the manifests in {directory}");
+    const PURPOSE: &str = "reading the manifests in a directory";
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(context)? {
-        let path = entry.with_context(context)?.path();
+    for entry in std::fs::read_dir(directory).called("open", directory).context(PURPOSE)? {
+        let path = entry.called("getdents64", directory).context(PURPOSE)?.path();
         let is_manifest =
             path.extension().and_then(|e| e.to_str()).is_some_and(|e| matches!(e, "yaml" | "yml" | "json"));
         if is_manifest && path.is_file() {
@@ -65,7 +66,7 @@ fn manifests_in(directory: &str) -> Result<Vec<PathBuf>> {
 
 fn read_text(reader: impl Read, name: &str) -> Result<Source> {
     let mut bytes = Vec::new();
-    reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("reading the manifest {name}"))?;
+    reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).called("read", name).context("reading the manifest")?;
     if bytes.len() as u64 > MAX_BYTES {
         bail!("the manifest {name} is larger than {} MiB", MAX_BYTES >> 20);
     }

@@ -196,8 +196,8 @@ fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
     if config.namespaces.pid == NamespaceMode::Pod {
         reap();
     }
-    // The parent ends us when everything is pinned; its own end does too.
-    let _ = socket::receive(socket.as_fd());
+    // The parent ends us when everything is pinned; its own end does too. To fail meanwhile would take the namespaces from it.
+    while socket::receive(socket.as_fd()).is_err() {}
     process::exit_now(0)
 }
 

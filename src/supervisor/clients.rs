@@ -10,9 +10,9 @@ use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::plan::config::Stdio;
 use crate::runtime;
-use crate::sys::Called;
 use crate::sys::process::{Ended, TerminalSize};
 use crate::sys::socket::{self, Received};
+use crate::sys::{Called, SysError};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
@@ -54,6 +54,14 @@ fn documented(mut descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, Vec<OwnedFd>)> 
         return Err(failure(Kind::Invalid, "the request comes without its document"));
     }
     Ok((descriptors.remove(0), descriptors))
+}
+
+/// Tells who has just connected why he is not served.
+pub(super) fn turn_away(connection: &OwnedFd, error: &SysError) {
+    // What he has asked for is taken: with that unread, he would hear of a broken connection first.
+    let _ = socket::receive(connection.as_fd());
+    let refused = Reply::Refused { kind: RefusedKind::Exhausted, message: error.to_string() };
+    let _ = control::reply(connection.as_fd(), &refused, &[]);
 }
 
 impl Supervisor {

@@ -419,7 +419,9 @@ impl Supervisor {
                     // The one who waits is turned away with the descriptor that is kept for this; left waiting, he would
                     // wake us for ever.
                     self.spare = None;
-                    drop(socket::accept(self.listener.as_fd()));
+                    if let Ok(Some(connection)) = socket::accept(self.listener.as_fd()) {
+                        super::clients::turn_away(&connection, &error);
+                    }
                     self.spare = self.launcher.null().ok();
                     return Ok(());
                 }

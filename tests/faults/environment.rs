@@ -1,7 +1,7 @@
 //! What podshim stands on gives way: disks are full, descriptors and memory run out, files of its state are not what they were.
 
 use crate::disk::Disks;
-use crate::harness::{self, Host, Output, facts, pod, shell, until};
+use crate::harness::{self, Host, Output, binary, facts, pod, shell, until};
 use crate::leaks;
 use crate::rig;
 use serde_json::{Value, json};
@@ -316,5 +316,35 @@ fn neither_tmp_nor_a_writable_root_is_needed() {
     disks.run(&["exec", "p", "--", "/facts", "exit", "7"]).expect(7);
     assert!(disks.run(&["ps"]).expect(0).out.contains("Running"));
     disks.run(&["rm", "-f", "p"]).expect(0);
+    host.assert_clean();
+}
+
+/// Standard output on a full disk is an error, which is told; standard error that takes nothing is not: there is nobody to tell.
+#[test]
+fn what_cannot_be_said_ends_nobody() {
+    let Some(host) = Host::new(&[]) else { return };
+    let podshim = binary();
+    let said = |where_to: &str, args: &[&str]| {
+        let script = format!("exec \"$0\" \"$@\" {where_to}");
+        host.finish(host.command_by(&["sh", "-c", &script, podshim.to_str().unwrap()], args))
+    };
+    let of = |name: &str, script: &str| {
+        let spec =
+            json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [shell("c", script)] });
+        host.manifest(&pod(name, spec))
+    };
+    said("2>/dev/full", &["run", "-d", &of("unheard", "echo heard; sleep 1000")]).expect(0);
+    said("2>/dev/full", &["run", &of("ends", "exit 3")]).expect(3);
+    said("2>/dev/full", &["stop", "nosuch"]).expect(host.run(&["stop", "nosuch"]).code);
+    for args in [&["ps"][..], &["version"], &["inspect", "unheard"], &["image", "ls"], &["logs", "unheard"]] {
+        let told = said(">/dev/full", args).expect(125);
+        assert!(told.err.contains("(ENOSPC)") && !told.err.contains("panicked"), "{args:?}: {told:?}");
+    }
+    // It runs: what it is called could not be said.
+    said(">/dev/full", &["run", "-d", &of("unnamed", "sleep 1000")])
+        .expect(125)
+        .says(&["write standard output", "ENOSPC"]);
+    assert_eq!(host.ps("unnamed")[1], "Running");
+    host.ok(&["rm", "-f", "unheard", "unnamed"]);
     host.assert_clean();
 }

@@ -16,6 +16,7 @@ mod kills;
 #[path = "../whole/leaks.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod leaks;
+mod lives;
 mod neighbours;
 #[path = "../registry/support.rs"]
 #[allow(dead_code, unused_imports, reason = "the tests of the registry client have more than is needed here")]

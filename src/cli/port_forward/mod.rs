@@ -11,7 +11,7 @@ use super::output;
 use super::recover;
 use super::terminal::Interrupts;
 use super::wait::duration;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::lifecycle::status::Phase;
 use crate::network::view::{self, Member};
 use crate::network::{self, endpoints};
@@ -66,8 +66,8 @@ pub(super) fn run(args: PortForwardArgs, dirs: &Dirs) -> Result<()> {
         Target::Service { namespace, name } => of_service(dirs, (&namespace, &name), &args.ports)?,
     };
     require_not_over(&pod)?;
-    let watch = Watch::open(&pod)?;
-    until_running(&pod, &watch, (args.pod_running_timeout, &interrupts))?;
+    let mut watch = Watch::open(&pod)?;
+    until_running(&pod, &mut watch, (args.pod_running_timeout, &interrupts))?;
     let place = place(&pod)?;
     for forward in &forwards {
         place.refuse_circles(&pod, &args.address, *forward)?;
@@ -85,7 +85,7 @@ pub(super) fn run(args: PortForwardArgs, dirs: &Dirs) -> Result<()> {
     // The descriptors that end it are waited for beside the runtime: a thread of its own enters no other network.
     let (tell, told) = oneshot::channel();
     std::thread::scope(|scope| {
-        scope.spawn(|| tell.send(wait_for_end(&watch, &interrupts)));
+        scope.spawn(|| tell.send(wait_for_end(&mut watch, &interrupts)));
         runtime.block_on(told)
     })
     .context("waiting for the pod's end")??
@@ -159,7 +159,7 @@ fn of_service(dirs: &Dirs, (namespace, name): (&str, &str), ports: &[Wanted]) ->
     Ok((recover::find(dirs, &endpoint.member.uid)?, forwards))
 }
 
-fn until_running(pod: &Pod, watch: &Watch<'_>, (timeout, interrupts): (Duration, &Interrupts)) -> Result<()> {
+fn until_running(pod: &Pod, watch: &mut Watch<'_>, (timeout, interrupts): (Duration, &Interrupts)) -> Result<()> {
     let runs = |report: &store::Report| Ok((report.status.phase != Phase::Pending).then_some(()));
     match watch.until_or_interrupted(Some(timeout), interrupts, runs)? {
         Waited::Found(()) => require_not_over(pod),
@@ -248,7 +248,7 @@ fn listen_for_all(addresses: &[Address], forwards: &[Forward]) -> Result<Vec<(Tc
                     all.push((listener, Forward { local: address.port(), ..*forward }));
                 }
             }
-            Err(error) => anstream::eprintln!("podshim: unable to listen on port {}: {error:#}", forward.local),
+            Err(error) => say!("podshim: unable to listen on port {}: {error:#}", forward.local),
         }
     }
     if all.is_empty() {
@@ -273,16 +273,14 @@ async fn accept(listener: TcpListener, forward: Forward, shared: Arc<Shared>) {
             Ok((client, _)) => client,
             Err(error) => {
                 // Of the connection, or of what this process has too little of: the next one may fare better.
-                anstream::eprintln!("podshim: accepting a connection on port {}: {error}", forward.local);
+                say!("podshim: accepting a connection on port {}: {error}", forward.local);
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         if shared.connections.available_permits() == 0 && !told {
             told = true;
-            anstream::eprintln!(
-                "podshim: there are {MAX_CONNECTIONS} connections: further ones wait for the end of others"
-            );
+            say!("podshim: there are {MAX_CONNECTIONS} connections: further ones wait for the end of others");
         }
         // It is never closed.
         let Ok(permit) = Arc::clone(&shared.connections).acquire_owned().await else { return };
@@ -310,7 +308,7 @@ async fn handle(client: TcpStream, forward: Forward, shared: &Shared) {
         Err(error) => Err(error),
     };
     if let Err(error) = result {
-        anstream::eprintln!("podshim: an error occurred forwarding {forward}: {error:#}");
+        say!("podshim: an error occurred forwarding {forward}: {error:#}");
     }
 }
 
@@ -318,7 +316,7 @@ async fn handle(client: TcpStream, forward: Forward, shared: &Shared) {
 struct Interrupted;
 
 /// Waits for an interrupt, or for the supervisor's end (`None`).
-fn wait_for_end(watch: &Watch<'_>, interrupts: &Interrupts) -> Result<Option<Interrupted>> {
+fn wait_for_end(watch: &mut Watch<'_>, interrupts: &Interrupts) -> Result<Option<Interrupted>> {
     loop {
         let mut fds =
             [PollFd::new(watch.as_fd(), PollFlags::POLLIN), PollFd::new(interrupts.as_fd(), PollFlags::POLLIN)];
@@ -329,7 +327,7 @@ fn wait_for_end(watch: &Watch<'_>, interrupts: &Interrupts) -> Result<Option<Int
         if interrupts.next()?.is_some() {
             return Ok(Some(Interrupted));
         }
-        if fds[0].any() == Some(true) && !watch.next()? {
+        if fds[0].any() == Some(true) && !watch.goes_on()? {
             return Ok(None);
         }
     }

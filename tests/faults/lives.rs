@@ -1,0 +1,215 @@
+//! A system call fails once in each process of a pod's whole life: in the command, in the supervisor while it sets the pod up, in what
+//! it forks for the network, in the name server, in the init, and at the end. The command succeeds, or says what failed; nothing
+//! panics or hangs, and when the pod is removed nothing is left.
+
+use crate::harness::{Host, Live, available, binary, pod, shell};
+use crate::leaks;
+use crate::rig::is_long;
+use nix::sys::signal::Signal;
+use serde_json::json;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a command may take whose call failed: a supervisor that is gone is waited for.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// What each call of a pod's life may plausibly fail with.
+const CALLS: &[(&str, &[&str])] = &[
+    ("accept4", &["EMFILE", "ENOMEM"]),
+    ("bind", &["EADDRINUSE", "ENOMEM"]),
+    ("chmod", &["EPERM"]),
+    ("chown", &["EPERM"]),
+    ("clone3", &["EAGAIN", "ENOMEM"]),
+    ("connect", &["ECONNREFUSED", "EAGAIN"]),
+    ("epoll_create1", &["EMFILE", "ENOMEM"]),
+    ("epoll_ctl", &["ENOMEM", "ENOSPC"]),
+    ("epoll_pwait", &["EINTR"]),
+    ("execve", &["EACCES", "ENOMEM"]),
+    ("fallocate", &["ENOSPC"]),
+    ("fchmod", &["EPERM"]),
+    ("fchown", &["EPERM"]),
+    ("fcntl", &["EMFILE"]),
+    ("flock", &["EINTR", "ENOLCK"]),
+    ("fsconfig", &["EINVAL", "EBUSY"]),
+    ("fsmount", &["EPERM", "ENOMEM"]),
+    ("fsopen", &["ENODEV", "EPERM"]),
+    ("fstat", &["EIO"]),
+    ("ftruncate", &["EIO", "ENOSPC"]),
+    ("getdents64", &["EIO"]),
+    ("inotify_init1", &["EMFILE"]),
+    ("link", &["EPERM", "ENOSPC"]),
+    ("listen", &["EADDRINUSE"]),
+    ("memfd_create", &["EMFILE", "ENOMEM"]),
+    ("mkdir", &["ENOSPC", "EACCES", "EIO"]),
+    ("mount_setattr", &["EPERM"]),
+    ("move_mount", &["EINVAL", "ENOSPC"]),
+    ("open", &["EMFILE", "EACCES", "EIO", "ENOSPC"]),
+    ("open_tree", &["ENOMEM", "EPERM"]),
+    ("openat", &["ENFILE", "EACCES"]),
+    ("openat2", &["EMFILE", "EAGAIN"]),
+    ("pidfd_open", &["EMFILE", "ENOMEM"]),
+    ("pidfd_send_signal", &["EPERM"]),
+    ("pipe2", &["EMFILE", "ENFILE"]),
+    ("pivot_root", &["EINVAL"]),
+    ("poll", &["EINTR", "ENOMEM"]),
+    ("prctl", &["EPERM"]),
+    ("pread64", &["EIO"]),
+    ("read", &["EIO", "EINTR"]),
+    ("readlink", &["EACCES"]),
+    ("recvfrom", &["ECONNRESET", "ENOMEM", "EINTR"]),
+    ("recvmsg", &["ECONNRESET", "ENOMEM", "EINTR"]),
+    ("rename", &["ENOSPC", "EIO"]),
+    ("renameat2", &["ENOSPC", "EINVAL"]),
+    ("rmdir", &["EBUSY", "EIO"]),
+    ("rt_sigprocmask", &["EINVAL"]),
+    ("sendmsg", &["EPIPE", "ENOBUFS"]),
+    ("sendto", &["ENOBUFS", "EPERM"]),
+    ("sethostname", &["EPERM"]),
+    ("setns", &["EPERM", "EINVAL"]),
+    ("setsid", &["EPERM"]),
+    ("setsockopt", &["ENOMEM"]),
+    ("signalfd4", &["EMFILE"]),
+    ("socket", &["EMFILE", "EAFNOSUPPORT", "ENOBUFS"]),
+    ("socketpair", &["EMFILE"]),
+    ("symlink", &["ENOSPC", "EIO"]),
+    ("timerfd_create", &["EMFILE"]),
+    ("umount2", &["EBUSY", "EPERM"]),
+    ("unlink", &["EIO", "EROFS"]),
+    ("unlinkat", &["EIO", "EROFS"]),
+    ("unshare", &["EPERM", "ENOSPC"]),
+    ("wait4", &["EINTR", "ECHILD"]),
+    ("waitid", &["EINTR", "ECHILD"]),
+    ("write", &["ENOSPC", "EIO", "EDQUOT"]),
+];
+
+struct Case {
+    call: &'static str,
+    error: &'static str,
+    /// Which of each process's calls of the kind.
+    nth: u32,
+}
+
+fn cases() -> Vec<Case> {
+    let turns: Vec<u32> = if is_long() { (1..=40).collect() } else { vec![1, 6] };
+    let mut all = Vec::new();
+    for (call, errors) in CALLS {
+        for (index, nth) in turns.iter().enumerate() {
+            let errors = if is_long() { errors } else { &errors[index % errors.len()..][..1] };
+            all.extend(errors.iter().map(|error| Case { call, error, nth: *nth }));
+        }
+    }
+    all
+}
+
+/// The exit code of the command, when it has ended; processes that it started may go on.
+fn ended(trace: &str) -> Option<String> {
+    let first = trace.split(' ').next()?;
+    let ends = |line: &&str| line.starts_with(&format!("{first} ")) && line.contains(" +++");
+    trace.lines().rfind(ends).map(str::to_owned)
+}
+
+/// Runs a pod to its end while calls fail, and removes it: what was wrong.
+fn live((host, network): (&Host, &str), case: &Case) -> (Vec<String>, bool) {
+    let mut faults = Vec::new();
+    let trace = host.path("trace");
+    let _ = std::fs::remove_file(&trace);
+    let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+        "volumes": [{ "name": "d", "emptyDir": {} }, { "name": "m", "emptyDir": { "medium": "Memory" } }],
+        "containers": [shell("c", "echo said; exit 3"), shell("d", "exit 0")] });
+    let path = host.manifest(&pod("p", spec));
+    let inject = format!("inject={}:error={}:when={}", case.call, case.error, case.nth);
+    // The first line of the trace is the command's.
+    let only = format!("trace=execve,{}", case.call);
+    let podshim = binary();
+    let before = ["strace", "-f", "-o", trace.to_str().unwrap(), "-e", &only, "-e", &inject, podshim.to_str().unwrap()];
+    let begin = Instant::now();
+    let mut run = Live::start(host.command_by(&before, &["run", &path]));
+    let said = || std::fs::read_to_string(&trace).unwrap_or_default();
+    let end = loop {
+        if let Some(end) = ended(&said()) {
+            break end;
+        }
+        if begin.elapsed() > BOUND {
+            faults.push(format!("it hangs: {}", run.err()));
+            break String::new();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let is_there = std::fs::symlink_metadata(host.path("state/names/default_p")).is_ok();
+    if is_there {
+        // It may have failed before it had something to remove.
+        let removed = host.run(&["rm", "-f", "p"]);
+        if removed.code != 0 {
+            faults.push(format!("rm: {}", removed.err));
+        }
+    }
+    let pid = run.pid();
+    let patience = Instant::now();
+    while !leaks::has_ended(pid) && patience.elapsed() < BOUND {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    if !leaks::has_ended(pid) {
+        faults.push("something that it started does not end".to_owned());
+        run.signal(Signal::SIGKILL);
+    }
+    run.wait();
+    let (out, err, trace) = (run.out(), run.err(), said());
+    let is_injected = trace.contains("(INJECTED)");
+    // The standard library's own, which asks its new child whether execve(2) failed, and there is nobody else to reset that; or that of
+    // a program that is not static, which is only tested.
+    if ["the CLOEXEC pipe failed", "loading shared libraries"].iter().any(|words| err.contains(words)) {
+        return (faults, is_injected);
+    }
+    if err.contains("panicked") || err.contains("memory allocation") {
+        faults.push(err.clone());
+    }
+    // A connection that is lost is told as what that means.
+    let words = if case.error == "ECONNRESET" { "ended without a" } else { case.error };
+    let code = end.split("exited with ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("none");
+    match code {
+        "3" if out.contains("said") => {}
+        "0" | "none" => faults.push(format!("it ended with {end:?}: {out:?} {err}")),
+        _ if [case.call, case.error, words].iter().any(|word| err.contains(word)) => {}
+        _ => faults.push(format!("it ended with {code}, and does not say why: {out:?} {err}")),
+    }
+    let left = || {
+        let mut left = [host.leaks(), leaks::on_network(network)].concat();
+        left.retain(|thing| !thing.ends_with(network) && !thing.contains(&format!("/{network} ")));
+        Some(left).filter(|left| !left.is_empty())
+    };
+    let patience = Instant::now();
+    while left().is_some() && patience.elapsed() < Duration::from_secs(3) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    faults.extend(left().map(|left| format!("left: {left:#?}")));
+    (faults, is_injected)
+}
+
+#[test]
+fn each_call_of_a_pods_life_fails_once() {
+    let cases = cases();
+    let next = AtomicUsize::new(0);
+    let faults = Mutex::new(Vec::new());
+    let reached = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let Some(host) = Host::new(&["strace", "ip", "nft"]) else { return };
+                let network = host.own_network();
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (found, is_injected) = live((&host, &network), case);
+                    reached.fetch_add(usize::from(is_injected), Ordering::Relaxed);
+                    let name = format!("{} {} {}", case.call, case.error, case.nth);
+                    // Told as they come: all of them take a quarter of an hour.
+                    found.iter().for_each(|fault| eprintln!("{name}: {fault}"));
+                    faults.lock().unwrap().extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
+                }
+            });
+        }
+    });
+    let (faults, reached) = (faults.into_inner().unwrap(), reached.into_inner());
+    eprintln!("{reached} of {} failures came to pass", cases.len());
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    assert!(reached > 60 || !available(&["root", "strace"]), "{reached}");
+}
