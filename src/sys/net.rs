@@ -9,6 +9,7 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, socket,
 };
 use nix::sys::stat::Mode;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
@@ -41,7 +42,8 @@ pub fn in_namespace<T>(namespace: BorrowedFd<'_>, work: impl FnOnce() -> T) -> S
     struct Way(OwnedFd);
     impl Drop for Way {
         fn drop(&mut self) {
-            if setns(&self.0, CloneFlags::CLONE_NEWNET).is_err() {
+            if let Err(errno) = setns(&self.0, CloneFlags::CLONE_NEWNET) {
+                let _ = writeln!(std::io::stderr(), "podshim: setns, back to its own network: {errno}");
                 std::process::abort();
             }
         }

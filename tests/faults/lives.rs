@@ -90,10 +90,13 @@ struct Case {
     nth: u32,
 }
 
+/// All of them, or one error for each call and turn; PODSHIM_TEST_CALLS has names, apart by commas, of those that are tried.
 fn cases() -> Vec<Case> {
+    let only = std::env::var("PODSHIM_TEST_CALLS").ok();
+    let is_tried = |call: &str| only.as_ref().is_none_or(|names| names.split(',').any(|name| name == call));
     let turns: Vec<u32> = if is_long() { (1..=40).collect() } else { vec![1, 6] };
     let mut all = Vec::new();
-    for (call, errors) in CALLS {
+    for (call, errors) in CALLS.iter().filter(|(call, _)| is_tried(call)) {
         for (index, nth) in turns.iter().enumerate() {
             let errors = if is_long() { errors } else { &errors[index % errors.len()..][..1] };
             all.extend(errors.iter().map(|error| Case { call, error, nth: *nth }));
@@ -144,6 +147,8 @@ fn live((host, network): (&Host, &str), case: &Case) -> (Vec<String>, bool) {
             faults.push(format!("rm: {}", removed.err));
         }
     }
+    // What has lost its name already, and only that is left for the next command.
+    host.ok(&["recover", "--all"]);
     let pid = run.pid();
     let patience = Instant::now();
     while !leaks::has_ended(pid) && patience.elapsed() < BOUND {
@@ -164,13 +169,21 @@ fn live((host, network): (&Host, &str), case: &Case) -> (Vec<String>, bool) {
     if err.contains("panicked") || err.contains("memory allocation") {
         faults.push(err.clone());
     }
-    // A connection that is lost is told as what that means.
-    let words = if case.error == "ECONNRESET" { "ended without a" } else { case.error };
+    // A connection that is lost is told as what that means: who is at its other end is gone.
+    let is_lost = ["ECONNRESET", "EPIPE"].contains(&case.error);
+    let is_told = match case.call {
+        // Standard error may be what could not be written to.
+        "write" if err.len() < "podshim: x".len() => true,
+        _ if is_lost && ["ended without a", "its init ended", "/ns/"].iter().any(|words| err.contains(words)) => true,
+        // In a child that starts a program: the standard library again.
+        "recvfrom" if err.contains("ended without an answer") => true,
+        call => [call, case.error].iter().any(|word| err.contains(word)),
+    };
     let code = end.split("exited with ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("none");
     match code {
         "3" if out.contains("said") => {}
         "0" | "none" => faults.push(format!("it ended with {end:?}: {out:?} {err}")),
-        _ if [case.call, case.error, words].iter().any(|word| err.contains(word)) => {}
+        _ if is_told => {}
         _ => faults.push(format!("it ended with {code}, and does not say why: {out:?} {err}")),
     }
     let left = || {
@@ -211,5 +224,5 @@ fn each_call_of_a_pods_life_fails_once() {
     let (faults, reached) = (faults.into_inner().unwrap(), reached.into_inner());
     eprintln!("{reached} of {} failures came to pass", cases.len());
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-    assert!(reached > 60 || !available(&["root", "strace"]), "{reached}");
+    assert!(reached > cases.len() / 3 || !available(&["root", "strace"]), "{reached}");
 }
