@@ -14,7 +14,6 @@ use crate::store::{self, Report};
 use crate::supervisor;
 use anyhow::Result;
 use clap::Args;
-use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -118,9 +117,6 @@ pub(super) enum Ended {
     Interrupted(u8),
 }
 
-/// How long a supervisor that has let go of its clients may take to end.
-const ENDS: Duration = Duration::from_secs(2);
-
 /// After the foreground: what the result is, and nothing left behind.
 fn finish(started: Vec<Started>, ended: Result<Ended>, keep: bool) -> Result<u8> {
     let mut code = 0;
@@ -139,11 +135,6 @@ fn finish(started: Vec<Started>, ended: Result<Ended>, keep: bool) -> Result<u8>
             && !report.is_some_and(|r| r.over)
             && matches!(ended, Ok(Ended::Over))
         {
-            // It lets go of its clients before it says why it ends.
-            let begin = Instant::now();
-            while one.pod.is_supervised() && begin.elapsed() < ENDS {
-                std::thread::sleep(Duration::from_millis(2));
-            }
             let log = std::fs::read_to_string(one.pod.dirs.supervisor_log()).unwrap_or_default();
             let message = format!("the supervisor of pod {} ended unexpectedly {}", one.pod.full_name(), log.trim());
             result = Err(failure(Kind::NotReady, message.trim().to_owned()));

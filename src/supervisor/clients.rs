@@ -60,7 +60,8 @@ fn documented(mut descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, Vec<OwnedFd>)> 
 pub(super) fn turn_away(connection: &OwnedFd, error: &SysError) {
     // What he has asked for is taken: with that unread, he would hear of a broken connection first.
     let _ = socket::receive(connection.as_fd());
-    let refused = Reply::Refused { kind: RefusedKind::Exhausted, message: error.to_string() };
+    // He may ask again.
+    let refused = Reply::Refused { kind: RefusedKind::NotReady, message: error.to_string() };
     let _ = control::reply(connection.as_fd(), &refused, &[]);
 }
 

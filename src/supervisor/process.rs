@@ -209,13 +209,18 @@ pub fn run(state: &Path) -> Result<()> {
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
         Ok(process::set_standard(null.as_fd(), 1)?)
     };
-    let (mut supervisor, _lock) = match set_up(state) {
+    let (mut supervisor, lock) = match set_up(state) {
         Ok(both) => both,
         Err(error) => return answer(&format!("{error:#}")),
     };
     // A command line that was killed meanwhile does not end the pod.
     let _ = answer(READY);
-    supervisor.run()
+    let ended = supervisor.run();
+    if ended.is_err() {
+        // Why is written before anybody hears of its end.
+        std::mem::forget((supervisor, lock));
+    }
+    ended
 }
 
 /// How long a supervisor's children may hold what they have of it, after it was killed: each closes that as the first thing.

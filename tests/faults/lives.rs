@@ -74,6 +74,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("socketpair", &["EMFILE"]),
     ("symlink", &["ENOSPC", "EIO"]),
     ("timerfd_create", &["EMFILE"]),
+    ("timerfd_settime", &["EINVAL"]),
     ("umount2", &["EBUSY", "EPERM"]),
     ("unlink", &["EIO", "EROFS"]),
     ("unlinkat", &["EIO", "EROFS"]),
@@ -112,8 +113,19 @@ fn ended(trace: &str) -> Option<String> {
     trace.lines().rfind(ends).map(str::to_owned)
 }
 
-/// Runs a pod to its end while calls fail, and removes it: what was wrong.
-fn live((host, network): (&Host, &str), case: &Case) -> (Vec<String>, bool) {
+/// What was seen of a pod's life.
+struct Lived {
+    /// How the command ended, in strace's words.
+    end: String,
+    out: String,
+    err: String,
+    trace: String,
+    /// What was wrong with it.
+    faults: Vec<String>,
+}
+
+/// Runs a pod to its end while calls fail, and removes it.
+fn live(host: &Host, case: &Case) -> Lived {
     let mut faults = Vec::new();
     let trace = host.path("trace");
     let _ = std::fs::remove_file(&trace);
@@ -126,48 +138,45 @@ fn live((host, network): (&Host, &str), case: &Case) -> (Vec<String>, bool) {
     let only = format!("trace=execve,{}", case.call);
     let podshim = binary();
     let before = ["strace", "-f", "-o", trace.to_str().unwrap(), "-e", &only, "-e", &inject, podshim.to_str().unwrap()];
-    let begin = Instant::now();
     let mut run = Live::start(host.command_by(&before, &["run", &path]));
-    let said = || std::fs::read_to_string(&trace).unwrap_or_default();
-    let end = loop {
-        if let Some(end) = ended(&said()) {
-            break end;
-        }
-        if begin.elapsed() > BOUND {
-            faults.push(format!("it hangs: {}", run.err()));
-            break String::new();
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    let is_there = std::fs::symlink_metadata(host.path("state/names/default_p")).is_ok();
-    if is_there {
-        // It may have failed before it had something to remove.
-        let removed = host.run(&["rm", "-f", "p"]);
-        if removed.code != 0 {
-            faults.push(format!("rm: {}", removed.err));
-        }
+    let traced = || std::fs::read_to_string(&trace).unwrap_or_default();
+    if !comes(BOUND, || ended(&traced()).is_some()) {
+        faults.push(format!("it hangs: {}", run.err()));
     }
-    // What has lost its name already, and only that is left for the next command.
+    let end = ended(&traced()).unwrap_or_default();
+    // It may have failed before it had something to remove, or have removed the name, and only that: that is for the next command.
+    if std::fs::symlink_metadata(host.path("state/names/default_p")).is_ok() {
+        let removed = host.run(&["rm", "-f", "p"]);
+        faults.extend((removed.code != 0).then(|| format!("rm: {}", removed.err)));
+    }
     host.ok(&["recover", "--all"]);
     let pid = run.pid();
-    let patience = Instant::now();
-    while !leaks::has_ended(pid) && patience.elapsed() < BOUND {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    if !leaks::has_ended(pid) {
+    if !comes(BOUND, || leaks::has_ended(pid)) {
         faults.push("something that it started does not end".to_owned());
         run.signal(Signal::SIGKILL);
     }
     run.wait();
-    let (out, err, trace) = (run.out(), run.err(), said());
-    let is_injected = trace.contains("(INJECTED)");
+    Lived { end, out: run.out(), err: run.err(), trace: traced(), faults }
+}
+
+/// Whether something comes to be so in this time.
+fn comes(patience: Duration, is_so: impl Fn() -> bool) -> bool {
+    let begin = Instant::now();
+    while !is_so() {
+        if begin.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// What is wrong with what the command said and how it ended.
+fn of_command(Lived { end, out, err, .. }: &Lived, case: &Case) -> Vec<String> {
     // The standard library's own, which asks its new child whether execve(2) failed, and there is nobody else to reset that; or that of
     // a program that is not static, which is only tested.
     if ["the CLOEXEC pipe failed", "loading shared libraries"].iter().any(|words| err.contains(words)) {
-        return (faults, is_injected);
-    }
-    if err.contains("panicked") || err.contains("memory allocation") {
-        faults.push(err.clone());
+        return Vec::new();
     }
     // A connection that is lost is told as what that means: who is at its other end is gone.
     let is_lost = ["ECONNRESET", "EPIPE"].contains(&case.error);
@@ -179,6 +188,10 @@ fn live((host, network): (&Host, &str), case: &Case) -> (Vec<String>, bool) {
         "recvfrom" if err.contains("ended without an answer") => true,
         call => [call, case.error].iter().any(|word| err.contains(word)),
     };
+    let mut faults = Vec::new();
+    if err.contains("panicked") || err.contains("memory allocation") {
+        faults.push(err.clone());
+    }
     let code = end.split("exited with ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or("none");
     match code {
         "3" if out.contains("said") => {}
@@ -186,17 +199,18 @@ fn live((host, network): (&Host, &str), case: &Case) -> (Vec<String>, bool) {
         _ if is_told => {}
         _ => faults.push(format!("it ended with {code}, and does not say why: {out:?} {err}")),
     }
+    faults
+}
+
+/// What is left of a pod that was removed.
+fn left(host: &Host, network: &str) -> Vec<String> {
     let left = || {
         let mut left = [host.leaks(), leaks::on_network(network)].concat();
         left.retain(|thing| !thing.ends_with(network) && !thing.contains(&format!("/{network} ")));
-        Some(left).filter(|left| !left.is_empty())
+        left
     };
-    let patience = Instant::now();
-    while left().is_some() && patience.elapsed() < Duration::from_secs(3) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    faults.extend(left().map(|left| format!("left: {left:#?}")));
-    (faults, is_injected)
+    comes(Duration::from_secs(3), || left().is_empty());
+    left()
 }
 
 #[test]
@@ -211,8 +225,12 @@ fn each_call_of_a_pods_life_fails_once() {
                 let Some(host) = Host::new(&["strace", "ip", "nft"]) else { return };
                 let network = host.own_network();
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let (found, is_injected) = live((&host, &network), case);
-                    reached.fetch_add(usize::from(is_injected), Ordering::Relaxed);
+                    let lived = live(&host, case);
+                    reached.fetch_add(usize::from(lived.trace.contains("(INJECTED)")), Ordering::Relaxed);
+                    let left = left(&host, &network);
+                    let left = (!left.is_empty()).then(|| format!("left: {left:#?}"));
+                    let found: Vec<String> =
+                        of_command(&lived, case).into_iter().chain(lived.faults).chain(left).collect();
                     let name = format!("{} {} {}", case.call, case.error, case.nth);
                     // Told as they come: all of them take a quarter of an hour.
                     found.iter().for_each(|fault| eprintln!("{name}: {fault}"));
@@ -224,5 +242,6 @@ fn each_call_of_a_pods_life_fails_once() {
     let (faults, reached) = (faults.into_inner().unwrap(), reached.into_inner());
     eprintln!("{reached} of {} failures came to pass", cases.len());
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
-    assert!(reached > cases.len() / 3 || !available(&["root", "strace"]), "{reached}");
+    let least = if std::env::var_os("PODSHIM_TEST_CALLS").is_some() { 0 } else { 60 };
+    assert!(reached > least || !available(&["root", "strace"]), "{reached}");
 }

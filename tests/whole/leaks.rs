@@ -77,16 +77,20 @@ pub(crate) fn supervisors(state: &Path) -> Vec<Process> {
 }
 
 /// Kills the supervisor of the pod whose state this is, and waits for its end: as long as it dies it has its sockets, and what is
-/// asked of it then is not answered. Its pid.
+/// asked of it then is not answered.
 #[allow(dead_code, reason = "not every crate of tests that has this file kills them")]
 #[track_caller]
-pub(crate) fn kill_supervisor(state: &Path) -> i32 {
+pub(crate) fn kill_supervisor(state: &Path) {
     let found = supervisors(state);
     assert_eq!(found.len(), 1, "supervisors: {found:?}");
-    let pid = found[0].pid;
+    kill(found[0].pid);
+}
+
+/// SIGKILL, and waits for the process's end.
+#[allow(dead_code, reason = "not every crate of tests that has this file kills")]
+pub(crate) fn kill(pid: i32) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
-    crate::harness::until("the supervisor's end", || has_ended(pid).then_some(()));
-    pid
+    crate::harness::until("its end", || has_ended(pid).then_some(()));
 }
 
 /// Whether a process is the first of its session, as a supervisor is.

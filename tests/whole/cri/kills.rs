@@ -270,12 +270,11 @@ fn supervisors(host: &Host, id: &str) -> Vec<i32> {
     leaks::processes(is_one).iter().map(|process| process.pid).filter(|pid| leaks::leads_session(*pid)).collect()
 }
 
-/// Its pid.
-pub(super) fn kill_supervisor(host: &Host, id: &str) -> i32 {
+/// As [`leaks::kill_supervisor`], of a sandbox.
+pub(super) fn kill_supervisor(host: &Host, id: &str) {
     let found = supervisors(host, id);
     assert_eq!(found.len(), 1, "supervisors");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(found[0]), nix::sys::signal::Signal::SIGKILL).unwrap();
-    found[0]
+    leaks::kill(found[0]);
 }
 
 #[test]
@@ -339,9 +338,7 @@ fn what_is_asked_while_a_sandbox_gets_another_supervisor_is_done() {
     let id = cri.sandbox(&config);
     let mut numbers = Numbers(4);
     for round in 0..15 {
-        let pid = kill_supervisor(&host, &id);
-        // As long as it dies it has its sockets.
-        until("its end", || leaks::has_ended(pid).then_some(()));
+        kill_supervisor(&host, &id);
         std::thread::sleep(Duration::from_millis(numbers.below(60)));
         let made = cri.create((&id, &config), &container(&format!("c{round}"), "sleep 1000"));
         cri.start_container(&made.unwrap()).unwrap();
@@ -392,8 +389,7 @@ fn a_sandbox_that_was_never_set_up_goes_with_the_server_that_was_to_make_it() {
     let mut cri = Cri::start(&host, "");
     let id = cri.sandbox(&sandbox(&host, "p"));
     cri.kill();
-    let pid = kill_supervisor(&host, &id);
-    until("its end", || leaks::has_ended(pid).then_some(()));
+    kill_supervisor(&host, &id);
     // As they leave it if they are killed a little earlier.
     for file in ["kept.json", "status.json"] {
         std::fs::remove_file(host.path("state/pods").join(&id).join(file)).unwrap();
@@ -432,8 +428,7 @@ fn a_container_that_saw_its_supervisor_go_before_it_was_started_is_as_it_was_cre
     let made = cri.running((&id, &config), "c", "trap 'exit 125' TERM; while :; do sleep 0.05; done");
     let pid = host_pid(&cri, &made) as i32;
     cri.kill();
-    let supervisor = kill_supervisor(&host, &id);
-    until("its end", || leaks::has_ended(supervisor).then_some(()));
+    kill_supervisor(&host, &id);
     until("the container's end", || {
         // Until it has its trap it does not hear it.
         let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM);
