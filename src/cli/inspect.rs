@@ -40,8 +40,7 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
         names => names.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?,
     };
     if args.tree {
-        let text = picture::tree::draw(&picture::survey::take(&pods)?);
-        return Ok(anstream::stdout().lock().write_all(text.as_bytes()).map_err(output::of_out)?);
+        return output::coloured(&picture::tree::draw(&picture::survey::take(&pods)?));
     }
     if let Some(file) = &args.html {
         let page = picture::html::page(&picture::survey::take(&pods)?);

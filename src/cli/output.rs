@@ -16,6 +16,12 @@ pub(super) fn text(text: &str) -> Result<()> {
     Ok(Out.write_all(text.as_bytes()).and_then(|()| Out.flush())?)
 }
 
+/// Prints text with its colours, where they are shown.
+pub(super) fn coloured(text: &str) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    Ok(out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(of_out)?)
+}
+
 /// Standard output, whose errors say that they are its own.
 pub(super) struct Out;
 
@@ -30,7 +36,7 @@ impl Write for Out {
 }
 
 /// That nobody reads any more (`BrokenPipe`) is still told by its kind.
-pub(super) fn of_out(error: std::io::Error) -> std::io::Error {
+fn of_out(error: std::io::Error) -> std::io::Error {
     let kind = error.kind();
     match Err::<(), _>(error).called("write", "standard output") {
         Err(named) => std::io::Error::new(kind, named),

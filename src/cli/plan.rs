@@ -18,7 +18,6 @@ use crate::sys::Called;
 use anyhow::{Context, Result};
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -96,14 +95,11 @@ fn write_bundles(documents: &Documents, planner: &Planner<'_>, (args, to): (&Pla
 
 /// Coloured on terminals.
 fn print_trees(pods: &[Planned], facts: &HostFacts) -> Result<()> {
-    let mut out = anstream::stdout().lock();
     for (index, pod) in pods.iter().enumerate() {
-        if index > 0 {
-            writeln!(out).map_err(output::of_out)?;
-        }
-        write!(out, "{}", tree::tree(pod, facts)?).map_err(output::of_out)?;
+        let apart = if index > 0 { "\n" } else { "" };
+        output::coloured(&format!("{apart}{}", tree::tree(pod, facts)?))?;
     }
-    Ok(out.flush().map_err(output::of_out)?)
+    Ok(())
 }
 
 /// Which pod a plan is of, and where that would be.

@@ -18,7 +18,7 @@ use crate::paths::Dirs;
 use crate::store;
 use crate::supervisor::remove;
 use crate::sys::flock::{Flock, How};
-use crate::sys::{Called, SysError, socket};
+use crate::sys::{Called, socket};
 use anyhow::{Context, Result};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -27,7 +27,7 @@ use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use std::convert::Infallible;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::future::Future;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
@@ -255,7 +255,7 @@ impl Listener {
         let made = DirBuilder::new().recursive(true).mode(0o711).create(directory);
         made.called("mkdir", directory.display()).with_context(listening)?;
         // Two daemons that start at the same time must not take each other's socket for a stale one.
-        let _turn = lock_directory(directory).with_context(listening)?;
+        let _turn = Flock::open(directory, How::Exclusive).with_context(listening)?;
         remove_stale(path).with_context(listening)?;
         let bound = socket::listen_stream(path, Mode::from_bits_truncate(0o660)).with_context(listening)?;
         let inner = UnixListener::from_std(bound).called("epoll_ctl", path.display()).with_context(listening)?;
@@ -272,11 +272,6 @@ impl Drop for Listener {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-fn lock_directory(path: &Path) -> Result<Flock> {
-    let directory = File::open(path).called("open", path.display())?;
-    Flock::lock(directory, How::Exclusive).map_err(|(_, errno)| SysError::new("flock", path.display(), errno).into())
 }
 
 fn remove_stale(path: &Path) -> Result<()> {

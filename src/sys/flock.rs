@@ -1,8 +1,10 @@
 //! flock(2): who has a file open, and nobody else, does something.
 
+use super::{Called, SysError, SysResult};
 use nix::errno::Errno;
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
 /// How a file is to be locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +42,15 @@ impl Flock {
                 Err(errno) => return Err((file, errno)),
             }
         }
+    }
+
+    /// Opens a file or directory that is there, and takes its lock.
+    ///
+    /// # Errors
+    /// Those of open(2) and of [`Flock::lock`].
+    pub fn open(path: &Path, how: How) -> SysResult<Flock> {
+        let file = File::open(path).called("open", path.display())?;
+        Flock::lock(file, how).map_err(|(_, errno)| SysError::new("flock", path.display(), errno))
     }
 
     /// Lets go of it; the file stays open.

@@ -4,7 +4,7 @@
 
 use crate::harness::{Host, Live, available, binary, pod, shell};
 use crate::leaks;
-use crate::rig::is_long;
+use crate::rig::{Calls, Case, cases, is_long};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const BOUND: Duration = Duration::from_secs(20);
 
 /// What each call of a pod's life may plausibly fail with.
-const CALLS: &[(&str, &[&str])] = &[
+const CALLS: &Calls = &[
     ("accept4", &["EMFILE", "ENOMEM"]),
     ("bind", &["EADDRINUSE", "ENOMEM"]),
     ("chmod", &["EPERM"]),
@@ -84,24 +84,12 @@ const CALLS: &[(&str, &[&str])] = &[
     ("write", &["ENOSPC", "EIO", "EDQUOT"]),
 ];
 
-struct Case {
-    call: &'static str,
-    error: &'static str,
-    /// Which of each process's calls of the kind.
-    nth: u32,
-}
-
-/// All of them, or one error for each call and turn; PODSHIM_TEST_CALLS has names, apart by commas, of those that are tried.
-fn cases() -> Vec<Case> {
-    let only = std::env::var("PODSHIM_TEST_CALLS").ok();
-    let is_tried = |call: &str| only.as_ref().is_none_or(|names| names.split(',').any(|name| name == call));
+/// PODSHIM_TEST_CALLS has names, apart by commas, of the calls that are tried.
+fn tried() -> Vec<Case> {
     let turns: Vec<u32> = if is_long() { (1..=40).collect() } else { vec![1, 6] };
-    let mut all = Vec::new();
-    for (call, errors) in CALLS.iter().filter(|(call, _)| is_tried(call)) {
-        for (index, nth) in turns.iter().enumerate() {
-            let errors = if is_long() { errors } else { &errors[index % errors.len()..][..1] };
-            all.extend(errors.iter().map(|error| Case { call, error, nth: *nth }));
-        }
+    let mut all = cases(CALLS, &turns);
+    if let Ok(names) = std::env::var("PODSHIM_TEST_CALLS") {
+        all.retain(|case| names.split(',').any(|name| name == case.call));
     }
     all
 }
@@ -215,7 +203,7 @@ fn left(host: &Host, network: &str) -> Vec<String> {
 
 #[test]
 fn each_call_of_a_pods_life_fails_once() {
-    let cases = cases();
+    let cases = tried();
     let next = AtomicUsize::new(0);
     let faults = Mutex::new(Vec::new());
     let reached = AtomicUsize::new(0);
@@ -231,10 +219,9 @@ fn each_call_of_a_pods_life_fails_once() {
                     let left = (!left.is_empty()).then(|| format!("left: {left:#?}"));
                     let found: Vec<String> =
                         of_command(&lived, case).into_iter().chain(lived.faults).chain(left).collect();
-                    let name = format!("{} {} {}", case.call, case.error, case.nth);
                     // Told as they come: all of them take a quarter of an hour.
-                    found.iter().for_each(|fault| eprintln!("{name}: {fault}"));
-                    faults.lock().unwrap().extend(found.into_iter().map(|fault| format!("{name}: {fault}")));
+                    found.iter().for_each(|fault| eprintln!("{case}: {fault}"));
+                    faults.lock().unwrap().extend(found.into_iter().map(|fault| format!("{case}: {fault}")));
                 }
             });
         }

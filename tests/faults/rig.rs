@@ -2,12 +2,43 @@
 
 use sha2::Digest;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Whether everything is to be tried that there is, however long it takes (`PODSHIM_FAULTS=all`), or what fits into a minute or two.
 pub(crate) fn is_long() -> bool {
     std::env::var_os("PODSHIM_FAULTS").is_some_and(|asked| asked == "all")
+}
+
+/// A call of the kernel that fails.
+pub(crate) struct Case {
+    pub(crate) call: &'static str,
+    /// Or a signal.
+    pub(crate) error: &'static str,
+    /// Which of each process's calls of the kind.
+    pub(crate) nth: u32,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.call, self.error, self.nth)
+    }
+}
+
+/// Calls, and what each may plausibly fail with.
+pub(crate) type Calls = [(&'static str, &'static [&'static str])];
+
+/// All of them, or one error for each call and turn.
+pub(crate) fn cases(calls: &Calls, turns: &[u32]) -> Vec<Case> {
+    let mut all = Vec::new();
+    for (call, errors) in calls {
+        for (index, nth) in turns.iter().enumerate() {
+            let errors = if is_long() { errors } else { &errors[index % errors.len()..][..1] };
+            all.extend(errors.iter().map(|error| Case { call, error, nth: *nth }));
+        }
+    }
+    all
 }
 
 /// The files of images below a root, by their digests and sizes.

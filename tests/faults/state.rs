@@ -37,12 +37,6 @@ impl Drop for Bystander {
     }
 }
 
-/// A pod's state directory, without asking podshim.
-fn state(host: &Host, name: &str) -> PathBuf {
-    let target = std::fs::read_link(host.path("state/names").join(format!("default_{name}"))).unwrap();
-    host.path("state/pods").join(target.file_name().unwrap())
-}
-
 /// What is done to a file: how it is called, and what of it becomes what.
 type Damage = (&'static str, fn(Vec<u8>, i32) -> Vec<u8>);
 
@@ -90,7 +84,7 @@ fn whatever_a_file_of_the_state_has_become_the_pod_can_be_told_of_and_removed() 
             {
                 let when = format!("{file} is {how}, its supervisor lives: {lives}");
                 host.start(&sleeper("p"));
-                let state = state(&host, "p");
+                let state = host.state_of("p");
                 if !lives {
                     leaks::kill_supervisor(&state);
                 }
@@ -138,7 +132,7 @@ fn a_pid_that_is_somebody_elses_by_now_is_not_signalled() {
     value["spec"]["shareProcessNamespace"] = json!(true);
     for verb in [&["recover", "p"][..], &["ps"], &["rm", "-f", "p"], &["exec", "p", "--", "/facts", "exit", "0"]] {
         host.start(&value);
-        let state = state(&host, "p");
+        let state = host.state_of("p");
         leaks::kill_supervisor(&state);
         let pin = state.join("containers/c/process");
         let _ = nix::mount::umount2(&pin, nix::mount::MntFlags::MNT_DETACH);
@@ -233,7 +227,7 @@ fn a_damaged_record_is_in_the_way_of_its_own_pod_only() {
 
 /// What a machine's end makes of a pod: nothing of it runs, and its state is of another boot.
 fn reboot(host: &Host, name: &str) {
-    let state = state(host, name);
+    let state = host.state_of(name);
     leaks::kill_supervisor(&state);
     let uid = state.file_name().unwrap().to_str().unwrap().to_owned();
     let below = format!("{}/podshim/pod{uid}/c", host.cgroup_parent);
@@ -282,7 +276,7 @@ fn state_that_is_wiped_leaves_a_name_that_can_be_used() {
         ["", "names", "pods", "record.json", "containers", "ns", "lock", "control.sock", "kept.json", "status.json"];
     for what in all {
         host.start(&sleeper("p"));
-        let state = state(&host, "p");
+        let state = host.state_of("p");
         reboot(&host, "p");
         for pin in ["net", "ipc", "uts", "../containers/c/process"] {
             let _ = nix::mount::umount2(&state.join("ns").join(pin), nix::mount::MntFlags::MNT_DETACH);
@@ -349,7 +343,7 @@ fn a_record_keeps_the_contents_of_files_when_an_image_is_pulled_again() {
         json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "m" }, "data": { "file": "contents" } });
     let spec = json!({ "containers": [container], "volumes": [{ "name": "v", "configMap": { "name": "m" } }] });
     host.start(&json!({ "apiVersion": "v1", "kind": "List", "items": [map, pod("p", spec)] }));
-    let path = state(&host, "p").join("record.json");
+    let path = host.state_of("p").join("record.json");
     let record = || -> Value { serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap() };
     let before = record();
     kill(Pid::from_raw(host.pid("p", "c")), Signal::SIGKILL).unwrap();
@@ -367,7 +361,7 @@ fn one_that_cannot_be_removed_keeps_no_other_from_it() {
     let Some(host) = Host::new(&[]) else { return };
     let [held, other] = ["held", "other"].map(|name| {
         host.start(&sleeper(name));
-        let state = state(&host, name);
+        let state = host.state_of(name);
         leaks::kill_supervisor(&state);
         std::fs::write(state.join("record.json"), "").unwrap();
         state

@@ -7,7 +7,7 @@
 
 use crate::harness::{Host, Live, available, facts, pod, shell, until, until_or, with};
 use crate::leaks;
-use crate::rig::is_long;
+use crate::rig::{Calls, Case, cases, is_long};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::process::Command;
@@ -21,7 +21,7 @@ const BOUND: Duration = Duration::from_secs(10);
 const HANGS: Duration = Duration::from_secs(40);
 
 /// The calls of a start, and what each may plausibly fail with.
-const CALLS: &[(&str, &[&str])] = &[
+const CALLS: &Calls = &[
     ("capset", &["EPERM"]),
     ("chdir", &["EACCES", "ENOENT"]),
     ("clone3", &["EAGAIN", "ENOMEM"]),
@@ -77,25 +77,6 @@ const CALLS: &[(&str, &[&str])] = &[
 /// Which of a process's calls of a kind fails.
 fn turns() -> Vec<u32> {
     if is_long() { (1..=25).collect() } else { vec![1, 2, 4, 9] }
-}
-
-struct Case {
-    call: &'static str,
-    /// Or a signal.
-    error: &'static str,
-    nth: u32,
-}
-
-/// All of them, or one error for each call and turn.
-fn cases() -> Vec<Case> {
-    let mut all = Vec::new();
-    for (call, errors) in CALLS {
-        for (index, nth) in turns().into_iter().enumerate() {
-            let errors = if is_long() { errors } else { &errors[index % errors.len()..][..1] };
-            all.extend(errors.iter().map(|error| Case { call, error, nth }));
-        }
-    }
-    all
 }
 
 /// In strace's words.
@@ -218,7 +199,7 @@ fn start(host: &Host, (does, made): (&str, Made), case: Option<&Case>) -> (Outco
         }
         0 if !is_refused => {
             let said = || Some(host.run(&["logs", "p", "c"]).out).filter(|text| text.ends_with('\n'));
-            let what = || case.map_or(String::new(), |case| format!("{} {} {}", case.call, case.error, case.nth));
+            let what = || case.map_or(String::new(), Case::to_string);
             let missing = || format!("the report after {}: {}", what(), host.ok(&["events", "p"]));
             Outcome::Runs(until_or(missing, said).replace(&uid, "UID"))
         }
@@ -317,11 +298,10 @@ fn try_all(cases: &[Case], made: Made) -> [u32; 3] {
                 };
                 let baseline = posture(&report);
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let name = format!("{} {} {}", case.call, case.error, case.nth);
                     // What a container says that ends before its supervisor is replaced is lost.
                     let does = if case.error == "SIGKILL" { "sleep" } else { "report" };
                     let (outcome, injected) = start(&host, (does, made), Some(case));
-                    let fault = |what: String| faults.lock().unwrap().push(format!("{name}: {what}"));
+                    let fault = |what: String| faults.lock().unwrap().push(format!("{case}: {what}"));
                     match &outcome {
                         Outcome::Runs(report) if injected == Injected::InProgram || report.is_empty() => {}
                         Outcome::Runs(report) => differences(&baseline, &posture(report)).into_iter().for_each(fault),
@@ -352,7 +332,7 @@ fn try_all(cases: &[Case], made: Made) -> [u32; 3] {
 
 #[test]
 fn each_call_of_a_start_fails_once() {
-    let [ran, refused, unreached] = try_all(&cases(), Made::InTurn);
+    let [ran, refused, unreached] = try_all(&cases(CALLS, &turns()), Made::InTurn);
     eprintln!("{ran} failures did no harm, {refused} starts were refused, {unreached} calls were not made so often");
     assert!(ran + refused > 50 || !available(&["root", "strace"]), "{ran} + {refused}");
 }
@@ -430,8 +410,7 @@ fn a_process_that_nobody_was_told_of_keeps_no_namespace() {
     let spec = json!({ "shareProcessNamespace": true, "terminationGracePeriodSeconds": 0, "containers": [facts("c", &["sleep"])] });
     for (is_exec, is_maker) in [(true, true), (true, false), (false, true), (false, false)] {
         host.start(&pod("p", spec.clone()));
-        let uid = std::fs::read_link(host.path("state/names/default_p")).unwrap();
-        let supervisor = leaks::supervisors(&host.path("state/pods").join(uid.file_name().unwrap()))[0].pid;
+        let supervisor = leaks::supervisors(&host.state_of("p"))[0].pid;
         let mut strace = Command::new("strace");
         strace.args(["-f", "-p", &supervisor.to_string(), "-o", "/dev/null", "-e", "trace=sendmsg"]);
         strace.args(["-e", "inject=sendmsg:delay_enter=300000"]);

@@ -434,8 +434,14 @@ impl Host {
     #[allow(dead_code, reason = "not every crate of tests that has this file kills them")]
     #[track_caller]
     pub(crate) fn kill_supervisor(&self, pod: &str) {
+        leaks::kill_supervisor(&self.state_of(pod));
+    }
+
+    /// A pod's state directory, by its name alone: podshim, which would recover the pod, is not asked.
+    #[allow(dead_code, reason = "not every crate of tests that has this file looks for it")]
+    pub(crate) fn state_of(&self, pod: &str) -> PathBuf {
         let target = std::fs::read_link(self.path("state/names").join(format!("default_{pod}"))).unwrap();
-        leaks::kill_supervisor(&self.path("state/pods").join(target.file_name().unwrap()));
+        self.path("state/pods").join(target.file_name().unwrap())
     }
 
     /// A network namespace of the test's own with loopback up: its name.

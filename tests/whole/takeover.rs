@@ -12,13 +12,12 @@ const KILLS: u32 = 60;
 
 /// A pod's uid, without asking podshim, which would recover the pod.
 fn uid(host: &Host, name: &str) -> String {
-    let target = std::fs::read_link(host.path("state/names").join(format!("default_{name}"))).unwrap();
-    target.file_name().unwrap().to_str().unwrap().to_owned()
+    host.state_of(name).file_name().unwrap().to_str().unwrap().to_owned()
 }
 
 /// All supervisors of a pod; the pod's pid 1 and inits are not.
 fn supervisors(host: &Host, name: &str) -> Vec<i32> {
-    supervisors_below(&host.path("state/pods").join(uid(host, name)))
+    supervisors_below(&host.state_of(name))
 }
 
 fn supervisors_below(state: &std::path::Path) -> Vec<i32> {
@@ -282,7 +281,7 @@ fn damaged_files_are_one_pods_trouble_and_no_foreign_process_is_touched() {
     for name in ["torn", "half", "stranger", "fine"] {
         host.kill_supervisor(name);
     }
-    let state = |name: &str| host.path("state/pods").join(uid(&host, name));
+    let state = |name: &str| host.state_of(name);
     // A record that was half written; one that names a process of somebody else, whose pid is used again.
     std::fs::write(state("half").join("containers/c/instance.json"), "{\"process\":{\"pi").unwrap();
     let mut stranger = std::process::Command::new("sleep").arg("600").spawn().unwrap();

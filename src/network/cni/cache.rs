@@ -5,13 +5,12 @@ use super::config::{NetworkConfig, Object, Version};
 use crate::paths::NetworkDir;
 use crate::store::{Wait, read_json, remove_written, write_json};
 use crate::sys::flock::{Flock, How};
-use crate::sys::{Called, SysError, SysResult};
+use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
@@ -111,8 +110,7 @@ impl Cache {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
         made.called("mkdir", directory.display())?;
         let how = if access == Access::Alone { How::Exclusive } else { How::Shared };
-        let file = File::open(&directory).called("open", directory.display())?;
-        let lock = Flock::lock(file, how).map_err(|(_, errno)| SysError::new("flock", directory.display(), errno))?;
+        let lock = Flock::open(&directory, how)?;
         Ok(Cache { directory, turns, _lock: lock })
     }
 

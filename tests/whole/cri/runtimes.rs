@@ -7,7 +7,9 @@ use super::kills::{host_pid, kill_supervisor};
 use podshim::cri::api;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
+use std::thread::JoinHandle;
 use std::time::Duration;
+use tonic::Status;
 
 /// The path of an OCI runtime. crun refuses hosts where version 2 of cgroups has some controllers and version 1 the others: there it
 /// runs where it does not see version 2.
@@ -50,6 +52,12 @@ fn kill_while_it_waits(host: &Host, id: &str) {
     kill_supervisor(host, id);
     std::thread::sleep(Duration::from_millis(300));
     std::fs::remove_file(host.path("waits.wait")).unwrap();
+}
+
+/// Another kubelet's StartContainer, by which nobody else is held up.
+fn start_aside(cri: &Cri<'_>, container: &str) -> JoinHandle<Result<(), Status>> {
+    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), container.to_owned());
+    std::thread::spawn(move || kubelet.start_container(&wanted))
 }
 
 /// A runtime that creates a container slowly while a file is there: it has read what it needs, and comes to its cgroup in the end.
@@ -139,8 +147,7 @@ fn a_container_is_started_once_if_the_supervisor_is_killed_while_a_runtime_start
     let id = cri.sandbox(&config);
     let made = cri.create((&id, &config), &container("c", "echo once; sleep 1000")).unwrap();
     std::fs::write(host.path("waits.wait"), "").unwrap();
-    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), made.clone());
-    let asking = std::thread::spawn(move || kubelet.start_container(&wanted));
+    let asking = start_aside(&cri, &made);
     kill_while_it_waits(&host, &id);
     asking.join().unwrap().unwrap_err();
     let is_running = |status: &api::ContainerStatus| status.state() == api::ContainerState::ContainerRunning;
@@ -163,14 +170,12 @@ fn a_start_that_a_server_has_not_lived_to_see_is_waited_for_by_the_next() {
     let id = cri.sandbox(&config);
     let made = cri.create((&id, &config), &container("c", "echo once; sleep 1000")).unwrap();
     std::fs::write(host.path("waits.wait"), "").unwrap();
-    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), made.clone());
-    let asking = std::thread::spawn(move || kubelet.start_container(&wanted));
+    let asking = start_aside(&cri, &made);
     until("the runtime", || host.path("waits").exists().then_some(()));
     cri.kill();
     asking.join().unwrap().unwrap_err();
     cri.restart();
-    let (kubelet, wanted) = (Kubelet::new(cri.socket.clone()), made.clone());
-    let asking = std::thread::spawn(move || kubelet.start_container(&wanted));
+    let asking = start_aside(&cri, &made);
     std::thread::sleep(Duration::from_millis(300));
     assert!(!asking.is_finished(), "before it has started");
     std::fs::remove_file(host.path("waits.wait")).unwrap();
