@@ -14,6 +14,7 @@
 //!
 //! This room knows no pods and no processes, prints nothing, and does not decide which instance's logs are kept.
 
+mod batch;
 mod chain;
 mod dir;
 mod file;

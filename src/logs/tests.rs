@@ -128,6 +128,21 @@ proptest! {
 }
 
 #[test]
+fn lines_of_every_length_come_back() {
+    let line = |len: usize| (0..len).map(|i| b'a' + ((len + i) % 26) as u8).chain([b'\n']).collect::<Vec<u8>>();
+    let lines: Vec<Vec<u8>> = (0..600).map(line).collect();
+    // Together, where something follows each, and one by one.
+    for pieces in [vec![lines.concat()], lines.clone()] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path(), 0, Limits::default());
+        for piece in pieces {
+            assert_eq!(writer.feed(Stream::Stdout, &piece, at(0)), Outcome::default());
+        }
+        assert!(text(&read(dir.path(), Query::default()), Stream::Stdout) == lines.concat());
+    }
+}
+
+#[test]
 fn records_are_containerds() {
     let long = |n: usize| "x".repeat(n);
     let k16 = MAX_RECORD;

@@ -1,8 +1,9 @@
 //! Writes one container instance's output to its log.
 
+use super::batch::{Batch, Head, Record};
 use super::dir::{self, Rotation};
 use super::file::Live;
-use super::journal::{Journal, READ_SIZE};
+use super::journal::Journal;
 use super::{MAX_RECORD, Stream};
 use crate::error::{Kind, failure};
 use crate::sys::{Called, SysError, SysResult, fs};
@@ -15,7 +16,6 @@ use nix::fcntl::renameat;
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, read, unlinkat};
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -94,16 +94,6 @@ struct Lost {
     why: Option<SysError>,
 }
 
-/// Records of one stream, to be written by one write(2): each is a line. Copied together, as two parts a line (of writev(2)) cost
-/// the kernel more than all else.
-struct Batch<'a> {
-    piece: Piece<'a>,
-    outcome: Outcome,
-    text: Vec<u8>,
-    /// Bytes of the output that are in none of the records so far.
-    left: usize,
-}
-
 /// What a piece of output is.
 #[derive(Clone, Copy)]
 struct Piece<'a> {
@@ -114,19 +104,12 @@ struct Piece<'a> {
     journal: Option<&'a Journal>,
 }
 
-/// The parts of one record.
-struct Parts<'a> {
-    head: &'a [u8],
-    bytes: [&'a [u8]; 2],
-    /// Whether a newline of the output ends it.
-    complete: bool,
+/// A piece of output on its way to the log.
+struct Taking<'a> {
+    piece: Piece<'a>,
+    batch: Batch,
+    outcome: Outcome,
 }
-
-/// Bytes in one write: all that is read at once, if its lines are long.
-const MAX_BATCH: usize = READ_SIZE + 2 * MAX_RECORD;
-
-/// More than a record has besides its bytes.
-const HEAD: usize = 64;
 
 /// How long to wait before another attempt at rotating, in seconds: a kubelet looks as often.
 const ROTATE_AGAIN: i64 = 10;
@@ -262,36 +245,35 @@ impl Writer {
         let heads = [false, true].map(|complete| self.head(stream, complete, now));
         let held = std::mem::take(&mut self.held[stream.index()]);
         let (mut before, mut rest): (&[u8], _) = (&held, bytes);
-        let mut batch = self.batch(piece, before.len() + rest.len());
+        let mut taking = self.begin(piece, before.len() + rest.len());
         while !rest.is_empty() {
             let newline = memchr::memchr(b'\n', rest);
-            let mut line = &rest[..newline.unwrap_or(rest.len())];
-            while before.len() + line.len() > MAX_RECORD {
-                let (full, more) = line.split_at(MAX_RECORD - before.len());
-                self.add(&mut batch, Parts { head: heads[0].as_bytes(), bytes: [before, full], complete: false });
-                (before, line) = (&[], more);
+            let mut len = newline.unwrap_or(rest.len());
+            while before.len() + len > MAX_RECORD {
+                let full = MAX_RECORD - before.len();
+                let record = Record { head: &heads[0], held: before, output: rest, len: full, complete: false };
+                self.add(&mut taking, &record);
+                (before, rest, len) = (&[], &rest[full..], len - full);
             }
-            let Some(newline) = newline else {
-                self.held[stream.index()] = [before, line].concat();
+            if newline.is_none() {
+                self.held[stream.index()] = [before, rest].concat();
                 break;
-            };
-            self.add(&mut batch, Parts { head: heads[1].as_bytes(), bytes: [before, line], complete: true });
-            (before, rest) = (&[], &rest[newline + 1..]);
+            }
+            self.add(&mut taking, &Record { head: &heads[1], held: before, output: rest, len, complete: true });
+            (before, rest) = (&[], &rest[len + 1..]);
         }
-        self.finish(batch)
+        self.finish(taking)
     }
 
-    /// Begins a batch of this many bytes of output. They are more with their heads, and at most [`MAX_BATCH`] at once.
-    fn batch<'a>(&mut self, piece: Piece<'a>, bytes: usize) -> Batch<'a> {
-        let mut text = std::mem::take(&mut self.room);
-        text.reserve_exact((2 * bytes + HEAD).min(MAX_BATCH));
-        Batch { piece, outcome: Outcome::default(), text, left: bytes }
+    fn begin<'a>(&mut self, piece: Piece<'a>, bytes: usize) -> Taking<'a> {
+        let batch = Batch::begin(std::mem::take(&mut self.room), bytes);
+        Taking { piece, batch, outcome: Outcome::default() }
     }
 
-    fn finish(&mut self, mut batch: Batch<'_>) -> Outcome {
-        self.flush(&mut batch);
-        self.room = batch.text;
-        batch.outcome
+    fn finish(&mut self, mut taking: Taking<'_>) -> Outcome {
+        self.flush(&mut taking);
+        self.room = taking.batch.into_room();
+        taking.outcome
     }
 
     /// Holds `bytes` if they end no line and make no record; whether they were held.
@@ -316,9 +298,9 @@ impl Writer {
         }
         let head = self.head(stream, false, now);
         let journal = self.journal.take();
-        let mut batch = self.batch(Piece { stream, now, journal: journal.as_ref() }, held.len());
-        self.add(&mut batch, Parts { head: head.as_bytes(), bytes: [&held, &[]], complete: false });
-        let outcome = self.finish(batch);
+        let mut taking = self.begin(Piece { stream, now, journal: journal.as_ref() }, held.len());
+        self.add(&mut taking, &Record { head: &head, held: &held, output: &[], len: 0, complete: false });
+        let outcome = self.finish(taking);
         self.journal = journal;
         outcome
     }
@@ -343,45 +325,20 @@ impl Writer {
         (offset.to_datetime(now), offset.seconds())
     }
 
-    /// `<time> <stream> <tag> `. The time is Go's "2006-01-02T15:04:05.000000000Z07:00": always nine digits, `Z` for UTC.
-    fn head(&self, stream: Stream, complete: bool, now: Timestamp) -> String {
-        let (at, offset) = self.local(now);
-        let mut head = String::with_capacity(48);
-        let (date, time) = (at.date(), at.time());
-        // Writing to a String cannot fail.
-        let _ = write!(
-            head,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}",
-            date.year(),
-            date.month(),
-            date.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.subsec_nanosecond()
-        );
-        let minutes = offset.abs() / 60;
-        let _ = match offset {
-            0 => write!(head, "Z"),
-            _ => write!(head, "{}{:02}:{:02}", if offset < 0 { '-' } else { '+' }, minutes / 60, minutes % 60),
-        };
-        let _ = write!(head, " {} {} ", stream.as_str(), if complete { 'F' } else { 'P' });
-        head
+    fn head(&self, stream: Stream, complete: bool, now: Timestamp) -> Head {
+        Head::new(self.local(now), stream, complete)
     }
 
-    fn add(&mut self, batch: &mut Batch<'_>, parts: Parts<'_>) {
-        let len = parts.head.len() + parts.bytes[0].len() + parts.bytes[1].len() + 1;
-        let is_full = batch.text.len() + len > batch.text.capacity();
-        if is_full || self.must_rotate(batch.text.len() as u64, len as u64, batch.piece.now) {
-            self.flush(batch);
-            if self.must_rotate(0, len as u64, batch.piece.now) {
-                self.rotate(batch.piece.now, &mut batch.outcome);
+    fn add(&mut self, taking: &mut Taking<'_>, record: &Record<'_>) {
+        let (now, more) = (taking.piece.now, record.len() as u64);
+        let about = taking.batch.records().len() as u64;
+        if !taking.batch.has_room(record) || self.must_rotate(about, more, now) {
+            self.flush(taking);
+            if self.must_rotate(0, more, now) {
+                self.rotate(now, &mut taking.outcome);
             }
         }
-        for part in [parts.head, parts.bytes[0], parts.bytes[1], b"\n"] {
-            batch.text.extend_from_slice(part);
-        }
-        batch.left -= parts.bytes[0].len() + parts.bytes[1].len() + usize::from(parts.complete);
+        taking.batch.add(record);
     }
 
     /// Whether the file, with what is about to be written, is too full for `more` bytes. An empty one never is: rotating
@@ -393,25 +350,26 @@ impl Writer {
             && self.rotate_after.is_none_or(|then| now >= then)
     }
 
-    fn flush(&mut self, batch: &mut Batch<'_>) {
-        let (Piece { stream, now, journal }, outcome) = (batch.piece, &mut batch.outcome);
-        if batch.text.is_empty() {
+    fn flush(&mut self, taking: &mut Taking<'_>) {
+        let Taking { piece: Piece { stream, now, journal }, batch, outcome } = taking;
+        let (stream, now, records) = (*stream, *now, batch.records());
+        if records.is_empty() {
             return;
         }
         self.notice_removal(now, outcome);
         let (written, failure) = match self.tell_of_loss(now, outcome).and_then(|()| self.live.end_torn()) {
             Ok(()) => {
                 if let Some(journal) = journal {
-                    journal.writing(stream, batch.left, self.live.append(batch.text.len()));
+                    journal.writing(stream, batch.left(), self.live.append(records.len()));
                 }
-                self.live.write(&batch.text)
+                self.live.write(records)
             }
             Err(error) => (0, Some(error)),
         };
         if let Some(journal) = journal {
-            journal.written(stream, batch.left);
+            journal.written(stream, batch.left());
         }
-        let (written, lost) = batch.text.split_at(written);
+        let (written, lost) = records.split_at(written);
         if !written.is_empty() {
             self.within_line[stream.index()] = is_partial(last_line(written));
         }
@@ -426,7 +384,7 @@ impl Writer {
             self.lost.streams[stream.index()] = true;
             self.lost.why = Some(error);
         }
-        batch.text.clear();
+        batch.clear();
     }
 
     /// If records were lost and writing works again, says so in the log, on a line of its own.
@@ -453,8 +411,8 @@ impl Writer {
 
     fn write_line(&mut self, stream: Stream, text: &str, now: Timestamp) -> SysResult<()> {
         self.live.end_torn()?;
-        let record = [&self.head(stream, true, now), text, "\n"].concat();
-        match self.live.write(record.as_bytes()) {
+        let record = [self.head(stream, true, now).as_bytes(), text.as_bytes(), b"\n"].concat();
+        match self.live.write(&record) {
             (_, Some(error)) => Err(error),
             (_, None) => {
                 self.within_line[stream.index()] = false;
