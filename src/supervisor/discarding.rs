@@ -65,7 +65,7 @@ impl Supervisor {
     }
 
     /// Discards what is on disk of ended instances: it is kept how they ended.
-    pub(super) fn discard_ended(&mut self) {
+    fn discard_ended(&mut self) {
         for gone in std::mem::take(&mut self.discarding.ended) {
             let traces = gone.traces.map_or(Ok(()), |traces| traces.remove());
             let layer = self.discard_layer(&gone.layer);
@@ -123,9 +123,14 @@ impl Supervisor {
         remove::container(&self.pod.dirs, container)
     }
 
-    /// Has what lies aside removed, if anything does and nobody is at it, in a while; at once in a pod that ends.
-    pub(super) fn begin_discarding(&mut self) {
-        if self.life.deletion_timestamp().is_some() || self.discarding.patience().is_some_and(|left| left.is_zero()) {
+    /// Has removed what lies aside and what is on disk of ended instances, if it is kept how they ended: in a while, and of a pod
+    /// that ends as soon as all of them have.
+    pub(super) fn discard_unused(&mut self) {
+        if self.is_saved {
+            self.discard_ended();
+        }
+        let ends = self.life.deletion_timestamp().is_some() && self.slots.iter().all(|slot| slot.instance.is_none());
+        if ends || self.discarding.patience().is_some_and(|left| left.is_zero()) {
             self.discard_now();
         }
     }

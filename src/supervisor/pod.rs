@@ -85,7 +85,7 @@ pub(super) struct Supervisor {
     /// Whether the sandbox was taken away, and nothing of it stayed.
     pub(super) is_cleared: bool,
     /// Whether what is on disk is what this supervisor knows.
-    is_saved: bool,
+    pub(super) is_saved: bool,
     /// What the pod's own cgroup has: more than the record says as long as containers are to be started again for less.
     pub(super) pod_limits: LinuxContainerResources,
     /// What follows when the pod's pid 1 has ended.
@@ -329,10 +329,7 @@ impl Supervisor {
             self.answer_waiters();
         }
         self.keep_promises();
-        if self.is_saved {
-            self.discard_ended();
-        }
-        self.begin_discarding();
+        self.discard_unused();
         Ok(())
     }
 
@@ -517,7 +514,7 @@ impl Supervisor {
 
     /// Writes down what is known. Without space on the state's disk the pod goes on unseen, and nobody can take it over: it is
     /// tried again until it succeeds.
-    fn save(&mut self) {
+    pub(super) fn save(&mut self) {
         // Nobody takes over what is over.
         let (reported, kept) = (self.report(), if self.over { Ok(()) } else { self.keep() });
         let saved = reported.and(kept);

@@ -84,6 +84,9 @@ impl Supervisor {
         if network::is_used(&self.pod.record.plan.sandbox) {
             self.detach();
         } else {
+            // The layers go meanwhile, once it is kept how the containers ended.
+            self.save();
+            self.discard_unused();
             self.remove_sandbox();
             self.queue.push_back(Event::SandboxGone);
         }
