@@ -12,11 +12,11 @@
 use super::file::{Append, Live};
 use super::{MAX_RECORD, Stream};
 use crate::sys::memory::MappedFile;
-use crate::sys::{Called, SysResult, fs};
+use crate::sys::{Called, SysError, SysResult, fs};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -87,7 +87,7 @@ impl Journal {
         fs::remove_file(path)?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = open(path, flags, Mode::S_IRUSR | Mode::S_IWUSR).called("open", path.display())?;
-        let map = MappedFile::new(file.as_fd(), 2 * ROOM)?;
+        let map = map(file.as_fd(), path)?;
         map.number(LAYOUT).store(VERSION, Ordering::Release);
         Ok(Journal { map, backed: [0; 2] })
     }
@@ -103,7 +103,7 @@ impl Journal {
         if mode & SFlag::S_IFMT.bits() != SFlag::S_IFREG.bits() {
             return Ok(None);
         }
-        let map = MappedFile::new(file.as_fd(), 2 * ROOM)?;
+        let map = map(file.as_fd(), path)?;
         if map.number(LAYOUT).load(Ordering::Acquire) != VERSION {
             return Ok(None);
         }
@@ -229,6 +229,10 @@ impl Journal {
     fn keep(&self, stream: Stream, kept: Kept) {
         self.map.number(KEPT + stream.index()).store(kept.number(), Ordering::Release);
     }
+}
+
+fn map(file: BorrowedFd<'_>, path: &Path) -> SysResult<MappedFile> {
+    MappedFile::new(file, 2 * ROOM).map_err(|error| SysError { target: path.display().to_string(), ..error })
 }
 
 /// Where in the file's bytes a place in a stream's room is.

@@ -2,6 +2,7 @@
 
 use super::{Called, SysError, SysResult};
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
@@ -104,7 +105,11 @@ impl MappedFile {
         }
         let map = MappedFile { start: map_shared(size, Some(file))?, page, size };
         map.advise(0..size, libc::MADV_DONTFORK)?;
-        map.advise(0..page, libc::MADV_POPULATE_WRITE)?;
+        if let Err(error) = map.advise(0..page, libc::MADV_POPULATE_WRITE) {
+            // That says only that to touch them would end the process (EFAULT); this says why.
+            fallocate(file, FallocateFlags::empty(), 0, page as i64).called("fallocate", "a file to be mapped")?;
+            return Err(error);
+        }
         Ok(map)
     }
 
