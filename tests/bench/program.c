@@ -46,6 +46,8 @@ static int lines(long long total, long long length) {
     return 0;
 }
 int main(int count, char **words) {
+    // As pid 1 of a pid namespace it gets no signal that it does not catch; who reads its stamp may stop it at once.
+    signal(SIGTERM, ends);
     if (count == 4 && !strcmp(words[1], "lines")) {
         int code = lines(atoll(words[2]), atoll(words[3]));
         if (code) return code;
@@ -55,7 +57,5 @@ int main(int count, char **words) {
     } else {
         return 2;
     }
-    // As pid 1 of a pid namespace it gets no signal that it does not catch.
-    signal(SIGTERM, ends);
     for (;;) pause();
 }
