@@ -117,9 +117,9 @@ def of_memory(bench):
 
 
 def of_many(bench):
-    """500 pods of 2 containers in a row and in parallel: what the last costs beside the first, and the floor beside them; memory by pod"""
+    """500 pods of 2 containers in a row and in parallel: what the last costs beside the first; memory by pod"""
     many = 20 if bench.quick else 500
-    podshim, floor = bench.get("podshim"), bench.get("floor")
+    podshim = bench.get("podshim")
     edge = max(3, many // 20)
     row = Line(f"{many} pods, {2 * many} containers, in a row: one of the last {edge}", "ms")
     first = Line(f"the same: one of the first {edge}", "ms")
@@ -137,17 +137,8 @@ def of_many(bench):
         text = text[: text.index("  initContainers:")] + text[text.index("  containers:"):]
         manifests.append(path / f"{number}.yaml")
         manifests[-1].write_text(text)
-
-    def of_floor():
-        """What the kernel takes for a pod beside those that there are; the first is not counted."""
-        figures = []
-        for _ in range(edge + 1):
-            figures.append(floor.start() / MS)
-            floor.stop()
-        return figures[1:]
-
     try:
-        first.cells["floor"], took = of_floor(), []
+        took = []
         for number, one in enumerate(manifests):
             began = podshim.run("run", "-d", "--network", "none", one).began
             took.append(podshim.stamps(began, f"many-{number}", "one", "two") / MS)
@@ -155,9 +146,7 @@ def of_many(bench):
                 half.add("podshim", memory(podshim.of_pods()).pss / (number + 1) / 1024)
         whole.add("podshim", memory(podshim.of_pods()).pss / many / 1024)
         first.cells["podshim"], row.cells["podshim"] = took[:edge], took[-edge:]
-        row.cells["floor"] = of_floor()
-        for name in ("floor", "podshim"):
-            ratio.add(name, statistics.median(row.cells[name]) / statistics.median(first.cells[name]))
+        ratio.add("podshim", statistics.median(took[-edge:]) / statistics.median(took[:edge]))
         podshim.end()
         began = now()
         queue, failures = list(enumerate(manifests)), []
