@@ -30,6 +30,7 @@ pub use delegated::{make_room, of_spec, shared};
 pub use devices::device_program;
 pub use limits::{Limit, Limits};
 pub use place::{Cgroup, parent};
+pub use processes::View;
 pub use stats::Stats;
 pub use writes::{FileWrite, Need, cpu_weight, writes};
 

@@ -2,6 +2,7 @@
 
 use super::{Cgroup, keyed, read, write};
 use crate::host::cgroup::{Hierarchy, Mode, Version};
+use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult};
 use anyhow::{Context, bail};
 use nix::errno::Errno;
@@ -20,6 +21,15 @@ use std::time::{Duration, Instant};
 
 /// How long freezing may take before a kill goes on without it: a process in D state never freezes.
 const FREEZE_BEFORE_KILL: Duration = Duration::from_millis(100);
+
+/// What a container is to see of cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Its own cgroup and those below it: it has a cgroup namespace.
+    Own,
+    /// All of the host.
+    Whole,
+}
 
 impl Cgroup {
     /// `tasks` of every hierarchy of version 1, opened for writing, close-on-exec: a child that is born in
@@ -51,6 +61,27 @@ impl Cgroup {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = open(&dir, flags, FileMode::empty()).called("open", dir.display());
         fd.map(Some).with_context(|| format!("enter cgroup {}", self.path()))
+    }
+
+    /// What a container sees of cgroups: a detached mount for each hierarchy, in their order, of its own directory or, with
+    /// [`View::Whole`], of all there is. They are copies of the host's mounts: a file system of its own, for each hierarchy, is
+    /// looked for among those of all other containers when it is made (kernfs_get_tree in fs/kernfs/mount.c), and with version 1
+    /// the kernel goes through all cgroups of version 2 as well (cgroup1_get_tree in kernel/cgroup/cgroup-v1.c).
+    ///
+    /// # Errors
+    /// If a directory cannot be opened, or its mount not be copied.
+    pub fn view(&self, view: View) -> anyhow::Result<Vec<OwnedFd>> {
+        let copy = |hierarchy: &Hierarchy| {
+            let dir = match view {
+                View::Own => self.dir(hierarchy),
+                View::Whole => hierarchy.mount.clone(),
+            };
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let opened = open(&dir, flags, FileMode::empty()).called("open", dir.display())?;
+            mount::clone_tree(opened.as_fd(), Depth::Top)
+        };
+        let copies = self.setup.hierarchies.iter().map(copy).collect::<SysResult<_>>();
+        copies.with_context(|| format!("show a container the cgroup {}", self.path()))
     }
 
     /// The processes in it and in cgroups below it, in any hierarchy; none if it does not exist.

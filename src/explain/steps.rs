@@ -41,7 +41,9 @@ pub fn why(step: &Step) -> &'static str {
             "The container's root file system becomes the root; what was there is detached, and no path leads to it any more."
         }
         Step::MountFileSystem { kind, .. } => file_system(kind),
-        Step::MountCgroups { .. } => "Programs read their own limits here.",
+        Step::MountCgroups { .. } => {
+            "Programs read their own limits here. It is the container's part of the host's hierarchy: a file system of its own for each container would take the kernel longer the more of them there are."
+        }
         Step::Bind { .. } => {
             "A file or directory that the supervisor opened on the host appears at this path; by a descriptor, so that no path of the host is walked."
         }

@@ -34,6 +34,8 @@ pub struct Handles {
     pub namespaces: Vec<(NamespaceKind, OwnedFd)>,
     /// `tasks` of the container's cgroups of version 1; clone3 put init into the one of version 2.
     pub cgroups: Vec<OwnedFd>,
+    /// What is to be seen of cgroups: detached mounts, in the order of the hierarchies of `cgroup_setup`.
+    pub cgroup_view: Vec<OwnedFd>,
     /// stdin, stdout, stderr; unused with a terminal.
     pub stdio: [OwnedFd; 3],
     /// A detached mount of the host's /dev/null, verified; what masks of files show.
@@ -151,6 +153,7 @@ impl Init {
         kept.extend(
             handles.rootfs.iter().chain(&handles.binds).chain(&handles.cgroups).chain(&handles.stdio).map(AsFd::as_fd),
         );
+        kept.extend(handles.cgroup_view.iter().map(AsFd::as_fd));
         kept.extend(handles.devices.iter().map(AsFd::as_fd));
         kept.extend(handles.namespaces.iter().map(|(_, fd)| fd.as_fd()));
         kept.extend(self.covers.iter().map(mounts::Covers::as_fd));
@@ -250,7 +253,7 @@ impl Init {
                 }
             }
             Step::MountCgroups { target, attributes } => {
-                mounts::cgroups(&self.handles.cgroup_setup, target, *attributes)
+                mounts::cgroups(&self.handles.cgroup_setup, &self.handles.cgroup_view, target, *attributes)
             }
             Step::Bind { source, target, attributes, recursive, propagation } => {
                 let Some(tree) = self.handles.binds.get(self.binds) else {

@@ -22,7 +22,7 @@ pub use init::{Handles, Showing, UNTOLD, duplicate};
 pub use locked::lock;
 pub use step::{NamespaceKind, Step, container_steps, exec_steps};
 
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, View};
 use crate::host::cgroup::CgroupSetup;
 use crate::plan::spec::DEVICES;
 use crate::sys::mount::{self, Depth};
@@ -166,6 +166,9 @@ impl Launcher {
             })
         };
         let filter = request.filter.map(Ok).or_else(compiled);
+        let view = if request.steps.contains(&Step::NewCgroupNamespace) { View::Own } else { View::Whole };
+        let shows_cgroups = request.steps.iter().any(|step| matches!(step, Step::MountCgroups { .. }));
+        let cgroup_view = if shows_cgroups { request.cgroup.view(view)? } else { Vec::new() };
         let unified = request.cgroup.unified_dir()?;
         let handles = Handles {
             sync: theirs,
@@ -173,6 +176,7 @@ impl Launcher {
             binds: request.binds,
             namespaces,
             cgroups: request.cgroup.join_files()?,
+            cgroup_view,
             stdio: request.stdio,
             null,
             devices,

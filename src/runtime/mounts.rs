@@ -170,40 +170,26 @@ pub(super) fn open_file_system(kind: &str, attributes: u64, options: &[String]) 
     Ok(context.mount(attributes)?)
 }
 
-/// The container's cgroups as it may see them: its cgroup namespace makes its own cgroup the root.
-pub(super) fn cgroups(setup: &CgroupSetup, path: &Path, attributes: u64) -> StepResult {
-    if let [only] = &setup.hierarchies[..]
+/// The container's cgroups as it may see them: for each hierarchy there is a detached mount of it.
+pub(super) fn cgroups(setup: &CgroupSetup, view: &[OwnedFd], path: &Path, attributes: u64) -> StepResult {
+    let own = SetAttr { set: attributes, propagation: Some(Propagation::Private), depth: Depth::Top };
+    for tree in view {
+        mount::set_attributes(tree.as_fd(), own)?;
+    }
+    if let ([only], [tree]) = (&setup.hierarchies[..], view)
         && only.version == Version::V2
     {
-        let mounted = FsContext::open("cgroup2")?.mount(attributes)?;
-        return Ok(mount::attach(mounted.as_fd(), skeleton(path)?.as_fd())?);
+        return Ok(mount::attach(tree.as_fd(), skeleton(path)?.as_fd())?);
     }
     let context = FsContext::open("tmpfs")?;
     context.set("mode", "755")?;
     let tmpfs = context.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
     mount::attach(tmpfs.as_fd(), skeleton(path)?.as_fd())?;
-    for hierarchy in &setup.hierarchies {
+    for (hierarchy, tree) in setup.hierarchies.iter().zip(view) {
         let Some(name) = hierarchy.mount.file_name() else { continue };
-        let context = match hierarchy.version {
-            Version::V2 => FsContext::open("cgroup2")?,
-            Version::V1 => {
-                let context = FsContext::open("cgroup")?;
-                for controller in &hierarchy.controllers {
-                    match controller.strip_prefix("name=") {
-                        Some(name) => {
-                            context.flag("none")?;
-                            context.set("name", name)?;
-                        }
-                        None => context.flag(controller)?,
-                    }
-                }
-                context
-            }
-        };
         mkdirat(&tmpfs, name, Mode::from_bits_truncate(0o755)).called("mkdirat", path.join(name).display())?;
-        let mounted = context.mount(attributes)?;
         let at = openat2(tmpfs.as_fd(), Path::new(name), OFlag::O_PATH, 0, ResolveFlags::RESOLVE_NO_SYMLINKS)?;
-        mount::attach(mounted.as_fd(), at.as_fd())?;
+        mount::attach(tree.as_fd(), at.as_fd())?;
         // cpu,cpuacct is found by either name, as on the host.
         let other_names =
             |c: &&String| hierarchy.version == Version::V1 && OsStr::new(c.as_str()) != name && !c.contains('=');

@@ -43,7 +43,7 @@ enum { MOST = 16, BINDS = 5 };
 
 static char *base, *layer, *groups[MOST];
 static int group_count;
-static int bind_files[BINDS];
+static int bind_files[BINDS], group_views[MOST];
 static const char *const bound[BINDS] = {"etc/hosts", "etc/resolv.conf", "etc/hostname", "dev/shm", "dev/termination-log"};
 
 static void fail(const char *what) {
@@ -191,12 +191,15 @@ static void cover(void) {
     }
 }
 static void view_of_groups(void) {
-    if (group_count == 1 && unified(groups[0])) {
-        attach_new("cgroup2", "sys/fs/cgroup", MOUNT_ATTR_RDONLY | STRICT, OPTIONS());
-        return;
+    struct mount_attr strict = {.attr_set = MOUNT_ATTR_RDONLY | STRICT, .propagation = 1 << 18 /* MS_PRIVATE */};
+    int alone = group_count == 1 && unified(groups[0]);
+    if (!alone) attach_new("tmpfs", "sys/fs/cgroup", STRICT, OPTIONS("mode", "755"));
+    for (int i = 0; i < group_count; i++) {
+        const char *at = alone ? "sys/fs/cgroup" : path("sys/fs/cgroup/%s", strrchr(groups[i], '/') + 1, "", "");
+        if (!alone) checked(mkdir(at, 0755), at);
+        checked(syscall(SYS_mount_setattr, group_views[i], "", AT_EMPTY_PATH, &strict, sizeof strict), "mount_setattr");
+        attach(group_views[i], at);
     }
-    // Bound, not new: which hierarchies a new instance has would have to be looked up.
-    attach_new("tmpfs", "sys/fs/cgroup", STRICT, OPTIONS("mode", "755"));
 }
 static void inside(const char *name, int root, const char *word) {
     struct mount_attr private = {.propagation = 1 << 19 /* MS_SLAVE */}, strict = {.attr_set = NOSUID | MOUNT_ATTR_NODEV};
@@ -252,9 +255,14 @@ static struct container start(const char *name, const char *word) {
         if (i == 4) put(from, "");
         bind_files[i] = (int)checked(syscall(SYS_open_tree, AT_FDCWD, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC), from);
     }
+    for (int i = 0; i < group_count; i++) {
+        const char *of = path("%s/floor/%s", groups[i], name, "");
+        group_views[i] = (int)checked(syscall(SYS_open_tree, AT_FDCWD, of, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC), of);
+    }
     if (!checked(syscall(SYS_clone3, &arguments, sizeof arguments), "clone3")) inside(name, root, word);
     close(root);
     for (int i = 0; i < BINDS; i++) close(bind_files[i]);
+    for (int i = 0; i < group_count; i++) close(group_views[i]);
     return made;
 }
 static void await(struct container container) {

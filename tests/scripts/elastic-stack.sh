@@ -120,6 +120,13 @@ file_system() {
     mount --types "$1" --options "$3" none "$found"
 }
 
+# show_cgroup DIRECTORY TARGET FLAGS: a cgroup of the host's hierarchy, and those below it, appear there.
+show_cgroup() {
+    mount --bind -- "$1" "$2"
+    mount --make-private "$2"
+    restrict "$2" "$3"
+}
+
 # attach bind|rbind SOURCE TARGET: a file or directory of the host appears in the container; "rbind" takes along what is
 # mounted below it. Where it appears is $found.
 attach() {
@@ -704,9 +711,11 @@ root_of_app() {
     mount --make-rprivate "$found"
     restrict "$found" nosuid,nodev
 
-    # /sys/fs/cgroup: Programs read their own limits here.
-    file_system cgroup2 /sys/fs/cgroup nosuid,nodev,noexec
-    restrict "$found" ro
+    # /sys/fs/cgroup: Programs read their own limits here. It is the container's part of the host's
+    # hierarchy: a file system of its own for each container would take the kernel longer the more
+    # of them there are.
+    skeleton /sys/fs/cgroup
+    show_cgroup /sys/fs/cgroup/"$CGROUP"/app "$found" ro,nosuid,nodev,noexec
 
     # It tells of the host, or lets one change it: something empty is put over it.
     mask /proc/asound
@@ -913,9 +922,11 @@ root_of_sidecar() {
     mount --make-rprivate "$found"
     restrict "$found" nosuid,nodev
 
-    # /sys/fs/cgroup: Programs read their own limits here.
-    file_system cgroup2 /sys/fs/cgroup nosuid,nodev,noexec
-    restrict "$found" ro
+    # /sys/fs/cgroup: Programs read their own limits here. It is the container's part of the host's
+    # hierarchy: a file system of its own for each container would take the kernel longer the more
+    # of them there are.
+    skeleton /sys/fs/cgroup
+    show_cgroup /sys/fs/cgroup/"$CGROUP"/sidecar "$found" ro,nosuid,nodev,noexec
 
     # /var/log/event-simulator: the volume log-volume.
     attach rbind /var/log/webapp /var/log/event-simulator

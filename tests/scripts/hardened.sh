@@ -120,6 +120,13 @@ file_system() {
     mount --types "$1" --options "$3" none "$found"
 }
 
+# show_cgroup DIRECTORY TARGET FLAGS: a cgroup of the host's hierarchy, and those below it, appear there.
+show_cgroup() {
+    mount --bind -- "$1" "$2"
+    mount --make-private "$2"
+    restrict "$2" "$3"
+}
+
 # attach bind|rbind SOURCE TARGET: a file or directory of the host appears in the container; "rbind" takes along what is
 # mounted below it. Where it appears is $found.
 attach() {
@@ -733,28 +740,24 @@ root_of_web() {
     mount --make-rprivate "$found"
     restrict "$found" nosuid,nodev
 
-    # /sys/fs/cgroup: Programs read their own limits here.
+    # /sys/fs/cgroup: Programs read their own limits here. It is the container's part of the host's
+    # hierarchy: a file system of its own for each container would take the kernel longer the more
+    # of them there are.
     file_system tmpfs /sys/fs/cgroup nosuid,nodev,noexec,mode=755
     mkdir -- "$found"/memory
-    mount --types cgroup --options nosuid,nodev,noexec,memory none "$found"/memory
-    restrict "$found"/memory ro
+    show_cgroup /sys/fs/cgroup/memory/"$CGROUP"/web "$found"/memory ro,nosuid,nodev,noexec
     mkdir -- "$found"/cpu,cpuacct
-    mount --types cgroup --options nosuid,nodev,noexec,cpu,cpuacct none "$found"/cpu,cpuacct
-    restrict "$found"/cpu,cpuacct ro
+    show_cgroup /sys/fs/cgroup/cpu,cpuacct/"$CGROUP"/web "$found"/cpu,cpuacct ro,nosuid,nodev,noexec
     ln --symbolic -- cpu,cpuacct "$found"/cpu
     ln --symbolic -- cpu,cpuacct "$found"/cpuacct
     mkdir -- "$found"/cpuset
-    mount --types cgroup --options nosuid,nodev,noexec,cpuset none "$found"/cpuset
-    restrict "$found"/cpuset ro
+    show_cgroup /sys/fs/cgroup/cpuset/"$CGROUP"/web "$found"/cpuset ro,nosuid,nodev,noexec
     mkdir -- "$found"/devices
-    mount --types cgroup --options nosuid,nodev,noexec,devices none "$found"/devices
-    restrict "$found"/devices ro
+    show_cgroup /sys/fs/cgroup/devices/"$CGROUP"/web "$found"/devices ro,nosuid,nodev,noexec
     mkdir -- "$found"/pids
-    mount --types cgroup --options nosuid,nodev,noexec,pids none "$found"/pids
-    restrict "$found"/pids ro
+    show_cgroup /sys/fs/cgroup/pids/"$CGROUP"/web "$found"/pids ro,nosuid,nodev,noexec
     mkdir -- "$found"/hugetlb
-    mount --types cgroup --options nosuid,nodev,noexec,hugetlb none "$found"/hugetlb
-    restrict "$found"/hugetlb ro
+    show_cgroup /sys/fs/cgroup/hugetlb/"$CGROUP"/web "$found"/hugetlb ro,nosuid,nodev,noexec
     restrict "$found" ro
 
     # /srv/data/deep: the volume data.

@@ -8,7 +8,7 @@ use super::writer::Lines;
 use super::{Ground, NotMade, pin};
 use crate::explain::planned::{Planned, PlannedContainer};
 use crate::explain::steps::why;
-use crate::host::cgroup::Version;
+use crate::host::cgroup::{Hierarchy, Version};
 use crate::plan::capabilities;
 use crate::plan::config::ContainerConfig;
 use crate::runtime::{NamespaceKind, Step};
@@ -124,7 +124,7 @@ impl Placed {
                  are in the host's root, so that comes last: see pivot.",
             ),
             Step::MountFileSystem { .. } | Step::MountCgroups { .. } | Step::Bind { .. } => {
-                self.mount(step, sources, ground)?;
+                self.mount(step, sources, (container, ground))?;
             }
             Step::Device { path, major, minor } => {
                 self.root.note(why(step));
@@ -245,7 +245,12 @@ impl Placed {
         Ok(())
     }
 
-    fn mount(&mut self, step: &Step, sources: &mut VecDeque<BindSource>, ground: Ground<'_>) -> Result<()> {
+    fn mount(
+        &mut self,
+        step: &Step,
+        sources: &mut VecDeque<BindSource>,
+        (container, ground): (&PlannedContainer, Ground<'_>),
+    ) -> Result<()> {
         self.root.end_note();
         match step {
             Step::MountFileSystem { kind, target, attributes, options } => {
@@ -260,7 +265,7 @@ impl Placed {
             }
             Step::MountCgroups { target, attributes } => {
                 self.root.note(&format!("{}: {}", target.display(), why(step)));
-                self.cgroups(target, *attributes, ground)?;
+                self.cgroups((&container.name, target), *attributes, ground)?;
             }
             Step::Bind { source, target, attributes, recursive, propagation } => {
                 let from = sources.pop_front().context("a bind mount of the steps was not planned")?;
@@ -294,44 +299,31 @@ impl Placed {
     }
 
     /// As `runtime::mounts::cgroups` does it.
-    fn cgroups(&mut self, target: &Path, attributes: u64, ground: Ground<'_>) -> Result<()> {
+    fn cgroups(&mut self, (container, target): (&str, &Path), attributes: u64, ground: Ground<'_>) -> Result<()> {
         let setup = &ground.facts.cgroups;
-        let read_only = attributes & attr::RDONLY != 0;
-        let plain = words(attributes & !attr::RDONLY).join(",");
+        let flags = words(attributes).join(",");
+        let own = if self.own_cgroups { format!("/\"$CGROUP\"/{}", quote(container)?) } else { String::new() };
+        let source = |hierarchy: &Hierarchy| Ok::<_, anyhow::Error>(of_path(&hierarchy.mount)? + &own);
         let body = &mut self.root;
         if let [only] = &setup.hierarchies[..]
             && only.version == Version::V2
         {
-            body.line(format!("file_system cgroup2 {} {plain}", of_path(target)?));
-            if read_only {
-                body.line("restrict \"$found\" ro");
-            }
+            body.line(format!("skeleton {}", of_path(target)?));
+            body.line(format!("show_cgroup {} \"$found\" {flags}", source(only)?));
             return Ok(());
         }
         body.line(format!("file_system tmpfs {} nosuid,nodev,noexec,mode=755", of_path(target)?));
         for hierarchy in &setup.hierarchies {
-            let Some(name) = hierarchy.mount.file_name() else { continue };
-            let name = quote(name.as_encoded_bytes())?;
-            let (kind, mut options) = match hierarchy.version {
-                Version::V2 => ("cgroup2", vec![plain.clone()]),
-                Version::V1 => ("cgroup", vec![plain.clone()]),
-            };
-            if hierarchy.version == Version::V1 {
-                let option = |c: &String| if c.starts_with("name=") { format!("none,{c}") } else { c.clone() };
-                options.extend(hierarchy.controllers.iter().map(option));
-            }
+            let Some(mount_name) = hierarchy.mount.file_name() else { continue };
+            let name = quote(mount_name.as_encoded_bytes())?;
             body.line(format!("mkdir -- \"$found\"/{name}"));
-            body.line(format!("mount --types {kind} --options {} none \"$found\"/{name}", quote(options.join(","))?));
-            if read_only {
-                body.line(format!("restrict \"$found\"/{name} ro"));
-            }
-            let mount_name = hierarchy.mount.file_name().unwrap_or_default();
+            body.line(format!("show_cgroup {} \"$found\"/{name} {flags}", source(hierarchy)?));
             let other = |c: &&String| hierarchy.version == Version::V1 && c.as_str() != mount_name && !c.contains('=');
             for controller in hierarchy.controllers.iter().filter(other) {
                 body.line(format!("ln --symbolic -- {name} \"$found\"/{}", quote(controller)?));
             }
         }
-        if read_only {
+        if attributes & attr::RDONLY != 0 {
             body.line("restrict \"$found\" ro");
         }
         Ok(())

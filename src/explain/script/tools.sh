@@ -93,6 +93,13 @@ file_system() {
     mount --types "$1" --options "$3" none "$found"
 }
 
+# show_cgroup DIRECTORY TARGET FLAGS: a cgroup of the host's hierarchy, and those below it, appear there.
+show_cgroup() {
+    mount --bind -- "$1" "$2"
+    mount --make-private "$2"
+    restrict "$2" "$3"
+}
+
 # attach bind|rbind SOURCE TARGET: a file or directory of the host appears in the container; "rbind" takes along what is
 # mounted below it. Where it appears is $found.
 attach() {
