@@ -2,13 +2,13 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | run state, sockets, namespace pins (gone after a reboot) | `<state>/pods/<uid>/` |
+//! | run state, sockets, namespace pins, small file systems of the pod's own: /dev/shm, hosts, messages (gone after a reboot) | `<state>/pods/<uid>/` |
 //! | `podshim cri`: its socket; what a kubelet told the node | `<state>/cri.sock`, `<state>/cri-told.json` |
 //! | the network: who is on it, Services, policies | `<state>/network/` |
 //! | names in use: one symlink per pod | `<state>/names/<namespace>_<name>` |
 //! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
 //! | what persistentVolumeClaims hold, one directory per claim; stays when pods go | `<root>/claims/<namespace>_<claim>/` |
-//! | pod data: volumes, writable layers, hosts, resolv.conf | `<root>/pods/<uid>/` |
+//! | pod data: volumes, writable layers | `<root>/pods/<uid>/` |
 //! | a student's lesson at work: which one, `$LAB`, the lab's shells | `<state>/lab/<user id>/` |
 //! | a student's progress through the lab | `<root>/lab/<user id>/` |
 //! | logs, laid out as a kubelet's | `<log_dir>/<namespace>_<name>_<uid>/<container>/<n>.log` |
@@ -354,7 +354,7 @@ impl PodDirs {
 
     /// The memory that the pod's containers share as /dev/shm.
     pub fn shm(&self) -> PathBuf {
-        self.data.join("shm")
+        self.state.join("shm")
     }
 
     /// What is mounted at the terminationMessagePath of one instance of a container.
@@ -374,7 +374,7 @@ impl PodDirs {
 
     /// The directory of the files that podshim writes for a pod's containers.
     pub fn etc_files(&self) -> PathBuf {
-        self.data.join("etc")
+        self.state.join("etc")
     }
 
     /// The directory of a container's termination messages.
@@ -384,7 +384,7 @@ impl PodDirs {
 
     /// The termination messages of all containers, a directory for each.
     pub fn termination(&self) -> PathBuf {
-        self.data.join("termination")
+        self.state.join("termination")
     }
 
     /// A volume that lives with the pod.

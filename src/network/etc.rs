@@ -17,7 +17,7 @@ const MAX_SEARCHES: usize = 32;
 
 /// Writes `hosts`, `resolv.conf` and `hostname`. They are written anew at each start of a container, as a kubelet does.
 pub fn write_files(config: &PodSandboxConfig, dirs: &PodDirs, addresses: &[IpAddr]) -> SysResult<()> {
-    let directory = dirs.data.join("etc");
+    let directory = dirs.etc_files();
     std::fs::create_dir_all(&directory).called("mkdir", directory.display())?;
     files(config, addresses)?.iter().try_for_each(|(name, text)| put(&dirs.etc(name), text))
 }
