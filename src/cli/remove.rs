@@ -85,7 +85,9 @@ pub(super) fn stop(args: StopArgs, dirs: &Dirs) -> Result<()> {
 
 pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
     let is_meant = |broken: &Broken| args.all || args.pods.iter().any(|name| broken.is(name));
-    let broken: Vec<Broken> = store::list(dirs)?.1.into_iter().filter(is_meant).collect();
+    // Who names one that is damaged is told so when it is looked for: only what is to be removed unseen is looked for here, among all.
+    let all = if args.force || args.all { store::list(dirs)?.1 } else { Vec::new() };
+    let broken: Vec<Broken> = all.into_iter().filter(is_meant).collect();
     let mut errors = Vec::new();
     if args.force {
         let damaged = broken.into_iter().map(Ok).collect();
