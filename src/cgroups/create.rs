@@ -50,6 +50,18 @@ impl Cgroup {
         made.with_context(what)
     }
 
+    /// Lets those within, which are made later, have its controllers from their beginning. A controller that is refused here is told
+    /// of when one of them needs it.
+    ///
+    /// # Errors
+    /// If its files cannot be read.
+    pub fn pass_down(&self) -> SysResult<()> {
+        match self.unified() {
+            Some(dir) => pass_down(&dir).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Sets limits of one that holds processes; if the kernel takes one of them not, `before` is put back.
     ///
     /// # Errors

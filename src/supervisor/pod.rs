@@ -208,7 +208,11 @@ impl Supervisor {
         let cgroups = crate::cgroups::of_spec(facts, &plan.sandbox.cgroup.parent)?;
         let cgroup = remove::cgroup(&facts.cgroups, &plan.sandbox.cgroup, "")?;
         let limits = spec::pod_resources(&plan.sandbox.resources, &cgroups)?;
-        timeline.act(|| Act::PodCgroup, |()| cgroup.path(), || cgroup.create(&limits))?;
+        let make_cgroup = || {
+            cgroup.create(&limits)?;
+            Ok(cgroup.pass_down()?)
+        };
+        timeline.act(|| Act::PodCgroup, |()| cgroup.path(), make_cgroup)?;
         launcher(pod, facts)
     }
 
