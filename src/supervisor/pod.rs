@@ -159,6 +159,7 @@ impl Supervisor {
 
     fn set_up(mut pod: Pod, facts: HostFacts) -> Result<Supervisor> {
         let signals = block_signals()?;
+        super::sandbox::hold_mounts(&pod.dirs)?;
         let timeline = Timeline::of(&pod)?;
         let reserve = Reserve::of(pod.dirs.reserve(), pod.record.plan.containers.len());
         let plan = &pod.record.plan;

@@ -31,8 +31,8 @@ pub(super) fn cgroup(setup: &CgroupSetup, path: &CgroupPath, container: &str) ->
     Cgroup::at(setup, &path.parent, &name)
 }
 
-/// Ends every process of a pod and takes its sandbox away: cgroups, its place on the network, namespace pins, mounts of its
-/// volumes.
+/// Ends every process of a pod and takes its sandbox away: cgroups, its place on the network, and what is mounted for it, namespace
+/// pins among that.
 pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, (dirs, pod): (&Dirs, &PodDirs)) -> Vec<anyhow::Error> {
     let mut errors = Vec::new();
     let mut attempt = |result: Result<()>| errors.extend(result.err());
@@ -41,20 +41,19 @@ pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, (dirs, pod): (&Dir
     if let Some(uid) = pod.state.file_name().and_then(|name| name.to_str()) {
         attempt(network::detach(dirs, uid).map(drop));
     }
-    attempt(sandbox::remove(pod).map_err(Into::into));
     errors.extend(mounts(pod));
     errors
 }
 
-/// Detaches what podshim mounts in a pod's directories. Whatever else is mounted there stops whoever removes them ([`own_tree`]): to
-/// look for it takes as long as there are mounts on the host.
+/// Detaches what podshim mounts in a pod's directories: what is below its run state goes with that ([`hold_mounts`]). Whatever else is
+/// mounted there stops whoever removes them ([`own_tree`]): to look for it takes as long as there are mounts on the host.
+///
+/// [`hold_mounts`]: super::sandbox::hold_mounts
 fn mounts(pod: &PodDirs) -> Vec<anyhow::Error> {
     let below = |directory: PathBuf| entries(directory).map(|entry| entry.path());
     let volumes = below(pod.volumes());
-    let messages = below(pod.termination());
     let rootfs = below(pod.layers()).flat_map(below).map(|layer| rootfs_of(&layer));
-    let processes = entries(pod.containers()).map(|entry| pod.process(&entry.file_name().to_string_lossy()));
-    let all = [pod.shm(), pod.etc_files()].into_iter().chain(volumes).chain(messages).chain(rootfs).chain(processes);
+    let all = std::iter::once(pod.state.clone()).chain(volumes).chain(rootfs);
     all.filter_map(|path| mount::detach(&path).err()).map(Into::into).collect()
 }
 

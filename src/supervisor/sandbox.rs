@@ -7,10 +7,11 @@ use super::poll::Source;
 use super::remove;
 use crate::lifecycle::Event;
 use crate::network;
-use crate::paths::Dirs;
+use crate::paths::{Dirs, PodDirs};
 use crate::runtime::{empty, sandbox};
 use crate::store::{self, Wait};
-use crate::sys::{pidfd, process};
+use crate::sys::mount::{self, Depth, Propagation, SetAttr};
+use crate::sys::{Called, SysResult, pidfd, process};
 use crate::volumes;
 use anyhow::{Context, Result};
 use std::net::IpAddr;
@@ -131,6 +132,17 @@ impl Supervisor {
     pub(super) fn ips(&self) -> Vec<String> {
         self.addresses.iter().map(IpAddr::to_string).collect()
     }
+}
+
+/// Mounts a pod's run state in its own place, for all that is mounted below it to be detached with it at once: for each call of
+/// umount2(2) the kernel waits until no processor looks at what was detached (namespace_unlock in fs/namespace.c).
+pub(super) fn hold_mounts(pod: &PodDirs) -> SysResult<()> {
+    let place = std::fs::File::open(&pod.state).called("open", pod.state.display())?;
+    let itself = mount::clone_tree(place.as_fd(), Depth::Top)?;
+    // Else what is mounted on it would be mounted below it, too, where mounts propagate (mount_namespaces(7)).
+    let private = SetAttr { set: 0, propagation: Some(Propagation::Private), depth: Depth::Top };
+    mount::set_attributes(itself.as_fd(), private)?;
+    mount::attach(itself.as_fd(), place.as_fd())
 }
 
 /// The mount namespace that those of containers begin as copies of, which all pods share: whoever is the first makes it.

@@ -2,6 +2,7 @@
 
 use crate::harness::{Host, Live, pod, shell, with};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::process::Command;
 
 /// Runs a script in the mount namespace of a process.
@@ -85,6 +86,10 @@ fn what_mount_namespaces_begin_with_goes_with_the_last_pod() {
         podshim(&["run", "-d", &host.manifest(&pod(name, spec.clone()))]);
         assert_eq!(pins(), 1, "{name}: {:#?}", mounts(&shared));
     }
+    // Each is there once: not below the run state's own mount as well.
+    let all = mounts(&shared);
+    let places: BTreeSet<&str> = all.iter().filter_map(|line| line.split(' ').nth(4)).collect();
+    assert_eq!(places.len(), all.len(), "{all:#?}");
     podshim(&["exec", "two", "--", "sh", "-c", "[ -d /v/state/empty ] && [ ! -e /v/state/empty/mnt ]"]);
     podshim(&["rm", "-f", "one"]);
     assert_eq!(pins(), 1);
