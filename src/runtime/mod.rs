@@ -190,6 +190,8 @@ impl Launcher {
             init::run(request.steps, handles, request.showing);
         }
         let child = cloned.context("starting a process")?.context("clone3 returned no child")?;
+        // Where it is to run on this CPU, it goes first.
+        std::thread::yield_now();
         fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).called("fcntl", "hand-off")?;
         Ok(Starting { child, sync: ours })
     }

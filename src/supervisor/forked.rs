@@ -30,7 +30,11 @@ impl<T: Serialize + DeserializeOwned> Forked<T> {
     pub(super) fn begin(purpose: &'static str, work: impl FnOnce() -> Result<T>) -> Result<Forked<T>> {
         let (ours, theirs) = socket::pair()?;
         match process::clone3(0, None).with_context(|| format!("forking {purpose}"))? {
-            Some(child) => Ok(Forked { child, socket: ours, purpose, answer: PhantomData }),
+            Some(child) => {
+                // Its work is what is waited for: where it is to run on this CPU, it goes first.
+                std::thread::yield_now();
+                Ok(Forked { child, socket: ours, purpose, answer: PhantomData })
+            }
             None => {
                 drop(ours);
                 answer(&theirs, work)
