@@ -15,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -47,7 +48,21 @@ pub fn prepare(layers: &[PathBuf], data: &Path, owner: Option<Owner<'_>>) -> Res
             mapped::mount(layers, owner, &upper, &work)
         }
     };
-    mounted.with_context(|| format!("mounting the root file system of {} layers and {}", layers.len(), upper.display()))
+    mounted
+        .and_then(|root| Ok(writable(root, &work)?))
+        .with_context(|| format!("mounting the root file system of {} layers and {}", layers.len(), upper.display()))
+}
+
+/// Refuses a mount that is read-only: where overlayfs cannot make what it needs for writing, for want of room as a rule, it says so in
+/// the kernel's log alone, and goes on without (ovl_get_workdir in fs/overlayfs/super.c).
+fn writable(root: OwnedFd, work: &Path) -> SysResult<OwnedFd> {
+    if !fstatvfs(&root).called("fstatvfs", "overlay")?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(root);
+    }
+    // As overlayfs names it.
+    let needed = work.join("work");
+    std::fs::create_dir(&needed).called("mkdir", needed.display())?;
+    Err(SysError::new("mkdir", needed.display(), Errno::EROFS))
 }
 
 /// A detached read-only mount of `layers` (lowest first), of which no device can be opened.
