@@ -187,14 +187,14 @@ fn e9_podshims_own_files_have_an_end() {
     bench.host.start(&pod("filler", spec));
     bench.host.live(&["logs", "-f", "filler", "-c", "c"]).until_has("done\n");
     assert_eq!(bench.host.ok(&["logs", "filler", "-c", "c"]), "done\n", "something took 200 MiB");
-    let data = bench.host.path("root/pods").join(bench.host.uid("filler"));
+    let state = bench.host.state_of("filler");
     let size = |name: &str| -> u64 {
-        std::fs::read_dir(data.join(name)).unwrap().flatten().map(|f| f.metadata().unwrap().blocks() * 512).sum()
+        std::fs::read_dir(state.join(name)).unwrap().flatten().map(|f| f.metadata().unwrap().blocks() * 512).sum()
     };
     assert!(size("etc") <= 16 << 20 && size("termination/c") <= 1 << 20, "{} {}", size("etc"), size("termination/c"));
     for folder in ["etc", "termination/c", "termination/other"] {
         let device = |path: &Path| nix::sys::stat::stat(path).unwrap().st_dev;
-        assert_ne!(device(&data.join(folder)), device(&data), "{folder} is on the host's disk");
+        assert_ne!(device(&state.join(folder)), device(&state), "{folder} is the host's");
     }
     // Another container of the pod can still be started: podshim's files are written anew.
     let pid = nix::unistd::Pid::from_raw(bench.host.pid("filler", "other"));
