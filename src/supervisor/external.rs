@@ -36,7 +36,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, wait, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setpgid};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -182,8 +182,8 @@ impl Supervisor {
         if !self.slots[index].instance.as_ref().is_some_and(is_maker) {
             return Ok(false);
         }
-        if matches!(ended, Ended::Signaled(_)) {
-            self.end_strangers();
+        if let (Ended::Signaled(_), Some(instance)) = (ended, &self.slots[index].instance) {
+            self.end_strangers(instance.process.child.pid);
         }
         let Some(instance) = &mut self.slots[index].instance else { return Ok(false) };
         let Some(external) = &instance.external else { return Ok(false) };
@@ -210,9 +210,16 @@ impl Supervisor {
         Ok(true)
     }
 
-    /// A maker that was killed has left to us what it would have ended itself: its runtime's processes in the namespaces of the pod or
-    /// the container. As long as nobody waits for them, the pod's pid 1 does not end.
-    fn end_strangers(&self) {
+    /// A maker that was killed has left to us what it would have ended itself: its runtime, and then what that leaves when its last
+    /// thread has ended, in the namespaces of the pod or the container. As long as nobody waits for these, the pod's pid 1 does not end.
+    fn end_strangers(&self, maker: i32) {
+        let deadline = Instant::now() + ENDS;
+        let runtimes = Pid::from_raw(-maker);
+        while waitpid(runtimes, Some(WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD) && Instant::now() < deadline {
+            // A group that has a child of ours is no other one's.
+            let _ = kill(runtimes, Signal::SIGKILL);
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let instances = self.slots.iter().filter_map(|slot| Some(slot.instance.as_ref()?.process.child.pid));
         let known: Vec<i32> = instances
             .chain(self.execs.values().map(Exec::pid))
@@ -321,6 +328,8 @@ fn run(mut command: Command, stdio: [OwnedFd; 3], external: &External) -> ! {
         process::close_all_but(&[stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()])?;
         process::reset_signals()?;
         process::set_subreaper(Subreaper::Yes)?;
+        // A group of its own, by which its runtime is found when it is killed.
+        setpgid(Pid::from_raw(0), Pid::from_raw(0)).called("setpgid", "0")?;
         // Before there is anything that another supervisor had to wait for.
         let own = Child { pid: std::process::id() as i32, pidfd: process::open_pid(std::process::id())? };
         store::write_json(&external.state.join(AT_WORK), &Process::of(&own)?)?;
