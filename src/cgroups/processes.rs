@@ -31,6 +31,11 @@ pub enum View {
     Whole,
 }
 
+fn directory(path: &Path) -> SysResult<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, FileMode::empty()).called("open", path.display())
+}
+
 impl Cgroup {
     /// `tasks` of every hierarchy of version 1, opened for writing, close-on-exec: a child that is born in
     /// [`Cgroup::unified_dir`] and, while it has one thread, writes `0` to each is in. The container's init does so before it
@@ -58,9 +63,7 @@ impl Cgroup {
     /// If the directory cannot be opened.
     pub fn unified_dir(&self) -> anyhow::Result<Option<OwnedFd>> {
         let Some(dir) = self.unified() else { return Ok(None) };
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = open(&dir, flags, FileMode::empty()).called("open", dir.display());
-        fd.map(Some).with_context(|| format!("enter cgroup {}", self.path()))
+        directory(&dir).map(Some).with_context(|| format!("enter cgroup {}", self.path()))
     }
 
     /// What a container sees of cgroups: a detached mount for each hierarchy, in their order, of its own directory or, with
@@ -76,9 +79,7 @@ impl Cgroup {
                 View::Own => self.dir(hierarchy),
                 View::Whole => hierarchy.mount.clone(),
             };
-            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-            let opened = open(&dir, flags, FileMode::empty()).called("open", dir.display())?;
-            mount::clone_tree(opened.as_fd(), Depth::Top)
+            mount::clone_tree(directory(&dir)?.as_fd(), Depth::Top)
         };
         let copies = self.setup.hierarchies.iter().map(copy).collect::<SysResult<_>>();
         copies.with_context(|| format!("show a container the cgroup {}", self.path()))

@@ -376,7 +376,7 @@ pub fn restore_name(pod: &PodDirs) -> Result<()> {
 }
 
 fn make_data(pod: &PodDirs) -> Result<()> {
-    // Volumes and /dev/shm below it are for anybody in the pod, and for nobody else on the host (CVE-2024-25621).
+    // Volumes below it are for anybody in the pod, and for nobody else on the host (CVE-2024-25621).
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&pod.data).called("mkdir", pod.data.display())?;
     Ok(std::os::unix::fs::symlink(&pod.state, pod.owner()).called("symlink", pod.owner().display())?)
 }
