@@ -97,13 +97,7 @@ pub(super) fn read_names(directory: &Path) -> Result<Vec<String>> {
 /// What was made of files that are below directories, for each directory by its name.
 pub(super) struct Trees<T> {
     /// `None` before the first one is made: a static has no HashMap.
-    known: Mutex<Option<KnownTrees<T>>>,
-}
-
-struct KnownTrees<T> {
-    each: Known<String, T>,
-    /// What was asked for last: the names, the last change below all of them, and what they came to.
-    last: (Vec<String>, Option<Change>, Vec<Arc<T>>),
+    known: Mutex<Option<Known<String, T>>>,
 }
 
 impl<T> Trees<T> {
@@ -116,15 +110,7 @@ impl<T> Trees<T> {
     pub(super) fn of(&self, above: &Path, names: &[String], make: impl Fn(&str) -> Result<T>) -> Result<Vec<Arc<T>>> {
         // Whoever asks at the same time waits, and finds it made.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let last_change = with_watches(|watches| watches.below(above));
-        if let Some(KnownTrees { last: (of, change, all), .. }) = &*known
-            && of == names
-            && change.is_some()
-            && *change == last_change
-        {
-            return Ok(all.clone());
-        }
-        let before = known.take().map(|known| known.each).unwrap_or_default();
+        let before = known.take().unwrap_or_default();
         let changes = last_changes_below(above, names);
         let (mut all, mut after) = (Vec::with_capacity(names.len()), HashMap::with_capacity(names.len()));
         for (name, change) in names.iter().zip(changes) {
@@ -135,8 +121,45 @@ impl<T> Trees<T> {
             }
             all.push(what);
         }
-        *known = Some(KnownTrees { each: after, last: (names.to_owned(), last_change, all.clone()) });
+        *known = Some(after);
         Ok(all)
+    }
+}
+
+/// What was made of all that there is in a directory, and of the files below it.
+pub(super) struct Latest<T> {
+    known: Mutex<Option<(Since, Arc<T>)>>,
+}
+
+/// The last change of what there is in a directory, and that of a file below it.
+type Since = (Change, Change);
+
+impl<T> Latest<T> {
+    pub(super) const fn new() -> Self {
+        Latest { known: Mutex::new(None) }
+    }
+
+    /// What `make` made of a directory; again, if [`names`] in it, or a file that was read with [`Files`], have changed since.
+    pub(super) fn of(&self, directory: &Path, make: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        // Before it is made: a change in between is one that comes after.
+        let since = with_watches(|watches| watches.of_all(directory)).flatten();
+        if let Some(what) = since.and_then(|since| self.known(since)) {
+            return Ok(what);
+        }
+        let what = Arc::new(make()?);
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = since.map(|since| (since, what.clone()));
+        Ok(what)
+    }
+
+    /// The same if it is there, and nobody has to be waited for.
+    pub(super) fn at_once(&self, directory: &Path) -> Option<Arc<T>> {
+        let since = told(&mut *WATCHES.try_lock().ok()?, |watches| watches.of_all(directory)).flatten()?;
+        self.known(since)
+    }
+
+    fn known(&self, since: Since) -> Option<Arc<T>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|(of, _)| *of == since).map(|(_, what)| what.clone())
     }
 }
 
@@ -158,7 +181,11 @@ fn last_changes_below(above: &Path, names: &[String]) -> Vec<Option<Change>> {
 
 /// `None` if the kernel tells of nothing.
 fn with_watches<R>(act: impl FnOnce(&mut Watches) -> R) -> Option<R> {
-    let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+    told(&mut WATCHES.lock().unwrap_or_else(PoisonError::into_inner), act)
+}
+
+/// After all changes until now were told.
+fn told<R>(watches: &mut Option<Watches>, act: impl FnOnce(&mut Watches) -> R) -> Option<R> {
     if watches.is_none() {
         *watches = Watches::new(0).ok();
     }
@@ -270,6 +297,10 @@ impl Watches {
     /// The last change of what there is in a directory.
     fn of_entries(&mut self, directory: &Path) -> Option<Change> {
         Some(self.watched(directory)?.entries)
+    }
+
+    fn of_all(&mut self, directory: &Path) -> Option<Since> {
+        Some((self.of_entries(directory)?, self.below(directory)))
     }
 
     fn watched(&mut self, directory: &Path) -> Option<&mut Watched> {
@@ -406,6 +437,40 @@ mod tests {
         assert_eq!(of(&["c"]), said("none", 1));
         put("c", "c2");
         assert_eq!((of(&["c"]), of(&["c"])), (said("c2", 1), said("c2", 0)));
+    }
+
+    #[test]
+    fn what_was_made_of_a_directory_is_there_at_once_until_something_has_changed() {
+        let (dir, files, latest) = (tempfile::tempdir().unwrap(), Files::new(), Latest::<String>::new());
+        let put = |tree: &str, text: &str| {
+            std::fs::create_dir_all(dir.path().join(tree)).unwrap();
+            std::fs::write(dir.path().join(tree).join("f"), text).unwrap();
+        };
+        let all = || {
+            let mut names = (*names(dir.path()).unwrap()).clone();
+            names.sort();
+            let texts = names.iter().map(|name| {
+                let path = dir.path().join(name).join("f");
+                files.read(&path, || Ok(std::fs::read_to_string(&path).ok())).unwrap().unwrap()
+            });
+            Ok(texts.map(|text| text.to_string()).collect::<Vec<_>>().join(" "))
+        };
+        // The kernel's last word can be about files of other tests: then somebody has to be waited for.
+        let at_once = || (0..100).find_map(|_| latest.at_once(dir.path())).map(|text| text.to_string());
+        let made = || latest.of(dir.path(), all).unwrap().to_string();
+        put("a", "a1");
+        assert_eq!(at_once(), None, "never made");
+        assert_eq!((made(), made(), at_once()), ("a1".to_owned(), "a1".to_owned(), Some("a1".to_owned())));
+        put("a", "a2");
+        assert_eq!((at_once(), made(), at_once()), (None, "a2".to_owned(), Some("a2".to_owned())), "a file changed");
+        put("b", "b1");
+        assert_eq!((at_once(), made(), at_once()), (None, "a2 b1".to_owned(), Some("a2 b1".to_owned())), "one came");
+        std::fs::remove_dir_all(dir.path().join("a")).unwrap();
+        assert_eq!((at_once(), made(), at_once()), (None, "b1".to_owned(), Some("b1".to_owned())), "one went");
+        // Something changes while it is made.
+        put("b", "b2");
+        let meanwhile = latest.of(dir.path(), || all().inspect(|_| put("b", "b3"))).unwrap();
+        assert_eq!((meanwhile.as_str(), at_once(), made()), ("b2", None, "b3".to_owned()));
     }
 
     #[test]

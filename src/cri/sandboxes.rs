@@ -3,7 +3,7 @@
 //! A file that is read is as new as the last answer of its supervisor, which writes before it answers.
 
 use super::api;
-use super::files::{Files, Trees, names, read_names};
+use super::files::{Files, Latest, Trees, names, read_names};
 use crate::control::{Connection, ContainerRecord, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::host;
@@ -81,10 +81,18 @@ pub(super) struct Listed {
     pub(super) encoded: Bytes,
 }
 
+/// All containers, newest first.
+pub(super) struct AllListed {
+    pub(super) items: Vec<Arc<Listed>>,
+    /// The answer to whom asks for all.
+    pub(super) answer: api::ListContainersResponse,
+}
+
 static SANDBOXES: Files<SandboxMade> = Files::new();
 static REPORTS: Files<Report> = Files::new();
 static CONTAINERS: Files<ContainerMade> = Files::new();
 static LISTED: Trees<Vec<Arc<Listed>>> = Trees::new();
+static ALL_LISTED: Latest<AllListed> = Latest::new();
 
 impl Sandbox {
     /// `None` if it is not there, or no sandbox of CRI's.
@@ -313,13 +321,26 @@ pub(super) fn list(dirs: &Dirs) -> Result<Vec<Sandbox>> {
 }
 
 /// All containers. How they are is what supervisors have said; it is not looked whether those are there.
-pub(super) fn list_containers(dirs: &Dirs) -> Result<Vec<Arc<Listed>>> {
-    let uids = names(&dirs.pods())?;
-    let of_sandboxes = LISTED.of(&dirs.pods(), &uids, |uid| listed(&dirs.pod(uid)))?;
-    let all: Vec<_> = of_sandboxes.iter().flat_map(|listed| listed.iter().cloned()).collect();
-    forget_gone(uids.len());
-    CONTAINERS.forget_gone(all.len());
-    Ok(all)
+pub(super) fn list_containers(dirs: &Dirs) -> Result<Arc<AllListed>> {
+    ALL_LISTED.of(&dirs.pods(), || {
+        let uids = names(&dirs.pods())?;
+        let of_sandboxes = LISTED.of(&dirs.pods(), &uids, |uid| listed(&dirs.pod(uid)))?;
+        let mut items: Vec<_> = of_sandboxes.iter().flat_map(|listed| listed.iter().cloned()).collect();
+        forget_gone(uids.len());
+        CONTAINERS.forget_gone(items.len());
+        items.sort_by_key(|item| std::cmp::Reverse(item.container.created_at));
+        Ok(AllListed { answer: answer(&items), items })
+    })
+}
+
+/// The same if nothing has changed since it was asked for last: nobody has to be waited for.
+pub(super) fn containers_at_once(dirs: &Dirs) -> Option<Arc<AllListed>> {
+    ALL_LISTED.at_once(&dirs.pods())
+}
+
+/// The answer that these are all.
+pub(super) fn answer(items: &[Arc<Listed>]) -> api::ListContainersResponse {
+    api::ListContainersResponse { containers: items.iter().map(|item| item.encoded.clone()).collect() }
 }
 
 fn listed(dirs: &PodDirs) -> Result<Vec<Arc<Listed>>> {
@@ -389,8 +410,9 @@ pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
 
 /// The sandbox of a container.
 fn owner(dirs: &Dirs, id: &str) -> Result<Option<String>> {
-    let all = list_containers(dirs).unwrap_or_default();
-    if let Some(listed) = all.iter().find(|listed| listed.container.id == id) {
+    if let Ok(all) = list_containers(dirs)
+        && let Some(listed) = all.items.iter().find(|listed| listed.container.id == id)
+    {
         return Ok(Some(listed.container.pod_sandbox_id.clone()));
     }
     // It may be being made, or something is damaged.
