@@ -12,6 +12,10 @@ fn main() {
     let lessons = std::fs::read_dir(LESSONS).expect(LESSONS).map(|entry| entry.expect(LESSONS).path());
     let yaml = lessons.filter(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     println!("cargo::rerun-if-changed={LESSONS}");
+    // The linker reads them (.cargo/config.toml), of which cargo does not know.
+    for script in ["scripts/first.ld", "scripts/no-eh-frame.ld"] {
+        println!("cargo::rerun-if-changed={script}");
+    }
     yaml.chain([PathBuf::from(SCHEMA)]).for_each(|path| compress(&path));
 }
 

@@ -19,6 +19,8 @@ pub mod process;
 pub mod record;
 pub mod seccomp;
 pub mod socket;
+#[cfg(target_arch = "x86_64")]
+pub mod string;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
