@@ -27,6 +27,8 @@
 mod calls;
 mod filters;
 mod host_profile;
+#[cfg(target_arch = "x86_64")]
+mod ready;
 
 pub use filters::Filters;
 pub use host_profile::of_host;
@@ -38,6 +40,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompFilterFlag,
     LinuxSeccompOperator, LinuxSyscall,
 };
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The longest program that the kernel takes (BPF_MAXINSNS), in instructions.
@@ -46,7 +49,7 @@ pub const MAX_INSTRUCTIONS: usize = 4096;
 /// A compiled profile, for `sys::seccomp::load`.
 pub struct Filter {
     /// The program.
-    pub program: Vec<sock_filter>,
+    pub program: Cow<'static, [sock_filter]>,
     /// SECCOMP_FILTER_FLAG_*.
     pub flags: u32,
 }
@@ -119,7 +122,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
         "seccomp: the profile compiles to {} BPF instructions, the kernel takes {MAX_INSTRUCTIONS}",
         program.len()
     );
-    Ok(Filter { program, flags: filter_flags(profile) })
+    Ok(Filter { program: program.into(), flags: filter_flags(profile) })
 }
 
 /// SECCOMP_FILTER_FLAG_* of the profile. WAIT_KILLABLE_RECV says something only about a listener, and there is none.
