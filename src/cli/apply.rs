@@ -90,6 +90,7 @@ pub(super) fn run(args: ApplyArgs, dirs: &Dirs) -> Result<u8> {
         output::line(format_args!("pod/{} {done}", pod.name()))?;
     }
     for pod in surplus(&documents, dirs)? {
+        recover::see_to(&pod);
         stop_pod(&pod, None)?;
         remove_pod(&pod)?;
         output::line(format_args!("pod/{} removed", pod.record.plan.sandbox.name))?;

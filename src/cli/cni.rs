@@ -1,11 +1,11 @@
 //! `podshim cni`: what CNI plugins can be asked for beside attaching pods.
 
 use super::output;
+use super::recover;
 use crate::error::{Kind, failure};
 use crate::network::cni::{self, Checked};
 use crate::paths::Dirs;
 use crate::plan::network::CniNetwork;
-use crate::store::{self, Pod};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
@@ -67,11 +67,7 @@ pub(super) fn run(args: CniArgs, dirs: &Dirs) -> Result<()> {
 /// All of them, whatever is found of one.
 fn check(named: &[String], dirs: &Dirs) -> Result<()> {
     let all = named.is_empty();
-    let pods: Vec<Pod> = if all {
-        store::list(dirs)?.0
-    } else {
-        named.iter().map(|name| store::find(dirs, name)).collect::<Result<_>>()?
-    };
+    let pods = recover::find_all(dirs, named)?;
     let mut wrong = 0;
     for pod in &pods {
         let what = match cni::check(&dirs.network(), &pod.record.plan.sandbox.uid) {

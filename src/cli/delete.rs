@@ -4,6 +4,7 @@ use super::bring_up::faults;
 use super::kinds::{self, Resource, Wanted};
 use super::labels::Selector;
 use super::output;
+use super::recover;
 use super::remove::{all_errors, remove_pod, stop_pod};
 use crate::error::{Kind, failure, kind_of, say};
 use crate::manifest::{self, CronJobs, Documents, Name, Owner};
@@ -60,6 +61,10 @@ pub(super) fn run(args: DeleteArgs, dirs: &Dirs) -> Result<()> {
     // Pods before policies: as long as a pod runs it is confined as it was.
     targets.sort_by_key(|target| !matches!(target, Ok(Target::Pod(_))));
     for target in targets {
+        // As with `rm`.
+        if let (Ok(Target::Pod(pod)), false) = (&target, args.force) {
+            recover::see_to(pod);
+        }
         match target.and_then(|target| remove(target, grace, dirs)) {
             Ok(Some(said)) => output::line(said)?,
             Ok(None) => {}

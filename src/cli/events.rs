@@ -34,17 +34,13 @@ pub(super) struct EventsArgs {
 }
 
 pub(super) fn run(args: EventsArgs, dirs: &Dirs) -> Result<()> {
-    let pod = args.pod.as_deref().map(|name| recover::find(dirs, name)).transpose()?;
+    let pods = recover::find_all(dirs, args.pod.as_slice())?;
     if args.watch {
-        return match &pod {
-            Some(pod) => watch_pod(pod, args.output),
-            None => watch_all(dirs, args.output),
+        return match (&args.pod, &pods[..]) {
+            (Some(_), [pod]) => watch_pod(pod, args.output),
+            _ => watch_all(dirs, args.output),
         };
     }
-    let pods = match pod {
-        Some(pod) => vec![pod],
-        None => store::list(dirs)?.0,
-    };
     let mut all = Vec::new();
     for pod in &pods {
         all.extend(events::read(&pod.dirs)?.into_iter().map(|entry| Event { pod: pod.full_name(), entry }));

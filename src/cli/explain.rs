@@ -1,6 +1,7 @@
 //! `podshim explain`: a field as kubectl explains it, with what podshim does with it; how a pod was made; what two pods share.
 
 use super::output;
+use super::recover;
 use crate::cgroups::Cgroup;
 use crate::error::{Kind, failure, kind_of};
 use crate::explain::{Detail, Member, Teller, compared};
@@ -8,7 +9,7 @@ use crate::host;
 use crate::manifest::{Explanation, explain};
 use crate::paths::Dirs;
 use crate::plan::config::CgroupPath;
-use crate::store::{self, Pod};
+use crate::store::Pod;
 use crate::supervisor::timeline::Tail;
 use crate::sys::Called;
 use anyhow::Result;
@@ -35,7 +36,7 @@ pub(super) struct ExplainArgs {
 pub(super) fn run(args: ExplainArgs, dirs: &Dirs) -> Result<()> {
     if let Some(other) = &args.other {
         super::require_root()?;
-        let members = [&args.what, other].into_iter().map(|name| members(&store::find(dirs, name)?, dirs));
+        let members = [&args.what, other].into_iter().map(|name| members(&recover::find(dirs, name)?, dirs));
         let mut members: Vec<Member> = members.collect::<Result<Vec<_>>>()?.concat();
         members.push(member("this host".to_owned(), "self".as_ref())?);
         return output::text(&compared(&members));
@@ -50,7 +51,7 @@ pub(super) fn run(args: ExplainArgs, dirs: &Dirs) -> Result<()> {
         return Err(no_field);
     }
     super::require_root()?;
-    match store::find(dirs, &args.what) {
+    match recover::find(dirs, &args.what) {
         Ok(pod) => story(&pod, args.detail),
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => {
             Err(error.context(format!("{:?} is neither a field of a pod's manifest nor a pod", args.what)))

@@ -4,6 +4,7 @@ use super::columns::{self, Cells};
 use super::kinds::{self, Resource, Wanted};
 use super::output;
 use super::ps::{self, PsArgs, now};
+use super::recover;
 use crate::error::{Kind, failure, say};
 use crate::lifecycle::status::Time;
 use crate::manifest::NetworkObject;
@@ -57,7 +58,10 @@ pub(super) fn run(args: GetArgs, dirs: &Dirs) -> Result<()> {
         let mut items: Vec<Value> = Vec::new();
         for one in found {
             match one {
-                Found::Pods(pods) => items.extend(ps::objects(&pods)),
+                Found::Pods(pods) => {
+                    items.extend(ps::objects(&pods));
+                    pods.iter().for_each(recover::see_to);
+                }
                 Found::Others(_, entries) => items.extend(entries.into_iter().map(|entry| entry.object)),
             }
         }
@@ -71,8 +75,7 @@ pub(super) fn run(args: GetArgs, dirs: &Dirs) -> Result<()> {
             output::line("")?;
         }
         match one {
-            Found::Pods(pods) if list.only_names() => ps::names(&pods)?,
-            Found::Pods(pods) => ps::table(&pods, list.is_wide())?,
+            Found::Pods(pods) => ps::show(list, &pods)?,
             Found::Others(resource, entries) if list.only_names() => names(resource, &entries)?,
             Found::Others(resource, entries) => table(resource, entries, list.is_wide())?,
         }

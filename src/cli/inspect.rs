@@ -39,12 +39,15 @@ pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
         [] => all(dirs)?,
         names => names.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?,
     };
-    if args.tree {
-        return output::coloured(&picture::tree::draw(&picture::survey::take(&pods)?));
-    }
-    if let Some(file) = &args.html {
-        let page = picture::html::page(&picture::survey::take(&pods)?);
-        return if file.as_os_str() == "-" { output::text(&page) } else { write_page(file, page.as_bytes()) };
+    if args.tree || args.html.is_some() {
+        let survey = picture::survey::take(&pods)?;
+        // The picture is of what was met.
+        pods.iter().for_each(recover::see_to);
+        return match &args.html {
+            None => output::coloured(&picture::tree::draw(&survey)),
+            Some(file) if file.as_os_str() == "-" => output::text(&picture::html::page(&survey)),
+            Some(file) => write_page(file, picture::html::page(&survey).as_bytes()),
+        };
     }
     for pod in &pods {
         if pod.is_unsupervised()? {

@@ -67,14 +67,17 @@ impl PsArgs {
 }
 
 pub(super) fn run(args: PsArgs, dirs: &Dirs) -> Result<()> {
-    let pods = chosen(&args, &[], dirs)?;
-    let shown = show(&args, &pods);
-    // What was seen is shown first: that a supervisor is gone, too.
+    show(&args, &chosen(&args, &[], dirs)?)
+}
+
+/// Shows pods, and then sees to them: what was seen comes first, that a supervisor is gone, too.
+pub(super) fn show(args: &PsArgs, pods: &[Pod]) -> Result<()> {
+    let shown = print(args, pods);
     pods.iter().for_each(recover::see_to);
     shown
 }
 
-fn show(args: &PsArgs, pods: &[Pod]) -> Result<()> {
+fn print(args: &PsArgs, pods: &[Pod]) -> Result<()> {
     if let Some(how) = args.structured() {
         return output::structured(&list(objects(pods)), how);
     }
@@ -113,11 +116,11 @@ pub(super) fn list(items: Vec<Value>) -> Value {
     json!({ "apiVersion": "v1", "kind": "List", "items": items })
 }
 
-pub(super) fn names(pods: &[Pod]) -> Result<()> {
+fn names(pods: &[Pod]) -> Result<()> {
     pods.iter().try_for_each(|pod| output::line(pod.full_name()))
 }
 
-pub(super) fn table(pods: &[Pod], wide: bool) -> Result<()> {
+fn table(pods: &[Pod], wide: bool) -> Result<()> {
     if pods.is_empty() {
         say!("No pods found.");
         return Ok(());

@@ -52,6 +52,16 @@ pub(super) fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
     Ok(pod)
 }
 
+/// The pods of these names, or all whose records can be read; each as [`find`] finds one.
+pub(super) fn find_all(dirs: &Dirs, wanted: &[String]) -> Result<Vec<Pod>> {
+    if !wanted.is_empty() {
+        return wanted.iter().map(|name| find(dirs, name)).collect();
+    }
+    let pods = store::list(dirs)?.0;
+    pods.iter().for_each(see_to);
+    Ok(pods)
+}
+
 /// If the pod's supervisor was killed, sees that it gets another one. What comes of it is told, and is no error: whoever asks the
 /// supervisor for something has an error of his own.
 pub(super) fn see_to(pod: &Pod) {

@@ -1,8 +1,9 @@
 //! `podshim stats` and `podshim top`: what pods and their containers use, from the kernel's own counters.
 //!
-//! The supervisors are not asked: cgroups are named after the pods' uids.
+//! The supervisors are not asked for it: cgroups are named after the pods' uids.
 
 use super::output::{self, Structured};
+use super::recover;
 use super::wait::duration;
 use crate::cgroups::{Cgroup, Stats};
 use crate::error::say;
@@ -108,6 +109,7 @@ struct Use {
 
 pub(super) fn stats(args: StatsArgs, dirs: &Dirs) -> Result<()> {
     let setup = cgroup::detect()?;
+    args.which.see_to(&args.pods, dirs)?;
     let look = || sample(&setup, &args.which.pods(&args.pods, dirs)?, Rows::Containers);
     let mut before = look()?;
     loop {
@@ -160,6 +162,7 @@ pub(super) fn top(mut args: TopArgs, dirs: &Dirs) -> Result<()> {
     }
     let setup = cgroup::detect()?;
     let rows = if args.containers { Rows::Containers } else { Rows::Pods };
+    args.which.see_to(&args.pods, dirs)?;
     let before = sample(&setup, &args.which.pods(&args.pods, dirs)?, rows)?;
     std::thread::sleep(args.which.interval);
     let now = sample(&setup, &args.which.pods(&args.pods, dirs)?, rows)?;
@@ -196,6 +199,12 @@ impl Which {
         };
         pods.retain(|pod| self.namespace.as_ref().is_none_or(|wanted| *wanted == pod.record.plan.sandbox.namespace));
         Ok(pods)
+    }
+
+    /// Once, before the first look: what cannot be recovered is not tried again at each.
+    fn see_to(&self, names: &[String], dirs: &Dirs) -> Result<()> {
+        self.pods(names, dirs)?.iter().for_each(recover::see_to);
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Each verb, as a user types it.
 
 use crate::harness::{FACTS, Host, Live, facts, pod, shell, until, with};
+use crate::leaks;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -322,6 +323,76 @@ fn events_tell_what_happened() {
         at("Pulled") < at("Created") && at("Created") < at("Started") && at("Started") < at("Killing"),
         "{reasons:?}"
     );
+}
+
+/// Each verb that meets a pod, quick forms of it; what it prints is the business of others.
+const MEETING: &[&[&str]] = &[
+    &["ps"],
+    &["ps", "-q"],
+    &["get"],
+    &["get", "pods,services", "-o", "name"],
+    &["get", "pod", "p", "-o", "json"],
+    &["stats", "--no-stream", "-i", "10ms"],
+    &["top", "pod", "p", "-i", "10ms"],
+    &["logs", "p"],
+    &["exec", "p", "--", "true"],
+    &["debug", "p", "-i", "--image", "busybox", "--", "true"],
+    &["attach", "p"],
+    &["port-forward", "p", ":80"],
+    &["inspect", "p"],
+    &["inspect", "--tree"],
+    &["inspect", "p", "--html", "-"],
+    &["wait", "p", "--for", "phase=Running"],
+    &["set-condition", "p", "example.com/gate=True"],
+    &["events"],
+    &["events", "p"],
+    &["events", "-w"],
+    &["explain", "default/p"],
+    &["explain", "p", "p"],
+    &["cni", "check", "p"],
+    &["recover", "p"],
+];
+
+#[test]
+fn every_verb_that_meets_a_pod_without_a_supervisor_recovers_it() {
+    let Some(host) = Host::new(&[]) else { return };
+    let folder = host.folder("mark");
+    let script = "trap 'echo ended >/mark/ended; exit 0' TERM; echo up; while :; do sleep 0.1; done";
+    let mount = json!({ "volumeMounts": [{ "name": "mark", "mountPath": "/mark" }] });
+    let spec = json!({ "containers": [with(shell("c", script), mount)],
+        "readinessGates": [{ "conditionType": "example.com/gate" }],
+        "volumes": [{ "name": "mark", "hostPath": { "path": folder } }] });
+    host.run(&["run", "-d", "--explain", &host.manifest(&pod("p", spec))]).expect(0);
+    host.live(&["logs", "-f", "p"]).until_has("up");
+    let state = host.state_of("p");
+    let pid = host.pid("p", "c");
+    const NOTE: &str = "note: the supervisor of pod default/p was gone: another one has taken over";
+    for words in MEETING {
+        host.kill_supervisor("p");
+        let verb = words.join(" ");
+        let mut met = host.live(words);
+        match words[0] {
+            "recover" => assert_eq!((met.wait(), met.out().as_str()), (0, "default/p\n")),
+            // These go on for ever.
+            "attach" | "port-forward" => until(&verb, || met.err().contains(NOTE).then_some(())),
+            "events" if words[1..] == ["-w"] => drop(met.until_has("TakenOver")),
+            _ => assert_eq!(met.wait(), 0, "{verb}: {}", met.err()),
+        }
+        let notes = met.err().matches(NOTE).count();
+        assert_eq!(notes, usize::from(words[0] != "recover"), "{verb}: {}", met.err());
+        assert_eq!(leaks::supervisors(&state).len(), 1, "{verb}");
+    }
+    assert_eq!(host.pid("p", "c"), pid, "nothing happened to it");
+    // These meet none: they read what is written.
+    host.kill_supervisor("p");
+    for words in [&["convert", "p"][..], &["info"], &["get", "services"], &["image", "ls"], &["volume", "ls"]] {
+        let read = host.run(words).expect(0);
+        assert!(!read.err.contains(NOTE) && leaks::supervisors(&state).is_empty(), "{words:?}: {}", read.err);
+    }
+    // Ended gracefully, by the supervisor that it got for that.
+    host.run(&["delete", "pod", "p"]).expect(0).says(&[NOTE]);
+    assert_eq!(std::fs::read_to_string(host.path("mark/ended")).unwrap(), "ended\n");
+    host.assert_clean();
 }
 
 #[test]
