@@ -332,8 +332,11 @@ impl Commanded {
                 }
                 _ => {}
             }
-            if container.ending.is_some_and(|ending| ending.is_killed) && container.is_alive() {
-                actions.push(Action::Kill { container: index });
+            // It may have been kept that it is to end, and not been done.
+            match container.ending.filter(|_| container.is_alive()) {
+                Some(ending) if ending.is_killed => actions.push(Action::Kill { container: index }),
+                Some(_) => actions.push(Action::Signal { container: index }),
+                None => {}
             }
         }
         match self.sandbox {

@@ -1,8 +1,9 @@
 //! A pod whose supervisor died, in the hands of another one: what was kept of the machine goes on with what is found.
 //!
 //! What was kept is as of the last step whose actions were performed; a later step may have been performed too, without being
-//! kept. So whatever is undone by its name is asked for again, and what cannot be undone is done at least once: a hook that was
-//! under way runs again (Kubernetes promises no more), a probe too. A start of which nothing has executed counts for nothing.
+//! kept. (That the pod is to end is kept before anything is done about it.) So whatever is undone by its name is asked for again,
+//! and what cannot be undone is done at least once: a hook that was under way runs again (Kubernetes promises no more), a probe too,
+//! and who is to end gets his stop signal again. A start of which nothing has executed counts for nothing.
 
 use super::container::{Container, PostStart, Stage};
 use super::ending::Ending;
@@ -79,8 +80,9 @@ impl PodState {
             Ending::PreStop { until: None, .. } => {
                 step.actions.push(Action::Perform { container: index, task: Task::PreStop });
             }
+            Ending::Signalled { .. } => step.actions.push(Action::Signal { container: index }),
             Ending::Killed => step.actions.push(Action::Kill { container: index }),
-            _ => {}
+            Ending::Unasked | Ending::Cancelled { .. } | Ending::PreStop { .. } | Ending::InLine { .. } => {}
         }
     }
 }

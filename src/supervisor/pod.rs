@@ -325,6 +325,8 @@ impl Supervisor {
             let actions = self.life.step(event, now);
             if let Some(at) = self.life.deletion_timestamp().filter(|at| Some(*at) != deletion) {
                 self.deletion_grace_seconds = Some(at.0 - Time::from(now.wall).0);
+                // Before any process is told to end: who takes over would start it again.
+                self.save();
             }
             self.perform_all(actions);
         }

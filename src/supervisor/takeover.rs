@@ -132,6 +132,9 @@ impl Supervisor {
             self.queue.push_back(Event::SandboxLost);
         }
         for (container, find) in finds.into_iter().enumerate() {
+            if find.found == Found::Ended && self.pod.record.plan.containers[container].stdio != Stdio::Terminal {
+                self.output_may_be_lost(container);
+            }
             let restart_count = self.life.present_instance(container);
             if is_own && matches!(find.found, Found::Running | Found::Ended) {
                 let container_id = format!("podshim://{}", self.instance_id(container, restart_count.unwrap_or(0)));
@@ -245,6 +248,14 @@ impl Supervisor {
         let rootfs = self.pod.dirs.container_data(&config.name, 0).join("rootfs");
         ensure!(state.exists(), "{} is missing", state.display());
         Ok(Some(External::again(runtime.clone(), state, rootfs)))
+    }
+
+    /// A FIFO is empty when nobody has it open any more.
+    fn output_may_be_lost(&mut self, container: usize) {
+        let message =
+            "it ended while the pod had no supervisor: what it wrote last, up to 64 KiB, may be missing in its log";
+        let (reason, message) = ("OutputMayBeLost".into(), message.to_owned());
+        self.emit(PodEvent { type_: EventType::Warning, reason, message, container: Some(container) });
     }
 
     /// Sees the end and the output of a process from now on.

@@ -1,16 +1,21 @@
-//! A command is killed at any moment, as the OOM killer or a user does it: only its own process. What it was about has happened, goes
-//! on, or has not happened; and the next command puts away what is left.
+//! A command is killed at any moment, as the OOM killer or a user does it. What it was about has happened, goes on, or has not
+//! happened; and the next command puts away what is left.
 //!
-//! Moments are spread evenly over the time that the command takes here, and a little longer. Peers' figures are in the project's
-//! `faults.md` §1.1 and §1.2: of 200 kills, `runc create` leaves the cgroups of 125 containers that its `delete -f` does not remove,
-//! `podman run` 55 network namespaces.
+//! Moments are spread evenly over the time that the command takes here, and a little longer, and over the system calls that it makes:
+//! there whatever it started is killed likewise, when it comes to its call of the kind. So is the supervisor that does what is asked
+//! for. Peers' figures are in the project's `faults.md` §1.1 and §1.2: of 200 kills, `runc create` leaves the cgroups of 125
+//! containers that its `delete -f` does not remove, `podman run` 55 network namespaces.
 
-use crate::harness::{Host, Live, facts, image_files, pod, shell, until};
+use crate::harness::{Host, Live, available, binary, facts, image_files, pod, shell, until, until_or};
 use crate::leaks;
+use crate::lives::{BOUND, comes, ended};
 use crate::registry::{Debian, Sample};
-use crate::rig::{Content, is_long};
+use crate::rig::{Case, Content, is_long};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How often each command is killed.
@@ -32,6 +37,25 @@ fn everything(name: &str) -> Value {
     pod(name, spec)
 }
 
+/// When a command is killed.
+enum Moment {
+    After(Duration),
+    /// Before one of its calls.
+    At(Case),
+    /// Not the command, but the pod's supervisor, before a call that it makes for it.
+    Supervisor(Case),
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Moment::After(time) => write!(f, "kill after {time:?}"),
+            Moment::At(case) => write!(f, "{case}"),
+            Moment::Supervisor(case) => write!(f, "{case} of the supervisor"),
+        }
+    }
+}
+
 /// How long a command takes that is let alone.
 fn usual(host: &Host, args: &[&str]) -> Duration {
     let begin = Instant::now();
@@ -39,13 +63,89 @@ fn usual(host: &Host, args: &[&str]) -> Duration {
     begin.elapsed()
 }
 
-/// Kills a command after a part of its usual time; its exit code.
-fn killed(host: &Host, args: &[&str], usual: Duration, nth: u32) -> i32 {
-    let mut live = host.live(args);
-    std::thread::sleep(usual * nth * 11 / (kills() * 10));
-    // It may have ended; nobody else has its pid, as it was not waited for.
-    live.signal(Signal::SIGKILL);
-    live.wait()
+/// As many moments of its time as of its calls, and of those of the pod's supervisor. `prepare` makes that it can be said.
+fn moments(host: &Host, args: &[&str], prepare: impl Fn()) -> Vec<Moment> {
+    prepare();
+    let usual = usual(host, args);
+    let mut all: Vec<_> = (0..kills()).map(|nth| Moment::After(usual * nth * 11 / (kills() * 10))).collect();
+    if !available(&["strace"]) {
+        return all;
+    }
+    let spread = |calls: Vec<(String, u32)>, at: fn(Case) -> Moment| {
+        (0..kills() as usize).map(move |nth| {
+            let (call, nth) = calls[nth * calls.len() / kills() as usize].clone();
+            // Each is told of to the end of the test.
+            at(Case { call: call.leak(), error: "SIGKILL", nth })
+        })
+    };
+    prepare();
+    all.extend(spread(calls(&traced(host, args, &[]).0), Moment::At));
+    if ["exec", "stop", "rm"].contains(&args[0]) {
+        prepare();
+        all.extend(spread(calls(&beside_supervisor(host, args, &[]).0), Moment::Supervisor));
+    }
+    all
+}
+
+/// The calls that a trace tells of, each with which of its process's calls of the kind it is.
+fn calls(trace: &str) -> Vec<(String, u32)> {
+    let mut made: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut all = BTreeSet::new();
+    for line in trace.lines() {
+        let Some((process, call)) = line.split_once(' ') else { continue };
+        let Some((call, _)) = call.trim_start().split_once('(') else { continue };
+        if call.starts_with(|first: char| first.is_ascii_lowercase()) {
+            let nth = made.entry((process, call)).or_default();
+            *nth += 1;
+            all.insert((call.to_owned(), *nth));
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// Runs a command below strace(1) until it has ended: the trace, and its exit code.
+fn traced(host: &Host, args: &[&str], options: &[String]) -> (String, i32) {
+    let (path, podshim) = (host.path("trace"), binary());
+    let _ = std::fs::remove_file(&path);
+    let mut strace = vec!["strace", "-f", "-I", "2", "-o", path.to_str().unwrap()];
+    strace.extend(options.iter().map(String::as_str));
+    strace.push(podshim.to_str().unwrap());
+    let mut live = Live::start(host.command_by(&strace, args));
+    let trace = || std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(comes(BOUND, || ended(&trace()).is_some()), "{args:?} {options:?} hangs: {}", live.err());
+    // What it started goes on without being traced.
+    live.signal(Signal::SIGTERM);
+    let code = live.wait();
+    (trace(), code)
+}
+
+/// Runs a command while the supervisor of pod `p` is traced: the trace, and the exit code.
+fn beside_supervisor(host: &Host, args: &[&str], options: &[String]) -> (String, i32) {
+    let (path, supervisor) = (host.path("trace"), host.supervisor("p").to_string());
+    let _ = std::fs::remove_file(&path);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-I", "2", "-p", &supervisor, "-o"]).arg(&path).args(options);
+    let mut tracer = Live::start(strace);
+    until("strace", || tracer.err().contains("attached").then_some(()));
+    let code = host.live(args).wait();
+    tracer.signal(Signal::SIGTERM);
+    tracer.wait();
+    (std::fs::read_to_string(&path).unwrap_or_default(), code)
+}
+
+/// Kills a command at a moment; its exit code.
+fn killed(host: &Host, args: &[&str], moment: &Moment) -> i32 {
+    match moment {
+        Moment::After(time) => {
+            let mut live = host.live(args);
+            std::thread::sleep(*time);
+            // It may have ended; nobody else has its pid, as it was not waited for.
+            live.signal(Signal::SIGKILL);
+            live.wait()
+        }
+        Moment::At(case) => traced(host, args, &case.options()).1,
+        Moment::Supervisor(case) => beside_supervisor(host, args, &case.options()).1,
+    }
 }
 
 /// A host with a network of its own: its name.
@@ -57,7 +157,7 @@ fn with_network() -> Option<(Host, String)> {
 
 /// Waits until nothing is left: what was killed may have left somebody who is about to end.
 #[track_caller]
-fn assert_soon_clean((host, network): (&Host, &str), nth: u32) {
+fn assert_soon_clean((host, network): (&Host, &str), when: &Moment) {
     let deadline = Instant::now() + Duration::from_secs(5);
     // Half a reservation has no name yet: it is swept by whoever makes the next pod, or by this.
     host.ok(&["recover", "--all"]);
@@ -68,7 +168,7 @@ fn assert_soon_clean((host, network): (&Host, &str), nth: u32) {
         if left.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "after kill {nth}: {left:#?}");
+        assert!(Instant::now() < deadline, "{when}: {left:#?}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -77,66 +177,67 @@ fn assert_soon_clean((host, network): (&Host, &str), nth: u32) {
 fn run_killed_at_any_moment_is_done_or_can_be_undone() {
     let Some((host, network)) = with_network() else { return };
     let manifest = host.manifest(&everything("p"));
-    let usual = usual(&host, &["run", "-d", &manifest]);
+    let args = ["run", "-d", &manifest];
+    let moments = moments(&host, &args, || drop(host.ok(&["rm", "-f", "p"])));
     host.ok(&["rm", "-f", "p"]);
     let mut ran = 0;
-    for nth in 0..kills() {
-        killed(&host, &["run", "-d", &manifest], usual, nth);
+    for when in &moments {
+        killed(&host, &args, when);
         let listed = host.ok(&["ps", "-q"]);
         // Its supervisor goes on without it; before it had one, nothing is begun.
         let again = host.run(&["run", "-d", &manifest]);
         if again.code == 0 {
             assert_eq!(host.ps("p")[..2], ["2/2", "Running"].map(str::to_owned));
         } else {
-            assert_eq!(listed, "default/p\n", "kill {nth}");
+            assert_eq!(listed, "default/p\n", "{when}");
             again.expect(125).says(&["already exists"]);
             ran += u32::from(host.ps("p")[1] == "Running");
         }
         host.ok(&["rm", "-f", "p"]);
-        assert_soon_clean((&host, &network), nth);
+        assert_soon_clean((&host, &network), when);
     }
-    eprintln!("run: {} kills; {ran} pods ran nevertheless", kills());
+    eprintln!("run: {} kills; {ran} pods ran nevertheless", moments.len());
 }
 
 #[test]
 fn rm_killed_at_any_moment_can_be_said_again() {
     let Some((host, network)) = with_network() else { return };
     let start = || host.start(&everything("p"));
-    start();
-    let usual = usual(&host, &["rm", "-f", "p"]);
-    for nth in 0..kills() {
+    for when in &moments(&host, &["rm", "-f", "p"], start) {
         start();
-        killed(&host, &["rm", "-f", "p"], usual, nth);
+        killed(&host, &["rm", "-f", "p"], when);
         // Half of it is no pod that is shown as if it ran.
         let shown = host.ok(&["ps"]);
         let runs = !leaks::processes(|p| p.cgroup.contains(&host.cgroup_parent)).is_empty();
-        assert!(runs || !shown.contains("Running"), "kill {nth}:\n{shown}");
+        assert!(runs || !shown.contains("Running"), "{when}:\n{shown}");
         host.ok(&["rm", "-f", "p"]);
-        assert_soon_clean((&host, &network), nth);
+        assert_soon_clean((&host, &network), when);
     }
 }
 
 #[test]
 fn stop_killed_at_any_moment_is_done_or_not() {
     let Some((host, _)) = with_network() else { return };
-    let start = || host.start(&everything("p"));
-    start();
-    let usual = usual(&host, &["stop", "p"]);
-    for nth in 0..kills() {
+    let start = || {
         host.ok(&["rm", "-f", "p"]);
-        start();
+        host.start(&everything("p"));
         until("its handler", || (host.ok(&["logs", "p", "b"]) == "ready\n").then_some(()));
+    };
+    for when in &moments(&host, &["stop", "p"], start) {
+        start();
         let begin = Instant::now();
-        killed(&host, &["stop", "p"], usual, nth);
+        killed(&host, &["stop", "p"], when);
         // Asked for, it is done by the supervisor; else it is asked for now.
         host.ok(&["stop", "p"]);
-        assert!(begin.elapsed() < Duration::from_secs(5), "kill {nth}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(5), "{when}: {:?}", begin.elapsed());
         for container in ["a", "b"] {
             let status = host.status("p", container);
             let code = &status["state"]["terminated"]["exitCode"];
-            assert_eq!(code, if container == "a" { 0 } else { 3 }, "kill {nth}: {status}");
+            assert_eq!(code, if container == "a" { 0 } else { 3 }, "{when}: {status}");
         }
-        assert!(leaks::processes(|p| p.cgroup.contains(&host.cgroup_parent)).is_empty());
+        // Those whose supervisor was killed are for the host's first process to wait for.
+        let left = || leaks::processes(|p| p.cgroup.contains(&host.cgroup_parent));
+        until_or(|| format!("{when}: {:?}", left()), || left().is_empty().then_some(()));
     }
 }
 
@@ -148,9 +249,10 @@ fn exec_killed_at_any_moment_does_not_touch_the_container() {
     let (first, all) = (host.pid("p", "b"), || leaks::processes_in(&of_container));
     let script = "echo begun; sleep 0.05; echo done";
     let args = ["exec", "-c", "b", "p", "--", "sh", "-c", script];
-    let usual = usual(&host, &args);
-    for nth in 0..kills() {
-        killed(&host, &args, usual, nth);
+    let prepare = || drop(host.ok(&["recover", "p"]));
+    for when in &moments(&host, &args, prepare) {
+        prepare();
+        killed(&host, &args, when);
     }
     // The container's own, and its `sleep`.
     until("the commands' ends", || (all().len() <= 2).then_some(()));
@@ -177,23 +279,24 @@ fn pull_killed_at_any_moment_leaves_no_half_image() {
 
 /// Kills what takes in an image, and takes it in again: always the same content, and nothing beside it.
 fn assert_content_survives(host: &Host, args: &[&str]) {
-    let usual = usual(host, args);
+    let prune = || drop(host.ok(&["image", "prune", "-a"]));
+    let moments = moments(host, args, prune);
     let whole = Content::below(&host.path("root"));
     assert!(whole.files() > 3, "{whole:?}");
     let (mut done, mut left) = (0, 0);
-    for nth in 0..kills() {
-        host.ok(&["image", "prune", "-a"]);
-        killed(host, args, usual, nth);
+    for when in &moments {
+        prune();
+        killed(host, args, when);
         let listed = host.ok(&["image", "ls", "-q"]);
         let found = Content::below(&host.path("root"));
         // An image that is listed is whole.
-        assert!(listed.is_empty() || found.has_all_of(&whole), "kill {nth}: {found:?}\nwhole: {whole:?}");
+        assert!(listed.is_empty() || found.has_all_of(&whole), "{when}: {found:?}\nwhole: {whole:?}");
         done += u32::from(!listed.is_empty());
         left += u32::from(listed.is_empty() && found.files() > 0);
         host.ok(args);
-        assert_eq!(Content::below(&host.path("root")), whole, "kill {nth}");
+        assert_eq!(Content::below(&host.path("root")), whole, "{when}");
     }
-    eprintln!("{}: {} kills, {done} too late, {left} left something for the next", args[1], kills());
+    eprintln!("{}: {} kills, {done} too late, {left} left something for the next", args[1], moments.len());
 }
 
 #[test]
@@ -205,6 +308,7 @@ fn commands_and_supervisors_killed_together_leave_nothing() {
     let state = host.path("state").to_str().unwrap().to_owned();
     let mut seen = [0, 0, 0];
     for nth in 0..kills() {
+        let when = Moment::After(usual * nth * 11 / (kills() * 10));
         let mut run = host.live(&["run", "-d", &manifest]);
         std::thread::sleep(usual * nth * 11 / (kills() * 10));
         // All of podshim's own at once, as when the service that started it is killed; what runs in containers is not.
@@ -231,7 +335,7 @@ fn commands_and_supervisors_killed_together_leave_nothing() {
             seen[settled] += 1;
         }
         host.ok(&["rm", "-f", "p"]);
-        assert_soon_clean((&host, &network), nth);
+        assert_soon_clean((&host, &network), &when);
     }
     let [undone, ended, ran] = seen;
     eprintln!("run and supervisor: {} kills; recovered: {ended} had ended, {ran} ran; {undone} were undone", kills());
@@ -251,6 +355,6 @@ fn a_shell_that_is_killed_takes_a_foreground_pod_down_or_leaves_it_to_be_removed
             assert_eq!(host.ps("p")[1], "Running", "nobody was told to end it");
             host.ok(&["rm", "-f", "p"]);
         }
-        assert_soon_clean((&host, &network), 0);
+        assert_soon_clean((&host, &network), &Moment::After(Duration::ZERO));
     }
 }

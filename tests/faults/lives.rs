@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a command may take whose call failed: a supervisor that is gone is waited for.
-const BOUND: Duration = Duration::from_secs(20);
+pub(crate) const BOUND: Duration = Duration::from_secs(20);
 
 /// What each call of a pod's life may plausibly fail with.
 const CALLS: &Calls = &[
@@ -95,7 +95,7 @@ fn tried() -> Vec<Case> {
 }
 
 /// The exit code of the command, when it has ended; processes that it started may go on.
-fn ended(trace: &str) -> Option<String> {
+pub(crate) fn ended(trace: &str) -> Option<String> {
     let first = trace.split(' ').next()?;
     let ends = |line: &&str| line.starts_with(&format!("{first} ")) && line.contains(" +++");
     trace.lines().rfind(ends).map(str::to_owned)
@@ -121,11 +121,10 @@ fn live(host: &Host, case: &Case) -> Lived {
         "volumes": [{ "name": "d", "emptyDir": {} }, { "name": "m", "emptyDir": { "medium": "Memory" } }],
         "containers": [shell("c", "echo said; exit 3"), shell("d", "exit 0")] });
     let path = host.manifest(&pod("p", spec));
-    let inject = format!("inject={}:error={}:when={}", case.call, case.error, case.nth);
-    // The first line of the trace is the command's.
-    let only = format!("trace=execve,{}", case.call);
-    let podshim = binary();
-    let before = ["strace", "-f", "-o", trace.to_str().unwrap(), "-e", &only, "-e", &inject, podshim.to_str().unwrap()];
+    let (podshim, options) = (binary(), case.options());
+    let mut before = vec!["strace", "-f", "-o", trace.to_str().unwrap()];
+    before.extend(options.iter().map(String::as_str));
+    before.push(podshim.to_str().unwrap());
     let mut run = Live::start(host.command_by(&before, &["run", &path]));
     let traced = || std::fs::read_to_string(&trace).unwrap_or_default();
     if !comes(BOUND, || ended(&traced()).is_some()) {
@@ -148,7 +147,7 @@ fn live(host: &Host, case: &Case) -> Lived {
 }
 
 /// Whether something comes to be so in this time.
-fn comes(patience: Duration, is_so: impl Fn() -> bool) -> bool {
+pub(crate) fn comes(patience: Duration, is_so: impl Fn() -> bool) -> bool {
     let begin = Instant::now();
     while !is_so() {
         if begin.elapsed() > patience {

@@ -20,6 +20,20 @@ pub(crate) struct Case {
     pub(crate) nth: u32,
 }
 
+impl Case {
+    /// Options of strace(1), by which it comes to pass. Its trace begins with an execve(2), if it starts the program.
+    pub(crate) fn options(&self) -> [String; 4] {
+        let Case { call, error, nth } = self;
+        let kind = if error.starts_with("SIG") { "signal" } else { "error" };
+        [
+            "-e".to_owned(),
+            format!("trace=execve,{call}"),
+            "-e".to_owned(),
+            format!("inject={call}:{kind}={error}:when={nth}"),
+        ]
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {}", self.call, self.error, self.nth)

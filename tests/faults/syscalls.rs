@@ -79,11 +79,6 @@ fn turns() -> Vec<u32> {
     if is_long() { (1..=25).collect() } else { vec![1, 2, 4, 9] }
 }
 
-/// In strace's words.
-fn kind_of(error: &str) -> &'static str {
-    if error.starts_with("SIG") { "signal" } else { "error" }
-}
-
 /// When the container is made of which the calls are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Made {
@@ -166,15 +161,10 @@ fn start(host: &Host, (does, made): (&str, Made), case: Option<&Case>) -> (Outco
     let state = host.path("state/pods").join(&uid);
     let supervisor = leaks::supervisors(&state);
     let trace = host.path("trace");
-    let mut tracer = case.map(|Case { call, error, nth }| {
+    let mut tracer = case.map(|case| {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-p", &supervisor[0].pid.to_string(), "-o"]).arg(&trace);
-        strace.args([
-            "-e",
-            &format!("trace={call},execve"),
-            "-e",
-            &format!("inject={call}:{}={error}:when={nth}", kind_of(error)),
-        ]);
+        strace.args(case.options());
         let live = Live::start(strace);
         until("strace", || live.err().contains("attached").then_some(()));
         live

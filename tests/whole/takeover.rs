@@ -41,7 +41,9 @@ fn assert_counted(lines: &[String], at_least: usize) {
     assert!(numbers.iter().copied().eq(0..numbers.len()), "lines are lost, twice, or in another order: {numbers:?}");
 }
 
-const COUNT: &str = "n=0; while [ ! -e /end ]; do echo $n; n=$((n+1)); sleep 0.01; done; exit 7";
+/// It says how many it has written.
+const COUNT: &str =
+    "n=0; while [ ! -e /end ]; do echo $n; n=$((n+1)); sleep 0.01; done; echo $n >/dev/termination-log; exit 7";
 
 fn counting(name: &str) -> Value {
     pod(name, json!({ "terminationGracePeriodSeconds": 2, "containers": [shell("c", COUNT)] }))
@@ -73,8 +75,12 @@ fn a_container_goes_on_and_no_line_of_it_is_lost() {
     let status = host.until_status(("p", "c"), "the restart", |status| {
         status["restartCount"] == 1 && !status["state"]["running"].is_null()
     });
-    assert_eq!(status["lastState"]["terminated"]["exitCode"], 7, "{status}");
-    assert_counted(&host.ok(&["logs", "-p", "p"]).lines().map(str::to_owned).collect::<Vec<_>>(), 60);
+    let ended = &status["lastState"]["terminated"];
+    assert_eq!(ended["exitCode"], 7, "{status}");
+    let written: Vec<String> = host.ok(&["logs", "-p", "p"]).lines().map(str::to_owned).collect();
+    assert_counted(&written, 60);
+    assert_eq!(ended["message"], format!("{}\n", written.len()), "all that it wrote, to the last line");
+    assert!(host.events("p", "OutputMayBeLost").is_empty(), "it always ran when another one took over");
     host.kill_supervisor("p");
     // Stopped as it was asked for, by another supervisor.
     assert_eq!(host.ok(&["stop", "p"]), "default/p\n");
@@ -98,6 +104,8 @@ fn a_container_that_ends_unsupervised_has_its_exit_code() {
     let ended = &status["state"]["terminated"];
     assert_eq!((&ended["exitCode"], &ended["message"]), (&json!(42), &json!("said\n")), "{status}");
     assert_eq!(host.status("p", "other")["state"]["running"].as_object().map(|o| o.len()), Some(1));
+    let lost = host.events("p", "OutputMayBeLost");
+    assert!(lost.len() == 1 && lost[0].to_string().contains("container/c"), "whoever reads the log is told: {lost:?}");
     host.ok(&["rm", "-f", "p"]);
     host.assert_clean();
 }
@@ -377,6 +385,12 @@ fn it_can_be_killed_at_any_moment() {
             assert_eq!(host.status("p", "i")["restartCount"], 0);
             until("lines", || (log(&host, "p", "c").len() > 3).then_some(()));
             assert_counted(&log(&host, "p", "c"), 3);
+            let runs = || (host.pid("p", "c"), host.status("p", "c")["restartCount"].clone());
+            let before = runs();
+            host.kill_supervisor("p");
+            done += 1;
+            host.run(&["recover", "--all"]).expect(0);
+            assert_eq!(runs(), before, "it goes on");
             let by = [&["rm", "-f", "p"][..], &["rm", "p"]][numbers.below(2) as usize];
             let mut removal = host.live(by);
             if numbers.below(2) == 0 {

@@ -131,6 +131,16 @@ fn stop_signals_and_then_kills() {
 }
 
 #[test]
+fn whoever_takes_over_tells_it_again_to_end() {
+    let mut pod = running();
+    let end = Event::End { container: 0, grace: Duration::from_secs(5) };
+    assert_eq!(pod.step(end, at(10)), [Action::Signal { container: 0 }]);
+    assert_eq!(pod.resume(&[Found::Running], at(11)), [Action::Signal { container: 0 }]);
+    assert_eq!(pod.step(Event::Tick, at(15)), [Action::Kill { container: 0 }], "at its time");
+    assert_eq!(pod.resume(&[Found::Running], at(16)), [Action::Kill { container: 0 }]);
+}
+
+#[test]
 fn the_sandbox_goes_after_its_containers() {
     let mut pod = running();
     assert_eq!(pod.step(Event::Kill, at(10)), [Action::Kill { container: 0 }]);

@@ -41,17 +41,28 @@ impl World {
         if was_creating {
             self.sandbox = false;
         }
+        let is_told = |(known, found): (&Known, &Found)| {
+            known.running && *found == Found::Running && (known.signalled || known.killed)
+        };
+        let told: Vec<bool> = self.known.iter().zip(&found).map(is_told).collect();
         for (known, found) in self.known.iter_mut().zip(&found) {
             match found {
                 Found::Nothing | Found::Held => known.starting = false,
                 // Asked again.
-                Found::Running if known.running => known.killed = false,
+                Found::Running if known.running => (known.signalled, known.killed) = (false, false),
                 Found::Running | Found::Ended => {}
             }
         }
         let (pod, actions) = kept.resume(spec, &found, now);
         self.pod = pod;
         assert_eq!(self.twin.resume(&found, now.boot), actions);
+        for (container, is_told) in told.into_iter().enumerate() {
+            let again = [Action::Signal { container }, Action::Kill { container }];
+            assert!(
+                !is_told || again.iter().any(|action| actions.contains(action)),
+                "{container} is told again to end"
+            );
+        }
         assert!(!was_creating || actions.contains(&Action::CreateSandbox), "the sandbox is asked for again");
         assert!(!was_destroying || self.finished || actions.contains(&Action::DestroySandbox));
         for action in actions {
