@@ -22,10 +22,10 @@ pub(crate) struct Case {
 
 impl Case {
     /// Options of strace(1), by which it comes to pass. Its trace begins with an execve(2), if it starts the program.
-    pub(crate) fn options(&self) -> [String; 4] {
+    pub(crate) fn options(&self) -> Vec<String> {
         let Case { call, error, nth } = self;
         let kind = if error.starts_with("SIG") { "signal" } else { "error" };
-        [
+        vec![
             "-e".to_owned(),
             format!("trace=execve,{call}"),
             "-e".to_owned(),

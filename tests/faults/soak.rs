@@ -1,5 +1,5 @@
 //! Several clients do whatever comes into their heads, to the same few pods at once, and somebody kills supervisors meanwhile; beside
-//! them a pod that nobody touches. `PODSHIM_SOAK_SECONDS` says for how long (20; an hour in `scripts/faults.sh`), `PODSHIM_SEED` with
+//! them a pod that nobody touches, and one whose supervisor has a lot to do and is left alive. `PODSHIM_SOAK_SECONDS` says for how long (20; an hour in `scripts/faults.sh`), `PODSHIM_SEED` with
 //! which numbers.
 
 use crate::harness::{Host, Live, Numbers, facts, pod, shell, until, with};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// How many clients there are, and how many names they fight for.
 const CLIENTS: u64 = 4;
 const NAMES: u64 = 5;
-/// How much a supervisor may grow that has nothing to do with all this, in KiB: pages that it first writes late.
+/// How much a supervisor may grow that lives as long as this, in KiB: pages that it first writes late.
 const GROWTH: u64 = 64;
 
 fn asked(variable: &str, otherwise: u64) -> u64 {
@@ -92,7 +92,7 @@ fn client(podshim: &Podshim, mut numbers: Numbers, until: Instant, tally: &Tally
     while Instant::now() < until {
         let nth = numbers.below(NAMES);
         let name = format!("p{nth}");
-        let args: Vec<&str> = match numbers.below(12) {
+        let args: Vec<&str> = match numbers.below(15) {
             0..=3 => vec!["run", "-d", &podshim.manifests[nth as usize][numbers.below(3) as usize]],
             4 => vec!["exec", "-c", "c", &name, "--", "sh", "-c", "echo hello; sleep 0.05"],
             5 => vec!["logs", "--tail", "5", "-c", "c", &name],
@@ -101,6 +101,9 @@ fn client(podshim: &Podshim, mut numbers: Numbers, until: Instant, tally: &Tally
             8 => vec!["stop", &name],
             9 => vec!["rm", &name],
             10 => vec!["rm", "-f", &name],
+            11 => vec!["exec", "-c", "c", "busy", "--", "sh", "-c", "echo hello; sleep 0.05"],
+            12 => vec!["logs", "--tail", "5", "-c", "c", "busy"],
+            13 => vec!["inspect", "busy"],
             _ => vec!["recover", "--all"],
         };
         let mut live = podshim.start(&args);
@@ -119,13 +122,13 @@ fn client(podshim: &Podshim, mut numbers: Numbers, until: Instant, tally: &Tally
     }
 }
 
-/// Kills a supervisor every now and then; never that of the pod of this uid.
-fn killer(podshim: &Podshim, mut numbers: Numbers, until: Instant, spared: &str) -> u64 {
+/// Kills a supervisor every now and then; never one of these.
+fn killer(podshim: &Podshim, mut numbers: Numbers, until: Instant, spared: &[i32]) -> u64 {
     let mut killed = 0;
     while Instant::now() < until {
         std::thread::sleep(Duration::from_millis(numbers.below(600)));
         let mut found = leaks::supervisors(&podshim.state);
-        found.retain(|process| !process.cmdline.contains(spared));
+        found.retain(|process| !spared.contains(&process.pid));
         if let Some(victim) = found.get(numbers.below(found.len().max(1) as u64) as usize) {
             killed += u64::from(kill(Pid::from_raw(victim.pid), Signal::SIGKILL).is_ok());
         }
@@ -139,6 +142,16 @@ fn size_of(pid: i32) -> (usize, u64) {
     let dirty = text.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     (files, dirty.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
+/// A pod that clients execute commands in, and ask for its logs, with probes and a container that falls over again and again.
+fn busy() -> Value {
+    let probe = json!({ "exec": { "command": ["true"] }, "periodSeconds": 1 });
+    let runs = with(shell("c", "while :; do echo line; sleep 0.05; done"), json!({ "livenessProbe": probe }));
+    pod(
+        "busy",
+        json!({ "terminationGracePeriodSeconds": 0, "containers": [runs, shell("falls", "sleep 0.1; exit 1")] }),
+    )
 }
 
 /// How many of the numbers that it counts the quiet pod has said; none is missing.
@@ -160,8 +173,9 @@ fn clients_that_do_anything_at_once_leave_nothing_and_disturb_nobody() {
     ));
     let (uid, first) = (host.uid("quiet"), host.pid("quiet", "c"));
     until("its lines", || (said(&host) > 5).then_some(()));
-    let supervisor = host.supervisor("quiet");
-    let before = size_of(supervisor);
+    host.start(&busy());
+    let spared = ["quiet", "busy"].map(|name| host.supervisor(name));
+    let mut before = spared.map(size_of);
     let (seconds, seed) = (asked("PODSHIM_SOAK_SECONDS", 20), asked("PODSHIM_SEED", 1));
     let end = Instant::now() + Duration::from_secs(seconds);
     let (podshim, tally) = (Podshim::of(&host), Tally::default());
@@ -171,12 +185,17 @@ fn clients_that_do_anything_at_once_leave_nothing_and_disturb_nobody() {
             scope.spawn(move || client(podshim, Numbers(seed * 1000 + n), end, tally))
         });
         let clients: Vec<_> = clients.collect();
-        let killer = scope.spawn(|| killer(&podshim, Numbers(seed * 1000 + 99), end, &uid));
+        let killer = scope.spawn(|| killer(&podshim, Numbers(seed * 1000 + 99), end, &spared));
+        // By then the busy one has done all that it does once.
+        let warm = Instant::now() + Duration::from_secs(seconds / 4);
         // What cannot go on is told now rather than in an hour.
         while Instant::now() < end && clients.iter().all(|client| !client.is_finished()) {
             let lines = said(&host);
             until("the quiet pod's next line", || (said(&host) > lines).then_some(()));
             std::thread::sleep(Duration::from_secs(1));
+            if Instant::now() < warm {
+                before[1] = size_of(spared[1]);
+            }
         }
         clients.into_iter().for_each(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         killer.join().unwrap()
@@ -195,10 +214,15 @@ fn clients_that_do_anything_at_once_leave_nothing_and_disturb_nobody() {
     // Not the lowest: pids begin anew one day.
     let processes = leaks::processes_in(&format!("{}/podshim/pod{uid}/c", host.cgroup_parent));
     assert!(processes.contains(&first), "{processes:?} without {first}");
-    assert_eq!(host.supervisor("quiet"), supervisor);
-    let after = size_of(supervisor);
-    eprintln!("the quiet pod's supervisor: {before:?} (files, KiB) before, {after:?} after");
-    assert!(after.0 <= before.0 && after.1 <= before.1 + GROWTH, "{before:?} became {after:?}");
+    assert_eq!(["quiet", "busy"].map(|name| host.supervisor(name)), spared);
+    let after = spared.map(size_of);
+    eprintln!("supervisors of the quiet pod and of the busy one: {before:?} (files, KiB) before, {after:?} after");
+    // A command of a client's that was killed may be going on.
+    let most = [before[0].0, before[1].0 + CLIENTS as usize * 4];
+    for ((before, after), most) in before.iter().zip(&after).zip(most) {
+        assert!(after.0 <= most && after.1 <= before.1 + GROWTH, "{before:?} became {after:?}");
+    }
+    host.ok(&["rm", "-f", "busy"]);
     for name in (0..NAMES).map(|n| format!("p{n}")) {
         host.ok(&["rm", "-f", &name]);
     }
