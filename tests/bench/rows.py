@@ -170,7 +170,7 @@ def of_many(bench):
         parallel.add("podshim", (ended - began) / many / MS)
     finally:
         podshim.end()
-    return [first, row, ratio, parallel, half, whole]
+    return [row, first, ratio, parallel, half, whole]
 
 
 def written(text):
@@ -191,8 +191,7 @@ def of_logs(bench):
         for _ in range(1 if bench.quick else 3):
             for name, log in (("podshim", podshim_logs), ("podman", podman_logs), ("containerd", containerd_logs)):
                 if not (runtime := bench.get(name)):
-                    if name in bench.missing:
-                        speed.missing[name] = bench.missing[name]
+                    missing(bench, [speed, cpu], name)
                     continue
                 try:
                     took, used = log(runtime, ["lines", size, length])
@@ -200,7 +199,7 @@ def of_logs(bench):
                     if name == "podshim":
                         raise
                     print(f"bench: logs: {name}: {failed}", file=sys.stderr)
-                    speed.missing[name] = f"failed: {str(failed)[:80]}"
+                    speed.missing[name] = cpu.missing[name] = f"failed: {str(failed)[:80]}"
                     continue
                 speed.add(name, size / MIB / (took / 1e9))
                 cpu.add(name, used / MS * 1024 * MIB / size)
@@ -327,7 +326,7 @@ def of_pull(bench):
     image = f"{REGISTRY}/bench/big:latest"
     took = Line(f"pull and unpack, {size // MIB} MiB in 8 layers, from a registry on loopback (others: skopeo and umoci)", "ms",
                 "least", judge=at_most(1, ["podman", "containerd", "others"]))
-    most = Line("the same: most memory resident (containerd: of the daemon)", "KiB")
+    most = Line("the same: most memory resident (containerd: of the daemon)", "KiB", "≤ 64 MiB", judge=below(64 * 1024))
     cpu = Line("the same: CPU time", "ms", "least", judge=at_most(1, ["podman", "containerd", "others"]))
 
     def podshim(runtime):
@@ -365,7 +364,8 @@ def of_pull(bench):
                 runtime = bench.get(name)
             if not runtime:
                 if why := bench.missing.get({"others": "skopeo"}.get(name, name)):
-                    took.missing[name] = why
+                    for line in took, most, cpu:
+                        line.missing[name] = why
                 continue
             os.sync()
             used = cpu_of_run()
