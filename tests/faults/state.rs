@@ -1,14 +1,14 @@
 //! Files of a pod's state are not what they were: torn, of another version, somebody else's, from before the machine's last boot.
 
 use crate::disk::Disks;
-use crate::harness::{Host, facts, image_files, pod, until};
+use crate::harness::{Host, binary, facts, image_files, pod, until};
 use crate::leaks;
 use crate::registry::{Blob, CONFIG, Debian, MANIFEST, Sample};
 use crate::rig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -398,4 +398,41 @@ fn what_is_mounted_in_a_pods_directories_outlives_it() {
     disks.run(&["rm", "-f", "p"]).expect(0);
     assert_eq!(disks.left(), Vec::<String>::new());
     assert_eq!(std::fs::read_to_string(precious).unwrap(), "precious");
+}
+
+/// The power may go at any moment: what an image consists of is on the disk before it has its name, and names are before the index
+/// that leads to them.
+#[test]
+fn an_image_is_on_the_disk_before_it_is_there() {
+    let Some(host) = Host::bare(&["strace"]) else { return };
+    let (trace, podshim, archive) = (host.path("trace"), binary(), image_files().join("busybox.oci.tar"));
+    let calls = "trace=fsync,syncfs,rename,renameat2,linkat";
+    let strace = ["strace", "-f", "-y", "-o", trace.to_str().unwrap(), "-e", calls, podshim.to_str().unwrap()];
+    host.finish(host.command_by(&strace, &["image", "import", archive.to_str().unwrap()])).expect(0);
+    let text = std::fs::read_to_string(&trace).unwrap();
+    std::fs::remove_file(&trace).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.ends_with("= 0")).collect();
+    let places = ["images", "layers"].map(|place| host.path("root").join(place));
+    let published = |line: &str| {
+        let target = PathBuf::from(line.contains("rename").then(|| line.rsplit('"').nth(1))??);
+        places.iter().any(|place| target.starts_with(place)).then_some(target)
+    };
+    let is_index = |path: &Path| path.ends_with("index.json");
+    let mut published_all = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(target) = published(line) else { continue };
+        let (before, after) = lines.split_at(at);
+        let is_fsync_of = |line: &str, path: &str| line.contains("fsync(") && line.contains(path);
+        let name = target.file_name().unwrap().to_str().unwrap();
+        let synced =
+            before.iter().rposition(|line| line.contains("syncfs(") || is_fsync_of(line, &format!("/{name}>")));
+        let synced = synced.unwrap_or_else(|| panic!("{line} of what?\n{text}"));
+        assert!(!before[synced..].iter().any(|line| line.contains("linkat(")), "{line}: written since\n{text}");
+        let named = format!("<{}>", target.parent().unwrap().display());
+        let named = after.iter().position(|line| is_fsync_of(line, &named));
+        let index = after[1..].iter().position(|line| published(line).is_some_and(|path| is_index(&path)));
+        assert!(named.is_some_and(|at| index.is_none_or(|index| at <= index)), "{line}: its name is not there\n{text}");
+        published_all.push(target);
+    }
+    assert!(published_all.len() > 4 && published_all.last().is_some_and(|last| is_index(last)), "{published_all:?}");
 }
