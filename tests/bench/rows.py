@@ -68,6 +68,21 @@ def of_pod(bench):
     return [lines[name] for name in lines if name in bench.chosen.only]
 
 
+def of_parts(bench):
+    """what stop and remove consist of: two commands instead of one"""
+    lines = {
+        "stop": Line("of it `podshim stop`, until the pod's supervisor is gone (two commands instead of one)", "ms"),
+        "rm": Line("of it `podshim rm`, after that", "ms"),
+    }
+
+    def measure(podshim):
+        podshim.start()
+        return podshim.parts()
+
+    taking_turns(bench, lines, ["podshim"], 3 if bench.quick else 30, measure)
+    return list(lines.values())
+
+
 def of_bridge(bench):
     """the same on a bridge; containerd by crictl, as a kubelet would do it"""
     lines = {
@@ -510,6 +525,6 @@ def of_probing(bench):
             Line("the same: with the 3 commands per second that it executes in the containers", "s", cells={"podshim": [whole]})]
 
 
-ROWS = {"binary": of_binary, "run": of_pod, "container": of_pod, "exec": of_pod, "stop": of_pod, "bridge": of_bridge,
+ROWS = {"binary": of_binary, "run": of_pod, "container": of_pod, "exec": of_pod, "stop": of_pod, "parts": of_parts, "bridge": of_bridge,
         "memory": of_memory, "many": of_many, "logs": of_logs, "pull": of_pull, "cri": of_cri, "list": of_list,
         "network": of_network, "probing": of_probing}

@@ -175,6 +175,11 @@ class Podshim:
         ran = self.run("rm", "bench")
         return ran.ended - ran.began
 
+    def parts(self):
+        """What `stop` does, in two commands."""
+        stop, rm = self.run("stop", "bench"), self.run("rm", "bench")
+        return {"stop": stop.ended - stop.began, "rm": rm.ended - rm.began}
+
     def end(self):
         self.run("rm", "--force", "--all", check=False)
 
