@@ -10,7 +10,7 @@ use crate::harness::{Host, Live, available, binary, facts, image_files, pod, she
 use crate::leaks;
 use crate::lives::{BOUND, comes, ended};
 use crate::registry::{Debian, Sample};
-use crate::rig::{Case, Content, is_long};
+use crate::rig::{Case, Content, called, is_long};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,11 +63,16 @@ fn usual(host: &Host, args: &[&str]) -> Duration {
     begin.elapsed()
 }
 
+/// One of as many parts of that time as there are kills, and of a little more.
+fn part(usual: Duration, nth: u32) -> Duration {
+    usual * nth * 11 / (kills() * 10)
+}
+
 /// As many moments of its time as of its calls, and of those of the pod's supervisor. `prepare` makes that it can be said.
 fn moments(host: &Host, args: &[&str], prepare: impl Fn()) -> Vec<Moment> {
     prepare();
     let usual = usual(host, args);
-    let mut all: Vec<_> = (0..kills()).map(|nth| Moment::After(usual * nth * 11 / (kills() * 10))).collect();
+    let mut all: Vec<_> = (0..kills()).map(|nth| Moment::After(part(usual, nth))).collect();
     if !available(&["strace"]) {
         return all;
     }
@@ -79,10 +84,10 @@ fn moments(host: &Host, args: &[&str], prepare: impl Fn()) -> Vec<Moment> {
         })
     };
     prepare();
-    all.extend(spread(calls(&traced(host, args, &[]).0), Moment::At));
+    all.extend(spread(calls(&traced(host, args, &[])), Moment::At));
     if ["exec", "stop", "rm"].contains(&args[0]) {
         prepare();
-        all.extend(spread(calls(&beside_supervisor(host, args, &[]).0), Moment::Supervisor));
+        all.extend(spread(calls(&beside_supervisor(host, args, &[])), Moment::Supervisor));
     }
     all
 }
@@ -91,20 +96,16 @@ fn moments(host: &Host, args: &[&str], prepare: impl Fn()) -> Vec<Moment> {
 fn calls(trace: &str) -> Vec<(String, u32)> {
     let mut made: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let mut all = BTreeSet::new();
-    for line in trace.lines() {
-        let Some((process, call)) = line.split_once(' ') else { continue };
-        let Some((call, _)) = call.trim_start().split_once('(') else { continue };
-        if call.starts_with(|first: char| first.is_ascii_lowercase()) {
-            let nth = made.entry((process, call)).or_default();
-            *nth += 1;
-            all.insert((call.to_owned(), *nth));
-        }
+    for (process, call) in trace.lines().filter_map(called) {
+        let nth = made.entry((process, call)).or_default();
+        *nth += 1;
+        all.insert((call.to_owned(), *nth));
     }
     all.into_iter().collect()
 }
 
-/// Runs a command below strace(1) until it has ended: the trace, and its exit code.
-fn traced(host: &Host, args: &[&str], options: &[String]) -> (String, i32) {
+/// Runs a command below strace(1) until it has ended: the trace.
+fn traced(host: &Host, args: &[&str], options: &[String]) -> String {
     let (path, podshim) = (host.path("trace"), binary());
     let _ = std::fs::remove_file(&path);
     let mut strace = vec!["strace", "-f", "-I", "2", "-o", path.to_str().unwrap()];
@@ -115,36 +116,36 @@ fn traced(host: &Host, args: &[&str], options: &[String]) -> (String, i32) {
     assert!(comes(BOUND, || ended(&trace()).is_some()), "{args:?} {options:?} hangs: {}", live.err());
     // What it started goes on without being traced.
     live.signal(Signal::SIGTERM);
-    let code = live.wait();
-    (trace(), code)
+    live.wait();
+    trace()
 }
 
-/// Runs a command while the supervisor of pod `p` is traced: the trace, and the exit code.
-fn beside_supervisor(host: &Host, args: &[&str], options: &[String]) -> (String, i32) {
+/// Runs a command while the supervisor of pod `p` is traced: the trace.
+fn beside_supervisor(host: &Host, args: &[&str], options: &[String]) -> String {
     let (path, supervisor) = (host.path("trace"), host.supervisor("p").to_string());
     let _ = std::fs::remove_file(&path);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-I", "2", "-p", &supervisor, "-o"]).arg(&path).args(options);
     let mut tracer = Live::start(strace);
     until("strace", || tracer.err().contains("attached").then_some(()));
-    let code = host.live(args).wait();
+    host.live(args).wait();
     tracer.signal(Signal::SIGTERM);
     tracer.wait();
-    (std::fs::read_to_string(&path).unwrap_or_default(), code)
+    std::fs::read_to_string(&path).unwrap_or_default()
 }
 
-/// Kills a command at a moment; its exit code.
-fn killed(host: &Host, args: &[&str], moment: &Moment) -> i32 {
+/// Kills a command at a moment.
+fn killed(host: &Host, args: &[&str], moment: &Moment) {
     match moment {
         Moment::After(time) => {
             let mut live = host.live(args);
             std::thread::sleep(*time);
             // It may have ended; nobody else has its pid, as it was not waited for.
             live.signal(Signal::SIGKILL);
-            live.wait()
+            live.wait();
         }
-        Moment::At(case) => traced(host, args, &case.options()).1,
-        Moment::Supervisor(case) => beside_supervisor(host, args, &case.options()).1,
+        Moment::At(case) => drop(traced(host, args, &case.options())),
+        Moment::Supervisor(case) => drop(beside_supervisor(host, args, &case.options())),
     }
 }
 
@@ -308,9 +309,9 @@ fn commands_and_supervisors_killed_together_leave_nothing() {
     let state = host.path("state").to_str().unwrap().to_owned();
     let mut seen = [0, 0, 0];
     for nth in 0..kills() {
-        let when = Moment::After(usual * nth * 11 / (kills() * 10));
+        let time = part(usual, nth);
         let mut run = host.live(&["run", "-d", &manifest]);
-        std::thread::sleep(usual * nth * 11 / (kills() * 10));
+        std::thread::sleep(time);
         // All of podshim's own at once, as when the service that started it is killed; what runs in containers is not.
         let own = |p: &leaks::Process| p.cmdline.contains("supervise-pod") && p.cmdline.contains(&state);
         for process in leaks::processes(|p| own(p) && !p.cgroup.contains("/podshim/pod")) {
@@ -335,7 +336,7 @@ fn commands_and_supervisors_killed_together_leave_nothing() {
             seen[settled] += 1;
         }
         host.ok(&["rm", "-f", "p"]);
-        assert_soon_clean((&host, &network), &when);
+        assert_soon_clean((&host, &network), &Moment::After(time));
     }
     let [undone, ended, ran] = seen;
     eprintln!("run and supervisor: {} kills; recovered: {ended} had ended, {ran} ran; {undone} were undone", kills());

@@ -40,6 +40,13 @@ impl fmt::Display for Case {
     }
 }
 
+/// The process and the call of a line of strace's, if it begins one.
+pub(crate) fn called(line: &str) -> Option<(&str, &str)> {
+    let (process, call) = line.split_once(' ')?;
+    let (call, _) = call.trim_start().split_once('(')?;
+    call.starts_with(|first: char| first.is_ascii_lowercase()).then_some((process, call))
+}
+
 /// Calls, and what each may plausibly fail with.
 pub(crate) type Calls = [(&'static str, &'static [&'static str])];
 

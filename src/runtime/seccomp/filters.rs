@@ -7,7 +7,7 @@ use oci_spec::runtime::LinuxSeccomp;
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
 
-/// How many are kept: six KiB each, as a rule.
+/// How many are kept: four KiB each, as a rule.
 const KEPT: usize = 4;
 
 /// The filters that were asked for last, by the digests of their profiles.

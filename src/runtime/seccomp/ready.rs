@@ -1,5 +1,5 @@
 //! The filter of most containers, compiled when podshim was built: `RuntimeDefault` with the capabilities of a container that names
-//! none. To compile it is most of a millisecond in a process that does it once, and six KiB of each supervisor's memory.
+//! none. To compile it is most of a millisecond in a process that does it once, and four KiB of each supervisor's memory.
 
 use libc::sock_filter;
 
@@ -8,7 +8,7 @@ use libc::sock_filter;
 const FILE: &[u8] = include_bytes!("ready.x86_64.bpf");
 
 /// SHA-256.
-pub(super) const DIGEST: usize = 32;
+const DIGEST: usize = 32;
 
 const COUNT: usize = (FILE.len() - DIGEST) / size_of::<sock_filter>();
 
