@@ -4,14 +4,13 @@ use super::bring_up::{
     BringUpArgs, Host, Room, Started, admit, choices_of, ensure_images, prepare, pull_policy, start, undo, written,
 };
 use super::capacity::Capacity;
-use super::follow::Watch;
 use super::network_objects::{Semantics, put};
 use super::output;
 use super::recover;
 use super::remove::{remove_pod, stop_pod};
 use super::terminal::Interrupts;
 use super::until::{self, Goal, Since, UntilArgs, WaitFor};
-use crate::control::{self, Connection, Request, Updating};
+use crate::control::{self, Request, Updating};
 use crate::error::{Kind, failure, kind_of, say};
 use crate::host;
 use crate::manifest::{AdmittedPod, Documents, Name};
@@ -122,7 +121,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
     let is_over = report.as_ref().is_some_and(|report| report.over);
     let ends = report.as_ref().is_some_and(|report| report.deletion.is_some()) && !is_over;
     // Half a pod: its supervisor is gone, or never was.
-    if ends || (!is_over && Watch::open(&pod).is_err()) {
+    if ends || (!is_over && recover::watch(&pod).is_err()) {
         return Ok(Todo::Replace(pod, record()?));
     }
     let before: k8s::Pod = store::read_json(&pod.dirs.manifest())?
@@ -194,7 +193,7 @@ fn perform(
         Todo::Create(record) => bring_up((admitted, capacity), &record, wait).map(|()| "created"),
         Todo::Change(pod, updating) => {
             let document = control::document("podshim", &*updating)?;
-            Connection::open(&pod.dirs.socket(), &Request::Update, &[document.as_fd()])?
+            recover::ask(&pod, &Request::Update, &[document.as_fd()])?
                 .reply()
                 .with_context(|| format!("changing pod {}: nothing of it was changed", pod.full_name()))?;
             wait(&pod)?;

@@ -226,8 +226,7 @@ pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
         anyhow::bail!("container {container} has no `stdin: true`: nothing can be passed on to it");
     }
     let streams = Streams::output()?;
-    let connection =
-        Connection::open(&pod.dirs.socket(), &Request::Attach { container, input: Input::Passed }, &streams.lent())?;
+    let connection = recover::ask(&pod, &Request::Attach { container, input: Input::Passed }, &streams.lent())?;
     started(connection, streams, Passed { stdin: args.stdin, tty: args.tty })
 }
 

@@ -7,7 +7,7 @@ use super::ensure;
 use super::output;
 use super::pump::Streams;
 use super::recover;
-use crate::control::{self, Connection, Joining, Request};
+use crate::control::{self, Joining, Request};
 use crate::error::{Kind, failure, say};
 use crate::host;
 use crate::manifest::{self, AdmittedPod, CronJobs, Source};
@@ -133,7 +133,7 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     // Also without -i: whoever is attached hears whether it starts, and if not, why not.
     let streams = Streams::output()?;
     let descriptors: Vec<BorrowedFd<'_>> = [document.as_fd()].into_iter().chain(streams.lent()).collect();
-    let connection = Connection::open(&pod.dirs.socket(), &Request::Join, &descriptors)?;
+    let connection = recover::ask(&pod, &Request::Join, &descriptors)?;
     if args.stdin || args.tty {
         let passed = Passed { stdin: args.stdin, tty: is_terminal };
         return attach::first(connection, streams, passed).with_context(context);

@@ -1,6 +1,5 @@
 //! `podshim events`: what happened to pods, in the kubelet's words.
 
-use super::follow::Watch;
 use super::output::{self, Structured};
 use super::ps::now;
 use super::recover;
@@ -127,7 +126,7 @@ fn first(events: Vec<Event>) -> Vec<Event> {
 
 fn watch_pod(pod: &Pod, how: Option<Structured>) -> Result<()> {
     let printer = Printer { how };
-    let watch = match Watch::open(pod) {
+    let watch = match recover::watch(pod) {
         Ok(watch) => Some(watch),
         Err(error) if kind_of(&error).is_some() => None,
         Err(error) => return Err(error),

@@ -4,7 +4,7 @@ use super::attach::{container_of, require_not_over};
 use super::pump::{self, Input, Streams};
 use super::recover;
 use super::terminal;
-use crate::control::{Connection, HangUp, OwnProcess, Reply, Request};
+use crate::control::{HangUp, OwnProcess, Reply, Request};
 use crate::error::{Kind, failure};
 use crate::paths::Dirs;
 use crate::plan::spec::User;
@@ -59,7 +59,7 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
     if args.tty {
         let request =
             Request::Exec { container, command, terminal: Some(terminal::size()), own, hang_up: HangUp::GoOn };
-        let connection = Connection::open(&pod.dirs.socket(), &request, &[])?;
+        let connection = recover::ask(&pod, &request, &[])?;
         let master = match connection.reply()? {
             Some((Reply::Started, descriptors)) => descriptors.into_iter().next(),
             _ => None,
@@ -71,7 +71,7 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
     }
     let streams = Streams::all(if args.stdin { Input::PassedOn } else { Input::Empty })?;
     let request = Request::Exec { container, command, terminal: None, own, hang_up: HangUp::GoOn };
-    let connection = Connection::open(&pod.dirs.socket(), &request, &streams.lent())?;
+    let connection = recover::ask(&pod, &request, &streams.lent())?;
     match connection.reply()? {
         Some((Reply::Started, _)) => pump::piped(&connection, streams),
         _ => Err(failure(Kind::NotReady, "the pod's supervisor is gone; whether the command runs is unknown")),
@@ -95,7 +95,7 @@ fn resolve(pod: &Pod, container: &str, user: &str) -> Result<User> {
     let config = pod.record.plan.containers.iter().find(|c| c.name == container);
     let config = config.ok_or_else(|| failure(Kind::NotFound, format!("the pod has no container {container}")))?;
     let request = Request::Root { container: container.to_owned() };
-    let root = match Connection::open(&pod.dirs.socket(), &request, &[])?.reply()? {
+    let root = match recover::ask(pod, &request, &[])?.reply()? {
         Some((Reply::Accepted, descriptors)) => descriptors.into_iter().next(),
         _ => None,
     };

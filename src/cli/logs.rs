@@ -1,7 +1,6 @@
 //! `podshim logs`: kubectl's, and rotated files are read too.
 
 use super::attach::container_of;
-use super::follow::Watch;
 use super::output::Out;
 use super::prefix::{Colour, End, Piece, Prefixer};
 use super::recover;
@@ -172,7 +171,7 @@ impl Printer {
 
 fn follow(pod: &Pod, containers: &[String], query: Query, printer: &mut Printer) -> Result<()> {
     // Watching begins first, so that the pod's end is seen whenever it comes.
-    let mut watch = match Watch::open(pod) {
+    let mut watch = match recover::watch(pod) {
         Ok(watch) => Some(watch),
         Err(error) if kind_of(&error) == Some(Kind::NotReady) => None,
         Err(error) => return Err(error),

@@ -1,6 +1,6 @@
 //! `podshim recover`, and what other verbs do about a pod whose supervisor was killed: it gets another one.
 
-use super::follow::LISTENS;
+use super::follow::{LISTENS, Watch};
 use super::output;
 use super::remove::all_errors;
 use crate::control::{Connection, Request};
@@ -10,6 +10,7 @@ use crate::store::{self, Pod};
 use crate::supervisor::{self, Recovered, remove};
 use anyhow::Result;
 use clap::Args;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
@@ -82,16 +83,42 @@ pub(super) fn see_to(pod: &Pod) {
 pub(super) fn is_recovered(pod: &Pod) -> Result<bool> {
     let begin = Instant::now();
     loop {
-        supervisor::recover(pod)?;
-        if !pod.is_supervised() {
-            return Ok(false);
+        match supervisor::recover(pod)? {
+            Recovered::TakenOver(_) => return Ok(true),
+            Recovered::Ended(_) => return Ok(false),
+            Recovered::Unsettled if !pod.is_supervised() => return Ok(false),
+            Recovered::Unneeded | Recovered::Unsettled => {}
         }
-        // What was killed hangs up before it lets go of its lock, and what it has started may hold that a moment longer.
         match Connection::open(&pod.dirs.socket(), &Request::Watch, &[]) {
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) && begin.elapsed() < LISTENS => {
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) => {
+                if !pod.dirs.state.exists() || pod.report()?.is_some_and(|report| report.over) {
+                    return Ok(false);
+                }
+                // What was killed hangs up before it lets go of its lock, and what it has started may hold that a moment longer: that
+                // nobody holds it any more does not tell that there is nobody to come.
+                if begin.elapsed() > LISTENS {
+                    return Err(error);
+                }
                 std::thread::sleep(Duration::from_millis(2));
             }
             other => return other.map(|_| true),
         }
+    }
+}
+
+/// Asks the supervisor of a pod that was found, which may have been killed a moment ago.
+pub(super) fn ask(pod: &Pod, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Connection> {
+    once_recovered(pod, || Connection::open(&pod.dirs.socket(), request, descriptors))
+}
+
+/// Watches a pod that was found, whose supervisor may have been killed a moment ago.
+pub(super) fn watch(pod: &Pod) -> Result<Watch<'_>> {
+    once_recovered(pod, || Watch::open(pod))
+}
+
+fn once_recovered<T>(pod: &Pod, open: impl Fn() -> Result<T>) -> Result<T> {
+    match open() {
+        Err(error) if kind_of(&error) == Some(Kind::NotReady) && is_recovered(pod)? => open(),
+        other => other,
     }
 }

@@ -150,9 +150,10 @@ fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
 /// left of it is ended when it is removed.
 pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
     let is_forced = grace_seconds == Some(0);
+    let watch = || if is_forced { Watch::open(pod) } else { recover::watch(pod) };
     loop {
         // Watching begins before the request, so the end is not missed.
-        let watch = match Watch::open(pod) {
+        let watch = match watch() {
             Err(error) if kind_of(&error) == Some(Kind::NotReady) => return end_orphans(pod),
             other => other?,
         };
@@ -169,11 +170,18 @@ pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
             supervisor::remove::kill_supervisor(&pod.dirs)?;
         }
         // A damaged report is as good as none: what is left is ended below.
-        if ended && pod.report().ok().flatten().is_some_and(|report| report.over) {
+        let is_over = || pod.report().ok().flatten().is_some_and(|report| report.over);
+        if ended && is_over() {
             return Ok(());
         }
-        // It was killed meanwhile; another one ends the pod as it should be.
-        if !ended || is_forced || !recover::is_recovered(pod)? {
+        // It was killed meanwhile; another one ends the pod as it should be, unless that is done by now.
+        if !ended || is_forced {
+            break;
+        }
+        if !recover::is_recovered(pod)? {
+            if is_over() {
+                return Ok(());
+            }
             break;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::output;
 use super::recover;
-use crate::control::{Connection, Request};
+use crate::control::Request;
 use crate::error::{Kind, failure};
 use crate::lifecycle::OWN_CONDITIONS;
 use crate::paths::Dirs;
@@ -59,7 +59,7 @@ pub(super) fn run(args: SetConditionArgs, dirs: &Dirs) -> Result<()> {
         return Err(failure(Kind::NotFound, message));
     }
     let request = Request::SetCondition { type_, holds, reason: args.reason, message: args.message };
-    Connection::open(&pod.dirs.socket(), &request, &[])?.reply()?;
+    recover::ask(&pod, &request, &[])?.reply()?;
     output::line(pod.full_name())
 }
 

@@ -126,7 +126,7 @@ fn timed_out(pod: &Pod, goal: Option<&Goal>) -> anyhow::Error {
 fn until_over(pod: &Pod, timeout: Option<Duration>) -> Result<u8> {
     let deadline = timeout.map(|t| Instant::now() + t);
     let code = |report: &Report| report.over.then(|| pod.exit_code(&report.status));
-    let mut watch = match Watch::open(pod) {
+    let mut watch = match recover::watch(pod) {
         Ok(watch) => watch,
         Err(error) => {
             return match pod.report()?.as_ref().and_then(code) {
@@ -176,7 +176,7 @@ fn until(pod: &Pod, goal: &Goal, timeout: Option<Duration>) -> Result<()> {
         // What it said last is not so any more.
         _ => Err(failure(Kind::NotReady, format!("the supervisor of pod {} is gone", pod.full_name()))),
     };
-    match Watch::open(pod) {
+    match recover::watch(pod) {
         Ok(mut watch) => match watch.until(timeout, met)? {
             Waited::Found(()) => Ok(()),
             Waited::TimedOut => Err(timed_out(pod, Some(goal))),

@@ -186,7 +186,7 @@ impl Sandbox {
             match Connection::open(&self.pod.dirs.socket(), request, descriptors) {
                 // Nothing was asked yet.
                 Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
-                    if !self.pod.is_supervised() {
+                    if !self.pod.is_supervised() && !recover(&self.pod) {
                         return Err(error);
                     }
                     std::thread::sleep(SOON);

@@ -206,6 +206,16 @@ for fd in [fd for fd, target in links.items() if target.endswith(sys.argv[2])]:
 sys.stdin.read()
 "#;
 
+/// Kills the supervisor of pod `p`; its lock is held until the standard input of what is returned is closed.
+fn kill_but_hold(host: &Host) -> Live {
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", HOLD, &supervisors(host, "p")[0].to_string(), "/lock"]).stdin(std::process::Stdio::piped());
+    let holder = Live::start(command);
+    holder.until_has("held");
+    host.kill_supervisor("p");
+    holder
+}
+
 /// What a supervisor has started may hold its lock for a moment after it was killed. Who saw it hang up takes it neither for one
 /// that lives, nor for one that nobody can follow.
 #[test]
@@ -213,28 +223,56 @@ fn a_lock_that_is_held_a_moment_longer_does_not_end_the_pod() {
     let Some(host) = Host::new(&[]) else { return };
     let stubborn = shell("c", "trap 'echo TERM' TERM; while :; do sleep 0.1; done");
     host.start(&pod("p", json!({ "terminationGracePeriodSeconds": 3, "containers": [stubborn] })));
-    let hold = |pid: i32| {
-        let mut command = std::process::Command::new("python3");
-        command.args(["-c", HOLD, &pid.to_string(), "/lock"]).stdin(std::process::Stdio::piped());
-        let holder = Live::start(command);
-        holder.until_has("held");
-        holder
-    };
     let mut wait = host.live(&["wait", "p"]);
-    let mut held = hold(supervisors(&host, "p")[0]);
-    host.kill_supervisor("p");
+    let mut held = kill_but_hold(&host);
     std::thread::sleep(Duration::from_millis(300));
     drop(held.stdin());
     until("another supervisor", || (supervisors(&host, "p").len() == 1).then_some(()));
     let mut stop = host.live(&["stop", "p"]);
     until("the signal", || log(&host, "p", "c").contains(&"TERM".to_owned()).then_some(()));
-    let mut held = hold(supervisors(&host, "p")[0]);
-    host.kill_supervisor("p");
+    let mut held = kill_but_hold(&host);
     std::thread::sleep(Duration::from_millis(300));
     drop(held.stdin());
     assert_eq!((stop.wait(), stop.err().contains("did not end it")), (0, false), "{}", stop.err());
     assert_eq!((wait.wait(), wait.out().as_str()), (0, "137\n"), "{}", wait.err());
     assert_eq!(host.events("p", "TakenOver").iter().map(|event| event["count"].as_u64().unwrap_or(1)).sum::<u64>(), 2);
+    host.ok(&["rm", "p"]);
+    host.assert_clean();
+}
+
+/// Who comes while the lock is still held waits until it is not, and then for another supervisor.
+#[test]
+fn who_comes_while_the_lock_is_held_a_moment_longer_is_served() {
+    let Some(host) = Host::new(&[]) else { return };
+    let polite = shell("c", "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done");
+    host.start(&pod("p", json!({ "terminationGracePeriodSeconds": 5, "containers": [polite] })));
+    let verbs: [&[&str]; 6] = [
+        &["exec", "p", "--", "true"],
+        &["exec", "-u", "root", "p", "--", "true"],
+        &["wait", "--for", "condition=Ready", "p"],
+        &["port-forward", "p", "18080:80"],
+        &["logs", "-f", "p"],
+        &["stop", "p"],
+    ];
+    for args in verbs {
+        until("the container", || (log(&host, "p", "c") == ["ready"]).then_some(()));
+        let mut held = kill_but_hold(&host);
+        let mut live = host.live(args);
+        std::thread::sleep(Duration::from_millis(200));
+        drop(held.stdin());
+        until_or(
+            || format!("{args:?}: {}", live.err()),
+            || (supervisors(&host, "p").len() == 1 || args[0] == "stop").then_some(()),
+        );
+        if ["port-forward", "logs"].contains(&args[0]) {
+            live.until_has(if args[0] == "logs" { "ready" } else { "Forwarding" });
+            live.signal(Signal::SIGINT);
+            live.wait();
+        } else {
+            assert_eq!(live.wait(), 0, "{args:?}: {}", live.err());
+        }
+    }
+    assert_eq!(host.status("p", "c")["state"]["terminated"]["exitCode"], 3);
     host.ok(&["rm", "p"]);
     host.assert_clean();
 }

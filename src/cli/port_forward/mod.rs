@@ -66,7 +66,7 @@ pub(super) fn run(args: PortForwardArgs, dirs: &Dirs) -> Result<()> {
         Target::Service { namespace, name } => of_service(dirs, (&namespace, &name), &args.ports)?,
     };
     require_not_over(&pod)?;
-    let mut watch = Watch::open(&pod)?;
+    let mut watch = recover::watch(&pod)?;
     until_running(&pod, &mut watch, (args.pod_running_timeout, &interrupts))?;
     let place = place(&pod)?;
     for forward in &forwards {
