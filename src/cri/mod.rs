@@ -18,6 +18,7 @@
 //! | `image` | ImageService, one file per RPC |
 //! | [`nri`] | plugins that are told of pods and containers, and that may change containers |
 //! | `plugins` | what NRI plugins are told of what there is, and do to it |
+//! | `framing` | what is answered without tonic |
 //! | `streams` | the commands, containers and ports behind the streaming server |
 //! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
 
@@ -28,6 +29,7 @@ mod container_events;
 pub mod convert;
 mod daemon;
 mod files;
+mod framing;
 mod image;
 pub mod nri;
 mod plugins;

@@ -4,6 +4,7 @@
 
 use super::api;
 use super::files::{Files, Latest, Trees, names, read_names};
+use super::framing;
 use crate::control::{Connection, ContainerRecord, Reply, Request};
 use crate::error::{Kind, failure, kind_of};
 use crate::host;
@@ -18,7 +19,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long a supervisor that is there may take until it listens.
@@ -86,6 +87,14 @@ pub(super) struct AllListed {
     pub(super) items: Vec<Arc<Listed>>,
     /// The answer to whom asks for all.
     pub(super) answer: api::ListContainersResponse,
+    /// The body that it is, once somebody has asked again.
+    body: OnceLock<Bytes>,
+}
+
+impl AllListed {
+    pub(super) fn body(&self) -> &Bytes {
+        self.body.get_or_init(|| framing::body_of(&self.answer))
+    }
 }
 
 static SANDBOXES: Files<SandboxMade> = Files::new();
@@ -329,7 +338,7 @@ pub(super) fn list_containers(dirs: &Dirs) -> Result<Arc<AllListed>> {
         forget_gone(uids.len());
         CONTAINERS.forget_gone(items.len());
         items.sort_by_key(|item| std::cmp::Reverse(item.container.created_at));
-        Ok(AllListed { answer: answer(&items), items })
+        Ok(AllListed { answer: answer(&items), items, body: OnceLock::new() })
     })
 }
 

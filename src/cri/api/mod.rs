@@ -1,7 +1,5 @@
 //! Generated from `api.proto` of k8s.io/cri-api and of github.com/containerd/nri by `scripts/generate-protos.sh`.
 
-pub mod codec;
-
 #[allow(missing_docs, clippy::all, rustdoc::all, unreachable_pub)]
 #[rustfmt::skip]
 mod generated {

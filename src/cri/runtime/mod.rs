@@ -8,7 +8,7 @@ mod container_status;
 mod create_container;
 mod exec;
 mod exec_sync;
-mod list_containers;
+pub(in crate::cri) mod list_containers;
 mod list_pod_sandbox;
 mod metrics;
 mod pod_sandbox_status;

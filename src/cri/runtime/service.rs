@@ -91,9 +91,6 @@ impl RuntimeService for Service {
         &self,
         request: Request<api::ListContainersRequest>,
     ) -> Answer<api::ListContainersResponse> {
-        if let Some(ready) = list_containers::at_once(&self.0, request.get_ref()) {
-            return Ok(tonic::Response::new(ready));
-        }
         block!(self, request, list_containers::run)
     }
 

@@ -92,6 +92,37 @@ fn e7_a_stream_has_what_its_list_has() {
     assert_same(both, names_of_metrics, 2);
 }
 
+/// Who asks again has an answer that is ready.
+#[test]
+fn a_list_that_is_asked_for_again_is_the_same_until_something_changes() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    for _ in 0..3 {
+        assert_eq!(cri.containers(), []);
+    }
+    let config = sandbox(&host, "a");
+    let a = cri.sandbox(&config);
+    let first = cri.running((&a, &config), "first", "sleep 1000");
+    let second = cri.running((&a, &config), "second", "sleep 1000");
+    let made = cri.containers();
+    assert_eq!(made.iter().map(|one| &one.id).collect::<Vec<_>>(), [&second, &first]);
+    for filter in [None, Some(api::ContainerFilter::default()), None] {
+        let asked = api::ListContainersRequest { filter };
+        let again = cri.call(|mut client| async move { client.list_containers(asked).await }).unwrap();
+        assert_eq!(listed(&again.containers), made);
+    }
+    cri.stop(&first, 0).unwrap();
+    for _ in 0..3 {
+        let states: Vec<_> = cri.containers().iter().map(api::Container::state).collect();
+        assert_eq!(states, [api::ContainerState::ContainerRunning, api::ContainerState::ContainerExited]);
+    }
+    cri.remove(&first).unwrap();
+    for _ in 0..3 {
+        assert_eq!(cri.containers().iter().map(|one| &one.id).collect::<Vec<_>>(), [&second]);
+    }
+}
+
 type Attributes = (api::PodSandboxAttributes, Vec<api::ContainerAttributes>);
 
 fn pod_attributes(stats: &api::PodSandboxStats) -> Attributes {

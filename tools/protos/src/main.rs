@@ -14,7 +14,6 @@ fn main() -> Result<()> {
     let cri = protox::compile(["api.proto"], [here.join("cri")])?;
     tonic_prost_build::configure()
         .generate_default_stubs(true)
-        .codec_path("crate::cri::api::codec::SizedCodec")
         // Its containers are encoded once, and not at every call.
         .extern_path(".runtime.v1.ListContainersResponse", "super::ListContainersResponse")
         .out_dir(into)
