@@ -132,8 +132,11 @@ impl Daemon {
             }
             self.sweep_checkpoints(&sandbox.pod);
             if sandbox.is_abandoned() {
-                if self.recover(sandbox.pod.clone()).await? {
-                    self.watch_containers(&sandbox);
+                match self.recover(sandbox.pod.clone()).await {
+                    Ok(true) => self.watch_containers(&sandbox),
+                    Ok(false) => {}
+                    // Others are served all the same. Whoever asks for this one tries again.
+                    Err(error) => say!("podshim cri: a sandbox stays as it is for now: {error:#}"),
                 }
             } else if sandbox.is_supervised() {
                 self.watch_containers(&sandbox);

@@ -54,6 +54,8 @@ const MAX_THREADS: usize = 8192;
 pub(super) const MAX_MESSAGE: usize = 16 << 20;
 /// How many connections are served at a time. A kubelet has two; critest opens two for each spec, and closes none.
 const MAX_CONNECTIONS: usize = 4096;
+/// The fewest descriptors that it begins with: what it has open itself, and what its calls take, is far below that.
+const MIN_FILES: u64 = 128;
 /// How many requests of one connection are answered at a time.
 const MAX_STREAMS: u32 = 1000;
 /// How long requests may take to end once the daemon is told to.
@@ -87,9 +89,7 @@ pub fn parse_endpoint(text: &str) -> Result<PathBuf, String> {
 /// called once requests are taken.
 pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     let Options { dirs, config, socket } = options;
-    // A descriptor per connection, and those of calls that are under way.
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).called("setrlimit", "NOFILE")?;
+    let files = take_files()?;
     store::make_directories(&dirs)?;
     remove::sweep(&dirs)?;
     // Pulls that an earlier server was killed in are cleared away.
@@ -115,7 +115,7 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
         tokio::spawn(streaming.serve(behind));
         say!("podshim cri: listening on unix://{}", socket.display());
         ready()?;
-        let mut connections = accept(&listener, &daemon, signals).await;
+        let mut connections = accept(&listener, &daemon, signals, most_connections(files)).await;
         stop.send_replace(true);
         daemon.plugins.nri.shut_down().await;
         // No new ones: a client sees that nobody is there.
@@ -132,6 +132,22 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
     // Threads that still work on something must not keep the process: what they do is made to be cut off anywhere.
     runtime.shutdown_background();
     served
+}
+
+/// As many descriptors as the host lets it have: their number.
+fn take_files() -> Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
+    if hard < MIN_FILES {
+        let text = format!("RLIMIT_NOFILE: the server may have {hard} descriptors, and takes at least {MIN_FILES}");
+        return Err(failure(Kind::Exhausted, text));
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).called("setrlimit", "NOFILE")?;
+    Ok(hard)
+}
+
+/// Half of the descriptors are for calls: clients that do nothing must not keep others from being answered.
+fn most_connections(files: u64) -> usize {
+    usize::try_from(files / 2).map_or(MAX_CONNECTIONS, |half| half.min(MAX_CONNECTIONS))
 }
 
 struct Signals {
@@ -157,15 +173,20 @@ impl Signals {
 }
 
 /// Takes connections until a signal comes; returns those that are still served.
-async fn accept(listener: &Listener, daemon: &Arc<Daemon>, mut signals: Signals) -> JoinSet<()> {
+async fn accept(listener: &Listener, daemon: &Arc<Daemon>, mut signals: Signals, most: usize) -> JoinSet<()> {
     let mut connections = JoinSet::new();
     loop {
-        let is_full = connections.len() >= MAX_CONNECTIONS;
         tokio::select! {
             () = signals.come() => return connections,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            accepted = listener.inner.accept(), if !is_full => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(serve_connection(stream, daemon.clone()))),
+            accepted = listener.inner.accept() => match accepted {
+                Ok((stream, _)) => {
+                    while connections.try_join_next().is_some() {}
+                    // One too many is closed: its client is told, and does not wait for who may never leave.
+                    if connections.len() < most {
+                        connections.spawn(serve_connection(stream, daemon.clone()));
+                    }
+                }
                 // The client is gone already, or files are short: either way the next one may fare better.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },

@@ -212,8 +212,14 @@ impl Pod {
     /// Whether a supervisor is alive: it holds the lock as long as it is.
     pub fn is_supervised(&self) -> bool {
         // Shared: several who look do not take each other for the supervisor.
-        let file = std::fs::File::open(self.dirs.lock());
-        file.is_ok_and(|file| matches!(Flock::lock(file, How::SharedNow), Err((_, Errno::EWOULDBLOCK))))
+        match std::fs::File::open(self.dirs.lock()) {
+            Ok(file) => matches!(Flock::lock(file, How::SharedNow), Err((_, Errno::EWOULDBLOCK))),
+            // Who cannot look does not take a pod for abandoned: a kubelet would put another one in its place.
+            Err(error) => {
+                let errno = error.raw_os_error().map(Errno::from_raw);
+                matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM))
+            }
+        }
     }
 
     /// Whether it is there, asked by who holds its lock: its name goes before its files, whose lock may be made anew until they are gone.
@@ -341,6 +347,8 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     if let Some(capacity) = capacity {
         capacity::check(&record.plan.requests, || requested(dirs, None), capacity)?;
     }
+    // To take away again what was made takes a descriptor too.
+    let spare = File::open(dirs.pods()).called("open", dirs.pods().display())?;
     // The record comes before the name and before every resource: whatever is made later can be found from it.
     std::fs::DirBuilder::new().mode(0o700).create(&pod.state).called("mkdir", pod.state.display())?;
     let reserve = || -> Result<Flock> {
@@ -357,6 +365,7 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
     match reserve() {
         Ok(starting) => Ok(Reserved { pod: Pod { dirs: pod, record }, _starting: starting }),
         Err(error) => {
+            drop(spare);
             // Best effort: the error that matters is the first one.
             let _ = std::fs::remove_dir_all(&pod.data);
             let _ = std::fs::remove_dir_all(&pod.state);

@@ -2,6 +2,7 @@
 //! part missing, after a crash at any moment, and any number of times. Each thing is tried whatever the others did.
 
 use super::life::Life;
+use super::reserve::Reserve;
 use crate::cgroups::Cgroup;
 use crate::error::{Kind, failure};
 use crate::host::cgroup::CgroupSetup;
@@ -131,7 +132,12 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
     report.status.lose(now.into());
     report.over = true;
     report.cleared = true;
-    store::write_json(&pod.dirs.status(), &report)
+    replace_report(pod, &report)
+}
+
+/// Of a pod without a supervisor; on a full disk in the room that the supervisor set aside.
+fn replace_report(pod: &Pod, report: &Report) -> Result<()> {
+    Reserve::of(pod.dirs.reserve(), report.commanded.len()).replace(&pod.dirs.status(), report)
 }
 
 /// CRI's RemoveContainer, of a sandbox that is over: nobody else writes its report.
@@ -139,7 +145,7 @@ pub fn container_of_ended(pod: &Pod, id: &str) -> Result<()> {
     let Some(_lock) = store::lock(&pod.dirs.lock(), store::Wait::Yes)? else { return Ok(()) };
     if let Some(mut report) = pod.report()? {
         report.commanded.retain(|container| container.id != id);
-        store::write_json(&pod.dirs.status(), &report)?;
+        replace_report(pod, &report)?;
     }
     container(&pod.dirs, id)
 }
