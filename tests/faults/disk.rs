@@ -23,7 +23,7 @@ impl<'a> Disks<'a> {
     }
 
     /// The words before a program that is to run in here.
-    fn entry(&self) -> [String; 4] {
+    pub(crate) fn entry(&self) -> [String; 4] {
         ["nsenter", "-m", "-t", &self.keeper.pid().to_string()].map(str::to_owned)
     }
 
@@ -55,6 +55,21 @@ impl<'a> Disks<'a> {
         } else {
             self.ok(&["umount", "-l", &path]);
         }
+    }
+
+    /// Fills a disk up to its last page, until [`Disks::clear`].
+    pub(crate) fn fill(&self, directory: &str) {
+        let file = self.at(directory).join("filler");
+        let script = format!(
+            "dd if=/dev/zero of={0} bs=64k 2>/dev/null; dd if=/dev/zero of={0} bs=512 oflag=append conv=notrunc 2>/dev/null; true",
+            file.display()
+        );
+        self.ok(&["sh", "-c", &script]);
+    }
+
+    /// There is room again.
+    pub(crate) fn clear(&self, directory: &str) {
+        std::fs::remove_file(self.path(directory).join("filler")).unwrap();
     }
 
     /// podshim in here.
@@ -106,6 +121,15 @@ impl<'a> Disks<'a> {
             let Ok(text) = std::fs::read(file) else { continue };
             let parsed: Result<Value, _> = serde_json::from_slice(&text);
             assert!(parsed.is_ok(), "{when}: {} is torn: {parsed:?}", file.display());
+        }
+    }
+}
+
+impl Drop for Disks<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The host, which removes pods, does not see those in here.
+            self.run(&["rm", "-f", "--all"]);
         }
     }
 }

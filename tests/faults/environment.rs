@@ -64,16 +64,6 @@ fn a_disk_of_any_size_has_a_whole_pod_or_none() {
     eprintln!("{tried} disks tried");
 }
 
-/// Fills a disk up to its last page.
-fn fill(disks: &Disks<'_>, directory: &str) {
-    let file = disks.at(directory).join("filler");
-    let script = format!(
-        "dd if=/dev/zero of={0} bs=64k 2>/dev/null; dd if=/dev/zero of={0} bs=512 oflag=append conv=notrunc 2>/dev/null; true",
-        file.display()
-    );
-    disks.ok(&["sh", "-c", &script]);
-}
-
 const COUNT: &str = "trap 'exit 3' TERM; n=0; while :; do echo $n; n=$((n+1)); sleep 0.02; done";
 
 /// What podman cannot do on a full disk is to stop a container, or to do anything else.
@@ -91,7 +81,7 @@ fn a_pod_on_a_full_disk_runs_and_is_told_of_and_ends() {
             let log = || disks.run(&["logs", "p", "-c", "c"]).expect(0).out.lines().count();
             until("lines", || (log() > 3).then_some(()));
             until("b", || disks.run(&["logs", "p", "-c", "b"]).out.contains("ready").then_some(()));
-            fill(&disks, directory);
+            disks.fill(directory);
             let when = format!("{directory} is full, {by:?}");
             // What happens now is known although it cannot be kept beside what was known before.
             let told = disks.run(&["exec", "-c", "b", "p", "--", "kill", "-USR1", "1"]);
@@ -110,10 +100,10 @@ fn a_pod_on_a_full_disk_runs_and_is_told_of_and_ends() {
             disks.assert_whole(&when);
             if by[0] == "stop" {
                 // There is room again: the log goes on.
-                std::fs::remove_file(disks.path(directory).join("filler")).unwrap();
+                disks.clear(directory);
                 let before = log();
                 until("more lines", || (log() > before + 3).then_some(()));
-                fill(&disks, directory);
+                disks.fill(directory);
             }
             disks.run(by).expect(0);
             if by[0] == "stop" {
@@ -124,7 +114,7 @@ fn a_pod_on_a_full_disk_runs_and_is_told_of_and_ends() {
                 assert_eq!(codes, [3, 9], "{when}: {text}");
                 disks.run(&["rm", "p"]).expect(0);
             }
-            std::fs::remove_file(disks.path(directory).join("filler")).unwrap();
+            disks.clear(directory);
             assert_eq!(disks.left(), [] as [String; 0], "{when}");
             host.assert_clean();
         }

@@ -15,6 +15,9 @@ mod contexts;
 mod crash;
 mod cri;
 mod debugging;
+#[path = "../faults/disk.rs"]
+#[allow(dead_code, reason = "the tests of faults have more than is needed here")]
+mod disk;
 mod documents;
 mod early;
 mod ending;

@@ -1,6 +1,6 @@
 //! A CRI server of the test's own, and a kubelet's side of it.
 
-use super::super::harness::{Host, Live, until};
+use super::super::harness::{Host, Live, binary, until};
 use nix::sys::signal::Signal;
 use podshim::cri::api;
 use podshim::cri::api::image_service_client::ImageServiceClient;
@@ -8,6 +8,7 @@ use podshim::cri::api::runtime_service_client::RuntimeServiceClient;
 use prost::Message as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
@@ -27,6 +28,8 @@ pub(super) fn listed(encoded: &[prost::bytes::Bytes]) -> Vec<api::Container> {
 pub(super) struct Cri<'a> {
     pub(super) host: &'a Host,
     pub(super) server: Live,
+    /// The words before it.
+    before: Vec<String>,
     kubelet: Kubelet,
 }
 
@@ -35,6 +38,8 @@ pub(super) struct Kubelet {
     pub(super) socket: PathBuf,
     /// The runtime handler of the sandboxes it asks for.
     pub(super) handler: String,
+    /// The connection of all calls, if it is one.
+    kept: OnceLock<Channel>,
     tokio: tokio::runtime::Runtime,
 }
 
@@ -60,9 +65,23 @@ impl<'a> Cri<'a> {
     /// Starts a server, with these lines of configuration.
     pub(super) fn start(host: &'a Host, config: &str) -> Cri<'a> {
         std::fs::write(host.path("cri.toml"), config).unwrap();
-        let cri = Cri { host, server: Cri::server(host), kubelet: Kubelet::new(host.path("cri.sock")) };
+        let cri = Cri::begin(host, &[]);
         cri.until_ready();
         cri
+    }
+
+    /// Starts a server by another program, whose words these are; whether it comes to serve is seen by [`Cri::serves`].
+    pub(super) fn begin(host: &'a Host, before: &[String]) -> Cri<'a> {
+        let server = Cri::server(host, before);
+        Cri { host, server, before: before.to_owned(), kubelet: Kubelet::new(host.path("cri.sock")) }
+    }
+
+    /// Whether it comes to serve: else it has ended.
+    pub(super) fn serves(&mut self) -> bool {
+        until("answer or end of the server", || match self.server.has_ended() {
+            true => Some(false),
+            false => self.version().is_ok().then_some(true),
+        })
     }
 
     /// From now on this handler runs the containers.
@@ -71,15 +90,15 @@ impl<'a> Cri<'a> {
         self
     }
 
-    fn server(host: &Host) -> Live {
+    fn server(host: &Host, before: &[String]) -> Live {
         let listen = format!("unix://{}", host.path("cri.sock").display());
         let config = host.path("cri.toml");
-        host.live(&["cri", "--listen", &listen, "--config", config.to_str().unwrap()])
+        let before: Vec<_> = before.iter().map(Into::into).chain([binary().into_os_string()]).collect();
+        Live::start(host.command_by(&before, &["cri", "--listen", &listen, "--config", config.to_str().unwrap()]))
     }
 
     fn until_ready(&self) {
-        let version = || self.call(|mut c| async move { c.version(api::VersionRequest::default()).await });
-        until("answer of the server", || version().ok());
+        until("answer of the server", || self.version().ok());
     }
 
     /// SIGKILL.
@@ -91,7 +110,7 @@ impl<'a> Cri<'a> {
     /// Another server in the place of one that was killed.
     pub(super) fn restart(&mut self) {
         assert!(self.server.has_ended(), "a second server would find the first and end");
-        self.server = Cri::server(self.host);
+        self.server = Cri::server(self.host, &self.before);
         self.until_ready();
     }
 }
@@ -99,16 +118,29 @@ impl<'a> Cri<'a> {
 impl Kubelet {
     pub(super) fn new(socket: PathBuf) -> Kubelet {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Kubelet { socket, handler: String::new(), tokio }
+        Kubelet { socket, handler: String::new(), kept: OnceLock::new(), tokio }
     }
 
-    /// One call, on a connection of its own.
+    /// From now on all calls are made on one connection, as a kubelet's are.
+    pub(super) fn keep_connection(&self) {
+        let channel = self.tokio.block_on(connect(self.socket.clone())).unwrap();
+        self.kept.set(channel).unwrap();
+    }
+
+    async fn channel(&self) -> Result<Channel, Status> {
+        match self.kept.get() {
+            Some(channel) => Ok(channel.clone()),
+            None => connect(self.socket.clone()).await,
+        }
+    }
+
+    /// One call, on a connection of its own if none is kept.
     pub(super) fn call<F, T>(&self, call: impl FnOnce(Runtime) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         self.tokio.block_on(async {
-            let channel = connect(self.socket.clone()).await?;
+            let channel = self.channel().await?;
             let client = RuntimeServiceClient::new(channel).max_decoding_message_size(16 << 20);
             call(client).await.map(Response::into_inner)
         })
@@ -120,9 +152,13 @@ impl Kubelet {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         self.tokio.block_on(async {
-            let channel = connect(self.socket.clone()).await?;
+            let channel = self.channel().await?;
             call(ImageServiceClient::new(channel)).await.map(Response::into_inner)
         })
+    }
+
+    pub(super) fn version(&self) -> Result<api::VersionResponse, Status> {
+        self.call(|mut c| async move { c.version(api::VersionRequest::default()).await })
     }
 
     #[track_caller]

@@ -7,6 +7,7 @@ mod checkpoint;
 mod client;
 mod crowd;
 mod events;
+mod faults;
 mod hostile;
 mod kills;
 mod kills_beside;
