@@ -158,7 +158,6 @@ impl Disk<'_> {
     /// What is new is refused, and nothing of it is there; or it works.
     fn refuses(&self, cri: &Cri<'_>, (id, config): (&str, &api::PodSandboxConfig)) {
         let when = |what: &str| format!("{} without {:?}: {what}", self.directory, self.full);
-        // What is new is self.refused, and nothing of it is there; or it works.
         let is_made = !matches!(self.refused, Refused::Records | Refused::Layers);
         if let Some(id) =
             is_done(cri.run_sandbox(&sandbox(self.host, "q")), !is_made, (self.directory, &when("another sandbox")))
