@@ -146,8 +146,8 @@ fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
     }
 }
 
-/// Stops a pod and waits until its supervisor is gone. One whose supervisor is gone has nothing to be stopped by: what is
-/// left of it is ended when it is removed.
+/// Stops a pod and waits until its supervisor is gone. One whose supervisor was killed gets another one for that; by force, and where
+/// nobody can go on with it, what is left of it is ended.
 pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
     let is_forced = grace_seconds == Some(0);
     let watch = || if is_forced { Watch::open(pod) } else { recover::watch(pod) };
