@@ -389,7 +389,7 @@ fn end_of_machine(host: &Host, ids: &[&str]) {
     }
     beside(
         host,
-        "ip -o link show | awk -F'[:@ ]+' '$2 != \"lo\" { print $2 }' | while read -r link; do ip link delete $link; done; nft flush ruleset",
+        "[ \"$(readlink /proc/self/ns/net)\" != \"$(readlink /proc/1/ns/net)\" ] || exit 1; ip -o link show | awk -F'[:@ ]+' '$2 != \"lo\" { print $2 }' | while read -r link; do ip link delete $link; done; nft flush ruleset",
     );
 }
 
