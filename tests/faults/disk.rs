@@ -5,6 +5,9 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Counts in its log until it is told to end, with 3.
+pub(crate) const COUNT: &str = "trap 'exit 3' TERM; n=0; while :; do echo $n; n=$((n+1)); sleep 0.02; done";
+
 /// A mount namespace with tmpfs of limited size at some of a host's directories, there as long as this is.
 pub(crate) struct Disks<'a> {
     host: &'a Host,

@@ -1,6 +1,6 @@
 //! What podshim stands on gives way: disks are full, descriptors and memory run out, files of its state are not what they were.
 
-use crate::disk::Disks;
+use crate::disk::{COUNT, Disks};
 use crate::harness::{self, Host, Output, binary, facts, pod, shell, until};
 use crate::leaks;
 use crate::rig;
@@ -63,8 +63,6 @@ fn a_disk_of_any_size_has_a_whole_pod_or_none() {
     }
     eprintln!("{tried} disks tried");
 }
-
-const COUNT: &str = "trap 'exit 3' TERM; n=0; while :; do echo $n; n=$((n+1)); sleep 0.02; done";
 
 /// What podman cannot do on a full disk is to stop a container, or to do anything else.
 #[test]

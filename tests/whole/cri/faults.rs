@@ -3,7 +3,7 @@
 use super::super::harness::{Host, until};
 use super::client::{Cri, Kubelet, container, log_of, sandbox};
 use super::kills::{host_pid, kill_supervisor};
-use crate::disk::Disks;
+use crate::disk::{COUNT, Disks};
 use crate::leaks;
 use nix::sys::signal::Signal;
 use podshim::cri::api::{self, ContainerState, NamespaceMode, PodSandboxState};
@@ -68,8 +68,6 @@ enum Refused {
     Logs,
     Nothing,
 }
-
-const COUNT: &str = "trap 'exit 3' TERM; n=0; while :; do echo $n; n=$((n+1)); sleep 0.02; done";
 
 fn full_disk((directory, network): (&str, NamespaceMode), full: Full, refused: Refused) {
     let Some(host) = Host::new(&[]) else { return };
