@@ -2,11 +2,11 @@
 //! calls, memory. What fails is an error, and nothing is read.
 
 use crate::runtime::seccomp;
+use crate::sys::SysResult;
+use crate::sys::limit;
 use crate::sys::process::{self, CapabilityMasks};
-use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::Resource;
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
 };
@@ -23,7 +23,9 @@ pub(super) fn give_up_privileges(limits: &[Limit]) -> Result<()> {
 }
 
 fn become_nobody(limits: &[Limit]) -> SysResult<()> {
-    limits.iter().try_for_each(take_at_most)?;
+    for &(resource, most, name) in limits {
+        limit::set_at_most(resource, name, (most, most))?;
+    }
     // While CAP_SETPCAP is there: the change of user ends it.
     process::limit_bounding_capabilities(0)?;
     process::become_user(NOBODY, NOBODY, &[])?;
@@ -32,19 +34,6 @@ fn become_nobody(limits: &[Limit]) -> SysResult<()> {
     process::set_no_new_privs()?;
     // Other processes of this user, who is nobody's own, do not look into this one.
     process::set_not_dumpable()
-}
-
-/// Where a host has given less already, which only CAP_SYS_RESOURCE could raise, that is it.
-fn take_at_most(&(resource, limit, name): &Limit) -> SysResult<()> {
-    let set = |limit| setrlimit(resource, limit, limit);
-    match set(limit) {
-        Err(Errno::EPERM) => {
-            let (_, given) = getrlimit(resource).called("getrlimit", name)?;
-            set(limit.min(given))
-        }
-        other => other,
-    }
-    .called("setrlimit", name)
 }
 
 /// Leaves the calls that the rules allow. Others give EPERM, those of other architectures the end.

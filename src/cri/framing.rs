@@ -1,7 +1,7 @@
 //! gRPC's messages in a body of HTTP/2 (Length-Prefixed-Message of PROTOCOL-HTTP2.md): whether it is compressed (1 byte), its length
 //! (4 bytes, big-endian), and itself. tonic does all of this; here is what is answered without it.
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body_util::{BodyExt, Full};
 use prost::Message;
@@ -12,13 +12,10 @@ const PREFIX: usize = 5;
 
 /// A body that is one message.
 pub(super) fn body_of(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut body = Vec::with_capacity(PREFIX + length);
-    body.put_u8(0);
+    let message = message.encode_to_vec();
     // No message has more than 4 GiB: its containers are in memory.
-    body.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    body.extend(message.encode_to_vec());
-    body.into()
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    [&[0], &length.to_be_bytes()[..], &message].concat().into()
 }
 
 /// The message of a body that is one, and not compressed.

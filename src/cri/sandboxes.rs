@@ -195,7 +195,7 @@ impl Sandbox {
             match Connection::open(&self.pod.dirs.socket(), request, descriptors) {
                 // Nothing was asked yet.
                 Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
-                    if !self.pod.is_supervised() && !recover(&self.pod) {
+                    if !recover(&self.pod) {
                         return Err(error);
                     }
                     std::thread::sleep(SOON);
@@ -209,7 +209,7 @@ impl Sandbox {
     /// being set up or has too many clients, is asked again for so long. Whether it did it; if not, the sandbox has ended.
     pub(super) fn ask_if_supervised(&self, request: &Request, patience: Duration) -> Result<bool> {
         let deadline = Instant::now() + patience;
-        while self.pod.is_supervised() || recover(&self.pod) {
+        while recover(&self.pod) {
             match self.ask(request, &[]) {
                 Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
                     std::thread::sleep(SOON);
@@ -389,6 +389,9 @@ pub(super) fn sandbox(dirs: &Dirs, id: &str) -> Result<Sandbox> {
 
 /// Gives a sandbox another supervisor if its own was killed. Whether it has one.
 fn recover(pod: &Pod) -> bool {
+    if pod.is_supervised() {
+        return true;
+    }
     if let Ok(Recovered::TakenOver(supervising)) = supervisor::recover(pod) {
         // Waited for by a thread: who watches the sandboxes has not started it.
         std::thread::spawn(move || supervising.wait());

@@ -20,6 +20,7 @@ use crate::paths::Dirs;
 use crate::store;
 use crate::supervisor::remove;
 use crate::sys::flock::{Flock, How};
+use crate::sys::limit;
 use crate::sys::{Called, socket};
 use anyhow::{Context, Result};
 use http::{Request, Response};
@@ -27,7 +28,6 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder};
@@ -136,12 +136,11 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
 
 /// As many descriptors as the host lets it have: their number.
 fn take_files() -> Result<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
+    let hard = limit::raise_descriptors()?;
     if hard < MIN_FILES {
         let text = format!("RLIMIT_NOFILE: the server may have {hard} descriptors, and takes at least {MIN_FILES}");
         return Err(failure(Kind::Exhausted, text));
     }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).called("setrlimit", "NOFILE")?;
     Ok(hard)
 }
 

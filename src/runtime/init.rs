@@ -14,7 +14,7 @@ use crate::plan::config::Pace;
 use crate::sys::memory::Shared;
 use crate::sys::mount::{self, Depth, Propagation, SetAttr};
 use crate::sys::record::{self, Call};
-use crate::sys::{Called, SysError, SysResult, pidfd, process, socket};
+use crate::sys::{Called, SysError, SysResult, limit, pidfd, process, socket};
 use nix::errno::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -405,7 +405,7 @@ impl Init {
     }
 
     fn rlimit(&self, kind: &str, soft: u64, hard: u64) -> StepResult {
-        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        use nix::sys::resource::Resource;
         let resource = match kind {
             "RLIMIT_NOFILE" => Resource::RLIMIT_NOFILE,
             "RLIMIT_CORE" => Resource::RLIMIT_CORE,
@@ -414,16 +414,11 @@ impl Init {
             "RLIMIT_STACK" => Resource::RLIMIT_STACK,
             other => return Err(StepError::new(format!("{other} is not supported"))),
         };
-        let shown = || format!("{kind}, {{rlim_cur={soft}, rlim_max={hard}}}");
-        match record::call("setrlimit", shown, || setrlimit(resource, soft, hard).called("setrlimit", kind)) {
-            Err(error) if error.errno() == Errno::EPERM => {
-                let (_, allowed) = getrlimit(resource).called("getrlimit", kind)?;
-                let (soft, clamped) = (soft.min(allowed), hard.min(allowed));
-                setrlimit(resource, soft, clamped).called("setrlimit", kind)?;
-                self.note(format!("{kind} is {soft}:{clamped}, a hard limit of {hard} takes CAP_SYS_RESOURCE"))
-            }
-            other => Ok(other?),
+        let is = limit::set_at_most(resource, kind, (soft, hard))?;
+        if is == (soft, hard) {
+            return Ok(());
         }
+        self.note(format!("{kind} is {}:{}, a hard limit of {hard} takes CAP_SYS_RESOURCE", is.0, is.1))
     }
 
     fn stdio(&mut self) -> StepResult {

@@ -8,11 +8,11 @@ use crate::paths::PodDirs;
 use crate::runtime::sandbox;
 use crate::store::{self, Pod, Reserved, Wait};
 use crate::sys::flock::Flock;
+use crate::sys::limit;
 use crate::sys::mount::{self, Depth, SetAttr, attr};
 use crate::sys::{Called, process};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -244,11 +244,11 @@ const DESCRIPTORS: u64 = 64;
 
 /// How many descriptors there may be is the supervisor's own affair, not that of the shell which it was started from.
 fn raise_limits() -> Result<()> {
-    let (_, highest) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
+    let highest = limit::raise_descriptors()?;
     if highest < DESCRIPTORS {
         bail!("a pod's supervisor takes {DESCRIPTORS} descriptors: RLIMIT_NOFILE is {highest}");
     }
-    Ok(setrlimit(Resource::RLIMIT_NOFILE, highest, highest).called("setrlimit", "NOFILE")?)
+    Ok(())
 }
 
 fn set_up(state: &Path) -> Result<(Supervisor, Flock)> {

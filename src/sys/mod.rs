@@ -9,6 +9,7 @@ pub mod flock;
 pub mod fs;
 pub mod getxattr;
 pub mod heap;
+pub mod limit;
 pub mod memory;
 pub mod mount;
 pub mod net;

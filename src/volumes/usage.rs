@@ -5,11 +5,10 @@
 
 use crate::image::tree::stat_entry;
 use crate::sys::fs::{ResolveFlags, openat2};
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, limit};
 use nix::dir::{Dir, OwningIter};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
@@ -61,10 +60,7 @@ const NAMES_PER_LOOK: u32 = 256;
 
 /// Measures each of the trees. The caller's limit of descriptors is raised as far as it goes.
 pub fn measure(request: &Request) -> SysResult<Vec<Usage>> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).called("getrlimit", "NOFILE")?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).called("setrlimit", "NOFILE")?;
-    }
+    limit::raise_descriptors()?;
     let deadline = Instant::now() + request.patience;
     request.trees.iter().map(|tree| measure_tree(tree, deadline)).collect()
 }
