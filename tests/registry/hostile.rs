@@ -330,47 +330,90 @@ fn what_can_be_repaired_is_and_the_rest_is_refused_soon() {
     }
 }
 
+/// What `alice` with her password is in a header.
+const LOGIN: &str = "YWxpY2U6c2VzYW1l";
+
+/// Answers a request without the login.
+fn asks_for_login(request: &Request, stream: &mut TcpStream) -> bool {
+    let is_without = request.authorization.as_deref() != Some(&format!("Basic {LOGIN}"));
+    if is_without {
+        send(stream, "401 No", "WWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n", b"");
+    }
+    is_without
+}
+
+/// Answers a request without the token that this registry gives for the login, and the one for that token.
+fn asks_for_token(request: &Request, stream: &mut TcpStream) -> bool {
+    if let Some(query) = request.path.strip_prefix("/token?") {
+        let right = request.authorization.as_deref() == Some(&format!("Basic {LOGIN}"))
+            && query.contains("scope=repository%3Aapp%3Apull&")
+            && query.contains("service=here");
+        let body: &[u8] = if right { br#"{"token":"good"}"# } else { b"{}" };
+        send(stream, "200 OK", &format!("Content-Length: {}\r\n", body.len()), body);
+        return true;
+    }
+    let is_without = request.authorization.as_deref() != Some("Bearer good");
+    if is_without {
+        let port = stream.local_addr().unwrap().port();
+        let challenge = format!(
+            "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:{port}/token\",service=\"here\",scope=\"repository:*:*\"\r\nContent-Length: 0\r\n"
+        );
+        send(stream, "401 No", &challenge, b"");
+    }
+    is_without
+}
+
+/// The file with the login for a server.
+fn login_at(setup: &Setup, server: &Server) -> AuthFiles {
+    let auth = setup.path("auth.json");
+    std::fs::write(&auth, format!(r#"{{"auths": {{"127.0.0.1:{}": {{"auth": "{LOGIN}"}}}}}}"#, server.port)).unwrap();
+    AuthFiles::only(&auth)
+}
+
 #[test]
 fn credentials_stay_with_their_origin() {
     if !available(&["root"]) {
         return;
     }
     let sample = Sample::new("credentials");
-    // The same host on another port, which serves the blobs and asks for a login the first time.
-    let blobs = sample.clone();
-    let other = serve(move |request, stream, number| {
-        if number == 0 && request.path.contains("challenge") {
-            return send(stream, "401 No", "WWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n", b"");
-        }
-        let found = blobs.blobs().into_iter().find(|b| request.path.ends_with(&b.digest)).cloned();
-        match found {
-            Some(blob) => send_blob(stream, &blob),
-            None => send(stream, "404 No", "Content-Length: 0\r\n", b""),
-        }
-    });
-    for (way, works) in [("plain", true), ("challenge", false)] {
+    type Asks = fn(&Request, &mut TcpStream) -> bool;
+    for (asks, way, works) in [
+        (asks_for_login as Asks, "plain", true),
+        (asks_for_login, "login", false),
+        (asks_for_login, "token", false),
+        (asks_for_token, "plain", true),
+        (asks_for_token, "login", false),
+        (asks_for_token, "token", false),
+    ] {
+        // The same host on another port, which serves the blobs, or asks for a login of its own.
+        let blobs = sample.clone();
+        let other = serve(move |request, stream, _| {
+            if way == "login" && asks_for_login(request, stream) || way == "token" && asks_for_token(request, stream) {
+                return;
+            }
+            match blobs.blobs().into_iter().find(|b| request.path.ends_with(&b.digest)) {
+                Some(blob) => send_blob(stream, blob),
+                None => send(stream, "404 No", "Content-Length: 0\r\n", b""),
+            }
+        });
         let port = other.port;
         let server = registry(&sample, move |request, stream, _| {
-            if request.authorization.as_deref() != Some("Basic YWxpY2U6c2VzYW1l") {
-                send(stream, "401 No", "WWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n", b"");
+            if asks(request, stream) {
                 return true;
             }
             let blob = request.path.contains("/blobs/");
             if blob {
                 let digest = request.path.rsplit('/').next().unwrap();
-                let location = format!("Location: http://127.0.0.1:{port}/{way}/{digest}\r\nContent-Length: 0\r\n");
+                let location = format!("Location: http://127.0.0.1:{port}/{digest}\r\nContent-Length: 0\r\n");
                 send(stream, "307 Elsewhere", &location, b"");
             }
             blob
         });
         let setup = Setup::new();
-        let auth = setup.path("auth.json");
-        let login = format!(r#"{{"auths": {{"127.0.0.1:{}": {{"auth": "YWxpY2U6c2VzYW1l"}}}}}}"#, server.port);
-        std::fs::write(&auth, login).unwrap();
-        let result = pull_with(&setup, &server, AuthFiles::only(&auth));
+        let result = pull_with(&setup, &server, login_at(&setup, &server));
         assert_eq!(result.is_ok(), works, "{way}: {result:?}");
         let seen = other.seen.lock().unwrap();
-        assert!(seen.iter().any(|r| r.path.contains(way)), "{way}: {seen:?}");
+        assert!(!seen.is_empty(), "{way}");
         assert!(seen.iter().all(|r| r.authorization.is_none()), "{way}: {seen:?}");
     }
 }
@@ -381,30 +424,10 @@ fn a_bearer_token_is_fetched_with_the_login_and_for_this_repository_only() {
         return;
     }
     let sample = Sample::new("bearer");
-    let server = registry(&sample, |request, stream, _| {
-        if let Some(query) = request.path.strip_prefix("/token?") {
-            let right = request.authorization.as_deref() == Some("Basic YWxpY2U6c2VzYW1l")
-                && query.contains("scope=repository%3Aapp%3Apull&")
-                && query.contains("service=here");
-            let body: &[u8] = if right { br#"{"token":"good"}"# } else { b"{}" };
-            send(stream, "200 OK", &format!("Content-Length: {}\r\n", body.len()), body);
-            return true;
-        }
-        if request.authorization.as_deref() == Some("Bearer good") {
-            return false;
-        }
-        let port = stream.local_addr().unwrap().port();
-        let challenge = format!(
-            "WWW-Authenticate: Bearer realm=\"http://127.0.0.1:{port}/token\",service=\"here\",scope=\"repository:*:*\"\r\nContent-Length: 0\r\n"
-        );
-        send(stream, "401 No", &challenge, b"");
-        true
-    });
+    let server = registry(&sample, |request, stream, _| asks_for_token(request, stream));
     let setup = Setup::new();
-    let auth = setup.path("auth.json");
-    let login = format!(r#"{{"auths": {{"127.0.0.1:{}": {{"auth": "YWxpY2U6c2VzYW1l"}}}}}}"#, server.port);
-    std::fs::write(&auth, login).unwrap();
-    assert_eq!(pull_with(&setup, &server, AuthFiles::only(&auth)).unwrap().id, sample.config.digest);
+    let image = pull_with(&setup, &server, login_at(&setup, &server)).unwrap();
+    assert_eq!(image.id, sample.config.digest);
 }
 
 /// A pull that is ended in the middle: by Ctrl-C it cleans up itself, after a kill the next one does.
