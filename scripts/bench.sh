@@ -10,7 +10,8 @@
 #   --rows            the names of the rows, and what they are
 #
 # A figure is a median of rounds in which all that are measured take turns; what is in parentheses is how many times podshim's it
-# is. Where an aim is not met, the table says so; the exit code is 1 only if something could not be measured.
+# is. Where an aim is not met, the table says so; the exit code is 1 only if something could not be measured, or if podshim or
+# what it has in memory is larger than its aim: that does not depend on what else the machine does.
 #
 # Needs scripts/build.sh and scripts/images.sh to have run; the rest is made here, as root on Debian (bookworm or later). Peers are
 # those of Debian sid, in a tree below target/bench (mmdebstrap, once; remove target/bench/peers to have today's). Everything runs

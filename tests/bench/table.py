@@ -23,6 +23,12 @@ class Line:
     def add(self, column, value):
         self.cells.setdefault(column, []).append(value)
 
+    def values(self):
+        return {name: value_of(samples) for name, samples in self.cells.items()}
+
+    def verdict(self):
+        return self.judge(self, self.values()) if self.judge else ""
+
 
 def at_most(share, other):
     """An aim: podshim's is at most this share of another's. A list of others: of each."""
@@ -81,7 +87,7 @@ def markdown(lines):
     columns = [name for name in COLUMNS if any(name in line.cells or name in line.missing for line in lines)]
     rows = [["figure", *columns, "aim", ""]]
     for line in lines:
-        values = {name: value_of(samples) for name, samples in line.cells.items()}
+        values = line.values()
         cells = []
         for name in columns:
             if name in values:
@@ -91,7 +97,7 @@ def markdown(lines):
                 cells.append(cell)
             else:
                 cells.append(line.missing.get(name, "–"))
-        rows.append([line.title, *cells, line.aim, line.judge(line, values) if line.judge else ""])
+        rows.append([line.title, *cells, line.aim, line.verdict()])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rows.insert(1, ["-" * width for width in widths])
     return "\n".join("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows)
