@@ -22,7 +22,7 @@ use crate::plan::pod::{Choices, Node, pod_plan};
 use crate::plan::spec;
 use crate::runtime;
 use crate::store::{self, Images, Pod, Record, Written};
-use crate::supervisor::{self, Supervising};
+use crate::supervisor::{Standby, Supervising};
 use crate::volumes;
 use anyhow::{Context, Result};
 use clap::Args;
@@ -368,8 +368,10 @@ pub(super) fn start(admitted: &AdmittedPod, record: &Record, capacity: &Capacity
     if !parent.is_empty() {
         cgroups::make_room(&host::cgroup::detect()?, parent)?;
     }
-    let reserved = store::reserve(record, &written(admitted)?, capacity.has())?;
-    match supervisor::spawn(&reserved) {
+    let written = written(admitted)?;
+    let supervisor = Standby::begin(&record.dirs.pod(&record.plan.sandbox.uid))?;
+    let reserved = store::reserve(record, &written, capacity.has())?;
+    match supervisor.set_up(&reserved) {
         Ok(supervising) => Ok(Started { pod: reserved.pod, supervising }),
         Err(error) => {
             let pod = reserved.pod;

@@ -65,6 +65,6 @@ mod tasks;
 pub mod timeline;
 mod update;
 
-pub use process::{Recovered, Supervising, asked_for, recover, run, spawn};
+pub use process::{Recovered, Standby, Supervising, asked_for, recover, run};
 pub use pull::Answer;
 pub use signals::stop_signal;

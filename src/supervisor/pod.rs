@@ -17,7 +17,7 @@ use super::tasks::Running;
 use super::timeline::{Act, Timeline, numbers};
 use crate::control::{RefusedKind, Reply};
 use crate::error::Kind;
-use crate::host::{self, HostFacts};
+use crate::host::HostFacts;
 use crate::lifecycle::status::Time;
 use crate::lifecycle::{
     Action, ContainerSpec, Event, EventType, Hook, Now, PodEvent, PodSpec, Probes, StartFailure, Task,
@@ -147,8 +147,7 @@ pub(super) fn now() -> Now {
 
 impl Supervisor {
     /// Sets the sandbox and the volumes up. On an error, what was made is undone.
-    pub(super) fn new(pod: Pod) -> Result<Supervisor> {
-        let facts = host::probe()?;
+    pub(super) fn new(pod: Pod, facts: HostFacts) -> Result<Supervisor> {
         let made = Self::set_up(pod.clone(), facts.clone());
         if made.is_err() {
             // The error that made us give up is the one to be told.

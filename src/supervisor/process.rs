@@ -4,6 +4,7 @@ use super::keep::Memory;
 use super::pod::Supervisor;
 use super::remove;
 use crate::error::{Kind, failure};
+use crate::host::{self, HostFacts};
 use crate::paths::PodDirs;
 use crate::runtime::sandbox;
 use crate::store::{self, Pod, Reserved, Wait};
@@ -18,7 +19,7 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -32,11 +33,67 @@ pub struct Supervising {
     child: Child,
 }
 
-/// Starts a pod's supervisor and waits until the sandbox and the volumes are set up, or could not be.
-pub fn spawn(reserved: &Reserved) -> Result<Supervising> {
-    match begin(&reserved.pod)? {
-        Begun::Ready(supervising) => Ok(supervising),
-        Begun::Died(error) => Err(error),
+/// A supervisor's process before there is its pod: what it takes to begin goes on beside the pod's reservation. If this is dropped, or
+/// its process killed, nothing comes of it.
+#[derive(Debug)]
+pub struct Standby {
+    /// `None` once it was told to go on.
+    child: Option<Child>,
+}
+
+impl Standby {
+    /// Starts the process.
+    pub fn begin(pod: &PodDirs) -> Result<Standby> {
+        let executable = readonly_executable()?;
+        let arguments: [OsString; 2] = [VERB.into(), pod.state.clone().into()];
+        let mut command = Command::new(format!("/proc/self/fd/{}", executable.as_raw_fd()));
+        command.arg0("podshim").args(arguments);
+        // The caller's environment may hold secrets; a supervisor needs nothing of it but what finds an image's registry.
+        command.env_clear().envs(std::env::vars_os().filter(|(key, _)| is_passed_on(key)));
+        // Until it has its log it says what it has to say where the caller does.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let child = command.spawn().called("execve", "supervisor").context("starting the pod's supervisor")?;
+        Ok(Standby { child: Some(child) })
+    }
+
+    /// Has the supervisor set the pod up, and waits until the sandbox and the volumes are there, or could not be made.
+    pub fn set_up(self, reserved: &Reserved) -> Result<Supervising> {
+        match self.go_on(&reserved.pod)? {
+            Begun::Ready(supervising) => Ok(supervising),
+            Begun::Died(error) => Err(error),
+        }
+    }
+
+    /// An error is what the supervisor itself says.
+    fn go_on(mut self, pod: &Pod) -> Result<Begun> {
+        let pipes = |mut child: Child| Some((child.stdin.take()?, child.stdout.take()?, child));
+        let Some((mut tell, mut hear, mut child)) = self.child.take().and_then(pipes) else {
+            bail!("the supervisor has no standard descriptors");
+        };
+        // One that has died meanwhile does not hear it, which shows in its answer.
+        let _ = tell.write_all(GO_ON);
+        drop(tell);
+        let mut answer = String::new();
+        hear.read_to_string(&mut answer).called("read", "supervisor")?;
+        if answer == READY {
+            return Ok(Begun::Ready(Supervising { child }));
+        }
+        let status = child.wait().called("waitpid", "supervisor")?;
+        if answer.is_empty() {
+            let log = std::fs::read_to_string(pod.dirs.supervisor_log()).unwrap_or_default();
+            let message = format!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
+            return Ok(Begun::Died(anyhow::anyhow!(message)));
+        }
+        Err(failure(Kind::NotReady, answer))
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        // Waiting closes its standard input first, at whose end it ends.
+        if let Some(mut child) = self.child.take() {
+            let _ = child.wait();
+        }
     }
 }
 
@@ -45,39 +102,6 @@ enum Begun {
     Ready(Supervising),
     /// It was killed, or crashed, before it could say anything.
     Died(anyhow::Error),
-}
-
-/// An error is what the supervisor itself says.
-fn begin(pod: &Pod) -> Result<Begun> {
-    let path = pod.dirs.supervisor_log();
-    // What the old supervisor said, or one that lives after all, stays.
-    let open = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
-    let log = open.called("open", path.display())?;
-    let executable = readonly_executable()?;
-    let arguments: [OsString; 2] = [VERB.into(), pod.dirs.state.clone().into()];
-    let mut command = Command::new(format!("/proc/self/fd/{}", executable.as_raw_fd()));
-    command.arg0("podshim").args(arguments).current_dir("/");
-    // The caller's environment may hold secrets; a supervisor needs nothing of it but what finds an image's registry.
-    command.env_clear().envs(std::env::vars_os().filter(|(key, _)| is_passed_on(key)));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-    process::in_new_session(&mut command);
-    let mut child = command.spawn().called("execve", "supervisor").context("starting the pod's supervisor")?;
-    let mut answer = String::new();
-    let read = match child.stdout.take() {
-        Some(mut pipe) => pipe.read_to_string(&mut answer).called("read", "supervisor"),
-        None => bail!("the supervisor has no standard output"),
-    };
-    read?;
-    if answer == READY {
-        return Ok(Begun::Ready(Supervising { child }));
-    }
-    let status = child.wait().called("waitpid", "supervisor")?;
-    if answer.is_empty() {
-        let log = std::fs::read_to_string(pod.dirs.supervisor_log()).unwrap_or_default();
-        let message = format!("the pod's supervisor ended ({status}) before the pod was set up: {}", log.trim());
-        return Ok(Begun::Died(anyhow::anyhow!(message)));
-    }
-    Err(failure(Kind::NotReady, answer))
 }
 
 /// What became of a pod without a supervisor.
@@ -115,9 +139,9 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
     if !is_needed()? {
         return Ok(Recovered::Unneeded);
     }
-    let is_of_this_boot = pod.record.boot_id == crate::host::boot_id()?;
+    let is_of_this_boot = pod.record.boot_id == host::boot_id()?;
     if !is_of_this_boot || !was_set_up() {
-        remove::abandoned(pod, &crate::host::cgroup::detect()?).with_context(context)?;
+        remove::abandoned(pod, &host::cgroup::detect()?).with_context(context)?;
         let why =
             if is_of_this_boot { "was never set up: what made it was killed" } else { "is from before the last boot" };
         return Ok(Recovered::Ended(why));
@@ -125,7 +149,7 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match begin(pod) {
+        match Standby::begin(&pod.dirs).and_then(|standby| standby.go_on(pod)) {
             Ok(Begun::Ready(supervising)) => return Ok(Recovered::TakenOver(supervising)),
             // One that is killed as well leaves the pod as it found it.
             Ok(Begun::Died(_)) if tries < TRIES && pod.is_there() => {}
@@ -139,6 +163,10 @@ pub fn recover(pod: &Pod) -> Result<Recovered> {
 /// How many supervisors are started for a pod, one after the other was killed.
 const TRIES: usize = 5;
 
+/// What a supervisor is told on its standard input when there is its pod.
+const GO_ON: &[u8] = b"g";
+
+/// What it answers on its standard output when the pod is set up.
 const READY: &str = "ready";
 
 fn is_passed_on(key: &std::ffi::OsStr) -> bool {
@@ -192,25 +220,19 @@ pub fn asked_for(mut arguments: impl Iterator<Item = OsString>) -> Option<PathBu
     }
 }
 
-/// The supervisor's `main`: does not return before the pod is over. The answer on standard output tells the CLI whether the
+/// The supervisor's `main`: does not return before the pod is over. The answer on standard output tells who started it whether the
 /// pod was set up.
 pub fn run(state: &Path) -> Result<()> {
-    // First of all: nothing of the caller's stays open, and nobody looks into this process.
-    process::close_inherited(3)?;
-    process::set_not_dumpable()?;
-    process::set_name("podshim")?;
-    // Nobody else starts a container again. What a kubelet gives itself; a container's init has its own.
-    sandbox::last_to_be_killed(-999)?;
-    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let answer = |text: &str| -> Result<()> {
         let mut out = std::io::stdout();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).called("write", "stdout")?;
-        // End of file is what the CLI waits for.
-        let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
-        Ok(process::set_standard(null.as_fd(), 1)?)
+        // End of file is what is waited for.
+        Ok(process::set_standard(null()?.as_fd(), 1)?)
     };
-    let (mut supervisor, lock) = match set_up(state) {
-        Ok(both) => both,
+    let made = begin().and_then(|facts| facts.map(|facts| set_up(state, facts)).transpose());
+    let (mut supervisor, lock) = match made {
+        Ok(Some(both)) => both,
+        Ok(None) => return Ok(()),
         Err(error) => return answer(&format!("{error:#}")),
     };
     // A command line that was killed meanwhile does not end the pod.
@@ -221,6 +243,28 @@ pub fn run(state: &Path) -> Result<()> {
         std::mem::forget((supervisor, lock));
     }
     ended
+}
+
+fn null() -> Result<OwnedFd> {
+    Ok(open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?)
+}
+
+/// What takes no pod, until it is told that there is one: what the host is like; `None` if nobody needs a supervisor after all.
+fn begin() -> Result<Option<HostFacts>> {
+    nix::unistd::setsid().called("setsid", "")?;
+    // First of all: nothing of the caller's stays open, and nobody looks into this process.
+    process::close_inherited(3)?;
+    process::set_not_dumpable()?;
+    process::set_name("podshim")?;
+    nix::unistd::chdir("/").called("chdir", "/")?;
+    // Nobody else starts a container again. What a kubelet gives itself; a container's init has its own.
+    sandbox::last_to_be_killed(-999)?;
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    raise_limits()?;
+    let facts = host::probe()?;
+    let told = nix::unistd::read(std::io::stdin(), &mut [0]).called("read", "stdin")?;
+    process::set_standard(null()?.as_fd(), 0)?;
+    Ok((told > 0).then_some(facts))
 }
 
 /// How long a supervisor's children may hold what they have of it, after it was killed: each closes that as the first thing.
@@ -251,12 +295,15 @@ fn raise_limits() -> Result<()> {
     Ok(())
 }
 
-fn set_up(state: &Path) -> Result<(Supervisor, Flock)> {
-    raise_limits()?;
+fn set_up(state: &Path, facts: HostFacts) -> Result<(Supervisor, Flock)> {
     let Some(uid) = state.file_name().and_then(|name| name.to_str()) else {
         bail!("{} is no pod's state directory", state.display());
     };
     let unknown_data = PodDirs { state: state.to_owned(), data: state.to_owned() };
+    let path = unknown_data.supervisor_log();
+    // What the old supervisor said, or one that lives after all, stays.
+    let open = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
+    process::set_standard(open.called("open", path.display())?.as_fd(), 2)?;
     let record = store::load(&unknown_data)?.with_context(|| format!("{} has no record", state.display()))?;
     let pod = Pod { dirs: record.dirs.pod(uid), record };
     let Some(lock) = lock(&pod.dirs)? else {
@@ -272,8 +319,8 @@ fn set_up(state: &Path) -> Result<(Supervisor, Flock)> {
     }
     // Its supervisor was killed: what it has set up goes on.
     let supervisor = match Memory::read(&pod.dirs)? {
-        Some(memory) => Supervisor::take_over(pod, memory)?,
-        None => Supervisor::new(pod)?,
+        Some(memory) => Supervisor::take_over((pod, facts), memory)?,
+        None => Supervisor::new(pod, facts)?,
     };
     Ok((supervisor, lock))
 }

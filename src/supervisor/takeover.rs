@@ -29,7 +29,7 @@ use super::reserve::Reserve;
 use super::sandbox::AfterReaper;
 use super::slot::Instance;
 use super::timeline::Timeline;
-use crate::host;
+use crate::host::{self, HostFacts};
 use crate::host::cgroup::CgroupSetup;
 use crate::lifecycle::commanded::Commanded;
 use crate::lifecycle::{Event, EventType, Found, PodEvent};
@@ -65,11 +65,10 @@ struct Find {
 
 impl Supervisor {
     /// Takes a pod over. On an error it stays as it is.
-    pub(super) fn take_over(mut pod: Pod, memory: Memory<Life>) -> Result<Supervisor> {
+    pub(super) fn take_over((mut pod, facts): (Pod, HostFacts), memory: Memory<Life>) -> Result<Supervisor> {
         if pod.record.boot_id != host::boot_id()? {
             bail!("the pod is from before the last boot: nothing of it runs");
         }
-        let facts = host::probe()?;
         let signals = block_signals()?;
         let timeline = Timeline::of(&pod)?;
         let own = match &memory.life {

@@ -7,7 +7,7 @@ use crate::cri::sandboxes::{self, Sandbox};
 use crate::cri::{Daemon, api, convert, plugins};
 use crate::error::{Kind, failure};
 use crate::store::{self, Asked, Images, OciRuntime, Pod, Record, Reserved, Written};
-use crate::supervisor::{self, remove};
+use crate::supervisor::{Standby, remove};
 use crate::sys::{Called, fs};
 use anyhow::{Context, Result};
 use nix::unistd::{AccessFlags, access};
@@ -26,9 +26,10 @@ pub(in crate::cri) fn run(
     let record = record(daemon, (&id, config), handler)?;
     let events = daemon.events();
     let hidden = daemon.plugins.hide(&id);
+    let supervisor = Standby::begin(&record.dirs.pod(&id))?;
     let reserved = store::reserve(&record, &written(config, &id), None)?;
     let pod = reserved.pod.clone();
-    match start(daemon, reserved, &events) {
+    match start(daemon, (reserved, supervisor), &events) {
         Ok(()) => {
             drop(hidden);
             daemon.observe(&id);
@@ -96,13 +97,13 @@ fn written(config: &api::PodSandboxConfig, id: &str) -> Written {
     Written { manifest: manifest.to_string(), objects: "[]".to_owned() }
 }
 
-fn start(daemon: &Arc<Daemon>, reserved: Reserved, events: &Events) -> Result<()> {
+fn start(daemon: &Arc<Daemon>, (reserved, supervisor): (Reserved, Standby), events: &Events) -> Result<()> {
     let pod = reserved.pod.clone();
     let undecided = pod.dirs.undecided();
     if daemon.plugins.nri.is_on() {
         std::fs::write(&undecided, "").called("write", undecided.display())?;
     }
-    let spawned = supervisor::spawn(&reserved);
+    let spawned = supervisor.set_up(&reserved);
     // One that is killed from now on has another one in its place, which whoever asks for the sandbox waits for: so do we.
     drop(reserved);
     daemon.reap(spawned?, pod.clone());
