@@ -4,6 +4,7 @@ use super::super::harness::{Host, Numbers, until};
 use super::super::leaks;
 use super::client::{Cri, Kubelet, NOBODY, container, log, sandbox};
 use super::rpcs::{self, Subject};
+use nix::sched::{CloneFlags, setns};
 use podshim::cri::api;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -108,12 +109,21 @@ fn kill_during(
     (begin.elapsed(), interrupted)
 }
 
+/// A registry in a network namespace that takes connections and never says anything.
+fn stalling_registry(network: &str) -> TcpListener {
+    let namespace = std::fs::File::open(format!("/run/netns/{network}")).unwrap();
+    let listen = || {
+        // This thread's own.
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        TcpListener::bind("127.0.0.1:0").unwrap()
+    };
+    std::thread::spawn(listen).join().unwrap()
+}
+
 #[test]
 fn e7_the_server_can_be_killed_during_every_call() {
     let Some(host) = Host::new(&[]) else { return };
-    host.own_network();
-    // A registry that takes connections and never says anything.
-    let stalling = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stalling = stalling_registry(&host.own_network());
     let stalling = format!("{}/stalling:1", stalling.local_addr().unwrap());
     let mut cri = Cri::start(&host, "");
     let steady = Steady::new(&cri);
