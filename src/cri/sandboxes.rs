@@ -145,7 +145,8 @@ impl Sandbox {
     /// Whether the server that was to make it was killed before NRI plugins had agreed to it, or before it was set up: nobody has
     /// heard of it.
     pub(super) fn is_half_made(&self) -> bool {
-        self.is_undecided() || self.is_abandoned() && !self.pod.dirs.kept().exists()
+        // One that was not set up is none also when somebody has begun to take it away: it is over then.
+        self.is_undecided() || !self.is_supervised && !self.pod.dirs.kept().exists()
     }
 
     /// Whether NRI plugins have not agreed to it yet.

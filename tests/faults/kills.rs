@@ -10,10 +10,9 @@ use crate::harness::{Host, Live, available, binary, facts, image_files, pod, she
 use crate::leaks;
 use crate::lives::{BOUND, comes, ended};
 use crate::registry::{Debian, Sample};
-use crate::rig::{Case, Content, called, is_long};
+use crate::rig::{Case, Content, calls, is_long};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -90,18 +89,6 @@ fn moments(host: &Host, args: &[&str], prepare: impl Fn()) -> Vec<Moment> {
         all.extend(spread(calls(&beside_supervisor(host, args, &[])), Moment::Supervisor));
     }
     all
-}
-
-/// The calls that a trace tells of, each with which of its process's calls of the kind it is.
-fn calls(trace: &str) -> Vec<(String, u32)> {
-    let mut made: BTreeMap<(&str, &str), u32> = BTreeMap::new();
-    let mut all = BTreeSet::new();
-    for (process, call) in trace.lines().filter_map(called) {
-        let nth = made.entry((process, call)).or_default();
-        *nth += 1;
-        all.insert((call.to_owned(), *nth));
-    }
-    all.into_iter().collect()
 }
 
 /// Runs a command below strace(1) until it has ended: the trace.

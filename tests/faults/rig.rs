@@ -1,7 +1,7 @@
 //! How much is tried, and what is compared.
 
 use sha2::Digest;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -45,6 +45,18 @@ pub(crate) fn called(line: &str) -> Option<(&str, &str)> {
     let (process, call) = line.split_once(' ')?;
     let (call, _) = call.trim_start().split_once('(')?;
     call.starts_with(|first: char| first.is_ascii_lowercase()).then_some((process, call))
+}
+
+/// The calls that a trace tells of, each with which of its process's calls of the kind it is.
+pub(crate) fn calls(trace: &str) -> Vec<(String, u32)> {
+    let mut made: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut all = BTreeSet::new();
+    for (process, call) in trace.lines().filter_map(called) {
+        let nth = made.entry((process, call)).or_default();
+        *nth += 1;
+        all.insert((call.to_owned(), *nth));
+    }
+    all.into_iter().collect()
 }
 
 /// Calls, and what each may plausibly fail with.

@@ -43,6 +43,9 @@ mod probes;
 mod propagation;
 mod resources;
 mod restarts;
+#[path = "../faults/rig.rs"]
+#[allow(dead_code, reason = "the tests of faults have more than is needed here")]
+mod rig;
 mod sandbox;
 mod security;
 mod sidecars;

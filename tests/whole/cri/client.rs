@@ -109,9 +109,15 @@ impl<'a> Cri<'a> {
 
     /// Another server in the place of one that was killed.
     pub(super) fn restart(&mut self) {
-        assert!(self.server.has_ended(), "a second server would find the first and end");
-        self.server = Cri::server(self.host, &self.before);
+        let before = self.before.clone();
+        self.restart_by(&before);
         self.until_ready();
+    }
+
+    /// The same by another program, as [`Cri::begin`] does.
+    pub(super) fn restart_by(&mut self, before: &[String]) {
+        assert!(self.server.has_ended(), "a second server would find the first and end");
+        self.server = Cri::server(self.host, before);
     }
 }
 

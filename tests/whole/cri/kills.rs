@@ -4,6 +4,7 @@ use super::super::harness::{Host, Numbers, until};
 use super::super::leaks;
 use super::client::{Cri, Kubelet, NOBODY, container, log, sandbox};
 use super::rpcs::{self, Subject};
+use nix::sched::{CloneFlags, setns};
 use podshim::cri::api;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -72,7 +73,7 @@ fn rehearse(cri: &Cri<'_>, subject: &Subject) -> Vec<(&'static str, Duration)> {
 pub(super) struct Steady {
     pub(super) id: String,
     pub(super) counts: String,
-    ends: String,
+    pub(super) ends: String,
 }
 
 impl Steady {
@@ -108,12 +109,21 @@ fn kill_during(
     (begin.elapsed(), interrupted)
 }
 
+/// A registry in a network namespace that takes connections and never says anything.
+fn stalling_registry(network: &str) -> TcpListener {
+    let namespace = std::fs::File::open(format!("/run/netns/{network}")).unwrap();
+    let listen = || {
+        // This thread's own.
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        TcpListener::bind("127.0.0.1:0").unwrap()
+    };
+    std::thread::spawn(listen).join().unwrap()
+}
+
 #[test]
 fn e7_the_server_can_be_killed_during_every_call() {
     let Some(host) = Host::new(&[]) else { return };
-    host.own_network();
-    // A registry that takes connections and never says anything.
-    let stalling = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stalling = stalling_registry(&host.own_network());
     let stalling = format!("{}/stalling:1", stalling.local_addr().unwrap());
     let mut cri = Cri::start(&host, "");
     let steady = Steady::new(&cri);
@@ -191,13 +201,13 @@ pub(super) fn nothing_is_lost(host: &Host, cri: &Cri<'_>, steady: &Steady) {
 
 /// What is told of the steady pod; its containers in the order of their fields.
 #[derive(Debug, PartialEq)]
-struct Seen {
+pub(super) struct Seen {
     sandbox: api::PodSandboxStatus,
     containers: [api::ContainerStatus; 2],
 }
 
 impl Seen {
-    fn of(cri: &Cri<'_>, steady: &Steady) -> Seen {
+    pub(super) fn of(cri: &Cri<'_>, steady: &Steady) -> Seen {
         let sandbox = cri.sandbox_status(&steady.id).unwrap();
         Seen { sandbox, containers: [&steady.counts, &steady.ends].map(|id| cri.status(id).unwrap()) }
     }
@@ -218,7 +228,7 @@ impl Seen {
 }
 
 /// The steady pod and its containers are as they were, each is there once, and nobody else's state is wrong.
-fn check(cri: &Cri<'_>, steady: &Steady, before: &Seen) {
+pub(super) fn check(cri: &Cri<'_>, steady: &Steady, before: &Seen) {
     let seen = Seen::of(cri, steady);
     assert_eq!(seen.sandbox.state, api::PodSandboxState::SandboxReady as i32);
     assert!(seen.sandbox.network.as_ref().is_some_and(|network| !network.ip.is_empty()), "{seen:?}");
@@ -262,7 +272,7 @@ pub(super) fn host_pid_of(host: &Host, name: &str) -> i64 {
 }
 
 /// The supervisors of a sandbox: what they start is not the first of its session, or in the sandbox's cgroups.
-fn supervisors(host: &Host, id: &str) -> Vec<i32> {
+pub(super) fn supervisors(host: &Host, id: &str) -> Vec<i32> {
     let state = host.path("state/pods").join(id);
     let is_one = |p: &leaks::Process| {
         p.cmdline.contains("supervise-pod") && p.cmdline.contains(state.to_str().unwrap()) && !p.cgroup.contains(id)
@@ -275,6 +285,14 @@ pub(super) fn kill_supervisor(host: &Host, id: &str) {
     let found = supervisors(host, id);
     assert_eq!(found.len(), 1, "supervisors");
     leaks::kill(found[0]);
+}
+
+/// Kills a sandbox's supervisor, and leaves what there is if that happens before the sandbox is set up.
+pub(super) fn kill_early(host: &Host, id: &str) {
+    kill_supervisor(host, id);
+    for file in ["kept.json", "status.json"] {
+        std::fs::remove_file(host.path("state/pods").join(id).join(file)).unwrap();
+    }
 }
 
 #[test]
@@ -387,16 +405,18 @@ fn a_sandbox_that_was_never_set_up_goes_with_the_server_that_was_to_make_it() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
     let mut cri = Cri::start(&host, "");
-    let id = cri.sandbox(&sandbox(&host, "p"));
-    cri.kill();
-    kill_supervisor(&host, &id);
-    // As they leave it if they are killed a little earlier.
-    for file in ["kept.json", "status.json"] {
-        std::fs::remove_file(host.path("state/pods").join(&id).join(file)).unwrap();
+    for is_recovered in [false, true] {
+        let id = cri.sandbox(&sandbox(&host, "p"));
+        cri.kill();
+        kill_early(&host, &id);
+        if is_recovered {
+            // As a server does that is killed while it takes it away: it has ended, and is still there.
+            host.ok(&["recover", "--all"]);
+        }
+        cri.restart();
+        assert!(cri.sandboxes().is_empty(), "nobody has heard of it; {is_recovered}");
+        assert_eq!(std::fs::read_dir(host.path("state/pods")).unwrap().count(), 0);
     }
-    cri.restart();
-    assert!(cri.sandboxes().is_empty(), "nobody has heard of it");
-    assert_eq!(std::fs::read_dir(host.path("state/pods")).unwrap().count(), 0);
     let again = cri.sandbox(&sandbox(&host, "p"));
     cri.remove_sandbox(&again).unwrap();
 }

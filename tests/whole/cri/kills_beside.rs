@@ -49,7 +49,7 @@ fn with_cni_plugins_nothing_is_left_of_what_was_killed() {
 }
 
 /// The numbers of a test begin with its own, or with what PODSHIM_TEST_SEED says.
-fn seed(own: u64) -> u64 {
+pub(super) fn seed(own: u64) -> u64 {
     number("PODSHIM_TEST_SEED").unwrap_or(own)
 }
 

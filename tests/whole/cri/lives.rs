@@ -115,7 +115,11 @@ impl Life {
     }
 
     /// Lives until a call is not answered, and says so when one begins: that call and the error, or how long each took.
-    fn until_interrupted(&mut self, kubelet: &Kubelet, begins: impl Fn(Call)) -> Result<Vec<Duration>, (Call, Status)> {
+    pub(super) fn until_interrupted(
+        &mut self,
+        kubelet: &Kubelet,
+        begins: impl Fn(Call),
+    ) -> Result<Vec<Duration>, (Call, Status)> {
         let mut took = Vec::new();
         while let Some(call) = self.next() {
             begins(call);
@@ -277,7 +281,7 @@ pub(super) struct Scene<'a> {
 
 impl Scene<'_> {
     /// Everything but the pod that stays and what is there anyway.
-    fn traces(&self) -> BTreeSet<String> {
+    pub(super) fn traces(&self) -> BTreeSet<String> {
         let mut all: BTreeSet<String> = (self.look)().into_iter().collect();
         all.extend(self.host.leaks().into_iter().filter(|line| !line.starts_with("process")));
         let token = &self.host.cgroup_parent;
@@ -292,6 +296,35 @@ impl Scene<'_> {
         all.extend(own.iter().filter(|p| !of_steady(p)).map(|p| format!("process {} {}", p.pid, p.cmdline)));
         all.retain(|line| !line.contains(&self.steady.id));
         all
+    }
+
+    /// Each sandbox and each container is listed once, and the steady one counts.
+    pub(super) fn each_is_there_once(&self, cri: &Cri<'_>, round: &str) {
+        let name = |metadata: Option<&api::ContainerMetadata>| metadata.map(|m| (m.name.clone(), m.attempt));
+        let sandboxes = cri.sandboxes();
+        let of = |found: &api::PodSandbox| found.metadata.as_ref().map(|m| (m.uid.clone(), m.attempt));
+        let names: BTreeSet<_> = sandboxes.iter().map(of).collect();
+        assert_eq!(names.len(), sandboxes.len(), "{round}: {sandboxes:?}");
+        let containers = cri.containers();
+        let names: BTreeSet<_> =
+            containers.iter().map(|found| (found.pod_sandbox_id.clone(), name(found.metadata.as_ref()))).collect();
+        assert_eq!(names.len(), containers.len(), "{round}: {containers:?}");
+        let steady = containers.iter().find(|found| found.id == self.steady.counts);
+        let runs = |found: &api::Container| found.state() == api::ContainerState::ContainerRunning;
+        assert!(steady.is_some_and(runs), "{round}: {steady:?}");
+    }
+
+    /// Waits until there is nothing that was not there before.
+    pub(super) fn nothing_is_left(&self, before: &BTreeSet<String>, round: &str) {
+        let deadline = Instant::now() + GOES;
+        loop {
+            let left: Vec<String> = self.traces().difference(before).cloned().collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{round}: left behind:\n{}", left.join("\n"));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -341,10 +374,10 @@ impl Rounds<'_> {
                 cri.restart();
             }
             life.may_not_start = victim == Victim::Helper;
-            self.each_is_there_once(cri, &round);
+            self.scene.each_is_there_once(cri, &round);
             after(cri, &round);
             life.resume(cri, (&round, numbers.below(2) == 1));
-            self.nothing_is_left(&before, &round);
+            self.scene.nothing_is_left(&before, &round);
         }
         outcome
     }
@@ -432,32 +465,5 @@ impl Rounds<'_> {
         };
         let children = text.split_whitespace().filter_map(|word| word.parse().ok()).filter(|pid| !of_pod(pid));
         children.flat_map(|child| [vec![child], self.helpers(child)].concat()).collect()
-    }
-
-    fn each_is_there_once(&self, cri: &Cri<'_>, round: &str) {
-        let name = |metadata: Option<&api::ContainerMetadata>| metadata.map(|m| (m.name.clone(), m.attempt));
-        let sandboxes = cri.sandboxes();
-        let of = |found: &api::PodSandbox| found.metadata.as_ref().map(|m| (m.uid.clone(), m.attempt));
-        let names: BTreeSet<_> = sandboxes.iter().map(of).collect();
-        assert_eq!(names.len(), sandboxes.len(), "{round}: {sandboxes:?}");
-        let containers = cri.containers();
-        let names: BTreeSet<_> =
-            containers.iter().map(|found| (found.pod_sandbox_id.clone(), name(found.metadata.as_ref()))).collect();
-        assert_eq!(names.len(), containers.len(), "{round}: {containers:?}");
-        let steady = containers.iter().find(|found| found.id == self.scene.steady.counts);
-        let runs = |found: &api::Container| found.state() == api::ContainerState::ContainerRunning;
-        assert!(steady.is_some_and(runs), "{round}: {steady:?}");
-    }
-
-    fn nothing_is_left(&self, before: &BTreeSet<String>, round: &str) {
-        let deadline = Instant::now() + GOES;
-        loop {
-            let left: Vec<String> = self.scene.traces().difference(before).cloned().collect();
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{round}: left behind:\n{}", left.join("\n"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }

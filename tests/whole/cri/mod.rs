@@ -11,6 +11,7 @@ mod faults;
 mod hostile;
 mod kills;
 mod kills_beside;
+mod kills_calls;
 mod lives;
 mod plugins;
 mod requests;

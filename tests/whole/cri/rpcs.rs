@@ -52,7 +52,7 @@ macro_rules! calls {
 }
 
 /// The calls that leave a steady pod as it is.
-fn about_steady(subject: &Subject) -> Vec<Call<'static>> {
+pub(super) fn about_steady(subject: &Subject) -> Vec<Call<'static>> {
     let (pod, id) = subject.steady.clone();
     let of = || id.clone();
     let (pods, ids) = (pod.clone(), [of(), of(), of(), of(), of(), of(), of()]);
@@ -140,9 +140,12 @@ pub(super) fn all(
         && call("RemoveContainer", &mut || kubelet.remove(&made))
         && call("StopPodSandbox", &mut || kubelet.stop_sandbox(&pod))
         && call("RemovePodSandbox", &mut || kubelet.remove_sandbox(&pod))
-        && call(PULL, &mut || {
-            let image = Some(api::ImageSpec { image: subject.stalling.clone(), ..api::ImageSpec::default() });
-            let request = api::PullImageRequest { image, ..api::PullImageRequest::default() };
-            kubelet.call_images(|mut client| async move { client.pull_image(request).await }).map(drop)
-        })
+        && call(PULL, &mut || pull(kubelet, &subject.stalling))
+}
+
+/// Asks for an image.
+pub(super) fn pull(kubelet: &Kubelet, image: &str) -> Result<(), Status> {
+    let image = Some(api::ImageSpec { image: image.to_owned(), ..api::ImageSpec::default() });
+    let request = api::PullImageRequest { image, ..api::PullImageRequest::default() };
+    kubelet.call_images(|mut client| async move { client.pull_image(request).await }).map(drop)
 }
