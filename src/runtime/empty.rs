@@ -35,10 +35,13 @@ pub fn find(directory: &Path) -> SysResult<Option<OwnedFd>> {
 }
 
 /// Makes it, and pins it in this directory, in the place of what [`find`] does not take for it. The caller sees to it that nobody
-/// else does so at the same time. Where the kernel takes no pin, the next one makes another.
+/// else does so at the same time. Where the kernel takes no pin, or the disk is full, the next one makes another.
 pub fn make(directory: &Path) -> Result<OwnedFd> {
     let made = remove(directory).map_err(Into::into).and_then(|()| emptied());
-    let pinned = made.and_then(|namespace| Ok((pin(&namespace, directory)?, namespace)));
+    let pinned = made.and_then(|namespace| match pin(&namespace, directory) {
+        Err(error) if error.is_without_room() => Ok((false, namespace)),
+        other => Ok((other?, namespace)),
+    });
     if !matches!(pinned, Ok((true, _))) {
         // Best effort: the error that matters is the first one.
         let _ = remove(directory);
@@ -57,7 +60,7 @@ pub fn remove(directory: &Path) -> SysResult<()> {
 }
 
 /// Whether the kernel takes it.
-fn pin(namespace: &OwnedFd, directory: &Path) -> Result<bool> {
+fn pin(namespace: &OwnedFd, directory: &Path) -> SysResult<bool> {
     std::fs::create_dir(directory).called("mkdir", directory.display())?;
     // The pin of a mount namespace is refused where mounts propagate to others (propagate_one in fs/pnode.c), as they do from /run
     // under systemd. And no container may have it with a directory above, which the kernel refuses too (check_for_nsfs_mounts in
@@ -77,7 +80,7 @@ fn pin(namespace: &OwnedFd, directory: &Path) -> Result<bool> {
         // It may be pinned in an older namespace only, by their numbers. Since Linux 6.18 each CPU has numbers of its own to give
         // (ns_tree_cookie in kernel/nstree.c), so that a younger one's may be lower.
         Err(error) if error.errno() == Errno::ELOOP => Ok(false),
-        other => Ok(other.map(|()| true)?),
+        other => other.map(|()| true),
     }
 }
 

@@ -101,6 +101,7 @@ pub(super) struct Parts {
     pub(super) timeline: Timeline,
     pub(super) reserve: Reserve,
     pub(super) sandbox: Sandbox,
+    pub(super) listener: OwnedFd,
     pub(super) networking: Networking,
     pub(super) addresses: Vec<IpAddr>,
     pub(super) life: Life,
@@ -181,7 +182,8 @@ impl Supervisor {
         // The record on the disk still has them.
         pod.record.plan.forget_contents();
         let life = Life::begin(&pod);
-        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life, launcher };
+        let listener = socket::listen_at(&pod.dirs.socket())?;
+        let parts = Parts { signals, timeline, reserve, sandbox, listener, networking, addresses, life, launcher };
         let mut supervisor = Self::assemble((pod, facts), parts)?;
         supervisor.network_notes(attached.notes);
         supervisor.queue.push_back(Event::Begin);
@@ -218,11 +220,10 @@ impl Supervisor {
 
     /// A supervisor of a sandbox that is there.
     pub(super) fn assemble((pod, facts): (Pod, HostFacts), parts: Parts) -> Result<Supervisor> {
-        let Parts { signals, timeline, reserve, sandbox, networking, addresses, life, launcher } = parts;
+        let Parts { signals, timeline, reserve, sandbox, listener, networking, addresses, life, launcher } = parts;
         let plan = &pod.record.plan;
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
-        let listener = socket::listen_at(&pod.dirs.socket())?;
         let mut poll = Poll::new()?;
         poll.watch(&listener, Source::Listener)?;
         poll.watch(&signals, Source::Signals)?;

@@ -60,8 +60,6 @@ impl Reserve {
     }
 }
 
-/// Whether something failed for want of disk space.
 fn is_without_room(error: &anyhow::Error) -> bool {
-    let errno = error.downcast_ref::<SysError>().map(SysError::errno);
-    matches!(errno, Some(Errno::ENOSPC | Errno::EDQUOT))
+    error.downcast_ref().is_some_and(SysError::is_without_room)
 }

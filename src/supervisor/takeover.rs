@@ -41,7 +41,7 @@ use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
 use crate::store::{self, Pod};
 use crate::sys::process::{self, Child, Ended};
-use crate::sys::{Called, fs, pidfd};
+use crate::sys::{Called, fs, pidfd, socket};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
@@ -82,13 +82,14 @@ impl Supervisor {
         pod.record.plan.forget_contents();
         let sandbox = reopen(&pod, &memory)?;
         let has_lost_reaper = memory.is_settled && memory.reaper.is_some() && sandbox.reaper.is_none();
-        // Nobody listens there: we hold the pod's lock.
+        // Nobody listens there: we hold the pod's lock. On a full disk nothing else may take the room that it leaves.
         fs::remove_file(&pod.dirs.socket())?;
+        let listener = socket::listen_at(&pod.dirs.socket())?;
         let (networking, without_ports) = network::rejoin(&pod);
         let Memory { life, addresses, .. } = memory;
         let reserve = Reserve::of(pod.dirs.reserve(), pod.record.plan.containers.len());
         let launcher = launcher(&pod, &facts)?;
-        let parts = Parts { signals, timeline, reserve, sandbox, networking, addresses, life, launcher };
+        let parts = Parts { signals, timeline, reserve, sandbox, listener, networking, addresses, life, launcher };
         let mut supervisor = Supervisor::assemble((pod, facts), parts)?;
         supervisor.pod_limits = memory.pod_limits;
         supervisor.failure = memory.failure;

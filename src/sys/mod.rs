@@ -48,6 +48,11 @@ impl SysError {
     pub fn errno(&self) -> Errno {
         Errno::from_raw(self.errno)
     }
+
+    /// Whether a file system is full, or what its user may have of it.
+    pub fn is_without_room(&self) -> bool {
+        matches!(self.errno(), Errno::ENOSPC | Errno::EDQUOT)
+    }
 }
 
 impl fmt::Display for SysError {

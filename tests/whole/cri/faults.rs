@@ -94,9 +94,7 @@ fn full_disk((directory, network): (&str, NamespaceMode), full: Full, refused: R
     cri.start_container(&waits).unwrap();
 
     // What ran goes on, whoever serves and supervises. What began when its process could not be noted is not taken over.
-    // Without an inode for its socket no other supervisor can be there.
-    let rounds = if matches!((refused, full), (Refused::Records, Full::Inodes)) { 2 } else { 3 };
-    for round in 0..rounds {
+    for round in 0..3 {
         if round != 0 {
             cri.kill();
         }
