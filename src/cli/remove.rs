@@ -195,10 +195,16 @@ const TRIES: usize = 5;
 /// How long `rm -f` waits for a supervisor.
 const FORCED_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Ends the containers of a pod that nobody supervises (any more).
+/// Ends the containers of a pod that nobody supervises (any more), and writes that down where it can.
 fn end_orphans(pod: &Pod) -> Result<()> {
-    let errors =
-        supervisor::remove::sandbox(&cgroup::detect()?, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
+    if pod.report().ok().flatten().is_some_and(|report| report.cleared) {
+        return Ok(());
+    }
+    let setup = cgroup::detect()?;
+    if supervisor::remove::abandoned(pod, &setup).is_ok_and(|is_done| is_done) {
+        return Ok(());
+    }
+    let errors = supervisor::remove::sandbox(&setup, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
     errors.into_iter().next().map_or(Ok(()), Err)
 }
 

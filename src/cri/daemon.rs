@@ -309,7 +309,7 @@ fn recover(daemon: &Daemon, pod: &Pod) -> Result<Option<Supervising>> {
         Ok(Recovered::Unneeded | Recovered::Unsettled | Recovered::Ended(_)) => Ok(None),
         Err(error) => {
             say!("podshim cri: a sandbox ends, as it cannot be taken over: {error:#}");
-            remove::abandoned(pod, &daemon.facts.cgroups).map(|()| None)
+            remove::abandoned(pod, &daemon.facts.cgroups).map(|_| None)
         }
     }
 }

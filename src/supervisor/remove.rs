@@ -98,22 +98,22 @@ pub fn kill_supervisor(pod: &PodDirs) -> Result<()> {
     Ok(process::send_signal(pidfd.as_fd(), libc::SIGKILL)?)
 }
 
-/// Ends what is left of a pod whose supervisor has ended without it and cannot be replaced, and puts that into its report.
-/// Nothing is done about one that is supervised, or over.
-pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
+/// Ends what is left of a pod whose supervisor has ended without it and cannot be replaced, and puts that into its report; whether it
+/// was to be done: nothing is done about one that is supervised, or over.
+pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<bool> {
     let is_over = || -> Result<bool> { Ok(pod.report()?.is_some_and(|report| report.over)) };
     // Nobody is held up by a lock that is not needed.
     if is_over()? {
-        return Ok(());
+        return Ok(false);
     }
     let lock = match store::lock(&pod.dirs.lock(), store::Wait::No) {
-        Err(_) if !pod.dirs.state.exists() => return Ok(()),
+        Err(_) if !pod.dirs.state.exists() => return Ok(false),
         other => other?,
     };
-    let Some(_lock) = lock.filter(|_| pod.is_there()) else { return Ok(()) };
+    let Some(_lock) = lock.filter(|_| pod.is_there()) else { return Ok(false) };
     let report = pod.report()?;
     if is_over()? {
-        return Ok(());
+        return Ok(false);
     }
     let errors = sandbox(setup, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
     if let Some(error) = errors.into_iter().next() {
@@ -132,7 +132,8 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<()> {
     report.status.lose(now.into());
     report.over = true;
     report.cleared = true;
-    replace_report(pod, &report)
+    replace_report(pod, &report)?;
+    Ok(true)
 }
 
 /// Of a pod without a supervisor; on a full disk in the room that the supervisor set aside.

@@ -358,6 +358,11 @@ fn damaged_files_are_one_pods_trouble_and_no_foreign_process_is_touched() {
     assert!(stranger.try_wait().unwrap().is_none(), "a process that was never the pod's was killed");
     stranger.kill().unwrap();
     stranger.wait().unwrap();
+    // Nobody can go on with it, but it can be ended, and is not shown as if it ran.
+    host.run(&["stop", "torn"]).expect(0).says(&["is damaged"]);
+    assert!(processes(&host, "torn", "c").is_empty());
+    assert_eq!(host.ps("torn")[..2], ["0/1", "ContainerStatusUnknown"].map(str::to_owned));
+    host.ok(&["rm", "torn"]);
     host.ok(&["rm", "-f", "--all"]);
     host.assert_clean();
 }

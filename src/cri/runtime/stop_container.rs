@@ -41,7 +41,7 @@ pub(in crate::cri) fn end(
     match sandbox.ask_if_supervised(&asked, PATIENCE) {
         // It was removed in this moment.
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => Ok(()),
-        Ok(false) => remove::abandoned(&sandbox.pod, &daemon.facts.cgroups),
+        Ok(false) => remove::abandoned(&sandbox.pod, &daemon.facts.cgroups).map(drop),
         other => other.map(drop),
     }
 }
