@@ -8,7 +8,7 @@ use crate::plan::config::{ContainerConfig, ImageSpec, LinuxContainerResources, P
 use crate::plan::spec::User;
 use crate::sys::process::TerminalSize;
 use crate::sys::socket::{self, Received};
-use crate::sys::{Called, SysError, SysResult};
+use crate::sys::{Called, SysError, SysResult, poll};
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -21,6 +21,7 @@ use std::io::{Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -360,6 +361,11 @@ impl Connection {
             _ => e.into(),
         })?;
         Ok(Connection { socket })
+    }
+
+    /// Waits for the next reply, or the end of the connection, but not longer; whether it is there.
+    pub fn answers_within(&self, patience: Duration) -> SysResult<bool> {
+        poll::has_more_within(self.socket.as_fd(), patience)
     }
 
     /// Waits for the next reply; `None` when the supervisor closed the connection. A refusal is an error.

@@ -11,7 +11,7 @@ use crate::store::{self, Broken, Pod};
 use crate::supervisor;
 use anyhow::Result;
 use clap::Args;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Debug, Args)]
 pub(super) struct StopArgs {
@@ -123,15 +123,15 @@ fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
     let pod = dirs.pod(&broken.uid);
     if let Ok(connection) = Connection::open(&pod.socket(), &Request::Stop { grace_seconds: Some(0) }, &[]) {
         // Whatever it says, its end shows in its lock.
-        let _ = connection.reply();
+        let _ = connection.answers_within(FORCED_PATIENCE);
     }
     let setup = cgroup::detect()?;
     let gone = |patience: Duration| {
-        let deadline = std::time::Instant::now() + patience;
+        let deadline = Instant::now() + patience;
         loop {
             match supervisor::remove::damaged(dirs, broken, &setup) {
-                Err(error) if kind_of(&error) == Some(Kind::NotReady) && std::time::Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(2));
+                Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
+                    std::thread::sleep(TICK);
                 }
                 other => return other,
             }
@@ -157,15 +157,13 @@ pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
             Err(error) if kind_of(&error) == Some(Kind::NotReady) => return end_orphans(pod),
             other => other?,
         };
-        match Connection::open(&pod.dirs.socket(), &Request::Stop { grace_seconds }, &[]) {
-            // It ended by itself in this moment.
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) => {}
-            other => {
-                other?.reply()?;
-            }
-        }
         // A supervisor that does not do what it was told to do at once is not waited for.
-        let ended = watch.until_gone(is_forced.then_some(FORCED_PATIENCE))?;
+        let is_told = match Connection::open(&pod.dirs.socket(), &Request::Stop { grace_seconds }, &[]) {
+            // It ended by itself in this moment.
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) => true,
+            connection => is_heard(pod, &connection?, is_forced)?,
+        };
+        let ended = is_told && watch.until_gone(is_forced.then_some(FORCED_PATIENCE))?;
         if !ended {
             supervisor::remove::kill_supervisor(&pod.dirs)?;
         }
@@ -189,11 +187,30 @@ pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
     end_orphans(pod)
 }
 
+/// Waits for what a supervisor says to a request, by force not for long; whether it has said anything.
+fn is_heard(pod: &Pod, connection: &Connection, is_forced: bool) -> Result<bool> {
+    if !connection.answers_within(FORCED_PATIENCE)? {
+        if is_forced {
+            return Ok(false);
+        }
+        let name = pod.full_name();
+        say!("podshim: note: the supervisor of pod {name} does not answer; `podshim rm -f {name}` does without it");
+    }
+    connection.reply()?;
+    Ok(true)
+}
+
 /// How often a pod is stopped that is recovered by others again and again.
 const TRIES: usize = 5;
 
-/// How long `rm -f` waits for a supervisor.
+/// How long `rm -f` waits for a supervisor; who does not force it is told then.
 const FORCED_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long what a killed supervisor has forked may hold its lock.
+const LETS_GO: Duration = Duration::from_secs(1);
+
+/// Between two looks at a lock.
+const TICK: Duration = Duration::from_millis(2);
 
 /// Ends the containers of a pod that nobody supervises (any more), and writes that down where it can.
 fn end_orphans(pod: &Pod) -> Result<()> {
@@ -201,8 +218,14 @@ fn end_orphans(pod: &Pod) -> Result<()> {
         return Ok(());
     }
     let setup = cgroup::detect()?;
-    if supervisor::remove::abandoned(pod, &setup).is_ok_and(|is_done| is_done) {
-        return Ok(());
+    let deadline = Instant::now() + LETS_GO;
+    loop {
+        match supervisor::remove::abandoned(pod, &setup) {
+            Ok(true) => return Ok(()),
+            // Its supervisor was killed a moment ago.
+            Ok(false) if pod.is_supervised() && Instant::now() < deadline => std::thread::sleep(TICK),
+            _ => break,
+        }
     }
     let errors = supervisor::remove::sandbox(&setup, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
     errors.into_iter().next().map_or(Ok(()), Err)
@@ -210,11 +233,11 @@ fn end_orphans(pod: &Pod) -> Result<()> {
 
 /// Removes a pod that has been stopped. Its supervisor's last act is to let go of the lock.
 pub(super) fn remove_pod(pod: &Pod) -> Result<()> {
-    let deadline = std::time::Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         match supervisor::remove::pod(pod, cgroup::detect) {
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) && std::time::Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2));
+            Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
+                std::thread::sleep(TICK);
             }
             other => return other,
         }

@@ -368,6 +368,25 @@ fn damaged_files_are_one_pods_trouble_and_no_foreign_process_is_touched() {
 }
 
 #[test]
+fn a_supervisor_that_does_nothing_is_killed_by_force_and_its_pod_is_over() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&counting("p"));
+    kill(Pid::from_raw(host.supervisor("p")), Signal::SIGSTOP).unwrap();
+    let mut waits = host.live(&["stop", "p"]);
+    std::thread::sleep(Duration::from_secs(1));
+    host.run(&["stop", "-t", "0", "p"]).expect(0).says(&["did not end it"]);
+    // Who does not force it waits for it, and is told so.
+    assert_eq!(waits.wait(), 0, "{}", waits.err());
+    assert!(waits.err().contains("`podshim rm -f default/p`"), "{}", waits.err());
+    assert!(processes(&host, "p", "c").is_empty());
+    // Whoever comes next does not begin it anew.
+    host.run(&["recover", "--all"]).expect(0);
+    assert_eq!(host.ps("p")[..2], ["0/1", "ContainerStatusUnknown"].map(str::to_owned));
+    host.ok(&["rm", "p"]);
+    host.assert_clean();
+}
+
+#[test]
 fn a_terminal_that_is_lost_is_told_and_input_that_is_not_goes_on() {
     let Some(host) = Host::new(&[]) else { return };
     let terminal = with(shell("t", "cat"), json!({ "stdin": true, "tty": true }));
