@@ -11,7 +11,7 @@ use crate::host;
 use crate::lifecycle::commanded::{ContainerReport, Stage};
 use crate::paths::{Dirs, PodDirs};
 use crate::store::{self, Asked, Pod, Report};
-use crate::supervisor::{self, Recovered};
+use crate::supervisor::{self, Recovered, remove};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use prost::Message as _;
@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// How long a supervisor that is there may take until it listens.
 const LISTENS: Duration = Duration::from_secs(10);
+/// How long until it says that it ends.
+const ANSWERS: Duration = Duration::from_secs(10);
 /// How often it is asked.
 const SOON: Duration = Duration::from_millis(5);
 
@@ -181,7 +183,12 @@ impl Sandbox {
     /// Asks its supervisor, and waits for it to answer that it is done. One that does not listen yet, as it takes the sandbox over,
     /// is waited for.
     pub(super) fn ask(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<()> {
-        match self.connect(request, descriptors)?.reply()? {
+        let connection = self.connect(request, descriptors)?;
+        // That is answered before it is done. One that hangs would keep the sandbox for ever: another one ends it.
+        if matches!(request, Request::Stop { .. }) && !connection.answers_within(ANSWERS)? {
+            remove::kill_supervisor(&self.pod.dirs)?;
+        }
+        match connection.reply()? {
             Some((Reply::Accepted | Reply::Changed, _)) => Ok(()),
             Some((other, _)) => {
                 Err(failure(Kind::Invalid, format!("the supervisor's answer {other:?} is not to the question")))

@@ -348,6 +348,28 @@ fn e7_a_supervisor_that_is_killed_has_another_one_in_its_place() {
 }
 
 #[test]
+fn a_sandbox_whose_supervisor_hangs_is_ended_by_another_one() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.running((&id, &config), "c", "sleep 1000");
+    let hangs = nix::unistd::Pid::from_raw(supervisors(&host, &id)[0]);
+    nix::sys::signal::kill(hangs, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // It holds up neither another server nor what others ask for.
+    cri.kill();
+    cri.restart();
+    let other = cri.sandbox(&sandbox(&host, "other"));
+    cri.remove_sandbox(&other).unwrap();
+    assert_eq!(cri.status(&made).unwrap().state(), api::ContainerState::ContainerRunning);
+    cri.stop_sandbox(&id).unwrap();
+    assert_eq!(cri.status(&made).unwrap().exit_code, 137);
+    cri.remove_sandbox(&id).unwrap();
+    assert_eq!(std::fs::read_dir(host.path("state/pods")).unwrap().count(), 0);
+}
+
+#[test]
 fn what_is_asked_while_a_sandbox_gets_another_supervisor_is_done() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
