@@ -66,8 +66,8 @@ impl<T: Serialize + DeserializeOwned> Forked<T> {
 /// What the child does.
 fn answer<T: Serialize>(socket: &OwnedFd, work: impl FnOnce() -> Result<T>) -> ! {
     let run = || -> Result<T> {
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        process::close_all_but(&[stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), socket.as_fd()])?;
+        let [stdin, stdout, stderr] = [0, 1, 2].map(process::standard);
+        process::close_all_but(&[stdin, stdout, stderr, socket.as_fd()])?;
         process::reset_signals()?;
         work()
     };

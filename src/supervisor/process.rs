@@ -262,7 +262,7 @@ fn begin() -> Result<Option<HostFacts>> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     raise_limits()?;
     let facts = host::probe()?;
-    let told = nix::unistd::read(std::io::stdin(), &mut [0]).called("read", "stdin")?;
+    let told = nix::unistd::read(process::standard(0), &mut [0]).called("read", "stdin")?;
     process::set_standard(null()?.as_fd(), 0)?;
     Ok((told > 0).then_some(facts))
 }

@@ -486,6 +486,13 @@ pub fn close_all_but(kept: &[BorrowedFd<'_>]) -> SysResult<()> {
     Ok(())
 }
 
+/// A standard descriptor (0, 1 or 2). That of std's standard input comes with a buffer, which a process that stays has for ever.
+pub fn standard(number: RawFd) -> BorrowedFd<'static> {
+    debug_assert!((0..3).contains(&number));
+    // SAFETY: std sees to it that they are open when a program begins, and they are replaced at most.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
 /// dup2(2) onto a standard descriptor (0, 1 or 2), which is not close-on-exec.
 pub fn set_standard(fd: BorrowedFd<'_>, number: RawFd) -> SysResult<()> {
     debug_assert!((0..3).contains(&number));
