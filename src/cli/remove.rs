@@ -126,21 +126,11 @@ fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
         let _ = connection.answers_within(FORCED_PATIENCE);
     }
     let setup = cgroup::detect()?;
-    let gone = |patience: Duration| {
-        let deadline = Instant::now() + patience;
-        loop {
-            match supervisor::remove::damaged(dirs, broken, &setup) {
-                Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
-                    std::thread::sleep(TICK);
-                }
-                other => return other,
-            }
-        }
-    };
-    match gone(FORCED_PATIENCE) {
+    let gone = || once_let_go(FORCED_PATIENCE, || supervisor::remove::damaged(dirs, broken, &setup));
+    match gone() {
         Err(error) if kind_of(&error) == Some(Kind::NotReady) => {
             supervisor::remove::kill_supervisor(&pod)?;
-            gone(FORCED_PATIENCE)
+            gone()
         }
         other => other,
     }
@@ -233,9 +223,14 @@ fn end_orphans(pod: &Pod) -> Result<()> {
 
 /// Removes a pod that has been stopped. Its supervisor's last act is to let go of the lock.
 pub(super) fn remove_pod(pod: &Pod) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    once_let_go(Duration::from_secs(5), || supervisor::remove::pod(pod, cgroup::detect))
+}
+
+/// Removes a pod when nobody holds its lock any more; one that is held for longer is not ready for it.
+fn once_let_go(patience: Duration, remove: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + patience;
     loop {
-        match supervisor::remove::pod(pod, cgroup::detect) {
+        match remove() {
             Err(error) if kind_of(&error) == Some(Kind::NotReady) && Instant::now() < deadline => {
                 std::thread::sleep(TICK);
             }

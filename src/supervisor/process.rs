@@ -252,7 +252,7 @@ fn null() -> Result<OwnedFd> {
 /// What takes no pod, until it is told that there is one: what the host is like; `None` if nobody needs a supervisor after all.
 fn begin() -> Result<Option<HostFacts>> {
     nix::unistd::setsid().called("setsid", "")?;
-    // First of all: nothing of the caller's stays open, and nobody looks into this process.
+    // Nothing of the caller's stays open, and nobody looks into this process.
     process::close_inherited(3)?;
     process::set_not_dumpable()?;
     process::set_name("podshim")?;

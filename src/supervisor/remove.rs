@@ -101,9 +101,8 @@ pub fn kill_supervisor(pod: &PodDirs) -> Result<()> {
 /// Ends what is left of a pod whose supervisor has ended without it and cannot be replaced, and puts that into its report; whether it
 /// was to be done: nothing is done about one that is supervised, or over.
 pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<bool> {
-    let is_over = || -> Result<bool> { Ok(pod.report()?.is_some_and(|report| report.over)) };
     // Nobody is held up by a lock that is not needed.
-    if is_over()? {
+    if pod.report()?.is_some_and(|report| report.over) {
         return Ok(false);
     }
     let lock = match store::lock(&pod.dirs.lock(), store::Wait::No) {
@@ -112,7 +111,7 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<bool> {
     };
     let Some(_lock) = lock.filter(|_| pod.is_there()) else { return Ok(false) };
     let report = pod.report()?;
-    if is_over()? {
+    if report.as_ref().is_some_and(|report| report.over) {
         return Ok(false);
     }
     let errors = sandbox(setup, &pod.record.plan.sandbox.cgroup, (&pod.record.dirs, &pod.dirs));
