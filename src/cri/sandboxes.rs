@@ -12,6 +12,7 @@ use crate::lifecycle::commanded::{ContainerReport, Stage};
 use crate::paths::{Dirs, PodDirs};
 use crate::store::{self, Asked, Pod, Report};
 use crate::supervisor::{self, Recovered, remove};
+use crate::sys::SysError;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use prost::Message as _;
@@ -308,6 +309,15 @@ fn made(dirs: &PodDirs) -> Result<Option<Arc<SandboxMade>>> {
     })
 }
 
+/// As [`made`], without what is damaged, for lists. What cannot be read just now is an error: a kubelet makes again what is
+/// missing.
+fn made_whole(dirs: &PodDirs) -> Result<Option<Arc<SandboxMade>>> {
+    match made(dirs) {
+        Err(error) if !error.downcast_ref().is_some_and(SysError::is_without_means) => Ok(None),
+        other => other,
+    }
+}
+
 fn report(made: &SandboxMade) -> Result<Option<Arc<Report>>> {
     REPORTS.read(&made.pod.dirs.status(), || made.pod.report())
 }
@@ -361,7 +371,7 @@ pub(super) fn answer(items: &[Arc<Listed>]) -> api::ListContainersResponse {
 }
 
 fn listed(dirs: &PodDirs) -> Result<Vec<Arc<Listed>>> {
-    let Some(made) = made(dirs).ok().flatten() else { return Ok(Vec::new()) };
+    let Some(made) = made_whole(dirs)? else { return Ok(Vec::new()) };
     let containers = containers_of(&made, report(&made)?.as_deref())?;
     let item = |container: &Container| {
         let container = container.item(&made.pod.record.plan.sandbox.uid);
@@ -373,7 +383,7 @@ fn listed(dirs: &PodDirs) -> Result<Vec<Arc<Listed>>> {
 fn all_made(dirs: &Dirs) -> Result<Vec<Arc<SandboxMade>>> {
     let ids = names(&dirs.pods())?;
     forget_gone(ids.len());
-    Ok(ids.iter().filter_map(|id| made(&dirs.pod(id)).ok().flatten()).collect())
+    ids.iter().filter_map(|id| made_whole(&dirs.pod(id)).transpose()).collect()
 }
 
 fn forget_gone(sandboxes: usize) {

@@ -53,6 +53,11 @@ impl SysError {
     pub fn is_without_room(&self) -> bool {
         matches!(self.errno(), Errno::ENOSPC | Errno::EDQUOT)
     }
+
+    /// Whether descriptors or memory have run out, of the process or of the machine: it may be done in a moment.
+    pub fn is_without_means(&self) -> bool {
+        matches!(self.errno(), Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)
+    }
 }
 
 impl fmt::Display for SysError {

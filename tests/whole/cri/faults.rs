@@ -338,7 +338,10 @@ fn a_server_without_descriptors_refuses_calls_and_recovers() {
         tried(4, sandbox.as_ref().map(drop).map_err(Status::clone));
         assert!(begin.elapsed() < Duration::from_secs(10), "{more}: {:?}", begin.elapsed());
         cri.version().unwrap();
-        // What there is is told, or that it could not be looked.
+        // What there is is told, or that it could not be looked: also of what has to be read again.
+        let record = host.path("state/pods").join(&id).join("record.json");
+        std::fs::copy(&record, record.with_extension("again")).unwrap();
+        std::fs::rename(record.with_extension("again"), &record).unwrap();
         let request = api::ListPodSandboxRequest::default();
         let listed = cri.call(|mut c| async move { c.list_pod_sandbox(request).await });
         if let Ok(listed) = &listed {
