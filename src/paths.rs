@@ -45,6 +45,11 @@ impl Dirs {
         self.root.join("layers")
     }
 
+    /// The layer below those of every image: the mount points that each container has.
+    pub fn mount_points(&self) -> PathBuf {
+        self.root.join("mount-points")
+    }
+
     /// The data of all persistentVolumeClaims.
     pub fn claims(&self) -> PathBuf {
         self.root.join("claims")

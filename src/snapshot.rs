@@ -4,8 +4,10 @@
 //! and nothing has to be unmounted.
 
 mod mapped;
+mod mount_points;
 
 pub use mapped::id_map;
+pub use mount_points::with_mount_points;
 
 use crate::image;
 use crate::plan::config::Programs;

@@ -163,10 +163,11 @@ impl Supervisor {
         if executor == Executor::Own {
             std::fs::create_dir_all(&rootfs_path).called("mkdir", rootfs_path.display())?;
         }
+        let layers = snapshot::with_mount_points(&image.layers, &self.pod.record.dirs.mount_points());
         let rootfs = self.timeline.act(
             || Act::RootFileSystem { container: config.name.clone() },
             |_| format!("the layers of {}", image.reference),
-            || snapshot::prepare(&image.layers, &data, self.owner()?),
+            || snapshot::prepare(&layers, &data, self.owner()?),
         )?;
         let of_config = |error| CreateError { failure: StartFailure::Config, error };
         let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)

@@ -226,19 +226,15 @@ fn a13_a14_what_podshim_writes_for_a_container_stays_with_it() {
     bench.image((FACTS, "localhost/loops"), &json!({}), &[link("tmp", &bench.up())]);
     let loops = with(of("localhost/loops", &["sleep"]), json!({ "terminationMessagePath": "/tmp/file" }));
     bench.refused("loops", loops, &["/tmp/file", "too many links"]);
-    // Beside mount points podshim makes nothing in a root file system.
+    // podshim makes nothing in a root file system: the mount points that this image lacks are in a layer below it.
     let host = Host::new(&[]).unwrap();
     host.start(&pod(
         "bare",
         json!({ "terminationGracePeriodSeconds": 1, "containers": [crate::harness::facts("c", &["sleep"])] }),
     ));
     let upper = host.path("root/pods").join(host.uid("bare")).join("containers/c/0/upper");
-    let made: Vec<String> = snapshot(&upper).iter().map(|line| line.split('"').nth(1).unwrap().to_owned()).collect();
-    let below = |path: &str| path.trim_start_matches(upper.to_str().unwrap()).to_owned();
-    for path in made.iter().map(|path| below(path)).filter(|path| !path.is_empty()) {
-        let parts = ["/dev", "/proc", "/sys", "/etc", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
-        assert!(parts.contains(&path.as_str()), "{path} was made");
-    }
+    let made: Vec<String> = std::fs::read_dir(&upper).unwrap().map(|entry| format!("{entry:?}")).collect();
+    assert_eq!(made, Vec::<String>::new());
 }
 
 #[test]

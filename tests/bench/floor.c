@@ -3,9 +3,10 @@
 //
 //   floor DIRECTORY LAYER MAIN-CGROUP...
 //
-// LAYER is the image's only layer, with /program in it; DIRECTORY takes writable layers. Prints the programs' stamps, as their
-// standard output is this one's, then obeys letters of standard input, each answered by the nanoseconds that it took:
-// c (one more container, to its end), e (exec of the program in a running one, to its end), s (stop all, remove all, end).
+// LAYER is below all containers, with /program and the mount points in it; DIRECTORY takes writable layers. Prints the
+// programs' stamps, as their standard output is this one's, then obeys letters of standard input, each answered by the
+// nanoseconds that it took: c (one more container, to its end), e (exec of the program in a running one, to its end), s (stop
+// all, remove all, end).
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -219,7 +220,6 @@ static void inside(const char *name, int root, const char *word) {
     checked(syscall(SYS_pivot_root, ".", "."), "pivot_root");
     checked(umount2(".", 2 /* MNT_DETACH */), "umount2");
     checked(chdir("/"), "chdir");
-    for (size_t i = 0; i < 4; i++) mkdir((const char *[]){"proc", "dev", "sys", "etc"}[i], 0755);
     attach_new("proc", "proc", STRICT, OPTIONS());
     attach_new("tmpfs", "dev", NOSUID, OPTIONS("mode", "755", "size", "65536k"));
     fill_dev();
@@ -227,7 +227,7 @@ static void inside(const char *name, int root, const char *word) {
     attach_new("devpts", "dev/pts", NOSUID | MOUNT_ATTR_NOEXEC, OPTIONS("ptmxmode", "0666", "mode", "0620", "gid", "5"));
     attach_new("mqueue", "dev/mqueue", STRICT, OPTIONS());
     for (int i = 0; i < BINDS; i++) {
-        if (i != 3) close((int)checked(open(bound[i], O_WRONLY | O_CREAT | O_CLOEXEC, 0644), bound[i]));
+        if (i == 4) close((int)checked(open(bound[i], O_WRONLY | O_CREAT | O_CLOEXEC, 0644), bound[i]));
         checked(syscall(SYS_mount_setattr, bind_files[i], "", AT_EMPTY_PATH, &strict, sizeof strict), "mount_setattr");
         attach(bind_files[i], bound[i]);
     }
@@ -277,12 +277,7 @@ static void removed(struct container container) {
     remove_groups(container.name);
     checked(rmdir(path("%s/%s/work/work", base, container.name, "")), "rmdir work/work");
     checked(rmdir(path("%s/%s/work", base, container.name, "")), "rmdir work");
-    // What was made in the writable layer: mount points that the image lacks.
-    const char *const made[] = {"etc/hosts", "etc/resolv.conf", "etc/hostname", "etc", "proc", "dev", "sys", ""};
-    for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
-        const char *there = path("%s/%s/upper/%s", base, container.name, made[i]);
-        if (unlink(there) && rmdir(there) && errno != ENOENT) fail(there);
-    }
+    checked(rmdir(path("%s/%s/upper", base, container.name, "")), "rmdir upper");
     checked(rmdir(path("%s/%s", base, container.name, "")), "rmdir");
     checked(unlink(path("%s/bind/%s", base, container.name, "")), "unlink");
     close(container.pidfd);

@@ -80,7 +80,10 @@ class Floor:
     def __init__(self):
         self.count, self.process = itertools.count(), None
         self.layer = RUN / "floor/layer"
-        self.layer.mkdir(parents=True)
+        for directory in ("dev", "etc", "proc", "sys"):
+            (self.layer / directory).mkdir(parents=True)
+        for file in ("hostname", "hosts", "resolv.conf"):
+            (self.layer / "etc" / file).touch()
         shutil.copy2(BENCH / "program", self.layer / "program")
         self.groups = hierarchies()
 

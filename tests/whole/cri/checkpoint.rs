@@ -404,6 +404,8 @@ fn restore(host: &Host, sandbox: &str, archive: &BTreeMap<String, Vec<u8>>) -> i
     let layer = layers.map(|layer| layer.path()).find(|layer| layer.join("bin/busybox").exists()).unwrap();
 
     let mut external: Vec<(String, String)> = Vec::new();
+    // As OCI runtimes do first: an image need not have them.
+    let mut points = String::new();
     let spec = json(&archive["spec.dump"]);
     for mount in spec["mounts"].as_array().unwrap() {
         let (to, kind) =
@@ -411,7 +413,13 @@ fn restore(host: &Host, sandbox: &str, archive: &BTreeMap<String, Vec<u8>>) -> i
         let is_bind = mount["options"].as_array().is_some_and(|all| all.iter().any(|o| o == "rbind" || o == "bind"));
         if is_bind || kind == "bind" {
             let source = if to == "/dev/shm" { place("shm") } else { place("file") };
+            if !to.starts_with("/dev/") {
+                points +=
+                    &format!("mkdir -p $(dirname {to}); touch {to}; ", to = place("root").join(&to[1..]).display());
+            }
             external.push((to, source.display().to_string()));
+        } else if matches!(&*to, "/proc" | "/dev" | "/sys") {
+            points += &format!("mkdir -p {}; ", place("root").join(&to[1..]).display());
         } else if kind.starts_with("cgroup") {
             let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
             external.push((to.clone(), to));
@@ -439,6 +447,7 @@ fn restore(host: &Host, sandbox: &str, archive: &BTreeMap<String, Vec<u8>>) -> i
     let at = |name: &str| place(name).display().to_string();
     let script = format!(
         "set -e; mount -t overlay overlay -o lowerdir={},upperdir={},workdir={} {root}; tar -C {root} -xf {}; rm -f {root}/etc/passwd
+        {points}
         criu restore -D {} -W {} -o restore.log -v4 --root {root} --restore-detached --pidfile {} \\
             --tcp-established --file-locks --ext-unix-sk --manage-cgroups=ignore {external} {inherited}",
         layer.display(),
