@@ -41,8 +41,10 @@ impl Cgroup {
             for hierarchy in &self.setup.hierarchies {
                 // Busy as long as another pod is there; whoever makes one at this moment tries again.
                 let _ = fs::remove_dir(self.subtree(hierarchy));
+            }
+            if let Some(unified) = self.setup.unified() {
                 // Busy as long as a supervisor is in it.
-                let _ = fs::remove_dir(self.leaf_of_supervisors(hierarchy));
+                let _ = fs::remove_dir(self.leaf_of_supervisors(unified));
             }
         }
         Ok(())

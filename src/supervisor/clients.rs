@@ -201,6 +201,11 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Who is connected hears that the supervisor has ended.
+    pub(super) fn hang_up(&mut self) {
+        self.clients.clear();
+    }
+
     pub(super) fn disconnect(&mut self, id: u64) {
         if let Some(client) = self.clients.remove(&id) {
             self.poll.forget(client.token, client.socket.as_fd());

@@ -50,7 +50,7 @@ impl Discarding {
 }
 
 /// Removes what lies aside. What cannot be removed is in nobody's way.
-fn remove_all(aside: &Path) -> Result<()> {
+fn remove_below(aside: &Path) -> Result<()> {
     let mut first = Ok(());
     for entry in std::fs::read_dir(aside).called("opendir", aside.display())? {
         first = first.and(snapshot::remove_tree(&entry.called("readdir", aside.display())?.path()));
@@ -64,9 +64,21 @@ impl Supervisor {
         self.discarding.ended.push(remnant);
     }
 
+    /// Whether the pod ends, has no instance any more, and it is kept how they ended: it needs none of their layers.
+    fn is_past(&self) -> bool {
+        let ends = self.over || self.life.deletion_timestamp().is_some();
+        ends && self.is_saved && self.slots.iter().all(|slot| slot.instance.is_none())
+    }
+
     /// Discards what is on disk of ended instances: it is kept how they ended.
     fn discard_ended(&mut self) {
-        for gone in std::mem::take(&mut self.discarding.ended) {
+        let ended = std::mem::take(&mut self.discarding.ended);
+        if self.is_past() {
+            // With all layers, and with what is mounted for the pod.
+            self.discarding.due = self.discarding.due.or((!ended.is_empty()).then(Instant::now));
+            return;
+        }
+        for gone in ended {
             let traces = gone.traces.map_or(Ok(()), |traces| traces.remove());
             let layer = self.discard_layer(&gone.layer);
             for error in [traces.err().map(Into::into), layer.err()].into_iter().flatten() {
@@ -129,8 +141,7 @@ impl Supervisor {
         if self.is_saved {
             self.discard_ended();
         }
-        let ends = self.life.deletion_timestamp().is_some() && self.slots.iter().all(|slot| slot.instance.is_none());
-        if ends || self.discarding.patience().is_some_and(|left| left.is_zero()) {
+        if self.is_past() || self.discarding.patience().is_some_and(|left| left.is_zero()) {
             self.discard_now();
         }
     }
@@ -140,8 +151,12 @@ impl Supervisor {
             return;
         }
         self.discarding.due = None;
-        let aside = self.pod.dirs.discarded();
-        let begun = Forked::begin("for what is discarded", || remove_all(&aside)).and_then(|working| {
+        let (dirs, is_past) = (&self.pod.dirs, self.is_past());
+        let discard = || match is_past {
+            true => [dirs.layers(), dirs.discarded()].iter().try_for_each(|all| Ok(snapshot::remove_tree(all)?)),
+            false => remove_below(&dirs.discarded()),
+        };
+        let begun = Forked::begin("for what is discarded", discard).and_then(|working| {
             let token = self.poll.watch(&working, Source::Discarding)?;
             Ok((working, token))
         });

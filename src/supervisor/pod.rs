@@ -81,7 +81,7 @@ pub(super) struct Supervisor {
     said: BTreeSet<String>,
     pub(super) failure: Option<FirstFailure>,
     pub(super) deletion_grace_seconds: Option<i64>,
-    over: bool,
+    pub(super) over: bool,
     /// Whether the sandbox was taken away, and nothing of it stayed.
     pub(super) is_cleared: bool,
     /// Whether what is on disk is what this supervisor knows.

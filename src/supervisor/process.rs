@@ -238,10 +238,15 @@ pub fn run(state: &Path) -> Result<()> {
     // A command line that was killed meanwhile does not end the pod.
     let _ = answer(READY);
     let ended = supervisor.run();
-    if ended.is_err() {
-        // Why is written before anybody hears of its end.
-        std::mem::forget((supervisor, lock));
+    // Who waits for the end goes on now, and what else there is the kernel takes back. But why it ends with an error is written
+    // before anybody hears of it.
+    if ended.is_ok() {
+        drop(lock);
+        supervisor.hang_up();
+    } else {
+        std::mem::forget(lock);
     }
+    std::mem::forget(supervisor);
     ended
 }
 

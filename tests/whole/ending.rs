@@ -165,3 +165,24 @@ fn the_exit_code_of_a_job_is_its_failed_containers_and_never_its_sidecars() {
     host.run(&["run", &host.manifest(&pod("bad", spec("Never", "9")))]).expect(9);
     assert!(host.run(&["ps", "-q"]).out.is_empty());
 }
+
+#[test]
+fn of_a_pod_that_has_ended_no_layer_is_kept() {
+    let Some(host) = Host::new(&[]) else { return };
+    let writes = |name: &str, then: &str| shell(name, &format!("mkdir /d; echo >/d/file; {then}"));
+    let of = |then: &str| {
+        json!({ "restartPolicy": "Never", "initContainers": [writes("i", "true")],
+            "containers": [writes("a", then), facts("b", &["exit", "0"])] })
+    };
+    host.start(&pod("stopped", of("exec sleep 1000")));
+    host.ok(&["stop", "-t", "0", "stopped"]);
+    // One that ends by itself.
+    host.run(&["run", "--keep", &host.manifest(&pod("over", of("true")))]).expect(0);
+    for name in ["stopped", "over"] {
+        let data = host.path("root/pods").join(host.uid(name));
+        let names = || std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        until("its layers to be gone", || (names() == ["state"]).then_some(()));
+        assert_eq!(host.status(name, "b")["state"]["terminated"]["exitCode"], 0, "{name}");
+        assert_eq!(host.run(&["logs", name, "-c", "a"]).expect(0).out, "", "{name}");
+    }
+}
