@@ -433,7 +433,10 @@ pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
             (owners.remove(&full).ok_or_else(missing)?.clone(), full)
         }
     };
-    let sandbox = sandbox(dirs, &owner).map_err(|_| missing())?;
+    let sandbox = sandbox(dirs, &owner).map_err(|error| match kind_of(&error) {
+        Some(Kind::NotFound) => missing(),
+        _ => error,
+    })?;
     let container = sandbox.containers()?.into_iter().find(|container| container.id() == full);
     Ok((sandbox, container.ok_or_else(missing)?))
 }

@@ -317,7 +317,7 @@ fn a_server_without_descriptors_refuses_calls_and_recovers() {
     let id = cri.sandbox(&config);
     let made = cri.running((&id, &config), "c", "sleep 1000");
     let pid = host_pid(&cri, &made);
-    let mut refused = [0; 6];
+    let mut refused = [0; 7];
     let most = 16;
     for more in 0..=most {
         leave_files(&cri, Some(more));
@@ -339,9 +339,12 @@ fn a_server_without_descriptors_refuses_calls_and_recovers() {
         assert!(begin.elapsed() < Duration::from_secs(10), "{more}: {:?}", begin.elapsed());
         cri.version().unwrap();
         // What there is is told, or that it could not be looked: also of what has to be read again.
-        let record = host.path("state/pods").join(&id).join("record.json");
-        std::fs::copy(&record, record.with_extension("again")).unwrap();
-        std::fs::rename(record.with_extension("again"), &record).unwrap();
+        for file in ["record.json", "status.json"] {
+            let file = host.path("state/pods").join(&id).join(file);
+            std::fs::copy(&file, file.with_extension("again")).unwrap();
+            std::fs::rename(file.with_extension("again"), &file).unwrap();
+        }
+        tried(6, cri.status(&made).map(drop));
         let request = api::ListPodSandboxRequest::default();
         let listed = cri.call(|mut c| async move { c.list_pod_sandbox(request).await });
         if let Ok(listed) = &listed {
@@ -361,8 +364,8 @@ fn a_server_without_descriptors_refuses_calls_and_recovers() {
         }
     }
     // With none nothing is done, and the most are enough.
-    eprintln!("refused are exec, create, start, remove, run and list {refused:?} times of {}", most + 1);
-    assert!([0, 1, 4].iter().all(|&call| (1..most).contains(&refused[call])), "{refused:?}");
+    eprintln!("refused are exec, create, start, remove, run, list and status {refused:?} times of {}", most + 1);
+    assert!([0, 1, 4, 5, 6].iter().all(|&call| (1..most).contains(&refused[call])), "{refused:?}");
     let another = cri.sandbox(&other);
     cri.running((&another, &other), "c", "sleep 1000");
     for id in [&id, &another] {
