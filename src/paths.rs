@@ -7,6 +7,7 @@
 //! | the network: who is on it, Services, policies | `<state>/network/` |
 //! | names in use: one symlink per pod | `<state>/names/<namespace>_<name>` |
 //! | images: OCI content by digest; unpacked layers by chain id | `<root>/images/`, `<root>/layers/` |
+//! | the layer below those of every image: mount points | `<root>/mount-points/` |
 //! | what persistentVolumeClaims hold, one directory per claim; stays when pods go | `<root>/claims/<namespace>_<claim>/` |
 //! | pod data: volumes, writable layers | `<root>/pods/<uid>/` |
 //! | a student's lesson at work: which one, `$LAB`, the lab's shells | `<state>/lab/<user id>/` |

@@ -7,7 +7,7 @@ mod mapped;
 mod mount_points;
 
 pub use mapped::id_map;
-pub use mount_points::with_mount_points;
+pub use mount_points::has_file_at;
 
 use crate::image;
 use crate::plan::config::Programs;
@@ -31,11 +31,17 @@ pub struct Owner<'a> {
     pub root: u32,
 }
 
-/// Mounts `layers` (lowest first) below the writable directory `data`, which is made. Errors undo that.
+/// Mounts `layers` (lowest first) below the writable directory `data`, which is made. Errors undo that. What mount points they
+/// lack is in one more layer below them, at `mount_points`, if that may and can be: else the container's init makes them.
 ///
 /// For an `owner`, what belongs to an id in the layers belongs to the id that it is mapped to. What the container writes is
 /// kept by its ids on the host: overlayfs makes its work files as the host's root, which has no id in the container.
-pub fn prepare(layers: &[PathBuf], data: &Path, owner: Option<Owner<'_>>) -> Result<OwnedFd> {
+pub fn prepare(
+    layers: &[PathBuf],
+    mount_points: Option<&Path>,
+    data: &Path,
+    owner: Option<Owner<'_>>,
+) -> Result<OwnedFd> {
     ensure!(!layers.is_empty(), "the image has no layers");
     let (upper, work) = (data.join("upper"), data.join("work"));
     for dir in [&upper, &work] {
@@ -43,12 +49,17 @@ pub fn prepare(layers: &[PathBuf], data: &Path, owner: Option<Owner<'_>>) -> Res
     }
     // The upper directory's mode is that of the container's root directory.
     std::fs::set_permissions(&upper, std::fs::Permissions::from_mode(0o755)).called("chmod", upper.display())?;
-    let mounted = match owner {
+    if let Some(owner) = owner {
+        std::os::unix::fs::chown(&upper, Some(owner.root), Some(owner.root)).called("chown", upper.display())?;
+    }
+    let mount = |layers: &[PathBuf]| match owner {
         None => mount_overlay(layers, Upper::Writable { upper: &upper, work: &work }).map_err(explain),
-        Some(owner) => {
-            std::os::unix::fs::chown(&upper, Some(owner.root), Some(owner.root)).called("chown", upper.display())?;
-            mapped::mount(layers, owner, &upper, &work)
-        }
+        Some(owner) => mapped::mount(layers, owner, &upper, &work),
+    };
+    let mounted = match mount_points.and_then(|path| mount_points::below(layers, path)) {
+        // It may be one too many, or on a file system that can do less than theirs.
+        Some(all) => mount(&all).or_else(|_| mount(layers)),
+        None => mount(layers),
     };
     mounted
         .and_then(|root| Ok(writable(root, &work)?))

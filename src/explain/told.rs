@@ -152,7 +152,7 @@ fn act_why(act: &Act) -> &'static str {
             "A pair of virtual network devices, like a cable: one end in the pod's network namespace, one on the host's bridge; and an address that no other pod has."
         }
         Act::RootFileSystem { .. } => {
-            "overlayfs shows the image's layers, which all containers of the image share, as one tree; what this container writes goes to a layer of its own. Below them all is one that has only mount points, which images lack as a rule."
+            "overlayfs shows the image's layers, which all containers of the image share, as one tree; what this container writes goes to a layer of its own. Below them all is one with the mount points that many images lack."
         }
         Act::Sources { .. } => "Opened now, by the supervisor, so that the container's init needs no path of the host.",
         Act::Cgroup { .. } => "The limits of the manifest, as files that are written.",

@@ -1,4 +1,4 @@
-//! The layer below those of every image: the mount points that each container has and most images lack, made once. Else
+//! The layer below those of every image: the mount points that each container has and many images lack, made once. Else
 //! each container's own directory would get them, and have to be rid of them again.
 
 use crate::sys::{Called, SysResult};
@@ -11,16 +11,15 @@ const DIRECTORIES: [&str; 4] = ["dev", "etc", "proc", "sys"];
 /// Whoever finds the last one finds all.
 const FILES: [&str; 3] = ["etc/hostname", "etc/hosts", "etc/resolv.conf"];
 
-/// The most layers of an image that get one more: kernels before Linux 6.8 have little room for their names, and no kernel takes
-/// more than 500 (OVL_MAX_STACK in fs/overlayfs/params.h).
-const MANY: usize = 60;
+/// Whether it has a file at a container's path, on which no directory can be mounted.
+pub fn has_file_at(path: &str) -> bool {
+    Path::new(path).strip_prefix("/").is_ok_and(|path| FILES.iter().any(|file| Path::new(file) == path))
+}
 
-/// `layers` (lowest first) above the one of mount points, which is at `path` and made there by whoever comes first. Without it
-/// where it cannot be made: what a container lacks is made in its own directory.
-pub fn with_mount_points(layers: &[PathBuf], path: &Path) -> Vec<PathBuf> {
-    let is_there = || path.join(FILES[FILES.len() - 1]).exists() || make(path).is_ok();
-    let lowest = (layers.len() <= MANY && is_there()).then(|| path.to_owned());
-    lowest.into_iter().chain(layers.iter().cloned()).collect()
+/// `layers` (lowest first) above this one, which is at `path` and made there by whoever comes first; `None` if it cannot be made.
+pub(super) fn below(layers: &[PathBuf], path: &Path) -> Option<Vec<PathBuf>> {
+    let is_there = path.join(FILES[FILES.len() - 1]).exists() || make(path).is_ok();
+    is_there.then(|| std::iter::once(path.to_owned()).chain(layers.iter().cloned()).collect())
 }
 
 /// Makes what is missing of it: somebody else may make it too, or have died meanwhile.
@@ -60,7 +59,7 @@ mod tests {
         set_permissions(path.join("etc"), Permissions::from_mode(0o700)).unwrap();
         let layers = [PathBuf::from("/a"), PathBuf::from("/b")];
         for _ in 0..2 {
-            assert_eq!(with_mount_points(&layers, &path), [path.clone(), "/a".into(), "/b".into()]);
+            assert_eq!(below(&layers, &path), Some([path.clone(), "/a".into(), "/b".into()].into()));
             for (name, mode) in [("", 0o40700), ("sys", 0o40755), ("etc", 0o40755), ("etc/hosts", 0o100_644)] {
                 assert_eq!(path.join(name).metadata().unwrap().permissions().mode(), mode, "{name}");
             }
@@ -68,14 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn layers_go_without_it_where_it_has_no_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("file");
-        std::fs::write(&file, "").unwrap();
-        let layers = [PathBuf::from("/a")];
-        assert_eq!(with_mount_points(&layers, &file.join("below")), layers);
-        let many = vec![PathBuf::from("/a"); MANY + 1];
-        assert_eq!(with_mount_points(&many, &dir.path().join("mount-points")), many);
-        assert_eq!(with_mount_points(&many[1..], &dir.path().join("mount-points")).len(), MANY + 1);
+    fn it_has_files_where_nothing_but_files_is_mounted() {
+        let rows =
+            [("/etc/hosts", true), ("/etc/hosts/", true), ("/etc", false), ("etc/hosts", false), ("/proc", false)];
+        for (path, expected) in rows {
+            assert_eq!(has_file_at(path), expected, "{path}");
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert_eq!(below(&[PathBuf::from("/a")], &file.path().join("below")), None);
     }
 }

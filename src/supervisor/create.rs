@@ -163,11 +163,11 @@ impl Supervisor {
         if executor == Executor::Own {
             std::fs::create_dir_all(&rootfs_path).called("mkdir", rootfs_path.display())?;
         }
-        let layers = snapshot::with_mount_points(&image.layers, &self.pod.record.dirs.mount_points());
+        let mount_points = (!self.mounts_directory_on_file(config)).then(|| self.pod.record.dirs.mount_points());
         let rootfs = self.timeline.act(
             || Act::RootFileSystem { container: config.name.clone() },
             |_| format!("the layers of {}", image.reference),
-            || snapshot::prepare(&layers, &data, self.owner()?),
+            || snapshot::prepare(&image.layers, mount_points.as_deref(), &data, self.owner()?),
         )?;
         let of_config = |error| CreateError { failure: StartFailure::Config, error };
         let user = user::resolve(rootfs.as_fd(), &image.config.user, &config.security)
@@ -412,6 +412,15 @@ impl Supervisor {
     fn volume(&self, name: &str) -> Result<&VolumePlan> {
         let volumes = &self.pod.record.plan.volumes;
         volumes.iter().find(|v| v.name == name).with_context(|| format!("the pod has no volume {name}"))
+    }
+
+    /// Whether a volume's directory is mounted where the layer of mount points has a file for one of podshim's own.
+    fn mounts_directory_on_file(&self, config: &ContainerConfig) -> bool {
+        let is_directory = |mount: &VolumeMount| {
+            let root = self.volume(&mount.volume).map(|volume| self.pod.volumes().of(volume));
+            root.is_ok_and(|root| root.join(&mount.sub_path).is_dir())
+        };
+        config.mounts.iter().any(|mount| snapshot::has_file_at(&mount.container_path) && is_directory(mount))
     }
 
     /// A detached mount for each bind of the spec, in the spec's order.

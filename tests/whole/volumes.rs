@@ -218,6 +218,37 @@ fn mount_points_are_made_in_the_container_and_never_outside() {
     host.assert_clean();
 }
 
+/// They may be what the image has not, and podshim's layer of mount points has as a file.
+#[test]
+fn directories_and_files_take_the_place_of_podshims_own_files() {
+    let Some(host) = Host::new(&[]) else { return };
+    let base = host.folder("host");
+    std::fs::create_dir_all(format!("{base}/dir/deep")).unwrap();
+    for file in ["dir/deep/file", "dir/file"] {
+        std::fs::write(format!("{base}/{file}"), "of the host").unwrap();
+    }
+    let mounts = json!([
+        { "name": "v", "mountPath": "/etc/hosts" }, { "name": "v", "mountPath": "/etc/hostname/", "subPath": "deep" },
+        { "name": "v", "mountPath": "/etc/resolv.conf", "subPath": "file" },
+    ]);
+    let volumes = json!([{ "name": "v", "hostPath": { "path": format!("{base}/dir") } }]);
+    let containers =
+        [mounted(facts("all", &["sleep"]), mounts.clone()), mounted(facts("last", &["sleep"]), json!([mounts[2]]))];
+    host.start(&pod("p", json!({ "containers": containers, "volumes": volumes })));
+    for (container, path) in [
+        ("all", "/etc/hosts/file"),
+        ("all", "/etc/hostname/file"),
+        ("all", "/etc/resolv.conf"),
+        ("last", "/etc/resolv.conf"),
+    ] {
+        assert_eq!(read(&host, "p", container, path), "of the host", "{container}: {path}");
+    }
+    // Only where it must be, a container's own directory gets them.
+    let upper =
+        |container: &str| host.path("root/pods").join(host.uid("p")).join("containers").join(container).join("0/upper");
+    assert!(upper("all").join("etc/hosts").is_dir() && !upper("last").join("etc").exists());
+}
+
 #[test]
 fn the_last_words_of_a_container_are_kept() {
     let Some(host) = Host::new(&[]) else { return };

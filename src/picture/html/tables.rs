@@ -227,8 +227,8 @@ fn mounts(out: &mut String, pod: &Pod, container: &Container, id: &str) {
     }
     let what = match root.lower {
         0 => "root file system".to_owned(),
-        1 => "root file system, with one layer below".to_owned(),
-        lower => format!("root file system, with {lower} layers below"),
+        1 => "root file system, with one lower directory".to_owned(),
+        lower => format!("root file system, with {lower} lower directories"),
     };
     rows.push(Row::new(vec![code("/"), what, esc(&root.fs_type), access(root.read_only)]));
     rows.extend(seen.other.iter().map(|mount| {
