@@ -101,8 +101,8 @@ impl Cgroup {
     }
 
     /// The leaf that podshim's own processes were moved to, if any were, in the unified hierarchy.
-    pub(super) fn leaf_of_supervisors(&self, hierarchy: &Hierarchy) -> PathBuf {
-        hierarchy.mount.join(&self.parent).join(delegated::LEAF)
+    pub(super) fn leaf_of_supervisors(&self, unified: &Hierarchy) -> PathBuf {
+        unified.mount.join(&self.parent).join(delegated::LEAF)
     }
 
     /// Its directory in the hierarchy that has a controller; `cgroup` is the core of v2, `devices` is only v1's.

@@ -10,13 +10,15 @@ use crate::error::{Kind, failure};
 use crate::lifecycle::Event;
 use crate::plan::config::Stdio;
 use crate::runtime;
+use crate::sys::flock::Flock;
 use crate::sys::process::{Ended, TerminalSize};
 use crate::sys::socket::{self, Received};
 use crate::sys::{Called, SysError};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::{SFlag, fstat};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// A connection.
@@ -201,8 +203,12 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Who is connected hears that the supervisor has ended.
-    pub(super) fn hang_up(&mut self) {
+    /// Lets go of what others can have when the supervisor has ended, and tells those who are connected.
+    pub(super) fn let_go(&mut self, lock: Flock) {
+        // Nobody else gets a connection that is not answered.
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        self.networking.release_host_ports();
+        drop(lock);
         self.clients.clear();
     }
 

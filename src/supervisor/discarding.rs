@@ -1,5 +1,6 @@
 //! Writable layers of instances that have ended. They are moved aside, and a child removes what lies there: a million files take as
-//! long as the disk likes, and meanwhile logs are read, probes run, and clients are answered.
+//! long as the disk likes, and meanwhile logs are read, probes run, and clients are answered. At a pod's end a child removes all layers
+//! where they are.
 
 use super::forked::Forked;
 use super::keep::Remnant;
@@ -11,6 +12,7 @@ use crate::snapshot;
 use crate::sys::{Called, SysResult, fs};
 use anyhow::Result;
 use nix::errno::Errno;
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -31,7 +33,7 @@ pub(super) struct Discarding {
     /// What is on disk of ended instances: it is all that tells how they ended until that is kept.
     ended: Vec<Remnant>,
     working: Option<(Forked<()>, Token)>,
-    /// Something lies there that the child may not have seen; when one is to be made.
+    /// There is something to be removed that the child may not have seen; when one is to be made.
     due: Option<Instant>,
     /// Numbers for names: none is used twice.
     count: u64,
@@ -49,13 +51,17 @@ impl Discarding {
     }
 }
 
-/// Removes what lies aside. What cannot be removed is in nobody's way.
-fn remove_below(aside: &Path) -> Result<()> {
+/// Removes what is in a directory, if that is there. What cannot be removed is in nobody's way.
+fn remove_below(directory: &Path) -> SysResult<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.called("opendir", directory.display())?,
+    };
     let mut first = Ok(());
-    for entry in std::fs::read_dir(aside).called("opendir", aside.display())? {
-        first = first.and(snapshot::remove_tree(&entry.called("readdir", aside.display())?.path()));
+    for entry in entries {
+        first = first.and(snapshot::remove_tree(&entry.called("readdir", directory.display())?.path()));
     }
-    Ok(first?)
+    first
 }
 
 impl Supervisor {
@@ -72,13 +78,12 @@ impl Supervisor {
 
     /// Discards what is on disk of ended instances: it is kept how they ended.
     fn discard_ended(&mut self) {
-        let ended = std::mem::take(&mut self.discarding.ended);
         if self.is_past() {
-            // With all layers, and with what is mounted for the pod.
-            self.discarding.due = self.discarding.due.or((!ended.is_empty()).then(Instant::now));
+            // Their layers go with all others, and their pinned processes with what is mounted for the pod.
+            self.discarding.due = self.discarding.due.or((!self.discarding.ended.is_empty()).then(Instant::now));
             return;
         }
-        for gone in ended {
+        for gone in std::mem::take(&mut self.discarding.ended) {
             let traces = gone.traces.map_or(Ok(()), |traces| traces.remove());
             let layer = self.discard_layer(&gone.layer);
             for error in [traces.err().map(Into::into), layer.err()].into_iter().flatten() {
@@ -152,16 +157,26 @@ impl Supervisor {
         }
         self.discarding.due = None;
         let (dirs, is_past) = (&self.pod.dirs, self.is_past());
-        let discard = || match is_past {
-            true => [dirs.layers(), dirs.discarded()].iter().try_for_each(|all| Ok(snapshot::remove_tree(all)?)),
-            false => remove_below(&dirs.discarded()),
+        let discard = || {
+            let aside = remove_below(&dirs.discarded());
+            if !is_past {
+                return Ok(aside?);
+            }
+            let layers = remove_below(&dirs.layers());
+            let directories = [dirs.layers(), dirs.discarded()].map(|empty| snapshot::remove_tree(&empty));
+            Ok([aside, layers].into_iter().chain(directories).collect::<SysResult<()>>()?)
         };
         let begun = Forked::begin("for what is discarded", discard).and_then(|working| {
             let token = self.poll.watch(&working, Source::Discarding)?;
             Ok((working, token))
         });
         match begun {
-            Ok(working) => self.discarding.working = Some(working),
+            Ok(working) => {
+                self.discarding.working = Some(working);
+                if is_past {
+                    self.discarding.ended.clear();
+                }
+            }
             Err(error) => {
                 self.discarding.due = Some(Instant::now() + AGAIN);
                 self.warn("KillContainerError", format!("{error:#}"));
@@ -181,6 +196,9 @@ impl Supervisor {
     /// Before the supervisor ends. Nobody waits long for that: a child goes on without it.
     pub(super) fn end_discarding(&mut self) {
         let deadline = Instant::now() + PATIENCE;
+        if self.is_past() && self.pod.dirs.layers().exists() {
+            self.discarding.due.get_or_insert_with(Instant::now);
+        }
         self.discard_now();
         while let Some((working, _)) = &self.discarding.working {
             if !working.answers_within(deadline.saturating_duration_since(Instant::now())) {

@@ -35,8 +35,13 @@ pub(super) struct Networking {
     told: Option<Standing>,
     name_server: Option<(OwnedFd, Token)>,
     /// The host's ports that lead to the pod: no other process can have them as long as these sockets are there.
-    #[allow(dead_code, reason = "held, not used")]
     host_ports: Vec<OwnedFd>,
+}
+
+impl Networking {
+    pub(super) fn release_host_ports(&mut self) {
+        self.host_ports.clear();
+    }
 }
 
 /// Puts a new pod on its network, and waits until it is. What is to be done in the meantime is done in any case.

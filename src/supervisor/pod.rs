@@ -75,7 +75,7 @@ pub(super) struct Supervisor {
     pub(super) creating_externally: usize,
     /// Clients who wait for a container of a commanded pod to come so far.
     pub(super) waiters: Vec<Waiter>,
-    listener: OwnedFd,
+    pub(super) listener: OwnedFd,
     signals: SignalFd,
     timer: TimerFd,
     said: BTreeSet<String>,

@@ -238,13 +238,10 @@ pub fn run(state: &Path) -> Result<()> {
     // A command line that was killed meanwhile does not end the pod.
     let _ = answer(READY);
     let ended = supervisor.run();
-    // Who waits for the end goes on now, and what else there is the kernel takes back. But why it ends with an error is written
-    // before anybody hears of it.
-    if ended.is_ok() {
-        drop(lock);
-        supervisor.hang_up();
-    } else {
-        std::mem::forget(lock);
+    // Who waits for the end goes on now. Or, if it is an error, when that is written: the kernel closes the rest.
+    match ended.is_ok() {
+        true => supervisor.let_go(lock),
+        false => std::mem::forget(lock),
     }
     std::mem::forget(supervisor);
     ended
