@@ -102,6 +102,7 @@ const CALLS: &Calls = &[
     ("setresuid", &["EAGAIN"]),
     ("setsid", &["EPERM"]),
     ("setsockopt", &["ENOMEM"]),
+    ("shutdown", &["ENOTCONN"]),
     ("signalfd4", &["EMFILE"]),
     ("socket", &["EMFILE", "EAFNOSUPPORT", "ENOBUFS"]),
     ("socketpair", &["EMFILE"]),
