@@ -370,20 +370,27 @@ fn damaged_files_are_one_pods_trouble_and_no_foreign_process_is_touched() {
 #[test]
 fn a_supervisor_that_does_nothing_is_killed_by_force_and_its_pod_is_over() {
     let Some(host) = Host::new(&[]) else { return };
-    host.start(&counting("p"));
-    kill(Pid::from_raw(host.supervisor("p")), Signal::SIGSTOP).unwrap();
+    for name in ["p", "alone"] {
+        host.start(&counting(name));
+        kill(Pid::from_raw(host.supervisor(name)), Signal::SIGSTOP).unwrap();
+    }
     let mut waits = host.live(&["stop", "p"]);
     std::thread::sleep(Duration::from_secs(1));
-    host.run(&["stop", "-t", "0", "p"]).expect(0).says(&["did not end it"]);
+    host.run(&["stop", "-t", "0", "p", "alone"]).expect(0).says(&["did not end it"]);
     // Who does not force it waits for it, and is told so.
     assert_eq!(waits.wait(), 0, "{}", waits.err());
     assert!(waits.err().contains("`podshim rm -f default/p`"), "{}", waits.err());
-    assert!(processes(&host, "p", "c").is_empty());
-    // Whoever comes next does not begin it anew. Who waits may be quicker to have another supervisor, which sees how it ended.
+    // Whoever comes next does not begin it anew.
     host.run(&["recover", "--all"]).expect(0);
+    for name in ["p", "alone"] {
+        assert!(processes(&host, name, "c").is_empty());
+        assert_eq!(host.status(name, "c")["state"]["terminated"]["exitCode"], 137, "{name}");
+    }
+    assert_eq!(host.ps("alone")[..2], ["0/1", "ContainerStatusUnknown"].map(str::to_owned));
+    // Who waits may be quicker to have another supervisor, which sees how the container ended.
     let [ready, status, _] = host.ps("p");
     assert!(ready == "0/1" && ["ContainerStatusUnknown", "Error"].contains(&&*status), "{ready} {status}");
-    host.ok(&["rm", "p"]);
+    host.ok(&["rm", "p", "alone"]);
     host.assert_clean();
 }
 
