@@ -8,18 +8,16 @@ use crate::error::{Kind, failure};
 use crate::paths::NetworkDir;
 use crate::plan::network::{BridgeNetwork, Family, Subnet};
 use crate::store;
-use crate::sys::{Called, SysResult};
+use crate::sys::{SysResult, fs};
 use anyhow::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Makes the directories that the name server reads as nobody.
 pub(super) fn make_directories(directory: &NetworkDir) -> SysResult<()> {
     for path in [directory.0.clone(), directory.members()] {
-        std::fs::create_dir_all(&path).called("mkdir", path.display())?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).called("chmod", path.display())?;
+        fs::make_directory(&path, 0o755)?;
     }
     Ok(())
 }

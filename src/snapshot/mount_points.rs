@@ -1,10 +1,9 @@
 //! The layer below those of every image: the mount points that each container has and many images lack, made once. Else
 //! each container's own directory would get them, and have to be rid of them again.
 
-use crate::sys::{Called, SysResult};
-use std::fs::{DirBuilder, File, Permissions, set_permissions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use crate::sys::{Called, SysResult, fs};
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const DIRECTORIES: [&str; 4] = ["dev", "etc", "proc", "sys"];
@@ -25,25 +24,13 @@ pub(super) fn below(layers: &[PathBuf], path: &Path) -> Option<Vec<PathBuf>> {
 /// Makes what is missing of it: somebody else may make it too, or have died meanwhile.
 fn make(path: &Path) -> SysResult<()> {
     // Nobody on the host sees what is in there. A container has a root directory of its own.
-    directory(path, 0o700)?;
-    DIRECTORIES.iter().try_for_each(|name| directory(&path.join(name), 0o755))?;
+    fs::make_directory(path, 0o700)?;
+    DIRECTORIES.iter().try_for_each(|name| fs::make_directory(&path.join(name), 0o755))?;
     FILES.iter().try_for_each(|name| {
         let at = path.join(name);
-        finish(File::create_new(&at).map(drop), "open", &at, 0o644)
+        std::fs::write(&at, "").called("write", at.display())?;
+        set_permissions(&at, Permissions::from_mode(0o644)).called("chmod", at.display())
     })
-}
-
-fn directory(at: &Path, mode: u32) -> SysResult<()> {
-    finish(DirBuilder::new().mode(mode).create(at), "mkdir", at, mode)
-}
-
-/// It is there, and has its mode whatever the umask is.
-fn finish(made: std::io::Result<()>, call: &str, at: &Path, mode: u32) -> SysResult<()> {
-    match made {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        other => other.called(call, at.display())?,
-    }
-    set_permissions(at, Permissions::from_mode(mode)).called("chmod", at.display())
 }
 
 #[cfg(test)]

@@ -9,12 +9,19 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use nix::fcntl::ResolveFlag as ResolveFlags;
 
 /// How often a resolution is repeated which the kernel could not prove safe while another process renamed (EAGAIN).
 const RESOLVE_ATTEMPTS: u32 = 128;
+
+/// Makes a directory of podshim's own, with those above it, if it is not there yet; it has this mode, whatever the umask is.
+pub fn make_directory(path: &Path, mode: u32) -> SysResult<()> {
+    std::fs::create_dir_all(path).called("mkdir", path.display())?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).called("chmod", path.display())
+}
 
 /// `openat2(2)` below `dir`, close-on-exec. `mode` counts only with `O_CREAT` or `O_TMPFILE`.
 ///

@@ -1,26 +1,20 @@
 //! `emptyDir`: a directory, or a tmpfs, that lives with the pod (pod-api.md §18).
 
 use crate::sys::mount::{self, FsContext, attr};
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, fs};
 use nix::errno::Errno;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-
-/// A directory of this mode, whatever the umask.
-pub(super) fn directory(path: &Path, mode: u32) -> SysResult<()> {
-    std::fs::create_dir_all(path).called("mkdir", path.display())?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).called("chmod", path.display())
-}
 
 /// A directory of mode 0777 which keeps the mode that its users gave it.
 pub(super) fn persistent(path: &Path) -> SysResult<()> {
-    if path.is_dir() { Ok(()) } else { directory(path, 0o777) }
+    if path.is_dir() { Ok(()) } else { fs::make_directory(path, 0o777) }
 }
 
 /// A tmpfs for files that podshim makes, of mode 0755; never swapped out where the kernel can promise that (6.4).
 pub(super) fn in_memory_for_files(path: &Path) -> SysResult<()> {
-    directory(path, 0o755)?;
+    fs::make_directory(path, 0o755)?;
     let mode = ("mode", "0755".to_owned());
     match file_system("tmpfs", path, &[mode.clone(), ("noswap", String::new())]) {
         Err(error) if error.errno() == Errno::EINVAL => file_system("tmpfs", path, &[mode]),
@@ -30,7 +24,7 @@ pub(super) fn in_memory_for_files(path: &Path) -> SysResult<()> {
 
 /// A tmpfs of this mode and at most `size` bytes.
 pub(super) fn in_memory(path: &Path, size: Option<u64>, mode: u32) -> SysResult<()> {
-    directory(path, mode)?;
+    fs::make_directory(path, mode)?;
     let mut options = vec![("mode", format!("{mode:04o}"))];
     options.extend(size.map(|bytes| ("size", bytes.to_string())));
     file_system("tmpfs", path, &options)
@@ -38,7 +32,7 @@ pub(super) fn in_memory(path: &Path, size: Option<u64>, mode: u32) -> SysResult<
 
 /// A hugetlbfs of this mode and at most `size` bytes, in pages of `page_size` bytes.
 pub(super) fn huge_pages(path: &Path, page_size: u64, (size, mode): (Option<u64>, u32)) -> SysResult<()> {
-    directory(path, mode)?;
+    fs::make_directory(path, mode)?;
     let mut options = vec![("pagesize", page_size.to_string()), ("mode", format!("{mode:04o}"))];
     options.extend(size.map(|bytes| ("size", bytes.to_string())));
     file_system("hugetlbfs", path, &options)
@@ -46,7 +40,7 @@ pub(super) fn huge_pages(path: &Path, page_size: u64, (size, mode): (Option<u64>
 
 /// A tmpfs of mode 0755 and at most `size` bytes and 1024 files.
 pub(super) fn small(path: &Path, size: u64) -> SysResult<()> {
-    directory(path, 0o755)?;
+    fs::make_directory(path, 0o755)?;
     file_system(
         "tmpfs",
         path,
@@ -58,7 +52,7 @@ const SHM_SIZE: u64 = 64 << 20;
 
 /// The pod's shared memory.
 pub(super) fn shm(path: &Path) -> SysResult<()> {
-    directory(path, 0o1777)?;
+    fs::make_directory(path, 0o1777)?;
     file_system("tmpfs", path, &[("mode", "1777".to_owned()), ("size", SHM_SIZE.to_string())])
 }
 

@@ -13,7 +13,7 @@
 use super::empty_dir;
 use crate::image::tree::{names, remove_tree};
 use crate::plan::config::{FilesMedium, FilesVolume, VolumeFile};
-use crate::sys::fs::{ResolveFlags, open_regular, openat2};
+use crate::sys::fs::{self, ResolveFlags, open_regular, openat2};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -40,7 +40,7 @@ const BELOW: ResolveFlags = ResolveFlags::RESOLVE_BENEATH.union(ResolveFlags::RE
 pub(super) fn materialize(path: &Path, volume: &FilesVolume) -> Result<()> {
     match volume.medium {
         FilesMedium::Memory => empty_dir::in_memory_for_files(path)?,
-        FilesMedium::Disk => empty_dir::directory(path, 0o755)?,
+        FilesMedium::Disk => fs::make_directory(path, 0o755)?,
     }
     let root = openat(nix::fcntl::AT_FDCWD, path, DIRECTORY, Mode::empty()).called("open", path.display())?;
     write(root.as_fd(), &volume.files)

@@ -4,14 +4,14 @@ use super::empty_dir;
 use crate::plan::config::{ImageSpec, Programs};
 use crate::snapshot;
 use crate::sys::Called;
-use crate::sys::mount;
+use crate::sys::{fs, mount};
 use anyhow::Result;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 /// Mounts the image at `path`, once.
 pub(super) fn materialize(path: &Path, image: &ImageSpec, programs: Programs) -> Result<()> {
-    empty_dir::directory(path, 0o755)?;
+    fs::make_directory(path, 0o755)?;
     if empty_dir::is_mounted(path)? {
         return Ok(());
     }

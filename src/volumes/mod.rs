@@ -25,7 +25,7 @@ use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::{
     Access, BindOption, FsGroup, FsGroupChangePolicy, ImageSpec, Privilege, VolumeMount, VolumePlan, VolumeSource,
 };
-use crate::sys::SysResult;
+use crate::sys::{SysResult, fs};
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -91,7 +91,7 @@ fn make(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
     let path = place.of(volume);
     match &volume.source {
         VolumeSource::HostPath { path, kind } => host_path::materialize(path, *kind),
-        VolumeSource::EmptyDir { mode } => Ok(empty_dir::directory(&path, *mode)?),
+        VolumeSource::EmptyDir { mode } => Ok(fs::make_directory(&path, *mode)?),
         VolumeSource::Memory { size, mode } => Ok(empty_dir::in_memory(&path, *size, *mode)?),
         VolumeSource::HugePages { page_size, size, mode } => {
             Ok(empty_dir::huge_pages(&path, *page_size, (*size, *mode))?)
