@@ -4,6 +4,7 @@
 //! file and what is wrong in it), each context says what it was for. A [`Failure`] somewhere in the chain gives the kind.
 
 use std::fmt;
+use std::io::Write as _;
 
 /// What kind of failure an error is. A kind exists only where some caller acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +82,14 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 /// Says a line on standard error. Who cannot be told any more ends nobody, as `eprintln!` would: a terminal that was hung up (EIO), a
 /// journal that was restarted (EPIPE), a full disk.
 macro_rules! say {
-    ($($words:tt)*) => {{
-        let _ = std::io::Write::write_fmt(&mut anstream::stderr(), format_args!("{}\n", format_args!($($words)*)));
-    }};
+    ($($words:tt)*) => { crate::error::say_line(format_args!($($words)*)) };
 }
 pub(crate) use say;
+
+/// [`say!`]: the whole line by one write(2), for what others say at the same time must not come into its middle.
+pub(crate) fn say_line(words: std::fmt::Arguments<'_>) {
+    let _ = anstream::stderr().write_all(format!("{words}\n").as_bytes());
+}
 
 #[cfg(test)]
 mod tests {

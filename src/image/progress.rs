@@ -144,8 +144,8 @@ impl Progress for Lines {
             Event::Unpacking(digest) => format!("{}: unpacking", short(digest)),
             Event::Fetched(..) | Event::Finished => return,
         };
-        // A closed stderr must not end a pull.
-        let _ = writeln!(self.out, "{line}");
+        // A closed stderr must not end a pull. By one write(2): others may write there too.
+        let _ = self.out.write_all(format!("{line}\n").as_bytes());
     }
 }
 

@@ -375,7 +375,10 @@ fn every_verb_that_meets_a_pod_without_a_supervisor_recovers_it() {
             "recover" => assert_eq!((met.wait(), met.out().as_str()), (0, "default/p\n")),
             // These go on for ever.
             "attach" | "port-forward" => until(&verb, || met.err().contains(NOTE).then_some(())),
-            "events" if words[1..] == ["-w"] => drop(met.until_has("TakenOver")),
+            "events" if words[1..] == ["-w"] => {
+                met.until_has("TakenOver");
+                until(&verb, || met.err().contains(NOTE).then_some(()));
+            }
             _ => assert_eq!(met.wait(), 0, "{verb}: {}", met.err()),
         }
         let notes = met.err().matches(NOTE).count();
@@ -393,6 +396,26 @@ fn every_verb_that_meets_a_pod_without_a_supervisor_recovers_it() {
     host.run(&["delete", "pod", "p"]).expect(0).says(&[NOTE]);
     assert_eq!(std::fs::read_to_string(host.path("mark/ended")).unwrap(), "ended\n");
     host.assert_clean();
+}
+
+/// What several commands say on one standard error (a unit's journal, a terminal) is not mixed within a line.
+#[test]
+fn a_line_on_standard_error_is_one_write() {
+    let Some(host) = Host::new(&[]) else { return };
+    let said = |args: &[&str]| {
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        host.command(args).stderr(std::os::fd::OwnedFd::from(theirs)).status().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 4096];
+        let writes = std::iter::from_fn(|| {
+            ours.recv(&mut bytes).ok().map(|n| String::from_utf8_lossy(&bytes[..n]).into_owned())
+        });
+        writes.collect::<Vec<String>>()
+    };
+    for args in [&["logs", "none"][..], &["delete", "pod", "none"], &["image", "pull", "127.0.0.1:1/none"]] {
+        let writes = said(args);
+        assert!(!writes.is_empty() && writes.iter().all(|w| w.ends_with('\n')), "{args:?}: {writes:?}");
+    }
 }
 
 #[test]
