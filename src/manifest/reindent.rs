@@ -111,7 +111,7 @@ impl Stack {
     fn scalar_entry(&mut self) -> Option<usize> {
         while let Some(open) = self.open.last() {
             if let Open::List { pattern, column } = open
-                && self.schema.fields_of(&format!("{pattern}[]")).is_empty()
+                && !self.schema.has_fields(&format!("{pattern}[]"))
             {
                 return Some(*column);
             }

@@ -100,11 +100,11 @@ impl Shaper<'_> {
             }
             // Subtrees that the table has as a whole only (`spec.affinity`) cannot be judged by it.
             if self.schema.knows(&format!("{}[]", below.pattern)) {
-                if !self.knows_below(&format!("{}[]", below.pattern)) {
+                if !self.schema.has_fields(&format!("{}[]", below.pattern)) {
                     continue;
                 }
                 risen.extend(self.list(key, value, (&below, here)));
-            } else if self.knows_below(&below.pattern) {
+            } else if self.schema.has_fields(&below.pattern) {
                 self.single(key, value, &below);
                 risen.extend(self.mapping(value, below, here));
             }
@@ -195,7 +195,7 @@ impl Shaper<'_> {
         let Value::Seq(items) = &mut value.value else { return };
         if items.iter().all(|i| matches!(i.value, Value::Map(_)))
             && !items.is_empty()
-            && self.knows_below(&place.pattern)
+            && self.schema.has_fields(&place.pattern)
         {
             let entries: Vec<_> = std::mem::take(items)
                 .into_iter()
@@ -269,11 +269,7 @@ impl Shaper<'_> {
 
     /// Whether a key is a field of this mapping but for upper and lower case.
     fn keys_like(&self, pattern: &str, name: &str) -> bool {
-        self.schema.fields_of(pattern).iter().any(|f| f.eq_ignore_ascii_case(name))
-    }
-
-    fn knows_below(&self, pattern: &str) -> bool {
-        !self.schema.fields_of(pattern).is_empty()
+        self.schema.fields_of(pattern).any(|f| f.eq_ignore_ascii_case(name))
     }
 
     /// Where below the last entry so far a key would fit, the innermost place first, as if indentation were given back.

@@ -99,32 +99,34 @@ impl Schema {
 
     /// Whether there is this path (without indexes), as a field or above one. The root is `""`.
     pub(super) fn knows(&self, pattern: &str) -> bool {
-        let pattern = canonical(pattern);
+        let pattern = self.canonical(pattern);
         pattern.is_empty()
-            || self.rows.contains_key(pattern.as_str())
-            || self.beginning(&format!("{pattern}.")).next().is_some()
-            || self.beginning(&format!("{pattern}[]")).next().is_some()
+            || self.rows.contains_key(&*pattern)
+            || self.beginning(format!("{pattern}.")).next().is_some()
+            || self.beginning(format!("{pattern}[]")).next().is_some()
     }
 
-    /// The names of the fields below a path (without indexes).
-    pub(super) fn fields_of(&self, pattern: &str) -> Vec<&str> {
-        let start = if pattern.is_empty() { String::new() } else { format!("{}.", canonical(pattern)) };
-        let mut fields = Vec::new();
+    /// Whether there are fields below a path (without indexes).
+    pub(super) fn has_fields(&self, pattern: &str) -> bool {
+        self.fields_of(pattern).next().is_some()
+    }
+
+    /// The names of the fields below a path (without indexes), one as often as there are rows below it.
+    pub(super) fn fields_of(&self, pattern: &str) -> impl Iterator<Item = &str> {
+        let start = if pattern.is_empty() { String::new() } else { format!("{}.", self.canonical(pattern)) };
+        let length = start.len();
         // Keys of free maps are no fields.
-        for path in self.beginning(&start).filter(|path| !path.contains('<') && !path.contains(".annotations.")) {
-            let below = &path[start.len()..];
-            let name = &below[..below.find(['.', '[']).unwrap_or(below.len())];
-            if fields.last() != Some(&name) && !fields.contains(&name) {
-                fields.push(name);
-            }
-        }
-        fields
+        let paths = self.beginning(start).filter(|path| !path.contains('<') && !path.contains(".annotations."));
+        paths.map(move |path| {
+            let below = &path[length..];
+            &below[..below.bytes().position(|b| matches!(b, b'.' | b'[')).unwrap_or(below.len())]
+        })
     }
 
     /// The paths that begin with this text.
-    fn beginning(&self, start: &str) -> impl Iterator<Item = &str> {
-        let from = (Bound::Included(start), Bound::Unbounded);
-        self.rows.range::<str, _>(from).map(|(path, _)| &**path).take_while(move |path| path.starts_with(start))
+    fn beginning(&self, start: String) -> impl Iterator<Item = &str> {
+        let from = (Bound::Included(start.as_str()), Bound::Unbounded);
+        self.rows.range::<str, _>(from).map(|(path, _)| &**path).take_while(move |path| path.starts_with(&start))
     }
 
     /// The row of exactly this path, or of the list that it is.
@@ -134,8 +136,8 @@ impl Schema {
 
     /// The row of a path (without indexes), or of the nearest path above that stands for all below it.
     pub(super) fn row(&self, pattern: &str) -> Option<&'static Row> {
-        let pattern = canonical(pattern);
-        if let Some(row) = self.rows.get(pattern.as_str()) {
+        let pattern = self.canonical(pattern);
+        if let Some(row) = self.rows.get(&*pattern) {
             return Some(row);
         }
         let ends = pattern.match_indices(['.', '[']).map(|(i, _)| i).collect::<Vec<_>>();
@@ -149,6 +151,17 @@ impl Schema {
     #[cfg(test)]
     fn below(&self, pattern: &str) -> impl Iterator<Item = &'static Row> {
         self.rows.iter().filter(move |(path, _)| *path != pattern && is_at_or_below(path, pattern)).map(|(_, row)| *row)
+    }
+
+    /// A path (without indexes) in the terms of the rows: init containers have those of containers.
+    fn canonical<'p>(&self, pattern: &'p str) -> Cow<'p, str> {
+        match self.in_pod(pattern).as_deref().and_then(|within| within.strip_prefix("spec.initContainers")) {
+            Some(rest) => {
+                let above = &pattern[..pattern.len() - rest.len() - "initContainers".len()];
+                Cow::Owned(format!("{above}containers{rest}"))
+            }
+            None => Cow::Borrowed(pattern),
+        }
     }
 
     /// Whether a path (without indexes) is a mapping with keys of the user's own choice.
@@ -179,11 +192,6 @@ fn is_at_or_below(path: &str, top: &str) -> bool {
 
 /// What the paths of a container's fields begin with.
 const CONTAINERS: &str = "spec.containers[].";
-
-/// Init containers have the rows of containers.
-fn canonical(pattern: &str) -> String {
-    pattern.replacen("spec.initContainers", "spec.containers", 1)
-}
 
 /// Whether a path of any kind of document is a mapping with keys of the user's own choice.
 fn is_free_map(pattern: &str) -> bool {
@@ -265,11 +273,11 @@ impl Walk<'_> {
     }
 
     fn stands_for_all(&self, pattern: &str) -> bool {
-        self.schema.rows.get(canonical(pattern).as_str()).is_some_and(|row| row.class != Class::Enforce)
+        self.schema.rows.get(&*self.schema.canonical(pattern)).is_some_and(|row| row.class != Class::Enforce)
     }
 
     fn field(&mut self, path: &Path, pattern: &str, (at, value): (super::tree::Span, &Node)) {
-        let pattern = &canonical(pattern);
+        let pattern = &*self.schema.canonical(pattern);
         let Some(row) = self.schema.exact(pattern) else {
             if self.schema.knows(pattern) {
                 self.node(value, path, pattern);
@@ -374,6 +382,11 @@ mod tests {
         let of_ephemeral = |p| Schema::of(Kind::EphemeralContainer).row(p).map(|r| r.class);
         assert_eq!(class("spec.affinity.nodeAffinity"), Some(Class::Accept));
         assert_eq!(class("spec.initContainers[].image"), Some(Class::Enforce));
+        for (kind, template) in [(Kind::Job, "spec.template"), (Kind::CronJob, "spec.jobTemplate.spec.template")] {
+            let image = format!("{template}.spec.initContainers[].image");
+            assert_eq!(Schema::of(kind).row(&image).map(|r| r.class), Some(Class::Enforce), "{image}");
+            assert!(Schema::of(kind).fields_of(&format!("{template}.spec.initContainers[]")).any(|f| f == "image"));
+        }
         assert_eq!(class("spec.volumes[].csi.driver.name"), Some(Class::Refuse));
         assert_eq!(class("spec.initContainers[].livenessProbe.exec.command[]"), Some(Class::Enforce));
         assert_eq!(class("spec.ephemeralContainers[].name"), Some(Class::Forbid));

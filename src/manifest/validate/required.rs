@@ -172,7 +172,8 @@ const OF_POD: &[Required] = &[
 fn shared(pattern: &str) -> String {
     const HANDLERS: [&str; 5] =
         ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop"];
-    let pattern = pattern.replacen("spec.initContainers", "spec.containers", 1);
+    let of_init = pattern.strip_prefix("spec.initContainers");
+    let pattern = of_init.map_or_else(|| pattern.to_owned(), |rest| format!("spec.containers{rest}"));
     let handler = pattern.strip_prefix("spec.containers[].").and_then(|of_container| {
         let rest = HANDLERS.iter().find_map(|handler| of_container.strip_prefix(handler))?;
         rest.starts_with('.').then(|| format!("HANDLER{rest}"))
@@ -223,7 +224,7 @@ fn check(node: &Node, path: &Path, (field, example, (schema, report)): Wanted<'_
         None if node
             .entries()
             .iter()
-            .any(|(k, _)| misspelt(&k.name) && !schema.fields_of(&path.pattern()).contains(&k.name.as_str())) => {}
+            .any(|(k, _)| misspelt(&k.name) && schema.fields_of(&path.pattern()).all(|f| f != k.name)) => {}
         None => {
             let at = node.entries().first().map_or(node.at, |(key, _)| key.at);
             let whose = match (path.last_field(), path.ends_in_index()) {
