@@ -4,6 +4,7 @@
 //! musl's allocator maps and unmaps pages all the time instead, which was a third of what `podshim ps` took. A process that stays,
 //! as a pod's supervisor, has the system's allocator: it keeps no page that it does not need.
 
+use nix::libc;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +22,9 @@ const ALIGNMENT: usize = 16;
 /// Larger ones are the system's, which gives their pages back.
 const LARGEST: usize = 32 << 10;
 
+/// The kernel makes so many bytes of the piece present at once, in less than half of the time that it takes page by page.
+const AHEAD: usize = 32 << 10;
+
 #[repr(align(4096))]
 struct Piece(UnsafeCell<[u8; SIZE]>);
 
@@ -32,6 +36,9 @@ static PIECE: Piece = Piece(UnsafeCell::new([0; SIZE]));
 
 /// Where the free part of the piece begins. As long as the process has not said that it ends soon, there is none.
 static NEXT: AtomicUsize = AtomicUsize::new(SIZE);
+
+/// Where the part of the piece ends that was made present.
+static PRESENT: AtomicUsize = AtomicUsize::new(0);
 
 /// From now on, what is allocated may stay until the process ends. To be called once.
 pub fn ends_soon() {
@@ -56,11 +63,25 @@ fn take(layout: Layout) -> Option<*mut u8> {
             return None;
         }
         match NEXT.compare_exchange_weak(next, end, Ordering::AcqRel, Ordering::Relaxed) {
-            // SAFETY: start <= SIZE, so that it is in the piece or one past its end.
-            Ok(_) => return Some(unsafe { PIECE.0.get().cast::<u8>().add(start) }),
+            Ok(_) => {
+                let present = PRESENT.load(Ordering::Relaxed);
+                if end > present {
+                    make_present(present, end.next_multiple_of(AHEAD));
+                }
+                // SAFETY: start <= SIZE, so that it is in the piece or one past its end.
+                return Some(unsafe { PIECE.0.get().cast::<u8>().add(start) });
+            }
             Err(other) => next = other,
         }
     }
+}
+
+/// madvise(2) with MADV_POPULATE_WRITE, since Linux 5.14. If it fails, each page comes when it is written.
+#[cold]
+fn make_present(from: usize, to: usize) {
+    PRESENT.store(to, Ordering::Relaxed);
+    // SAFETY: the range is of whole pages within the piece, whose bytes stay as they are.
+    unsafe { libc::madvise(PIECE.0.get().cast::<u8>().add(from).cast(), to - from, libc::MADV_POPULATE_WRITE) };
 }
 
 /// The end of the last block is moved; whether it was the last one.
