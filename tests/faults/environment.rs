@@ -322,6 +322,7 @@ fn what_cannot_be_said_ends_nobody() {
     };
     said("2>/dev/full", &["run", "-d", &of("unheard", "echo heard; sleep 1000")]).expect(0);
     said("2>/dev/full", &["run", &of("ends", "exit 3")]).expect(3);
+    until("its word", || (host.ok(&["logs", "unheard"]) == "heard\n").then_some(()));
     said("2>/dev/full", &["stop", "nosuch"]).expect(host.run(&["stop", "nosuch"]).code);
     for args in [&["ps"][..], &["version"], &["inspect", "unheard"], &["image", "ls"], &["logs", "unheard"]] {
         let told = said(">/dev/full", args).expect(125);

@@ -404,7 +404,7 @@ fn a_process_that_nobody_was_told_of_keeps_no_namespace() {
         let supervisor = leaks::supervisors(&host.state_of("p"))[0].pid;
         let mut strace = Command::new("strace");
         strace.args(["-f", "-p", &supervisor.to_string(), "-o", "/dev/null", "-e", "trace=sendmsg"]);
-        strace.args(["-e", "inject=sendmsg:delay_enter=300000"]);
+        strace.args(["-e", "inject=sendmsg:delay_enter=1000000"]);
         let mut tracer = Live::start(strace);
         until("strace", || tracer.err().contains("attached").then_some(()));
         let before = children(supervisor);

@@ -146,7 +146,7 @@ fn what_is_no_spdy_ends_the_connection() {
 
 #[test]
 fn a_client_that_opens_no_streams_is_not_waited_for() {
-    let creation = Duration::from_millis(200);
+    let creation = Duration::from_secs(2);
     let server = Fixture::with(&Config { timeouts: Timeouts { creation, ..timeouts() }, ..Config::default() });
     let mut stream = ask("POST", &server.exec(&["true"], "o"), SPDY);
     assert!(head(&mut stream).starts_with("http/1.1 101 "));

@@ -1,6 +1,6 @@
 //! What changes about pods that run: `podshim debug` and `podshim apply`.
 
-use crate::harness::{Host, Live, facts, pod, shell, with};
+use crate::harness::{Host, Live, facts, pod, shell, until, with};
 use crate::leaks::cgroup_file;
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ fn debug_joins_a_pod_and_is_of_no_consequence_for_it() {
     let server = facts("web", &["listen", "8080", "hello"]);
     host.start(&pod("seen", json!({ "containers": [server, facts("other", &["sleep"])] })));
     let before = host.pid("seen", "web");
+    until("its port", || host.ok(&["logs", "seen", "-c", "web"]).contains("listening").then_some(()));
     // It reaches the pod on localhost, and ends with its own code.
     let script = "nc 127.0.0.1 8080 </dev/null; hostname; exit 6";
     let output =

@@ -1,6 +1,7 @@
 //! Ends at any moment: of the command, of the supervisor, of both.
 
 use crate::harness::{Host, facts, pod, until};
+use crate::leaks;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -26,7 +27,7 @@ fn a_supervisor_that_is_killed_is_told_and_cleaned_up_after() {
         let supervisor = host.supervisor("orphan");
         let mut follow = host.live(&["events", "-w", "orphan"]);
         follow.until_has("Started");
-        kill(Pid::from_raw(supervisor), Signal::SIGKILL).unwrap();
+        leaks::kill(supervisor);
         assert_eq!(follow.wait(), 0);
         assert!(kill(Pid::from_raw(container), None).is_ok(), "containers outlive their supervisor");
         host.run(&["inspect", "orphan"]).expect(0).says(&["the supervisor of pod default/orphan is gone"]);

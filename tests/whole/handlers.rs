@@ -136,9 +136,9 @@ fn each_kind_of_probe_asks_by_each_handler() {
         containers.push(probed(&format!("{}-https-bad", word.to_lowercase()), kind, secret));
         let (http, tcp) = (Server::start(200), Server::start(200));
         let get = json!({ "httpGet": { "path": "/host", "port": http.port, "host": "127.0.0.1" } });
-        containers.push(probed(&format!("{}-http-host", word.to_lowercase()), kind, get));
+        containers.push(probed(&format!("{}-http-host", word.to_lowercase()), kind, patient(get)));
         let connect = json!({ "tcpSocket": { "port": tcp.port, "host": "127.0.0.1" } });
-        containers.push(probed(&format!("{}-tcp-host", word.to_lowercase()), kind, connect));
+        containers.push(probed(&format!("{}-tcp-host", word.to_lowercase()), kind, patient(connect)));
         servers.push((http, tcp));
     }
     let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": containers });

@@ -128,6 +128,7 @@ fn pre_stop_comes_before_the_stop_signal() {
     for name in ["executes", "sleeps", "plain"] {
         notes.until_at(name, "ready");
     }
+    until("its port", || host.ok(&["logs", "stop", "-c", "web"]).contains("listening").then_some(()));
     let before = now();
     host.ok(&["stop", "stop"]);
     let got = |who: &str| notes.at(who, "got TERM");
@@ -192,8 +193,9 @@ fn pre_stop_is_for_those_that_are_ended() {
     notes.until_at("c", "ready");
     host.ok(&["rm", "-f", "hard"]);
     assert_eq!(notes.of_whom("hook"), [""; 0]);
-    // A probe that ends it is somebody.
-    let probe = json!({ "exec": { "command": ["/facts", "exit", "1"] }, "periodSeconds": 1, "failureThreshold": 1 });
+    // A probe that ends it is somebody; it is to be ready for that.
+    let fails = json!({ "command": ["/facts", "exit", "1"] });
+    let probe = json!({ "exec": fails, "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 1 });
     let probed = with(hooked(trap("probed"), "preStop", noted("hook", "ran")), json!({ "livenessProbe": probe }));
     host.run(&[
         "run",

@@ -177,6 +177,8 @@ fn a_host_port_leads_to_the_pod_and_is_nobody_elses() {
         { "containerPort": 80, "hostPort": 8081, "hostIP": "127.0.0.1" },
     ]);
     host.start(&web);
+    let serves = |who: &str| (fetch(&network, "127.0.0.1:8080").as_deref() == Some(who)).then_some(());
+    until("the server", || serves("web"));
     assert_eq!(fetch(&outside, &format!("{own}:8080")).as_deref(), Some("web"));
     assert_eq!(fetch(&network, &format!("{own}:8080")).as_deref(), Some("web"));
     assert_eq!(fetch(&network, "127.0.0.1:8080").as_deref(), Some("web"));
@@ -201,7 +203,7 @@ fn a_host_port_leads_to_the_pod_and_is_nobody_elses() {
         other["spec"]["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 8080, "protocol": "TCP" }]);
         other
     });
-    assert_eq!(fetch(&network, "127.0.0.1:8080").as_deref(), Some("other"));
+    until("the other server", || serves("other"));
 }
 
 #[test]
@@ -560,6 +562,8 @@ fn two_hundred_pods_at_once() {
     let first = address(&host, "p0");
     let parsed: IpAddr = first.parse().unwrap();
     assert!(parsed.is_ipv4());
-    host.ok(&["rm", "-f", "--all"]);
+    // One after the other: that is long for so many.
+    let removed = host.command(&["rm", "-f", "--all"]).output().unwrap();
+    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
     assert_eq!(leaks::on_network(&network), Vec::<String>::new());
 }

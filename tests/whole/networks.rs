@@ -78,7 +78,7 @@ fn a_pod_of_its_own_users_is_on_the_network_too() {
     host.own_network();
     host.start(&server("web", &json!({})));
     host.start(&two("users", json!({ "hostUsers": false })));
-    assert_eq!(connect(&host, "users", ("web", "80")), (0, "web".into()));
+    until("web", || (connect(&host, "users", ("web", "80")) == (0, "web".into())).then_some(()));
     // Its root is nobody outside: what it does to its own links is its own business.
     let changed =
         host.run(&["exec", "-c", "box", "users", "--", "ip", "address", "add", "10.86.0.3/32", "dev", "eth0"]);
@@ -104,7 +104,7 @@ fn a_services_end_is_that_of_the_run_in_the_foreground_that_brought_it() {
     run.signal(Signal::SIGINT);
     run.wait();
     assert_eq!(host.run(&["get", "services", "-o", "name"]).out, "");
-    assert!(resolve(&host, "client", "svc").is_empty());
+    until("no name", || resolve(&host, "client", "svc").is_empty().then_some(()));
     // One that cannot start takes its Service along as well.
     let broken =
         pod("broken", json!({ "containers": [{ "name": "c", "image": "busybox:1.28", "command": ["/none"] }] }));

@@ -77,6 +77,11 @@ fn e7_a_plugin_that_refuses_keeps_nothing_alive() {
     assert_eq!(cri.sandbox_status(&id).unwrap().state, api::PodSandboxState::SandboxNotready as i32);
     cri.remove_sandbox(&id).unwrap();
     assert!(cri.sandboxes().is_empty() && cri.containers().is_empty());
+    let last = |line: &str| line.contains("RemovePodSandbox") && line.contains("never");
+    until("its last event, and the note of it", || {
+        let is_told = told(&plugin).iter().any(|(event, _)| event == "RemovePodSandbox");
+        (is_told && cri.server.err().lines().any(last)).then_some(())
+    });
     let told = told(&plugin);
     let ends: Vec<&str> =
         told.iter().filter(|(event, _)| event == "StopContainer").map(|(_, state)| state.as_str()).collect();
