@@ -87,7 +87,7 @@ macro_rules! say {
 pub(crate) use say;
 
 /// [`say!`]: the whole line by one write(2), for what others say at the same time must not come into its middle.
-pub(crate) fn say_line(words: std::fmt::Arguments<'_>) {
+pub(crate) fn say_line(words: fmt::Arguments<'_>) {
     let _ = anstream::stderr().write_all(format!("{words}\n").as_bytes());
 }
 

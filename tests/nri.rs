@@ -444,7 +444,7 @@ async fn a_plugin_that_is_killed_is_gone_and_may_come_back() {
     };
     let (result, ()) = tokio::join!(events.start_container(&pod, &container), killed);
     result.unwrap();
-    assert!(begin.elapsed() < DEADLINE / 4, "not by the time limit: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(2), "not by the time limit: {:?}", begin.elapsed());
     bench.noted("10-mortal is gone").await;
     assert!(bench.nri.registered().await.is_empty());
     drop(events);

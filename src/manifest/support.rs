@@ -154,7 +154,7 @@ impl Schema {
     }
 
     /// A path (without indexes) in the terms of the rows: init containers have those of containers.
-    fn canonical<'p>(&self, pattern: &'p str) -> Cow<'p, str> {
+    pub(super) fn canonical<'p>(&self, pattern: &'p str) -> Cow<'p, str> {
         match self.in_pod(pattern).as_deref().and_then(|within| within.strip_prefix("spec.initContainers")) {
             Some(rest) => {
                 let above = &pattern[..pattern.len() - rest.len() - "initContainers".len()];

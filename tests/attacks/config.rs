@@ -1,7 +1,7 @@
 //! Class C: manifests and configs of images that lie.
 
 use crate::harness::{FACTS, Output, pod, shell, with};
-use crate::rig::{BUSYBOX, Bench, Entry, SOON, assert_plain, entry, file, link, of, once, tar_of};
+use crate::rig::{BUSYBOX, Bench, Entry, assert_plain, entry, file, link, of, once, tar_of};
 use serde_json::{Value, json};
 
 /// The documents of an image on its way in.
@@ -133,7 +133,7 @@ fn c8_an_image_of_many_layers_runs() {
     let Some(bench) = Bench::bare() else { return };
     let tars: Vec<Vec<u8>> =
         (0..130).map(|n| tar_of(&[file(&format!("layer{n}"), b"x"), file("top", n.to_string().as_bytes())])).collect();
-    bench.import_within(SOON * 4, ((FACTS, "localhost/many"), &json!({})), &tars).expect(0);
+    bench.import((FACTS, "localhost/many"), &json!({}), &tars).expect(0);
     let words = ["--file=/top", "--file=/layer0", "--file=/layer129"];
     let seen = bench.host.seen("many", of("localhost/many", &words), json!({}));
     assert_eq!(seen["files"], json!({ "/top": "129", "/layer0": "x", "/layer129": "x" }));

@@ -126,35 +126,19 @@ impl Bench {
 
     /// As [`Bench::image`], with whole layers; it may be refused.
     #[track_caller]
-    pub(crate) fn import(&self, image: (&str, &str), change: &Value, tars: &[Vec<u8>]) -> Output {
-        self.import_within(SOON, (image, change), tars)
-    }
-
-    /// As [`Bench::import`], of what takes a disk its time.
-    #[track_caller]
-    pub(crate) fn import_within(
-        &self,
-        time: Duration,
-        ((base, name), change): ((&str, &str), &Value),
-        tars: &[Vec<u8>],
-    ) -> Output {
+    pub(crate) fn import(&self, (base, name): (&str, &str), change: &Value, tars: &[Vec<u8>]) -> Output {
         let layout = self.host.changed_image((base, name), change, tars);
-        self.run_within(time, &["image", "import", &layout])
+        self.run(&["image", "import", &layout])
     }
 
     /// Runs podshim, which must come to its end soon and with little memory.
     #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> Output {
-        self.run_within(SOON, args)
-    }
-
-    #[track_caller]
-    fn run_within(&self, time: Duration, args: &[&str]) -> Output {
         let program = self.host.command(&[] as &[&str]).get_program().to_str().unwrap().to_owned();
         let limited = format!("ulimit -d {MEMORY} && exec \"$0\" \"$@\"");
         let before = Instant::now();
         let output = self.host.finish(self.host.command_by(&["sh", "-c", &limited, &program], args));
-        assert!(before.elapsed() < time, "{args:?} took {:?}", before.elapsed());
+        assert!(before.elapsed() < SOON, "{args:?} took {:?}", before.elapsed());
         assert_plain(&format!("{args:?}"), &output);
         output
     }

@@ -470,23 +470,10 @@ impl Host {
         leaks::find(&leaks::Own { dir: &self.path(""), token: &self.cgroup_parent })
     }
 
-    /// The same after a command that waits for a supervisor's end, which is that of its lock: the process is gone a moment later.
-    fn leaks_at_last(&self) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        loop {
-            let left = self.leaks();
-            let is_ending = |left: &String| left.starts_with("process ") && left.contains(" supervise-pod ");
-            if !left.iter().any(is_ending) || Instant::now() > deadline {
-                return left;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     /// Fails unless nothing is left, while the host goes on being used.
     #[track_caller]
     pub(crate) fn assert_clean(&self) {
-        let left = self.leaks_at_last();
+        let left = self.leaks();
         assert!(left.is_empty(), "left behind:\n{}", left.join("\n"));
     }
 }
@@ -505,7 +492,7 @@ impl Drop for Host {
         for name in self.namespaces.take() {
             ip(&["netns", "del", &name]);
         }
-        left.extend(self.leaks_at_last());
+        left.extend(self.leaks());
         leaks::remove_cgroups(&self.cgroup_parent);
         if let (Some(dir), true) = (self.dir.take(), !left.is_empty()) {
             // What is left mounted must not be walked through.

@@ -168,17 +168,15 @@ const OF_POD: &[Required] = &[
     ("HANDLER.grpc", "port", "port: 50051"),
 ];
 
-/// A path without indexes, with what probes and hooks share under one name.
+/// A path without indexes of a pod, with what probes and hooks share under one name.
 fn shared(pattern: &str) -> String {
     const HANDLERS: [&str; 5] =
         ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle.postStart", "lifecycle.preStop"];
-    let of_init = pattern.strip_prefix("spec.initContainers");
-    let pattern = of_init.map_or_else(|| pattern.to_owned(), |rest| format!("spec.containers{rest}"));
     let handler = pattern.strip_prefix("spec.containers[].").and_then(|of_container| {
         let rest = HANDLERS.iter().find_map(|handler| of_container.strip_prefix(handler))?;
         rest.starts_with('.').then(|| format!("HANDLER{rest}"))
     });
-    handler.unwrap_or(pattern)
+    handler.unwrap_or_else(|| pattern.to_owned())
 }
 
 /// Reports the required fields that a document does not set.
@@ -193,7 +191,7 @@ fn walk(node: &Node, path: &Path, (schema, report): (&'static Schema, &mut Repor
     }
     if let Value::Map(entries) = &node.value {
         let of_document = of_kind(schema.kind()).into_iter().flatten().filter(|(p, _, _)| *p == pattern);
-        let in_pod = schema.in_pod(&pattern).as_deref().map(shared);
+        let in_pod = schema.in_pod(&schema.canonical(&pattern)).as_deref().map(shared);
         let of_pod = OF_POD.iter().filter(|(p, _, _)| in_pod.as_deref() == Some(*p));
         // A name that is to be made up is no name.
         let is_made_up = |field: &str| {
