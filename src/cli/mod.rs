@@ -161,7 +161,10 @@ enum Verb {
 pub fn main() -> ExitCode {
     // Before clap makes its tables: they would stay in its memory as long as the pod lives.
     let result = match supervisor::asked_for(std::env::args_os()) {
-        Some(state) => require_root().and_then(|()| supervisor::run(&state)).map(|()| 0),
+        Some(state) => {
+            heap::stays();
+            require_root().and_then(|()| supervisor::run(&state)).map(|()| 0)
+        }
         None => {
             heap::ends_soon();
             dispatch(Cli::parse())

@@ -2,7 +2,7 @@
 
 use crate::lifecycle::Task;
 use crate::probes::Interest;
-use crate::sys::{Called, SysResult, memory};
+use crate::sys::{Called, SysResult, heap, memory};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ impl Poll {
     }
 
     /// Waits for events, at most eight at once, with `patience` not longer than that. Before a long wait memory is given back, the
-    /// stack's and what `release` knows of.
+    /// stack's, the heap's and what `release` knows of.
     pub(super) fn wait(&self, patience: Option<Duration>, mut release: impl FnMut()) -> SysResult<Vec<Source>> {
         let mut events = [EpollEvent::empty(); 8];
         // Not a little too early: somebody looks at a clock then.
@@ -127,6 +127,7 @@ impl Poll {
                 Ok(0) => {
                     release();
                     memory::release_stack();
+                    heap::release();
                     timeout = EpollTimeout::NONE;
                 }
                 other => {

@@ -2,8 +2,10 @@
 //!
 //! What a command allocates it needs to its end, which is near: it is taken from one piece, and most of it is never given back.
 //! musl's allocator maps and unmaps pages all the time instead, which was a third of what `podshim ps` took. A process that stays,
-//! as a pod's supervisor, has the system's allocator: it keeps no page that it does not need.
+//! as a pod's supervisor, has the system's allocator with a [`Shelf`] before it: when it waits, it keeps no page that it does not
+//! need.
 
+use super::shelf::Shelf;
 use nix::libc;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
@@ -45,12 +47,28 @@ pub fn ends_soon() {
     NEXT.store(0, Ordering::Relaxed);
 }
 
+static SHELF: Shelf = Shelf::new();
+
+/// From now on, blocks of middling size stay present when they are given back, until [`release`].
+pub fn stays() {
+    SHELF.open();
+}
+
+/// Gives the pages back that hold nothing. For who is about to wait for long.
+pub fn release() {
+    SHELF.release();
+}
+
 /// Where in the piece a block is, if it is there.
 fn place(block: *mut u8) -> Option<usize> {
     (block as usize).checked_sub(PIECE.0.get() as usize).filter(|at| *at < SIZE)
 }
 
 fn take(layout: Layout) -> Option<*mut u8> {
+    take_of_piece(layout).or_else(|| SHELF.take(layout))
+}
+
+fn take_of_piece(layout: Layout) -> Option<*mut u8> {
     if layout.size() > LARGEST {
         return None;
     }
@@ -89,8 +107,8 @@ fn move_end(from: usize, to: usize) -> bool {
     NEXT.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
 }
 
-// SAFETY: a block is of the piece, where `take` gives each byte to one block at a time, or the system's; which, is told by its
-// address alone. (Inlined, they would be in the binary some thousand times.)
+// SAFETY: a block is of the piece or the shelf, where `take` gives each byte to one block at a time, or the system's; which, is told
+// by its address alone. (Inlined, they would be in the binary some thousand times.)
 unsafe impl GlobalAlloc for Heap {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -106,7 +124,8 @@ unsafe impl GlobalAlloc for Heap {
         match place(block) {
             // Of no use again if it is not the last one.
             Some(at) => drop(move_end(at + layout.size(), at)),
-            // SAFETY: as our own caller promises; it is none of the piece's.
+            None if SHELF.resize(block, layout.size(), 0).is_some() => {}
+            // SAFETY: as our own caller promises; it is of neither.
             None => unsafe { System.dealloc(block, layout) },
         }
     }
@@ -126,25 +145,34 @@ unsafe impl GlobalAlloc for Heap {
 
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let Some(at) = place(block) else {
-            // SAFETY: as our own caller promises; it is none of the piece's.
-            return unsafe { System.realloc(block, layout, size) };
+        // None if it is of neither.
+        let has_room = match place(block) {
+            Some(at) => {
+                let fits = size <= LARGEST && at + size <= SIZE;
+                Some(fits && move_end(at + layout.size(), at + size) || size <= layout.size())
+            }
+            None => SHELF.resize(block, layout.size(), size),
         };
-        let fits = size <= LARGEST && at + size <= SIZE;
-        if fits && move_end(at + layout.size(), at + size) || size <= layout.size() {
+        if has_room == Some(true) {
             return block;
         }
         // SAFETY: our caller promises that the size, rounded up to the alignment, is no more than isize::MAX.
         let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        let new = match take(wanted) {
+            Some(new) => new,
+            // SAFETY: as our own caller promises; it is of neither.
+            None if has_room.is_none() => return unsafe { System.realloc(block, layout, size) },
+            // SAFETY: as our own caller promises.
+            None => unsafe { System.alloc(wanted) },
+        };
         // SAFETY: the new block is not null after the check, has `size` bytes, and overlaps no other.
         unsafe {
-            let new = self.alloc(wanted);
             if !new.is_null() {
                 new.copy_from_nonoverlapping(block, layout.size().min(size));
                 self.dealloc(block, layout);
             }
-            new
         }
+        new
     }
 }
 
@@ -207,6 +235,8 @@ mod tests {
         #[test]
         fn no_block_is_anothers(does in prop::collection::vec((0..4u8, 1..70_000usize, 0..14u32, any::<u8>()), 1..200)) {
             ends_soon();
+            // What the piece has no room for.
+            stays();
             let mut blocks: Vec<Block> = Vec::new();
             for (what, size, align, byte) in does {
                 let one = size % blocks.len().max(1);

@@ -19,6 +19,7 @@ pub mod poll;
 pub mod process;
 pub mod record;
 pub mod seccomp;
+mod shelf;
 pub mod socket;
 #[cfg(target_arch = "x86_64")]
 pub mod string;
