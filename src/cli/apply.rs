@@ -159,7 +159,7 @@ fn todo(admitted: &AdmittedPod, args: &BringUpArgs, host: Host<'_>, capacity: &m
 
 /// The new plan of a pod that runs.
 fn plan_again(admitted: &AdmittedPod, args: &BringUpArgs, (pod, host): (&Pod, Host<'_>)) -> Result<PodPlan> {
-    let choices = Choices { pull: args.pull.map(pull_policy), ..choices_of(pod, host)? };
+    let choices = Choices { pull: args.pull.map(pull_policy), ..choices_of(pod, host.dirs, &host.facts.machine())? };
     pod_plan(admitted, choices).with_context(|| format!("pod {}", pod.full_name()))
 }
 

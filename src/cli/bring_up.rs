@@ -10,7 +10,7 @@ use super::remove::{remove_pod, stop_pod};
 use crate::cgroups;
 use crate::error::{Kind, failure, say};
 use crate::host::lsm::Lsms;
-use crate::host::{self, HostFacts};
+use crate::host::{self, HostFacts, Machine};
 use crate::manifest::{self, AdmittedPod, CronJobs, Diagnostics, Documents, sysctl};
 use crate::network::objects;
 use crate::paths::Dirs;
@@ -179,15 +179,14 @@ pub(super) struct Host<'a> {
 }
 
 /// What a pod may learn of its host.
-pub(super) fn node(host: Host<'_>) -> Result<Node> {
-    let facts = host.facts;
+fn node(dirs: &Dirs, machine: &Machine) -> Result<Node> {
     // `plan` comes before there is such a directory.
-    let there = host.dirs.root.ancestors().find(|directory| directory.exists()).unwrap_or(&host.dirs.root);
-    Ok(Node { name: facts.name.clone(), cpus: facts.cpus, storage: host::storage(there)? })
+    let there = dirs.root.ancestors().find(|directory| directory.exists()).unwrap_or(&dirs.root);
+    Ok(Node { name: machine.name.clone(), cpus: machine.cpus, storage: host::storage(there)? })
 }
 
 /// What was chosen once for a pod that runs: that stays, whatever is planned for it.
-pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
+pub(super) fn choices_of(pod: &Pod, dirs: &Dirs, machine: &Machine) -> Result<Choices> {
     let PodPlan { sandbox, containers, swap, .. } = &pod.record.plan;
     Ok(Choices {
         uid: sandbox.uid.clone(),
@@ -200,7 +199,7 @@ pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
             DnsBase::HostFile | DnsBase::Empty => None,
         },
         log_directory: sandbox.log_directory.clone(),
-        host_memory: host.facts.memory,
+        host_memory: machine.memory,
         pids_limit: containers.first().and_then(|c| c.resources.pids_limit),
         swap: *swap,
         pull: None,
@@ -209,8 +208,8 @@ pub(super) fn choices_of(pod: &Pod, host: Host<'_>) -> Result<Choices> {
             // Those that it has were allowed once; others cannot come to a pod that runs.
             unsafe_sysctls: sandbox.sysctls.iter().map(|sysctl| sysctl.key.clone()).collect(),
         },
-        services: objects::services(&host.dirs.network())?,
-        node: node(host)?,
+        services: objects::services(&dirs.network())?,
+        node: node(dirs, machine)?,
     })
 }
 
@@ -304,7 +303,7 @@ impl PlanningArgs {
                 Swap::LimitedSwap => SwapBehavior::LimitedSwap { host_swap: host.facts.swap },
             },
             pull,
-            node: node(host)?,
+            node: node(host.dirs, &host.facts.machine())?,
             security: SecurityChoices {
                 seccomp_root: self.seccomp_profile_root.clone(),
                 unsafe_sysctls: self.allowed_unsafe_sysctls.clone(),

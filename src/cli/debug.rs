@@ -1,7 +1,7 @@
 //! `podshim debug`: an ephemeral container joins a running pod, as kubectl's does.
 
 use super::attach::{self, Passed, require_not_over};
-use super::bring_up::{Host, Pull, check_confinement, choices_of};
+use super::bring_up::{Pull, check_confinement, choices_of};
 use super::convert;
 use super::ensure;
 use super::output;
@@ -10,7 +10,7 @@ use super::recover;
 use crate::control::{self, Joining, Request};
 use crate::error::{Kind, failure, say};
 use crate::host;
-use crate::manifest::{self, AdmittedPod, CronJobs, Source};
+use crate::manifest::{self, AdmittedPod, Source};
 use crate::paths::Dirs;
 use crate::plan::pod::ephemeral;
 use crate::store::Pod;
@@ -121,11 +121,11 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
         return Err(failure(Kind::Invalid, "-t with -i takes a terminal as standard input: leave -t away"));
     }
     note_ineffective(&admitted, &container);
-    let facts = host::probe()?;
-    let choices = choices_of(&pod, Host { dirs, facts: &facts })?;
+    let machine = host::machine()?;
+    let choices = choices_of(&pod, dirs, &machine)?;
     let plan = &pod.record.plan;
     let config = ephemeral(&admitted, plan, (args.target.clone(), &choices))?;
-    check_confinement(&plan.sandbox, std::slice::from_ref(&config), facts.lsms)?;
+    check_confinement(&plan.sandbox, std::slice::from_ref(&config), machine.lsms)?;
     let image = ensure::ensure(dirs, &config.image, config.pull_policy, &plan.logins)?;
     let written = entry(&container, args.target.as_deref())?;
     let document = control::document("podshim", &Joining { config, image, written })?;
@@ -155,10 +155,8 @@ fn read(path: &str) -> Result<Source> {
 /// The pod as its manifest was when it was run, or changed.
 fn recorded(pod: &Pod) -> Result<AdmittedPod> {
     let name = pod.dirs.manifest().display().to_string();
-    let source = |document: &Value| Ok(Source { name: name.clone(), text: output::json(document)? });
-    let sources = convert::of_pod(pod)?.iter().map(source).collect::<Result<Vec<_>>>()?;
-    let documents = manifest::documents(&sources, CronJobs::Refused).with_context(|| format!("reading {name}"))?;
-    documents.pods.into_iter().next().with_context(|| format!("{name} holds no pod"))
+    let documents = convert::of_pod(pod)?;
+    manifest::readmit(&documents, &name).with_context(|| format!("reading {name}"))
 }
 
 /// What the command line says of the container.

@@ -6,8 +6,9 @@ pub mod lsm;
 
 pub use capacity::HugePages;
 
-use crate::sys::{Called, process};
+use crate::sys::{Called, SysResult, process};
 use anyhow::Result;
+use nix::sys::utsname::{UtsName, uname};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -38,22 +39,56 @@ pub struct HostFacts {
     pub lsms: lsm::Lsms,
 }
 
+/// What a container depends on that joins a pod which runs: less than a whole new pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// [`HostFacts::name`]
+    pub name: String,
+    /// [`HostFacts::cpus`]
+    pub cpus: u32,
+    /// [`HostFacts::memory`]
+    pub memory: u64,
+    /// [`HostFacts::swap`]
+    pub swap: u64,
+    /// [`HostFacts::lsms`]
+    pub lsms: lsm::Lsms,
+}
+
+impl HostFacts {
+    /// The part of them that one more container depends on.
+    pub fn machine(&self) -> Machine {
+        let HostFacts { cpus, memory, swap, lsms, .. } = *self;
+        Machine { name: self.name.clone(), cpus, memory, swap, lsms }
+    }
+}
+
+/// Asks for so much only.
+pub fn machine() -> Result<Machine> {
+    let name = names()?.nodename().to_string_lossy().into_owned();
+    let (memory, swap) = capacity::memory()?;
+    Ok(Machine { name, cpus: capacity::cpus()?, memory, swap, lsms: lsm::detect() })
+}
+
+fn names() -> SysResult<UtsName> {
+    uname().called("uname", "")
+}
+
 /// Asks.
 pub fn probe() -> Result<HostFacts> {
-    let names = nix::sys::utsname::uname().called("uname", "")?;
-    let (memory, swap) = capacity::memory()?;
+    let names = names()?;
+    let Machine { name, cpus, memory, swap, lsms } = machine()?;
     Ok(HostFacts {
         kernel: names.release().to_string_lossy().into_owned(),
         architecture: names.machine().to_string_lossy().into_owned(),
-        name: names.nodename().to_string_lossy().into_owned(),
-        cpus: capacity::cpus()?,
+        name,
+        cpus,
         memory,
         swap,
         huge_pages: capacity::huge_pages()?,
         capabilities: process::bounding_capabilities(),
         thermal_throttle: thermal_throttle(),
         cgroups: cgroup::detect()?,
-        lsms: lsm::detect(),
+        lsms,
     })
 }
 

@@ -169,6 +169,15 @@ pub fn join(pod: AdmittedPod, flags: Container, custom: Option<&Source>) -> Resu
     documents::join(pod, flags, custom)
 }
 
+/// A pod that was admitted before, from what was recorded of it then: the objects that it refers to, and itself. It is not held
+/// against the support table again, and nothing of it is judged. `source` is the record's name.
+///
+/// # Errors
+/// If it is not what was recorded.
+pub fn readmit(documents: &[serde_json::Value], source: &str) -> Result<AdmittedPod, Diagnostics> {
+    documents::readmit(documents, source)
+}
+
 /// The pods of [`documents`], without running a CronJob.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 //! budgets: aliases, depth, nodes and events are bounded, so a hostile text ends in an error in bounded time and memory.
 
 use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Json;
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
 use serde_saphyr::{Location, Spanned};
 use std::fmt;
@@ -110,6 +111,27 @@ impl Node {
             Value::Seq(_) => "a list",
             Value::Map(_) => "a mapping",
         }
+    }
+}
+
+/// A document that podshim wrote itself: it stands nowhere in a text.
+impl From<&Json> for Node {
+    fn from(json: &Json) -> Node {
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(*value),
+            Json::Number(number) => match (number.as_i128(), number.as_f64()) {
+                (Some(number), _) => Value::Int(number),
+                (None, number) => Value::Float(number.unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::Str(text.clone()),
+            Json::Array(items) => Value::Seq(items.iter().map(Node::from).collect()),
+            Json::Object(entries) => {
+                let key = |name: &String| Key { name: name.clone(), at: Span::default() };
+                Value::Map(entries.iter().map(|(name, value)| (key(name), Node::from(value))).collect())
+            }
+        };
+        Node { value, at: Span::default() }
     }
 }
 

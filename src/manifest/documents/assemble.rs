@@ -69,7 +69,7 @@ fn references(document: &mut Document, text: &str, objects: &Objects) {
 }
 
 /// A pod without imagePullSecrets has its ServiceAccount's, as the API server would set them.
-fn pull_secrets(pod: &mut Pod, objects: &Objects) {
+pub(super) fn pull_secrets(pod: &mut Pod, objects: &Objects) {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let Some(spec) = &mut pod.spec else { return };
     if spec.image_pull_secrets.as_ref().is_some_and(|list| !list.is_empty()) {

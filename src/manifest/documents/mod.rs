@@ -13,6 +13,7 @@ mod network;
 mod objects;
 mod policy;
 mod read;
+mod recorded;
 mod selector;
 mod service;
 mod used;
@@ -24,6 +25,7 @@ pub(super) use ephemeral::join;
 pub use network::{NetworkDocument, NetworkObject};
 pub use objects::{ConfigMapData, Objects, SecretData};
 pub(crate) use read::generated;
+pub(super) use recorded::readmit;
 
 use super::AdmittedPod;
 use super::diagnostics::Report;

@@ -177,7 +177,8 @@ impl Reader<'_> {
         }
     }
 
-    fn content(&self, node: &Node, kind: Kind, (report, notes): (&mut Report, &mut Vec<String>)) -> Content {
+    /// What a document of a kind says.
+    pub(super) fn content(&self, node: &Node, kind: Kind, (report, notes): (&mut Report, &mut Vec<String>)) -> Content {
         let mut at = Subject { reader: self, node, kind, report, notes };
         let content = match kind {
             Kind::Pod => pod(&mut at),
@@ -214,12 +215,17 @@ impl<'s> Subject<'s> {
     /// Reads it as Kubernetes' own type, and holds it against the support table.
     pub(super) fn typed<T: for<'d> Deserialize<'d> + Default>(&mut self, ignored: Vec<*const Node>) -> T {
         let schema = Schema::of(self.kind);
-        let values = if self.kind == Kind::Secret { Values::Secret } else { Values::Shown };
-        let ignored = self.of_cluster().into_iter().chain(ignored).collect();
-        let read = typed::read(self.node, (self.reader.text, values), (&mut *self.report, ignored));
+        let read = self.unchecked(ignored);
         validate::required(self.node, schema, self.report);
         self.notes.extend(support::check(self.node, schema, self.report).0);
         read
+    }
+
+    /// Reads it as Kubernetes' own type.
+    pub(super) fn unchecked<T: for<'d> Deserialize<'d> + Default>(&mut self, ignored: Vec<*const Node>) -> T {
+        let values = if self.kind == Kind::Secret { Values::Secret } else { Values::Shown };
+        let ignored = self.of_cluster().into_iter().chain(ignored).collect();
+        typed::read(self.node, (self.reader.text, values), (&mut *self.report, ignored))
     }
 
     /// Nodes that a cluster filled in, or that are judged elsewhere.
