@@ -3,7 +3,7 @@
 use super::delegated::is_delegated;
 use super::devices::DeviceList;
 use super::writes::{describe, reads_back};
-use super::{Cgroup, FileWrite, Need, device_program, read, write, writes};
+use super::{Cgroup, FileWrite, Need, Writable, device_program, read, write, writes};
 use crate::error::{Kind, failure};
 use crate::host::cgroup::{Hierarchy, Version};
 use crate::sys::{Called, SysError, SysResult, bpf, record};
@@ -154,25 +154,31 @@ impl Cgroup {
 
     /// Performs writes and reads the values back.
     fn apply(&self, writes: &[FileWrite], refused: &[SysError]) -> anyhow::Result<()> {
+        let mut file = None;
         for wanted in writes {
-            self.apply_one(wanted, refused)?;
+            self.apply_one(wanted, refused, &mut file)?;
         }
         Ok(())
     }
 
-    fn apply_one(&self, wanted: &FileWrite, refused: &[SysError]) -> anyhow::Result<()> {
+    /// `file` is the one that was written last: a list of devices is written rule by rule.
+    fn apply_one(&self, wanted: &FileWrite, refused: &[SysError], file: &mut Option<Writable>) -> anyhow::Result<()> {
         let (hierarchy, dir) = self
             .home(&wanted.controller)
             .with_context(|| format!("{}: no hierarchy has the controller {}", wanted.file, wanted.controller))?;
         let path = dir.join(&wanted.file);
-        if !path.exists() {
+        if file.as_ref().is_some_and(|last| last.path != path) {
+            *file = None;
+        }
+        if file.is_none() && !path.exists() {
             return match &wanted.need {
                 Need::IfPresent => Ok(()),
-                Need::Else(other) => self.apply_one(other, refused),
+                Need::Else(other) => self.apply_one(other, refused, file),
                 Need::Required => Err(missing(hierarchy, wanted, &dir, refused)),
             };
         }
-        write(&path, &wanted.value)
+        file.get_or_insert_with(|| Writable::at(&path))
+            .write(&wanted.value)
             .map_err(refused_value)
             .with_context(|| format!("set {} to {}", wanted.file, wanted.value))?;
         if wanted.controller == "devices" {

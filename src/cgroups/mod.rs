@@ -37,7 +37,7 @@ pub use writes::{FileWrite, Need, cpu_weight, writes};
 use crate::sys::{Called, SysResult, record};
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The directory of podshim's own subtree in each hierarchy.
 const SUBTREE: &str = "podshim";
@@ -47,16 +47,37 @@ fn read(path: &Path) -> SysResult<String> {
     fs::read_to_string(path).called("read", path.display())
 }
 
-/// Writes a value in one write(2), as the kernel wants it; never makes the file.
+/// A file of a cgroup that values are written to. It is never made.
+struct Writable {
+    path: PathBuf,
+    file: Option<fs::File>,
+}
+
+impl Writable {
+    /// Nothing is done yet.
+    fn at(path: &Path) -> Writable {
+        Writable { path: path.to_owned(), file: None }
+    }
+
+    /// Writes a value in one write(2), as the kernel wants it.
+    fn write(&mut self, value: &str) -> SysResult<()> {
+        let path = self.path.display();
+        let write = || {
+            let mut file = match self.file.take() {
+                Some(file) => file,
+                None => fs::OpenOptions::new().write(true).open(&self.path).called("open", &path)?,
+            };
+            file.write_all(value.as_bytes()).called("write", format_args!("{value:?} to {path}"))?;
+            self.file = Some(file);
+            Ok(())
+        };
+        record::call("write", || format!("<{path}>, {value:?}, {}", value.len()), write)
+    }
+}
+
+/// Writes one value to a file of a cgroup.
 fn write(path: &Path, value: &str) -> SysResult<()> {
-    record::call(
-        "write",
-        || format!("<{}>, {value:?}, {}", path.display(), value.len()),
-        || {
-            let mut file = fs::OpenOptions::new().write(true).open(path).called("open", path.display())?;
-            file.write_all(value.as_bytes()).called("write", format!("{value:?} to {}", path.display()))
-        },
-    )
+    Writable::at(path).write(value)
 }
 
 /// The number after a key in a flat-keyed file (`oom_kill 3`).

@@ -533,6 +533,11 @@ impl PodPlan {
             }
         }
     }
+
+    /// Whether it has files whose text would be dropped so.
+    pub fn has_contents(&self) -> bool {
+        self.volumes.iter().any(|volume| matches!(volume.source, VolumeSource::Files(_)))
+    }
 }
 
 /// Everything that was decided about a pod without asking the kernel.

@@ -411,8 +411,12 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
     }
     let path = pod.record();
     let Some(text) = read(&path)? else { return Ok(None) };
+    let record: Result<Record> = parse(&path, &text);
+    if record.as_ref().is_ok_and(|record| record.version == RECORD_VERSION) {
+        return record.map(Some);
+    }
     match parse::<Versioned>(&path, &text)?.version {
-        Some(RECORD_VERSION) => parse(&path, &text).map(Some),
+        Some(RECORD_VERSION) => record.map(Some),
         Some(other) => bail!("{} is of version {other}, this podshim reads version {RECORD_VERSION}", path.display()),
         None => bail!("{} is damaged: it has no version", path.display()),
     }
@@ -501,7 +505,9 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T> 
 
 /// Writes JSON atomically.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_vec(value).with_context(|| format!("serializing {}", path.display()))?;
+    // Most of it fits, so that the text is not moved each time that it grows.
+    let mut text = Vec::with_capacity(16 << 10);
+    serde_json::to_writer(&mut text, value).with_context(|| format!("serializing {}", path.display()))?;
     write_atomically(path, &text)
 }
 

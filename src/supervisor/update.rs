@@ -61,6 +61,9 @@ impl Supervisor {
 
     /// The record as it is on the disk, with the contents of files that are not kept in memory.
     fn record(&self) -> Result<Record> {
+        if !self.pod.record.plan.has_contents() {
+            return Ok(self.pod.record.clone());
+        }
         let path = self.pod.dirs.record();
         store::load(&self.pod.dirs)?.with_context(|| format!("{} is missing", path.display()))
     }
