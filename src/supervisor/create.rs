@@ -134,7 +134,10 @@ impl Supervisor {
 
     fn try_create(&mut self, index: usize, restart_count: u32) -> Result<Instance, CreateError> {
         let launched = match self.take_early(index, restart_count) {
-            Some(early) => Launched { log: self.open_output_log(index, restart_count)?, ..early },
+            Some(early) => {
+                let log = self.open_output_log(index, restart_count);
+                self.with_log(index, early, log)?
+            }
             None => self.launch(index, restart_count, When::InTurn)?,
         };
         Ok(self.watched(index, launched)?)
@@ -151,7 +154,7 @@ impl Supervisor {
         }
     }
 
-    /// Prepares the root file system and resolves what the image and the pod's state decide; writes the bundle.
+    /// Prepares the root file system and resolves what the image and the pod's state decide.
     fn bundle(&self, (index, restart_count): (usize, u32), executor: Executor) -> Result<Bundle, CreateError> {
         let plan = &self.pod.record.plan;
         let config = &plan.containers[index];
@@ -210,8 +213,6 @@ impl Supervisor {
         if executor == Executor::Oci {
             self.make_fit_for_runtimes(&mut spec)?;
         }
-        // Whole or not at all: `inspect` may read it while the container starts again.
-        store::write_json(&state.join("config.json"), &spec)?;
         Ok(Bundle { config, spec, binds, rootfs, rootfs_path, user, target })
     }
 
@@ -248,14 +249,11 @@ impl Supervisor {
         let cgroup = remove::cgroup(&self.facts.cgroups, &sandbox.cgroup, &config.name)?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         pipes.give_to(&user, sandbox.id_range)?;
-        let log = match when {
-            When::InTurn => self.open_output_log(index, restart_count)?,
-            When::Early => None,
-        };
         self.finish_pod_resize();
         let act = || Act::Cgroup { container: container() };
         timeline.act(act, |()| cgroup.path(), || create_cgroup(&cgroup, &spec))?;
         if let Some(runtime) = handler {
+            let log = self.write_bundle((index, restart_count), &spec, when)?;
             let making = Making {
                 runtime: &runtime,
                 state: &state,
@@ -291,7 +289,35 @@ impl Supervisor {
             || self.launcher.launch(request),
         )?;
         let told = record.map(|record| Told::new(record, steps, child.pid));
-        Ok(Launched { child, sync: Some(sync), told, external: None, cgroup, log, pipes, restart_count })
+        let launched =
+            Launched { child, sync: Some(sync), told, external: None, cgroup, log: None, pipes, restart_count };
+        // Its init is at work meanwhile.
+        let log = self.write_bundle((index, restart_count), &spec, when);
+        Ok(self.with_log(index, launched, log)?)
+    }
+
+    /// An instance with its log, or nothing of it.
+    fn with_log(&mut self, index: usize, launched: Launched, log: Result<Option<logs::Writer>>) -> Result<Launched> {
+        if log.is_err() {
+            self.end_launched(index, &launched);
+        }
+        Ok(Launched { log: log?, ..launched })
+    }
+
+    /// Writes down what the container is, and opens its log if it is its turn.
+    fn write_bundle(
+        &self,
+        (index, restart_count): (usize, u32),
+        spec: &Spec,
+        when: When,
+    ) -> Result<Option<logs::Writer>> {
+        let name = &self.pod.record.plan.containers[index].name;
+        // Whole or not at all: `inspect` may read it while the container starts again.
+        store::write_json(&self.pod.dirs.container_state(name).join("config.json"), spec)?;
+        match when {
+            When::InTurn => self.open_output_log(index, restart_count),
+            When::Early => Ok(None),
+        }
     }
 
     /// An instance that is being created: what it says, its end and its output are seen from now on.

@@ -80,12 +80,17 @@ impl Supervisor {
     }
 
     fn undo_early(&mut self, index: usize, launched: Launched) {
-        if let Err(error) = end(&launched) {
+        self.end_launched(index, &launched);
+        self.undo_creation(index, launched.restart_count);
+    }
+
+    /// Nothing becomes of an init that waits, or is still at work.
+    pub(super) fn end_launched(&mut self, index: usize, launched: &Launched) {
+        if let Err(error) = end(launched) {
             let name = &self.pod.record.plan.containers[index].name;
             let message = format!("container {name}: {error:#}");
             self.warn("KillContainerError", message);
         }
-        self.undo_creation(index, launched.restart_count);
     }
 }
 

@@ -121,7 +121,7 @@ fn slow_to_remove(host: &Host) -> Pid {
     let spec = json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": containers });
     host.start(&pod("p", spec));
     let supervisor = host.supervisor("p");
-    host.ok(&["exec", "-c", "writer", "p", "--", "touch", "/go"]);
+    host.go("p", "writer");
     let slow = until("what removes the layer", || remover(supervisor));
     kill(slow, Signal::SIGSTOP).unwrap();
     slow

@@ -236,3 +236,25 @@ fn a_debug_container_shares_the_volumes_of_a_pod_with_its_own_users() {
     let stays = shown(&host, "stays");
     assert_eq!(stays["volumeMounts"][0]["mountPath"], "/mnt");
 }
+
+/// The children of a pod's supervisor, dead ones too.
+fn children(host: &Host, pod: &str) -> String {
+    let pid = host.supervisor(pod);
+    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
+}
+
+#[test]
+fn nothing_is_left_of_a_debug_container_that_can_have_no_log() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&pod("seen", json!({ "containers": [facts("app", &["sleep"])] })));
+    let before = children(&host, "seen");
+    let log = host.path("log").join(format!("default_seen_{}/look", host.uid("seen")));
+    std::fs::write(&log, "in the way").unwrap();
+    let refused = host.run(&["debug", "seen", "--image", "busybox", "-c", "look", "--", "sleep", "1000"]);
+    refused.expect(125).says(&["making the log directory of container look", "ENOTDIR"]);
+    assert_eq!(children(&host, "seen"), before, "its init was at work already");
+    std::fs::remove_file(&log).unwrap();
+    host.run(&["debug", "seen", "-i", "--image", "busybox", "-c", "again", "--", "sh", "-c", "exit 3"]).expect(3);
+    host.ok(&["rm", "-f", "seen"]);
+    host.assert_clean();
+}

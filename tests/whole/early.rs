@@ -31,10 +31,6 @@ fn processes(host: &Host, name: &str) -> Vec<i32> {
     leaks::processes_in(&format!("{}/podshim/pod{}/app", host.cgroup_parent, host.uid(name)))
 }
 
-fn go(host: &Host, name: &str) {
-    host.ok(&["exec", "-c", "wait", name, "--", "touch", "/go"]);
-}
-
 fn until_printed(host: &Host, name: &str, line: &str) {
     until(line, || (host.run(&["logs", name, "-c", "app"]).out == format!("{line}\n")).then_some(()));
 }
@@ -56,7 +52,7 @@ fn nobody_sees_it_before_its_turn() {
     let uid = host.uid("p");
     let log = host.path("log").join(format!("default_p_{uid}/app/0.log"));
     assert!(!log.exists(), "{}", log.display());
-    go(&host, "p");
+    host.go("p", "wait");
     until_printed(&host, "p", "it is one");
     assert_eq!(processes(&host, "p").first(), made.first(), "it is the one that waited");
     assert_eq!(run.wait(), 0, "{}", run.err());
@@ -76,7 +72,7 @@ fn what_changes_meanwhile_is_what_it_becomes() {
     let mut apply = host.live(&["apply", &host.manifest(&limited("80Mi"))]);
     let changed = |pod: &Value| pod["spec"]["containers"][0]["resources"]["limits"]["memory"] == "80Mi";
     until("the change", || changed(&host.inspect("p")).then_some(()));
-    go(&host, "p");
+    host.go("p", "wait");
     until_printed(&host, "p", "it is one");
     let group = format!("{}/podshim/pod{}/app", host.cgroup_parent, host.uid("p"));
     let limit = ["memory.max", "memory.limit_in_bytes"].iter().find_map(|file| leaks::cgroup_file(&group, file));
@@ -96,7 +92,7 @@ fn it_goes_with_its_pod_and_with_the_supervisor() {
     until("its end", || made.iter().all(|pid| leaks::has_ended(*pid)).then_some(()));
     host.ok(&["recover", "p"]);
     until("another one", || processes(&host, "p").first().filter(|pid| !made.contains(pid)).copied());
-    go(&host, "p");
+    host.go("p", "wait");
     until_printed(&host, "p", "it is one");
     run.wait();
     host.ok(&["rm", "-f", "p"]);
@@ -120,14 +116,14 @@ fn one_that_cannot_be_made_or_that_dies_is_told_of_in_its_turn() {
     let broken = with(facts("app", &[]), json!({ "command": ["/none"] }));
     let (mut run, _) = start(&host, &held_up("p", broken));
     assert_eq!(host.status("p", "app")["state"]["waiting"]["reason"], "PodInitializing");
-    go(&host, "p");
+    host.go("p", "wait");
     assert_eq!(run.wait(), 127, "{}", run.err());
     assert!(run.err().contains("/none"), "{}", run.err());
     host.run(&["rm", "-f", "p"]);
     // Somebody killed it while it waited.
     let (mut run, made) = start(&host, &held_up("p", app()));
     made.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap());
-    go(&host, "p");
+    host.go("p", "wait");
     until_printed(&host, "p", "it is one");
     assert_eq!(run.wait(), 0, "{}", run.err());
     host.ok(&["rm", "-f", "p"]);
@@ -157,10 +153,28 @@ fn what_it_finds_in_a_volume_is_what_was_made_there() {
         host.until_status(("p", "wait"), "running", |status| status["state"]["running"].is_object());
         // Time for what must not be.
         std::thread::sleep(std::time::Duration::from_millis(300));
-        go(&host, "p");
+        host.go("p", "wait");
         until_printed(&host, "p", &format!("{}\n{}", "mine".min(inside), "mine".max(inside)));
         assert_eq!(run.wait(), 0, "{more}: {}", run.err());
         host.ok(&["rm", "-f", "p"]);
     }
+    host.assert_clean();
+}
+
+#[test]
+fn nothing_is_left_of_it_if_it_can_have_no_log() {
+    let Some(host) = Host::new(&[]) else { return };
+    let (run, made) = start(&host, &held_up("p", app()));
+    let log = host.path("log").join(format!("default_p_{}/app", host.uid("p")));
+    std::fs::write(&log, "in the way").unwrap();
+    // It would remove the pod.
+    run.signal(Signal::SIGKILL);
+    host.go("p", "wait");
+    let is_told =
+        |status: &Value| status["state"]["waiting"]["message"].as_str().is_some_and(|m| m.contains("ENOTDIR"));
+    host.until_status(("p", "app"), "without a log", is_told);
+    let left: Vec<&i32> = made.iter().filter(|pid| std::path::Path::new(&format!("/proc/{pid}")).exists()).collect();
+    assert!(left.is_empty(), "not even dead ones: {left:?} of {made:?}");
+    host.ok(&["rm", "-f", "p"]);
     host.assert_clean();
 }

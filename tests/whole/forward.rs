@@ -233,7 +233,7 @@ fn a_pod_is_waited_for_until_it_runs() {
         .expect(125)
         .says(&["pod default/slow does not run after the time given by --pod-running-timeout"]);
     let live = host.live(&["port-forward", "slow", ":9000"]);
-    host.ok(&["exec", "-c", "wait", "slow", "--", "touch", "/go"]);
+    host.go("slow", "wait");
     let (_live, ports) = forward_by(live, 1);
     until_answered(ports[0], b"x", |answer| answer == b"x");
     assert_eq!(run.wait(), 0, "{}", run.err());

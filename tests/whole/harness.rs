@@ -236,6 +236,13 @@ impl Host {
         self.finish(self.command(args))
     }
 
+    /// Makes `/go` in a container that waits for it. That may end so soon that the command ends with it.
+    #[track_caller]
+    pub(crate) fn go(&self, pod: &str, container: &str) {
+        let made = self.run(&["exec", "-c", container, pod, "--", "touch", "/go"]);
+        assert!([0, 137].contains(&made.code), "{}: {}", made.code, made.err);
+    }
+
     /// Runs a command to its end; one that hangs fails the test.
     pub(crate) fn finish(&self, command: Command) -> Output {
         let mut live = Live::start(command);
