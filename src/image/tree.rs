@@ -1,8 +1,7 @@
 //! Directory trees by descriptor: removing one whose content is hostile, and looking things up in the layers below.
 
-use crate::sys::fs::{allow_removal, lgetxattrat, openat2};
+use crate::sys::fs::{allow_removal, lgetxattrat, names, openat2};
 use crate::sys::{Called, SysResult};
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, ResolveFlag, openat, readlinkat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
@@ -10,7 +9,6 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// The attribute by which overlayfs knows a directory that hides the one below it.
@@ -40,21 +38,6 @@ pub fn file_type(stat: &FileStat) -> SFlag {
 /// Whether it is overlayfs' mark of a deleted name: a character device 0:0.
 pub fn is_whiteout(stat: &FileStat) -> bool {
     file_type(stat) == SFlag::S_IFCHR && stat.st_rdev == 0
-}
-
-/// The names in a directory, without `.` and `..`.
-pub fn names(dir: BorrowedFd) -> SysResult<Vec<OsString>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut list = Dir::openat(dir, ".", flags, Mode::empty()).called("openat", ".")?;
-    let mut names = Vec::new();
-    for entry in list.iter() {
-        let entry = entry.called("getdents64", ".")?;
-        let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        if name != "." && name != ".." {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
 }
 
 /// Removes `name` from `dir` with everything below it; "already gone" is success.

@@ -11,9 +11,9 @@
 //! Everything is done below descriptors and no symbolic link is followed: a privileged container may have changed what is there.
 
 use super::empty_dir;
-use crate::image::tree::{names, remove_tree};
+use crate::image::tree::remove_tree;
 use crate::plan::config::{FilesMedium, FilesVolume, VolumeFile};
-use crate::sys::fs::{self, ResolveFlags, open_regular, openat2};
+use crate::sys::fs::{self, ResolveFlags, names, open_regular, openat2};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;

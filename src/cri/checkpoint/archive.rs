@@ -3,8 +3,7 @@
 
 use super::Bounded;
 use crate::error::{Kind, failure};
-use crate::image::tree;
-use crate::sys::fs::{ResolveFlags, openat2, proc_fd_path};
+use crate::sys::fs::{ResolveFlags, names, openat2, proc_fd_path};
 use crate::sys::{Called, SysError};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -104,7 +103,7 @@ impl Directory {
         parts("output_path", text)?;
         let invalid = |error: SysError| failure(Kind::Invalid, format!("output_path: {error}"));
         let directory = Directory { fd: open_directory(Path::new(text)).map_err(invalid)?, path: text.into() };
-        match tree::names(directory.fd.as_fd())?.is_empty() {
+        match names(directory.fd.as_fd())?.is_empty() {
             true => Ok(directory),
             false => Err(failure(Kind::Invalid, format!("output_path: {text} is not empty"))),
         }

@@ -5,9 +5,9 @@
 //! by descriptor and no link is followed, sizes are those of the header whatever a file does meanwhile, holes stay holes.
 
 use super::Bounded;
-use crate::image::tree::{OPAQUE, dir_flags, file_type, is_whiteout, names, stat_entry};
+use crate::image::tree::{OPAQUE, dir_flags, file_type, is_whiteout, stat_entry};
 use crate::plan::config::IdRange;
-use crate::sys::fs::{ResolveFlags, lgetxattrat, llistxattrat, open_regular};
+use crate::sys::fs::{ResolveFlags, lgetxattrat, llistxattrat, names, open_regular};
 use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
