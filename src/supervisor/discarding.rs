@@ -70,17 +70,22 @@ impl Supervisor {
         self.discarding.ended.push(remnant);
     }
 
-    /// Whether the pod ends, has no instance any more, and it is kept how they ended: it needs none of their layers.
-    fn is_past(&self) -> bool {
-        let ends = self.over || self.life.deletion_timestamp().is_some();
-        ends && self.is_saved && self.slots.iter().all(|slot| slot.instance.is_none())
+    /// Whether the pod ends, by itself or because it is to.
+    fn ends(&self) -> bool {
+        self.over || self.life.deletion_timestamp().is_some()
     }
 
-    /// Discards what is on disk of ended instances: it is kept how they ended.
+    /// Whether the pod ends, has no instance any more, and it is kept how they ended: it needs none of their layers.
+    fn is_past(&self) -> bool {
+        self.ends() && self.is_saved && self.slots.iter().all(|slot| slot.instance.is_none())
+    }
+
+    /// Discards what is on disk of ended instances: it is kept how they ended. Of a pod that ends, their layers go with all others when
+    /// the last one has ended, and their pinned processes with what is mounted for the pod: to unmount each takes the kernel a while.
     fn discard_ended(&mut self) {
-        if self.is_past() {
-            // Their layers go with all others, and their pinned processes with what is mounted for the pod.
-            self.discarding.due = self.discarding.due.or((!self.discarding.ended.is_empty()).then(Instant::now));
+        if self.ends() {
+            let is_due = self.is_past() && !self.discarding.ended.is_empty();
+            self.discarding.due = self.discarding.due.or(is_due.then(Instant::now));
             return;
         }
         for gone in std::mem::take(&mut self.discarding.ended) {
