@@ -67,7 +67,12 @@ pub fn names(dir: BorrowedFd) -> SysResult<Vec<OsString>> {
         // SAFETY: the kernel writes no more than so many bytes there.
         let count =
             unsafe { libc::syscall(libc::SYS_getdents64, list.as_raw_fd(), records.as_mut_ptr(), records.len()) };
-        let mut left = &records[..usize::try_from(check(count, "getdents64", ".")?).unwrap_or(0)];
+        let count = match check(count, "getdents64", ".") {
+            // It was removed meanwhile, so that nothing is in it any more.
+            Err(error) if error.errno() == Errno::ENOENT => 0,
+            other => usize::try_from(other?).unwrap_or(0),
+        };
+        let mut left = &records[..count];
         if left.is_empty() {
             return Ok(names);
         }
@@ -258,6 +263,11 @@ mod tests {
             found.sort();
             assert_eq!(found, expected);
         }
+        let gone = dir.path().join("gone");
+        std::fs::create_dir(&gone).unwrap();
+        let open = File::open(&gone).unwrap();
+        std::fs::remove_dir(&gone).unwrap();
+        assert_eq!(names(open.as_fd()).unwrap(), [""; 0]);
         assert_eq!(names(File::open(dir.path().join("x")).unwrap().as_fd()).unwrap_err().errno(), Errno::ENOTDIR);
     }
 

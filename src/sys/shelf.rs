@@ -2,6 +2,8 @@
 //!
 //! musl's allocator has a page or more for one such block, which it maps when the block is taken and unmaps when it is given back:
 //! some forty times for each container that a supervisor starts. Here all pages stay until [`Shelf::release`].
+//!
+//! For a process of one thread, as a supervisor is: a child that was forked while another thread takes a block would wait for ever.
 
 use super::memory::page_size;
 use nix::libc;
