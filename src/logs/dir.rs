@@ -1,8 +1,7 @@
 //! The directory of a container's logs: its files' names, and opening them without trusting them.
 
-use crate::sys::fs::reopen_regular;
+use crate::sys::fs::{names, reopen_regular};
 use crate::sys::{Called, SysError, SysResult};
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
@@ -120,13 +119,9 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn read(dir: impl AsFd) -> SysResult<Self> {
-        // Opened anew: a directory's descriptor has one read position, and this one is the caller's.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let mut open = Dir::openat(dir, ".", flags, Mode::empty()).called("openat", "a log directory")?;
+        let names = names(dir.as_fd()).map_err(|error| SysError { target: "a log directory".into(), ..error })?;
         let mut listing = Listing::default();
-        for entry in open.iter() {
-            let entry = entry.called("getdents64", "a log directory")?;
-            let Some((count, rotation)) = entry.file_name().to_str().ok().and_then(parse_name) else { continue };
+        for (count, rotation) in names.iter().filter_map(|name| parse_name(name.to_str()?)) {
             listing.instances.push(count);
             listing.rotated.extend(rotation.map(|rotation| (count, rotation)));
         }

@@ -4,7 +4,7 @@
 //! always a descriptor's own inode, no link is followed, no mount in the volume is entered, and the way back up is checked.
 
 use crate::plan::config::{Access, FsGroup, FsGroupChangePolicy};
-use crate::sys::fs::{ResolveFlags, openat2, proc_fd_path};
+use crate::sys::fs::{ResolveFlags, names, openat2, proc_fd_path};
 use crate::sys::{Called, SysError, SysResult};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -12,7 +12,6 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 use nix::unistd::{Gid, fchownat};
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -114,15 +113,8 @@ fn open_directory(at: BorrowedFd<'_>, name: &Path) -> SysResult<OwnedFd> {
 
 fn level(directory: &OwnedFd) -> SysResult<Level> {
     let status = fstat(directory).called("fstat", "a directory of the volume")?;
-    let again = open_directory(directory.as_fd(), Path::new("."))?;
-    let mut entries = nix::dir::Dir::from_fd(again).called("fdopendir", "a directory of the volume")?;
-    let mut names = Vec::new();
-    for entry in entries.iter() {
-        let name = entry.called("readdir", "a directory of the volume")?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(OsString::from_vec(name));
-        }
-    }
+    let names =
+        names(directory.as_fd()).map_err(|error| SysError { target: "a directory of the volume".into(), ..error })?;
     Ok(Level { names, identity: (status.st_dev, status.st_ino) })
 }
 

@@ -109,8 +109,7 @@ fn remover(supervisor: i32) -> Option<Pid> {
         let mut open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         open.any(|path| path.components().any(|part| part.as_os_str() == "discarded"))
     };
-    let children = std::fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).unwrap();
-    children.split_whitespace().map(|pid| pid.parse().unwrap()).find(|pid| at_it(*pid)).map(Pid::from_raw)
+    leaks::children(supervisor).into_iter().find(|pid| at_it(*pid)).map(Pid::from_raw)
 }
 
 /// A pod of which one container has written a lot and ended, and the disk takes its time: what removes its layer is stopped.

@@ -384,13 +384,11 @@ fn each_call_of_a_start_fails_once_after_its_init_was_made() {
 
 /// Children of a process, each with its process group.
 fn children(pid: i32) -> Vec<(i32, i32)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let group = |child: i32| {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
         stat.rsplit(") ").next()?.split(' ').nth(2)?.parse().ok()
     };
-    let children = text.split_whitespace().map(|child| child.parse().unwrap());
-    children.filter_map(|child| Some((child, group(child)?))).collect()
+    leaks::children(pid).into_iter().filter_map(|child| Some((child, group(child)?))).collect()
 }
 
 /// The process that joins the pid namespace of others, or who makes it, is killed before that is told. The namespace's pid 1 would wait

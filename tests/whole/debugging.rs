@@ -1,6 +1,7 @@
 //! `podshim debug` with `--custom` and `--profile`: everything that an ephemeral container can have, and what it cannot.
 
 use crate::harness::{Host, Output, documents, facts, object, pod, shell, until, with};
+use crate::leaks;
 use serde_json::{Value, json};
 
 /// Lines that are to come out of variables as they are.
@@ -237,22 +238,18 @@ fn a_debug_container_shares_the_volumes_of_a_pod_with_its_own_users() {
     assert_eq!(stays["volumeMounts"][0]["mountPath"], "/mnt");
 }
 
-/// The children of a pod's supervisor, dead ones too.
-fn children(host: &Host, pod: &str) -> String {
-    let pid = host.supervisor(pod);
-    std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap()
-}
-
 #[test]
 fn nothing_is_left_of_a_debug_container_that_can_have_no_log() {
     let Some(host) = Host::new(&[]) else { return };
     host.start(&pod("seen", json!({ "containers": [facts("app", &["sleep"])] })));
-    let before = children(&host, "seen");
+    let supervisor = host.supervisor("seen");
+    let before = leaks::children(supervisor);
+    assert!(!before.is_empty());
     let log = host.path("log").join(format!("default_seen_{}/look", host.uid("seen")));
     std::fs::write(&log, "in the way").unwrap();
     let refused = host.run(&["debug", "seen", "--image", "busybox", "-c", "look", "--", "sleep", "1000"]);
     refused.expect(125).says(&["making the log directory of container look", "ENOTDIR"]);
-    assert_eq!(children(&host, "seen"), before, "its init was at work already");
+    assert_eq!(leaks::children(supervisor), before, "its init was at work already");
     std::fs::remove_file(&log).unwrap();
     host.run(&["debug", "seen", "-i", "--image", "busybox", "-c", "again", "--", "sh", "-c", "exit 3"]).expect(3);
     host.ok(&["rm", "-f", "seen"]);

@@ -93,6 +93,12 @@ pub(crate) fn kill(pid: i32) {
     crate::harness::until("its end", || has_ended(pid).then_some(()));
 }
 
+/// A process's children, dead ones too; none if it is gone.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
 /// Whether a process is the first of its session, as a supervisor is.
 pub(crate) fn leads_session(pid: i32) -> bool {
     let pid = nix::unistd::Pid::from_raw(pid);

@@ -458,12 +458,11 @@ impl Rounds<'_> {
 
     /// What a process has started that is in no cgroup of a pod, and what that has started.
     fn helpers(&self, pid: i32) -> Vec<i32> {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let of_pod = |pid: &i32| {
             let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
             cgroup.contains(&self.scene.host.cgroup_parent)
         };
-        let children = text.split_whitespace().filter_map(|word| word.parse().ok()).filter(|pid| !of_pod(pid));
+        let children = leaks::children(pid).into_iter().filter(|pid| !of_pod(pid));
         children.flat_map(|child| [vec![child], self.helpers(child)].concat()).collect()
     }
 }
