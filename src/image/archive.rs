@@ -9,10 +9,10 @@ use super::manifest::{
     is_index_type, is_manifest_type, parse_config, parse_document, strict,
 };
 use super::reference::{Digest, Reference};
-use super::session::{Session, open_readable};
+use super::session::Session;
 use super::{Progress, parse_reference};
 use crate::sys::Called;
-use crate::sys::fs::{IN_ROOT, open_regular, syncfs};
+use crate::sys::fs::{IN_ROOT, open_regular};
 use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
@@ -107,8 +107,6 @@ pub(super) fn read(session: &Session, source: Source) -> Result<Vec<Found>> {
     };
     let found = content.images().with_context(|| format!("reading {name}"))?;
     content.drop_unneeded(&found)?;
-    // Once for all of them, before any is renamed to where it counts.
-    syncfs(open_readable(session.dir())?.as_fd())?;
     Ok(found)
 }
 

@@ -11,7 +11,7 @@ use super::unpack::Limits;
 use super::{Event, layer};
 use crate::error::{Kind, failure};
 use crate::paths::Dirs;
-use crate::sys::fs::syncfs;
+use crate::sys::fs::{syncfs, write_back};
 use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{AT_FDCWD, openat};
@@ -31,6 +31,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Makes distinct the directories of one process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
+/// How many bytes of a file are written before they are sent to the disk.
+pub(super) const SENT_AT_ONCE: u64 = 4 << 20;
+
 /// What ends work early.
 #[derive(Debug, Clone, Default)]
 pub enum Stop {
@@ -47,8 +50,8 @@ pub struct Session<'a> {
     dirs: &'a Dirs,
     dir: PathBuf,
     name: OsString,
-    /// Holds the lock; the lock says that the owner lives.
-    _lock: File,
+    /// `dir`. Holds the lock, which says that the owner lives; syncfs(2) tells by it of each error since it was opened.
+    lock: File,
     interrupt: Interrupt,
     /// It is of no use any more that layers are unpacked.
     given_up: AtomicBool,
@@ -67,14 +70,8 @@ impl<'a> Session<'a> {
         make_private_dir(&dir)?;
         let lock = File::open(&dir).called("open", dir.display())?;
         lock.try_lock().map_err(|e| anyhow::anyhow!("flock {}: {e}", dir.display()))?;
-        let session = Session {
-            dirs,
-            dir,
-            name,
-            _lock: lock,
-            interrupt: Interrupt::watch(stop)?,
-            given_up: AtomicBool::new(false),
-        };
+        let session =
+            Session { dirs, dir, name, lock, interrupt: Interrupt::watch(stop)?, given_up: AtomicBool::new(false) };
         for part in ["blobs", "layers", "trash"] {
             make_private_dir(&session.dir.join(part))?;
         }
@@ -118,7 +115,7 @@ impl<'a> Session<'a> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&part);
         let file = file.called("open", part.display())?;
         let done = self.staged_blobs().join(digest.hex());
-        Ok(BlobWriter { file, part, done, digest, size, hash: Sha256::new(), written: 0 })
+        Ok(BlobWriter { file, part, done, digest, size, hash: Sha256::new(), written: 0, sent: 0 })
     }
 
     /// Stages a small blob whole.
@@ -145,17 +142,24 @@ impl<'a> Session<'a> {
         read_verified(&path, &descriptor.digest)
     }
 
-    /// Unpacks each layer that is not unpacked yet, lowest first, and returns whether there was one.
-    pub fn unpack(&self, manifest: &Manifest, file: &ConfigFile, work: &Work) -> Result<bool> {
+    /// Unpacks each layer that is not unpacked yet, lowest first.
+    pub fn unpack(&self, manifest: &Manifest, file: &ConfigFile, work: &Work) -> Result<()> {
         let mut unpacked = Unpacked::none(file);
         while unpacked.below.len() < manifest.layers.len() {
             self.unpack_next((manifest, file), &mut unpacked, work)?;
         }
-        if unpacked.staged {
-            // Before any of it is renamed to where it counts: after a power cut it must be whole or absent.
-            syncfs(open_readable(&self.dir)?.as_fd())?;
+        Ok(())
+    }
+
+    /// Everything that is staged is on the disk when this returns, which is to be before any of it is renamed to where it counts:
+    /// after a power cut it must be whole or absent.
+    pub(super) fn sync(&self) -> Result<()> {
+        for staged in [self.staged_blobs(), self.staged_layers()] {
+            if fs::read_dir(&staged).called("opendir", staged.display())?.next().is_some() {
+                return Ok(syncfs(self.lock.as_fd())?);
+            }
         }
-        Ok(unpacked.staged)
+        Ok(())
     }
 
     /// Whether there is another layer and it is here, unpacked or not.
@@ -192,7 +196,6 @@ impl<'a> Session<'a> {
                 return Err(error.context(format!("unpacking layer {}", descriptor.digest)));
             }
         }
-        unpacked.staged = true;
         unpacked.below.push(open_dir(&staged)?);
         Ok(())
     }
@@ -226,13 +229,11 @@ pub(super) struct Unpacked {
     /// Of all layers.
     chain_ids: Vec<Digest>,
     below: Below,
-    /// Some of them in the session, not in the store.
-    staged: bool,
 }
 
 impl Unpacked {
     pub(super) fn none(file: &ConfigFile) -> Unpacked {
-        Unpacked { chain_ids: file.chain_ids(), below: Below::default(), staged: false }
+        Unpacked { chain_ids: file.chain_ids(), below: Below::default() }
     }
 }
 
@@ -253,6 +254,8 @@ pub struct BlobWriter {
     size: u64,
     hash: Sha256,
     written: u64,
+    /// How much of it is on its way to the disk.
+    sent: u64,
 }
 
 impl BlobWriter {
@@ -272,7 +275,15 @@ impl BlobWriter {
         self.file.write_all(bytes).called("write", self.part.display())?;
         self.hash.update(bytes);
         self.written += bytes.len() as u64;
+        if self.written - self.sent >= SENT_AT_ONCE {
+            self.send();
+        }
         Ok(())
+    }
+
+    fn send(&mut self) {
+        write_back(self.file.as_fd(), self.sent..self.written);
+        self.sent = self.written;
     }
 
     /// Starts again from nothing.
@@ -280,12 +291,12 @@ impl BlobWriter {
         self.file.set_len(0).called("ftruncate", self.part.display())?;
         self.file.rewind().called("lseek", self.part.display())?;
         self.hash = Sha256::new();
-        self.written = 0;
+        (self.written, self.sent) = (0, 0);
         Ok(())
     }
 
-    /// Verifies size and digest, and puts the blob in its place.
-    pub fn finish(self) -> Result<()> {
+    /// Verifies size and digest, and stages the blob. It is on the disk after [`Session::sync`].
+    pub fn finish(mut self) -> Result<()> {
         ensure!(
             self.written == self.size,
             "blob {} has {} bytes, its descriptor says {}",
@@ -293,9 +304,9 @@ impl BlobWriter {
             self.written,
             self.size
         );
+        self.send();
         let found = Digest::from_hash(&self.hash.finalize());
         ensure!(found == self.digest, "the content of blob {} has digest {found}", self.digest);
-        self.file.sync_all().called("fsync", self.part.display())?;
         Ok(fs::rename(&self.part, &self.done).called("rename", self.done.display())?)
     }
 }
@@ -405,11 +416,6 @@ pub(super) fn make_private_dir(path: &Path) -> SysResult<()> {
 /// Opens a directory of podshim's own to name things in it.
 pub(super) fn open_dir(path: &Path) -> SysResult<OwnedFd> {
     openat(AT_FDCWD, path, dir_flags(), Mode::empty()).called("open", path.display())
-}
-
-/// Opens a directory of podshim's own to sync it.
-pub(super) fn open_readable(path: &Path) -> SysResult<File> {
-    File::open(path).called("open", path.display())
 }
 
 /// Removes an entry of a directory of podshim's own, with everything below it.

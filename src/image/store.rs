@@ -16,7 +16,7 @@ use super::manifest::{
 };
 use super::progress::Shared;
 use super::reference::{Digest, Reference, image_id};
-use super::session::{Session, Stop, Work, blob_file, make_private_dir, open_readable, read_verified, remove_path};
+use super::session::{Session, Stop, Work, blob_file, make_private_dir, read_verified, remove_path};
 use super::{
     Event, Image, ImageFailure, ImageFailureKind, Progress, PullPolicy, Quiet, ahead, archive, registry, unpack,
 };
@@ -572,6 +572,7 @@ impl Store {
         if !self.layer_paths(&file).iter().all(|p| p.is_dir()) {
             let session = self.session()?;
             session.unpack(&manifest, &file, &Work { progress: &Shared::new(progress), limits: self.limits })?;
+            session.sync()?;
             let _lock = self.lock_exclusive()?;
             self.publish(&session)?;
         }
@@ -580,6 +581,7 @@ impl Store {
 
     /// Makes a session's work count. False if what it relied on has gone: then it has to be done again.
     fn commit(&self, session: &Session, additions: &[Addition]) -> Result<bool> {
+        session.sync()?;
         session.check_interrupt()?;
         let _lock = self.lock_exclusive()?;
         for addition in additions {
@@ -669,5 +671,6 @@ fn missing(text: &str) -> anyhow::Error {
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
-    Ok(open_readable(dir)?.sync_all().called("fsync", dir.display())?)
+    let opened = File::open(dir).called("open", dir.display())?;
+    Ok(opened.sync_all().called("fsync", dir.display())?)
 }

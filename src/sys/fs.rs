@@ -225,6 +225,14 @@ pub fn syncfs(fd: BorrowedFd) -> SysResult<()> {
     nix::unistd::syncfs(fd).called("syncfs", format_args!("descriptor {}", fd.as_raw_fd()))
 }
 
+/// `sync_file_range(2)`, `SYNC_FILE_RANGE_WRITE`: what was written of a file between these offsets, in bytes, starts on its way to
+/// the disk, and a later [`syncfs`] waits for less. Nothing depends on it, so an error is none.
+pub fn write_back(file: BorrowedFd, written: std::ops::Range<u64>) {
+    let (Ok(from), Ok(length)) = (written.start.try_into(), (written.end - written.start).try_into()) else { return };
+    // SAFETY: no memory is passed.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Removes a file; that there is none is fine.
 pub fn remove_file(path: &Path) -> SysResult<()> {
     match std::fs::remove_file(path) {

@@ -400,6 +400,24 @@ fn what_is_mounted_in_a_pods_directories_outlives_it() {
     assert_eq!(std::fs::read_to_string(precious).unwrap(), "precious");
 }
 
+/// An image of which something cannot be written is not there, whenever the disk says so; what is only to be quicker may fail.
+#[test]
+fn an_image_that_does_not_reach_the_disk_is_not_there() {
+    let Some(host) = Host::bare(&["strace"]) else { return };
+    let (podshim, archive) = (binary(), image_files().join("busybox.oci.tar"));
+    let import = |failing: &str| {
+        let inject = format!("inject={failing}:error=EIO");
+        let strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &inject, podshim.to_str().unwrap()];
+        host.finish(host.command_by(&strace, &["image", "import", archive.to_str().unwrap()]))
+    };
+    import("syncfs").expect(125).says(&["syncfs", "I/O error"]);
+    assert_eq!(host.ok(&["image", "ls", "-q"]), "");
+    let left = |place: &str| std::fs::read_dir(host.path("root").join(place)).unwrap().count();
+    assert_eq!(["tmp", "layers", "images/blobs/sha256"].map(left), [0; 3]);
+    import("sync_file_range").expect(0);
+    assert!(left("layers") > 0);
+}
+
 /// The power may go at any moment: what an image consists of is on the disk before it has its name, and names are before the index
 /// that leads to them.
 #[test]
