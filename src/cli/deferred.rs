@@ -1,5 +1,6 @@
 //! A verb's arguments, described to clap when the verb is used: of the forty verbs, a command uses one.
 
+use super::Places;
 use clap::builder::{Resettable, StyledStr};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
@@ -21,7 +22,14 @@ impl<T: Args> Args for Deferred<T> {
 fn describe<T: Args>(verb: Command) -> Command {
     let text = |text: Option<&StyledStr>| text.cloned().map_or(Resettable::Reset, Resettable::Value);
     let (about, long_about) = (text(verb.get_about()), text(verb.get_long_about()));
-    T::augment_args(verb).about(about).long_about(long_about)
+    with_places(T::augment_args(verb)).about(about).long_about(long_about)
+}
+
+/// Clap would copy global arguments of podshim's own to each verb. What is given after the verb counts for podshim all the same, as
+/// it has the same names.
+fn with_places(verb: Command) -> Command {
+    let places = Places::augment_args(Command::new("places"));
+    verb.args(places.get_arguments().map(|argument| argument.clone().global(true)))
 }
 
 impl<T: FromArgMatches> FromArgMatches for Deferred<T> {

@@ -71,17 +71,17 @@ struct Cli {
     verb: Verb,
 }
 
-/// Where podshim keeps things.
+/// Where podshim keeps things. These may follow the verb too, which [`Deferred`] sees to.
 #[derive(Debug, Args)]
 struct Places {
     /// Images, volumes and writable layers
-    #[arg(long, global = true, env = "PODSHIM_ROOT", value_name = "DIR", default_value = "/var/lib/podshim")]
+    #[arg(long, env = "PODSHIM_ROOT", value_name = "DIR", default_value = "/var/lib/podshim")]
     root: PathBuf,
     /// Run state: sockets, namespaces (on a tmpfs)
-    #[arg(long, global = true, env = "PODSHIM_STATE", value_name = "DIR", default_value = "/run/podshim")]
+    #[arg(long, env = "PODSHIM_STATE", value_name = "DIR", default_value = "/run/podshim")]
     state: PathBuf,
     /// Container logs
-    #[arg(long, global = true, env = "PODSHIM_LOG_DIR", value_name = "DIR", default_value = "/var/log/podshim/pods")]
+    #[arg(long, env = "PODSHIM_LOG_DIR", value_name = "DIR", default_value = "/var/log/podshim/pods")]
     log_dir: PathBuf,
 }
 
@@ -263,4 +263,30 @@ fn require_root() -> Result<()> {
         "this takes root (namespaces, mounts and cgroups are made): try again with sudo. \
          Without root there are `podshim check`, `plan`, `explain` and `version`",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_may_be_before_and_behind_the_verb() {
+        let root = |line: &str| {
+            let places = Cli::try_parse_from(line.split(' ')).unwrap().places;
+            (places.root.display().to_string(), places.state.display().to_string())
+        };
+        let rows = [
+            ("podshim ps", ("/var/lib/podshim", "/run/podshim")),
+            ("podshim --root /r ps --state /s", ("/r", "/s")),
+            ("podshim ps --root=/r --state=/s", ("/r", "/s")),
+            ("podshim --state /s image --root /r ls", ("/r", "/s")),
+            ("podshim image ls --root /r --state /s", ("/r", "/s")),
+            ("podshim --root /no image ls --root /r", ("/r", "/run/podshim")),
+            ("podshim exec --root /r p -- c --root /no", ("/r", "/run/podshim")),
+        ];
+        for (line, (of_root, of_state)) in rows {
+            assert_eq!(root(line), (of_root.to_owned(), of_state.to_owned()), "{line}");
+        }
+        assert!(Cli::try_parse_from(["podshim", "ps", "--root"]).is_err());
+    }
 }
