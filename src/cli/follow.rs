@@ -10,10 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// A connection that tells of changes.
+/// A connection that tells whether the supervisor is there, and of changes if that is what it was asked for.
 pub(super) struct Watch<'a> {
     pod: &'a Pod,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 /// What a wait came to.
@@ -47,9 +47,14 @@ fn is_to_come(pod: &Pod, waited: Duration) -> Result<bool> {
 impl<'a> Watch<'a> {
     /// Connects. An error of kind `NotReady` if there is no supervisor; one that has just been started is waited for.
     pub(super) fn open(pod: &'a Pod) -> Result<Watch<'a>> {
+        Watch::asking(pod, &Request::Watch)
+    }
+
+    /// The same, of one who asks for something else and waits for the supervisor's end.
+    pub(super) fn asking(pod: &'a Pod, request: &Request) -> Result<Watch<'a>> {
         let begin = Instant::now();
         loop {
-            match Connection::open(&pod.dirs.socket(), &Request::Watch, &[]) {
+            match Connection::open(&pod.dirs.socket(), request, &[]) {
                 Err(error) if kind_of(&error) == Some(Kind::NotReady) && is_to_come(pod, begin.elapsed())? => {
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -157,7 +162,7 @@ impl<'a> Watch<'a> {
             if !self.readable_by(deadline, None)? {
                 return Ok(false);
             }
-            if !self.next()? {
+            if self.connection.reply()?.is_none() {
                 return Ok(true);
             }
         }

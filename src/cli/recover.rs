@@ -113,7 +113,12 @@ pub(super) fn ask(pod: &Pod, request: &Request, descriptors: &[BorrowedFd<'_>]) 
 
 /// Watches a pod that was found, whose supervisor may have been killed a moment ago.
 pub(super) fn watch(pod: &Pod) -> Result<Watch<'_>> {
-    once_recovered(pod, || Watch::open(pod))
+    watch_asking(pod, &Request::Watch)
+}
+
+/// The same, of one who asks for something else ([`Watch::asking`]).
+pub(super) fn watch_asking<'a>(pod: &'a Pod, request: &Request) -> Result<Watch<'a>> {
+    once_recovered(pod, || Watch::asking(pod, request))
 }
 
 fn once_recovered<T>(pod: &Pod, open: impl Fn() -> Result<T>) -> Result<T> {

@@ -140,20 +140,16 @@ fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
 /// nobody can go on with it, what is left of it is ended.
 pub(super) fn stop_pod(pod: &Pod, grace_seconds: Option<u64>) -> Result<()> {
     let is_forced = grace_seconds == Some(0);
-    let watch = || if is_forced { Watch::open(pod) } else { recover::watch(pod) };
+    let stop = Request::Stop { grace_seconds };
+    let ask = || if is_forced { Watch::asking(pod, &stop) } else { recover::watch_asking(pod, &stop) };
     loop {
-        // Watching begins before the request, so the end is not missed.
-        let watch = match watch() {
+        let watch = match ask() {
             Err(error) if kind_of(&error) == Some(Kind::NotReady) => return end_orphans(pod),
             other => other?,
         };
         // A supervisor that does not do what it was told to do at once is not waited for.
-        let is_told = match Connection::open(&pod.dirs.socket(), &Request::Stop { grace_seconds }, &[]) {
-            // It ended by itself in this moment.
-            Err(error) if kind_of(&error) == Some(Kind::NotReady) => true,
-            connection => is_heard(pod, &connection?, is_forced)?,
-        };
-        let ended = is_told && watch.until_gone(is_forced.then_some(FORCED_PATIENCE))?;
+        let ended =
+            is_heard(pod, &watch.connection, is_forced)? && watch.until_gone(is_forced.then_some(FORCED_PATIENCE))?;
         if !ended {
             supervisor::remove::kill_supervisor(&pod.dirs)?;
         }

@@ -7,6 +7,7 @@ use super::keep::Remnant;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::remove;
+use crate::cgroups::Cgroup;
 use crate::paths::PodDirs;
 use crate::snapshot;
 use crate::sys::{Called, SysResult, fs};
@@ -32,6 +33,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 pub(super) struct Discarding {
     /// What is on disk of ended instances: it is all that tells how they ended until that is kept.
     ended: Vec<Remnant>,
+    /// Without a process, in a pod that ends.
+    cgroups: Vec<Cgroup>,
     working: Option<(Forked<()>, Token)>,
     /// There is something to be removed that the child may not have seen; when one is to be made.
     due: Option<Instant>,
@@ -70,8 +73,20 @@ impl Supervisor {
         self.discarding.ended.push(remnant);
     }
 
+    /// To be removed with the cgroup of a pod that ends: its layers go meanwhile.
+    pub(super) fn discard_with_pod(&mut self, cgroup: Cgroup) {
+        self.discarding.cgroups.push(cgroup);
+    }
+
+    pub(super) fn discard_cgroups(&mut self) {
+        for cgroup in std::mem::take(&mut self.discarding.cgroups) {
+            // What stays is found when the pod's is removed.
+            let _ = cgroup.remove(Duration::ZERO);
+        }
+    }
+
     /// Whether the pod ends, by itself or because it is to.
-    fn ends(&self) -> bool {
+    pub(super) fn ends(&self) -> bool {
         self.over || self.life.deletion_timestamp().is_some()
     }
 

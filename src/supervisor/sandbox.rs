@@ -95,6 +95,7 @@ impl Supervisor {
 
     pub(super) fn remove_sandbox(&mut self) {
         self.sandbox.namespaces.clear();
+        self.discard_cgroups();
         let config = self.pod.record.plan.sandbox.clone();
         let errors = remove::sandbox(&self.facts.cgroups, &config.cgroup, (&self.pod.record.dirs, &self.pod.dirs));
         self.is_cleared = errors.is_empty();

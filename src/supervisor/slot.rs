@@ -316,7 +316,9 @@ impl Supervisor {
         }
         let name = self.pod.record.plan.containers[index].name.clone();
         let layer = self.pod.dirs.container_data(&name, instance.restart_count);
-        if let Err(error) = instance.cgroup.end(Duration::from_secs(2)) {
+        if self.has_own_pids(index) && self.ends() {
+            self.discard_with_pod(instance.cgroup);
+        } else if let Err(error) = instance.cgroup.end(Duration::from_secs(2)) {
             self.warn("KillContainerError", format!("container {name}: {error:#}"));
         }
         // A large layer takes a while: not before it is told that the container ended.
