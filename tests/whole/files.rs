@@ -146,8 +146,8 @@ fn the_supervisor_forgets_what_is_in_the_files_and_still_knows_them() {
         let dirty = smaps.split_once(of).unwrap().1.lines().filter_map(|line| line.strip_prefix("Private_Dirty:"));
         dirty.map(|words| words.trim().split_once(' ').unwrap().0.parse::<u64>().unwrap()).sum()
     };
-    let (big, small) = (dirty("big", ""), dirty("small", ""));
-    assert!(big < small + 800, "{big} KiB, {small} without it");
+    // In the heap, too, if the allocator (glibc's) keeps what is free for a while.
+    until("the text is forgotten", || (dirty("big", "") < dirty("small", "") + 800).then_some(()));
     // The stack comes last, but for what the kernel maps. Of 72 KiB there are left arguments, environment and who waits.
     until("the stack is given back", || (dirty("big", "[stack]") <= 48).then_some(()));
     // Another container joins, which rewrites the record; then the same is applied again.
