@@ -20,8 +20,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-/// The most bytes that are read at once: what a pipe holds. Less at a time, and the container is woken up for each part.
-pub(super) const READ_SIZE: usize = 64 << 10;
+/// The most bytes that are read at once: what the pipe of a container holds that writes much. Less at a time, and it is woken up for
+/// each part.
+pub(super) const READ_SIZE: usize = 256 << 10;
 
 /// Bytes per stream: what is held of a line can be moved out of the way of a read without overlap.
 const ROOM: usize = READ_SIZE + 2 * MAX_RECORD;
@@ -30,7 +31,7 @@ const ROOM: usize = READ_SIZE + 2 * MAX_RECORD;
 const UNREAD: [u8; 16] = [0xff; 16];
 
 /// Written first: a layout of another version is not read.
-const VERSION: u64 = 0x706f_6473_6869_6d02;
+const VERSION: u64 = 0x706f_6473_6869_6d03;
 
 /// The numbers of the first page; `KEPT` is that of stdout, the next one that of stderr.
 const LAYOUT: usize = 0;

@@ -3,7 +3,7 @@
 use super::batch::{Batch, Head, Record};
 use super::dir::{self, Rotation};
 use super::file::Live;
-use super::journal::Journal;
+use super::journal::{Journal, READ_SIZE};
 use super::{MAX_RECORD, Stream};
 use crate::error::{Kind, failure};
 use crate::sys::{Called, SysError, SysResult, fs};
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use nix::errno::Errno;
-use nix::fcntl::renameat;
+use nix::fcntl::{FcntlArg, fcntl, renameat};
 use nix::sys::stat::{Mode, fchmod, mkdirat};
 use nix::unistd::{UnlinkatFlags, read, unlinkat};
 use std::collections::VecDeque;
@@ -60,7 +60,7 @@ pub struct Outcome {
 }
 
 /// One instance's log, open for appending. Holds at most 16 KiB per stream, and those only within a line; and the memory that
-/// records were put together in, at most 96 KiB where there was much output at once, until it is [released](Writer::release).
+/// records were put together in, at most 288 KiB where there was much output at once, until it is [released](Writer::release).
 #[derive(Debug)]
 pub struct Writer {
     dir: OwnedFd,
@@ -80,6 +80,8 @@ pub struct Writer {
     room: Vec<u8>,
     /// Whether the stream's last record in the log was partial.
     within_line: [bool; 2],
+    /// Whether the stream's pipe was made larger.
+    widened: [bool; 2],
     lost: Lost,
     /// Rotation failed: not tried again before.
     rotate_after: Option<Timestamp>,
@@ -110,6 +112,9 @@ struct Taking<'a> {
     batch: Batch,
     outcome: Outcome,
 }
+
+/// Half of what a pipe holds that is as it was made (pipe(7)), in bytes.
+const MUCH: usize = 32 << 10;
 
 /// How long to wait before another attempt at rotating, in seconds: a kubelet looks as often.
 const ROTATE_AGAIN: i64 = 10;
@@ -157,6 +162,7 @@ impl Writer {
             held: [Vec::new(), Vec::new()],
             room: Vec::new(),
             within_line: [false; 2],
+            widened: [false; 2],
             lost: Lost::default(),
             rotate_after: None,
             checked: Timestamp::UNIX_EPOCH,
@@ -185,7 +191,9 @@ impl Writer {
         })
     }
 
-    /// Reads once from a container's output, at most 64 KiB, to the log and to `also`. How many bytes; 0 at the end.
+    /// Reads once from a container's output, at most 256 KiB, to the log and to `also`. How many bytes; 0 at the end.
+    ///
+    /// A pipe in which much is found is made larger, once: the container is woken up less often.
     pub fn copy(
         &mut self,
         stream: Stream,
@@ -199,6 +207,11 @@ impl Writer {
             return self.copy_unkept(stream, from, also);
         };
         let taken = read(from, room);
+        let is_much = taken.is_ok_and(|count| count >= MUCH);
+        if is_much && !std::mem::replace(&mut self.widened[stream.index()], true) {
+            // Without memory for that it stays as it is.
+            let _ = fcntl(from, FcntlArg::F_SETPIPE_SZ(READ_SIZE as i32));
+        }
         let bytes = journal.took(stream, taken.unwrap_or(0));
         let piece = Piece { stream, now: Timestamp::now(), journal: Some(&journal) };
         let outcome = self.take(piece, bytes);
