@@ -332,12 +332,13 @@ fn e7_a_supervisor_that_is_killed_has_another_one_in_its_place() {
     }
     until("the start", || cri.start_container(&waits).ok());
     until("its word", || (log(&host, "p", "waits") == ["at last"]).then_some(()));
+    until("lines", || (log(&host, "p", "counts").len() > 50).then_some(()));
     std::fs::write(format!("/proc/{pid}/root/end"), "").unwrap();
     let status = cri.until_exited(&counts);
     assert_eq!((&*status.reason, status.exit_code), ("Error", 42));
     let lines = log(&host, "p", "counts");
     let numbers: Vec<usize> = lines.iter().map(|line| line.parse().unwrap()).collect();
-    assert!(numbers.len() > 50 && numbers.iter().copied().eq(0..numbers.len()), "lines are missing or twice");
+    assert_eq!(numbers.iter().zip(0..).find(|(number, expected)| *number != expected), None, "missing, or twice");
     cri.stop_sandbox(&id).unwrap();
     cri.remove_sandbox(&id).unwrap();
     cri.server.signal(nix::sys::signal::Signal::SIGTERM);
