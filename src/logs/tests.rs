@@ -2,7 +2,9 @@
 
 use super::*;
 use jiff::tz::{Offset, TimeZone};
+use nix::fcntl::{FcntlArg, fcntl};
 use proptest::prelude::*;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -213,6 +215,19 @@ fn old_files_go_and_names_are_in_order_whatever_the_clock_does() {
     log.feed(Stream::Stdout, b"11\n12\n", at(0));
     assert_eq!(files(dir.path()), ["0.log", "0.log.20251122-175807.0002", "0.log.20251122-175807.0003"]);
     assert_eq!(all_text(&read(dir.path(), Query::default())), "8\n9\n10\n11\n12\n");
+}
+
+#[test]
+fn a_pipe_in_which_much_is_found_is_made_larger() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = writer(dir.path(), 0, limits(u64::MAX, 1));
+    writer.keep_in(&dir.path().join("unlogged")).unwrap();
+    for (bytes, size) in [(1000, 64 << 10), (64 << 10, 256 << 10)] {
+        let (reader, pipe) = nix::unistd::pipe().unwrap();
+        assert_eq!(nix::unistd::write(&pipe, &vec![b'x'; bytes]), Ok(bytes));
+        assert_eq!(writer.copy(Stream::Stdout, reader.as_fd(), |_| {}).unwrap().0, bytes);
+        assert_eq!(fcntl(&reader, FcntlArg::F_GETPIPE_SZ), Ok(size));
+    }
 }
 
 #[test]

@@ -13,8 +13,8 @@
 //! | work on the network, CNI plugins | goes on to its end, which the network's lock makes the next one wait for |
 //! | clients | are disconnected |
 //!
-//! What a container has written stays in its FIFO as long as it runs: up to 64 KiB, or 256 if it writes much, then it waits. What the old supervisor had
-//! read of it is in the log or in a file, by which the log is completed first.
+//! What a container has written stays in its FIFO as long as it runs: up to 64 KiB, or 256 if it writes much, then it waits. What the
+//! old supervisor had read of it is in the log or in a file, by which the log is completed first.
 
 use super::external::{self, External};
 use super::hand_off::{Stage, Watched};
