@@ -34,6 +34,7 @@ mod tls;
 mod transport;
 pub mod tree;
 pub mod unpack;
+mod write_back;
 
 #[cfg(test)]
 mod hostile;

@@ -8,10 +8,11 @@ use super::progress::Shared;
 use super::reference::Digest;
 use super::tree::{Below, dir_flags, remove_tree};
 use super::unpack::Limits;
+use super::write_back::WriteBack;
 use super::{Event, layer};
 use crate::error::{Kind, failure};
 use crate::paths::Dirs;
-use crate::sys::fs::{syncfs, write_back};
+use crate::sys::fs::syncfs;
 use crate::sys::{Called, SysResult};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{AT_FDCWD, openat};
@@ -21,7 +22,7 @@ use nix::sys::stat::Mode;
 use sha2::{Digest as _, Sha256};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -30,9 +31,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Makes distinct the directories of one process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
-
-/// How many bytes of a file are written before they are sent to the disk.
-pub(super) const SENT_AT_ONCE: u64 = 4 << 20;
 
 /// What ends work early.
 #[derive(Debug, Clone, Default)]
@@ -115,7 +113,7 @@ impl<'a> Session<'a> {
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&part);
         let file = file.called("open", part.display())?;
         let done = self.staged_blobs().join(digest.hex());
-        Ok(BlobWriter { file, part, done, digest, size, hash: Sha256::new(), written: 0, sent: 0 })
+        Ok(BlobWriter { file: WriteBack::new(file), part, done, digest, size, hash: Sha256::new() })
     }
 
     /// Stages a small blob whole.
@@ -247,64 +245,44 @@ pub struct Work<'a, 'p> {
 
 /// A blob being written: hashed as it comes, never longer than described.
 pub struct BlobWriter {
-    file: File,
+    file: WriteBack,
     part: PathBuf,
     done: PathBuf,
     digest: Digest,
     size: u64,
     hash: Sha256,
-    written: u64,
-    /// How much of it is on its way to the disk.
-    sent: u64,
 }
 
 impl BlobWriter {
     /// Bytes written so far.
     pub fn written(&self) -> u64 {
-        self.written
+        self.file.written()
     }
 
     /// Appends; refuses more bytes than were described.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         ensure!(
-            bytes.len() as u64 <= self.size - self.written,
+            bytes.len() as u64 <= self.size - self.written(),
             "blob {} is longer than the {} bytes that its descriptor says",
             self.digest,
             self.size
         );
         self.file.write_all(bytes).called("write", self.part.display())?;
         self.hash.update(bytes);
-        self.written += bytes.len() as u64;
-        if self.written - self.sent >= SENT_AT_ONCE {
-            self.send();
-        }
         Ok(())
-    }
-
-    fn send(&mut self) {
-        write_back(self.file.as_fd(), self.sent..self.written);
-        self.sent = self.written;
     }
 
     /// Starts again from nothing.
     pub fn restart(&mut self) -> Result<()> {
-        self.file.set_len(0).called("ftruncate", self.part.display())?;
-        self.file.rewind().called("lseek", self.part.display())?;
+        self.file.restart().called("ftruncate", self.part.display())?;
         self.hash = Sha256::new();
-        (self.written, self.sent) = (0, 0);
         Ok(())
     }
 
     /// Verifies size and digest, and stages the blob. It is on the disk after [`Session::sync`].
-    pub fn finish(mut self) -> Result<()> {
-        ensure!(
-            self.written == self.size,
-            "blob {} has {} bytes, its descriptor says {}",
-            self.digest,
-            self.written,
-            self.size
-        );
-        self.send();
+    pub fn finish(self) -> Result<()> {
+        let written = self.file.finish();
+        ensure!(written == self.size, "blob {} has {written} bytes, its descriptor says {}", self.digest, self.size);
         let found = Digest::from_hash(&self.hash.finalize());
         ensure!(found == self.digest, "the content of blob {} has digest {found}", self.digest);
         Ok(fs::rename(&self.part, &self.done).called("rename", self.done.display())?)

@@ -13,9 +13,9 @@
 //!   overlayfs or to the host's security modules. A character device 0:0 as an entry is refused.
 
 use super::entry::{Entries, Entry, EntryKind, Time};
-use super::session::SENT_AT_ONCE;
 use super::tree::{Below, Found, OPAQUE, dir_flags, file_type, is_whiteout, remove_tree, stat_entry};
-use crate::sys::fs::{MAX_LINKS, ResolveFlags, lsetxattrat, open_in_root, openat2, write_back};
+use super::write_back::WriteBack;
+use crate::sys::fs::{MAX_LINKS, ResolveFlags, lsetxattrat, open_in_root, openat2};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
@@ -50,8 +50,6 @@ impl Default for Limits {
 
 /// How much is written at a time.
 const BUFFER: usize = 128 << 10;
-/// How long a file is, in bytes, that is sent to the disk by itself. Smaller ones wait for syncfs(2).
-const LARGE: u64 = 256 << 10;
 /// The longest path of an entry, in bytes (PATH_MAX without the NUL): a longer one could not be named in a container.
 const MAX_PATH: usize = 4095;
 
@@ -207,23 +205,16 @@ impl Layer<'_> {
         self.attributes(entry, &place)
     }
 
-    /// io::copy(), with fewer system calls; large files are sent to the disk meanwhile.
-    fn copy(&mut self, body: &mut dyn Read, mut file: File) -> io::Result<u64> {
-        let (mut written, mut sent) = (0, 0);
+    /// io::copy(), with fewer system calls.
+    fn copy(&mut self, body: &mut dyn Read, file: File) -> io::Result<u64> {
+        let mut out = WriteBack::new(file);
         loop {
-            let count = match body.read(&mut self.buffer) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                count => count?,
-            };
-            if written - sent >= if count == 0 { LARGE } else { SENT_AT_ONCE } {
-                write_back(file.as_fd(), sent..written);
-                sent = written;
+            match body.read(&mut self.buffer) {
+                Ok(0) => return Ok(out.finish()),
+                Ok(count) => out.write_all(&self.buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            if count == 0 {
-                return Ok(written);
-            }
-            file.write_all(&self.buffer[..count])?;
-            written += count as u64;
         }
     }
 
