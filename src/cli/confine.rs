@@ -3,8 +3,9 @@
 
 use crate::runtime::seccomp;
 use crate::sys::SysResult;
+use crate::sys::credentials::{self, CapabilityMasks};
 use crate::sys::limit;
-use crate::sys::process::{self, CapabilityMasks};
+use crate::sys::process;
 use anyhow::{Context, Result};
 use nix::sys::resource::Resource;
 use oci_spec::runtime::{
@@ -27,11 +28,11 @@ fn become_nobody(limits: &[Limit]) -> SysResult<()> {
         limit::set_at_most(resource, name, (most, most))?;
     }
     // While CAP_SETPCAP is there: the change of user ends it.
-    process::limit_bounding_capabilities(0)?;
-    process::become_user(NOBODY, NOBODY, &[])?;
-    process::clear_ambient_capabilities()?;
-    process::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
-    process::set_no_new_privs()?;
+    credentials::limit_bounding_capabilities(0)?;
+    credentials::become_user(NOBODY, NOBODY, &[])?;
+    credentials::clear_ambient_capabilities()?;
+    credentials::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
+    credentials::set_no_new_privs()?;
     // Other processes of this user, who is nobody's own, do not look into this one.
     process::set_not_dumpable()
 }

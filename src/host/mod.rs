@@ -6,7 +6,7 @@ pub mod lsm;
 
 pub use capacity::HugePages;
 
-use crate::sys::{Called, SysResult, process};
+use crate::sys::{Called, SysResult, credentials};
 use anyhow::Result;
 use nix::sys::utsname::{UtsName, uname};
 use serde::{Deserialize, Serialize};
@@ -85,7 +85,7 @@ pub fn probe() -> Result<HostFacts> {
         memory,
         swap,
         huge_pages: capacity::huge_pages()?,
-        capabilities: process::bounding_capabilities(),
+        capabilities: credentials::bounding_capabilities(),
         thermal_throttle: thermal_throttle(),
         cgroups: cgroup::detect()?,
         lsms,

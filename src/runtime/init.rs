@@ -14,7 +14,7 @@ use crate::plan::config::Pace;
 use crate::sys::memory::Shared;
 use crate::sys::mount::{self, Depth, Propagation, SetAttr};
 use crate::sys::record::{self, Call};
-use crate::sys::{Called, SysError, SysResult, limit, pidfd, process, socket};
+use crate::sys::{Called, SysError, SysResult, credentials, limit, pidfd, process, socket};
 use nix::errno::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -289,8 +289,8 @@ impl Init {
             Step::WorkingDirectory { path } => mounts::working_directory(path),
             Step::Stdio => self.stdio(),
             Step::WaitForStart => self.wait_for_start(),
-            Step::BoundingSet { keep } => Ok(process::limit_bounding_capabilities(*keep)?),
-            Step::NoNewPrivileges => Ok(process::set_no_new_privs()?),
+            Step::BoundingSet { keep } => Ok(credentials::limit_bounding_capabilities(*keep)?),
+            Step::NoNewPrivileges => Ok(credentials::set_no_new_privs()?),
             Step::Seccomp { .. } => match &self.handles.filter {
                 Some(Ok(filter)) => Ok(crate::sys::seccomp::load(&filter.program, filter.flags)?),
                 Some(Err(error)) => Err(StepError::new(format!("{error:#}"))),
@@ -298,12 +298,12 @@ impl Init {
             },
             Step::User { uid, gid, groups, umask } => {
                 process::set_umask(*umask);
-                process::set_keep_capabilities()?;
-                Ok(process::become_user(*uid, *gid, groups)?)
+                credentials::set_keep_capabilities()?;
+                Ok(credentials::become_user(*uid, *gid, groups)?)
             }
             Step::Capabilities { masks } => {
-                process::set_capabilities(*masks)?;
-                Ok(process::clear_ambient_capabilities()?)
+                credentials::set_capabilities(*masks)?;
+                Ok(credentials::clear_ambient_capabilities()?)
             }
             Step::Exec { arguments, environment } => self.exec(arguments, environment),
         }
@@ -341,7 +341,7 @@ impl Init {
         match kind {
             NamespaceKind::Mount => mounts::assert_own_root(),
             // Its root: the host's has no id in there, and what it makes would have no owner.
-            NamespaceKind::User => Ok(process::become_user(0, 0, &[])?),
+            NamespaceKind::User => Ok(credentials::become_user(0, 0, &[])?),
             _ => Ok(()),
         }
     }

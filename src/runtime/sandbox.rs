@@ -7,8 +7,9 @@ use crate::manifest::sysctl::{self, SysctlNamespace};
 use crate::network;
 use crate::paths::PodDirs;
 use crate::plan::config::{IdRange, KeyValue, NamespaceMode, NetworkMode, PodSandboxConfig};
+use crate::sys::credentials::{self, CapabilityMasks};
 use crate::sys::mount::{self, Depth};
-use crate::sys::process::{self, CapabilityMasks, Child};
+use crate::sys::process::{self, Child};
 use crate::sys::record::{self, Call};
 use crate::sys::{Called, SysError, SysResult, net, socket};
 use anyhow::{Context, Result, bail, ensure};
@@ -166,7 +167,7 @@ fn in_child(config: &PodSandboxConfig, given: Given, socket: &OwnedFd) -> ! {
             _ => return Err(SysError::new("recvmsg", "the supervisor is gone", Errno::ECONNRESET)),
         }
         if config.namespaces.user == NamespaceMode::Pod {
-            process::become_user(0, 0, &[])?;
+            credentials::become_user(0, 0, &[])?;
         }
         if let Some(network) = &given.network {
             let path = match &config.namespaces.network {
@@ -236,9 +237,9 @@ pub fn last_to_be_killed(score: i32) -> SysResult<()> {
 /// manifest may give them, `/proc/1/root` is theirs. Its root becomes an empty read-only tmpfs, and it can do nothing.
 fn confine() -> SysResult<()> {
     empty::leave_mounts()?;
-    process::limit_bounding_capabilities(0)?;
-    process::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
-    process::set_no_new_privs()
+    credentials::limit_bounding_capabilities(0)?;
+    credentials::set_capabilities(CapabilityMasks { effective: 0, permitted: 0, inheritable: 0 })?;
+    credentials::set_no_new_privs()
 }
 
 /// Pid 1 of a pod with shareProcessNamespace: ends never, and reaps what its containers leave behind.

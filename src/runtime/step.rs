@@ -6,8 +6,8 @@
 use super::{Confinement, devices};
 use crate::plan::config::HostDevice;
 use crate::plan::{capabilities, spec::DEVICES};
+use crate::sys::credentials::CapabilityMasks;
 use crate::sys::mount::{Propagation, attr};
-use crate::sys::process::CapabilityMasks;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{
     Capabilities, Linux, LinuxDeviceCgroup, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxSeccomp, Mount,

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+pub mod credentials;
 pub mod flock;
 pub mod fs;
 pub mod getxattr;
