@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod progress;
 pub mod reference;
 pub mod registry;
+pub mod remove;
 pub mod session;
 pub mod store;
 mod tls;

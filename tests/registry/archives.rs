@@ -2,7 +2,7 @@
 
 use crate::support::{Blob, CONFIG, Sample, Setup, available, dirs_in, reference, tar_of};
 use podshim::image::archive::{Format, Import, Source};
-use podshim::image::store::Removed;
+use podshim::image::remove::Removed;
 use podshim::image::{Image, PullPolicy, Quiet, Reference, Store};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
