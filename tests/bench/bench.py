@@ -74,7 +74,7 @@ class Bench:
     def _make(self, name):
         match name:
             case "floor":
-                return runtimes.Floor()
+                return runtimes.Floor(self.here)
             case "floor-cri":
                 made = runtimes.Plugins(self.here)
             case "podshim":

@@ -2,11 +2,13 @@
 // work. No manifest, no image store, no record of what was made, no logs, no second process that watches.
 //
 //   floor DIRECTORY LAYER MAIN-CGROUP...
+//   floor tell SOCKET LETTER
 //
-// LAYER is below all containers, with /program and the mount points in it; DIRECTORY takes writable layers. Prints the
-// programs' stamps, as their standard output is this one's, then obeys letters of standard input, each answered by the
-// nanoseconds that it took: c (one more container, to its end), e (exec of the program in a running one, to its end), s (stop
-// all, remove all, end).
+// LAYER is below all containers, with /program and the mount points in it; DIRECTORY takes writable layers, and a socket.
+// Prints the programs' stamps, as their standard output is this one's, then obeys letters of standard input, each answered by
+// when it began and the nanoseconds that it took: c (one more container, to its end), e (exec of the program in a running one,
+// to its end), s (stop all, remove all, end). `tell` is a command that says a letter to the socket of one that runs, and waits
+// until that is done.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +19,7 @@
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -30,6 +33,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -303,7 +307,31 @@ static void exec_in(struct container container) {
     close(child.pidfd);
 }
 
+static struct sockaddr_un address(const char *at) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(at) >= sizeof address.sun_path) fail("too long for a socket's path");
+    strcpy(address.sun_path, at);
+    return address;
+}
+static int tell(const char *at, const char *letter) {
+    struct sockaddr_un to = address(at);
+    char nothing;
+    int told = (int)checked(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), "socket");
+    checked(connect(told, (struct sockaddr *)&to, sizeof to), "connect");
+    checked(send(told, letter, 1, 0), "send");
+    return checked(recv(told, &nothing, 1, 0), "recv") != 0;
+}
+// The next letter, and in `told` who waits for that it is done; -1 if it is of standard input.
+static char next_letter(int listener, int *told) {
+    struct pollfd asked[] = {{.fd = 0, .events = POLLIN}, {.fd = listener, .events = POLLIN}};
+    char letter;
+    checked(poll(asked, 2, -1), "poll");
+    *told = asked[0].revents ? -1 : (int)checked(accept4(listener, NULL, NULL, SOCK_CLOEXEC), "accept4");
+    return read(*told < 0 ? 0 : *told, &letter, 1) == 1 ? letter : 's';
+}
+
 int main(int count, char **words) {
+    if (count == 4 && !strcmp(words[1], "tell")) return tell(words[2], words[3]);
     if (count < 4 || count - 3 > MOST) return 2;
     base = words[1], layer = words[2], groups[0] = words[3];
     for (int i = 3; i < count; i++) groups[group_count++] = words[i];
@@ -323,19 +351,24 @@ int main(int count, char **words) {
     struct container init = start("init", "once");
     await(init);
     struct container apps[] = {start("one", "stamp"), start("two", "stamp")};
+    const struct sockaddr_un own = address(path("%s/socket", base, "", ""));
+    int told, listener = (int)checked(socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), "socket");
+    checked(bind(listener, (const struct sockaddr *)&own, sizeof own), "bind");
+    checked(listen(listener, 1), "listen");
     for (;;) {
-        char letter;
-        if (read(0, &letter, 1) != 1) letter = 's';
+        char letter = next_letter(listener, &told);
         long long begin = now();
         if (letter == 'c') {
             struct container more = start("more", "once");
             await(more);
             long long took = now() - begin;
+            close(told);
             removed(more);
-            printf("took %lld\n", took);
+            printf("began %lld took %lld\n", begin, took);
         } else if (letter == 'e') {
             exec_in(apps[0]);
-            printf("took %lld\n", now() - begin);
+            printf("began %lld took %lld\n", begin, now() - begin);
+            close(told);
         } else if (letter == 's') {
             for (int i = 0; i < 2; i++) checked(syscall(SYS_pidfd_send_signal, apps[i].pidfd, SIGTERM, NULL, 0), "pidfd_send_signal");
             for (int i = 0; i < 2; i++) {
@@ -348,7 +381,7 @@ int main(int count, char **words) {
             checked(rmdir(path("%s/bind/shm", base, "", "")), "rmdir");
             for (int i = 0; i < 3; i++) checked(unlink(path("%s/bind/%s", base, strrchr(bound[i], '/') + 1, "")), "unlink");
             checked(rmdir(path("%s/bind", base, "", "")), "rmdir");
-            printf("took %lld\n", now() - begin);
+            printf("began %lld took %lld\n", begin, now() - begin);
             return 0;
         }
         fflush(stdout);

@@ -69,17 +69,25 @@ def of_pod(bench):
 
 
 def of_parts(bench):
-    """what stop and remove consist of: two commands instead of one"""
+    """a container, and stop and remove, beside a floor that a command tells to; stop and remove by two commands instead of one"""
     lines = {
+        "container": Line("one more container (floor: a command starts, tells it over a socket, and waits)", "ms"),
+        "all": Line("stop and remove of the pod (floor: likewise)", "ms"),
         "stop": Line("of it `podshim stop`, until the pod's supervisor is gone (two commands instead of one)", "ms"),
         "rm": Line("of it `podshim rm`, after that", "ms"),
     }
 
-    def measure(podshim):
-        podshim.start()
-        return podshim.parts()
+    def measure(runtime):
+        runtime.start()
+        if runtime.name == "floor":
+            return {"container": runtime.told_container(), "all": runtime.told_stop()}
+        took = {"container": runtime.container(), "all": runtime.stop()}
+        if runtime.name == "podshim":
+            runtime.start()
+            took |= runtime.parts()
+        return took
 
-    taking_turns(bench, lines, ["podshim"], 3 if bench.quick else 30, measure)
+    taking_turns(bench, lines, ["floor", "podshim", "crun"], 3 if bench.quick else 30, measure)
     return list(lines.values())
 
 

@@ -77,8 +77,8 @@ class Floor:
 
     name = "floor"
 
-    def __init__(self):
-        self.count, self.process = itertools.count(), None
+    def __init__(self, worker):
+        self.worker, self.count, self.process = worker, itertools.count(), None
         self.layer = RUN / "floor/layer"
         for directory in ("dev", "etc", "proc", "sys"):
             (self.layer / directory).mkdir(parents=True)
@@ -88,9 +88,9 @@ class Floor:
         self.groups = hierarchies()
 
     def start(self, network="none"):
-        base = RUN / f"floor/{next(self.count)}"
-        base.mkdir()
-        words = [BENCH / "floor", base, self.layer, *self.groups]
+        self.base = RUN / f"floor/{next(self.count)}"
+        self.base.mkdir()
+        words = [BENCH / "floor", self.base, self.layer, *self.groups]
         began = now()
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         return max(int(STAMP.search(self._line())[1]) for _ in range(3)) - began
@@ -109,23 +109,43 @@ class Floor:
             raise Failed(f"the floor: {self.process.communicate(timeout=10)[1].decode().strip() or 'no answer'}")
         return line.decode()
 
+    def _done(self):
+        """When what it was told began, the nanoseconds that it took, and the stamp of the program if there was one."""
+        stamp = None
+        while not (line := self._line()).startswith("began "):
+            stamp = int(STAMP.search(line)[1])
+        words = line.split()
+        return int(words[1]), int(words[3]), stamp
+
     def _order(self, letter):
         self.process.stdin.write(letter)
         self.process.stdin.flush()
-        while not (line := self._line()).startswith("took "):
-            pass
-        return int(line.split()[1])
+        return self._done()
+
+    def _tell(self, letter):
+        """As `_order`, by a command."""
+        return self.worker.run(BENCH / "floor", "tell", self.base / "socket", letter)
 
     def container(self):
-        return self._order(b"c")
+        began, _, stamp = self._order(b"c")
+        return stamp - began
+
+    def told_container(self):
+        began = self._tell("c").began
+        return self._done()[2] - began
 
     def exec(self):
-        return self._order(b"e")
+        return self._order(b"e")[1]
 
     def stop(self):
-        took = self._order(b"s")
+        took = self._order(b"s")[1]
         self.process.communicate(timeout=10)
         return took
+
+    def told_stop(self):
+        ran = self._tell("s")
+        self.process.communicate(timeout=10)
+        return ran.ended - ran.began
 
     def end(self):
         if self.process and self.process.poll() is None:
