@@ -430,8 +430,13 @@ impl Init {
             }
             return Ok(());
         }
-        let [stdin, stdout, stderr] = &self.handles.stdio;
-        for (number, fd) in [stdin, stdout, stderr].into_iter().enumerate() {
+        // The host's own /dev/null is only for who has none: its inode is reached by /proc/self/fd.
+        let own_null = mounts::own_null()?;
+        for (number, fd) in self.handles.stdio.iter().enumerate() {
+            let fd = match &own_null {
+                Some(own) if mounts::is_null(fd.as_fd())? => own,
+                _ => fd,
+            };
             process::set_standard(fd.as_fd(), number as i32)?;
         }
         Ok(())

@@ -25,7 +25,8 @@ pub use step::{NamespaceKind, Step, container_steps, exec_steps};
 use crate::cgroups::{Cgroup, View};
 use crate::host::cgroup::CgroupSetup;
 use crate::plan::spec::DEVICES;
-use crate::sys::mount::{self, Depth};
+use crate::sys::fs::proc_fd_path;
+use crate::sys::mount::{self, Depth, SetAttr, attr};
 use crate::sys::{Called, SysResult, process, socket};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -93,6 +94,8 @@ pub struct Confinement {
 
 /// What the calling process keeps to start children: opened and compiled once.
 pub struct Launcher {
+    /// The host's /dev/null, O_PATH.
+    host_null: OwnedFd,
     null: OwnedFd,
     empty: OwnedFd,
     cgroup_setup: CgroupSetup,
@@ -111,11 +114,12 @@ pub struct Starting {
 impl Launcher {
     /// Opens /dev/null, verified to be that device. `empty` is the mount namespace of [`empty`].
     pub fn new(cgroup_setup: CgroupSetup, empty: OwnedFd) -> Result<Launcher> {
-        let null = open_null()?;
-        Ok(Launcher { null, empty, cgroup_setup, filters: RefCell::default() })
+        let host_null = find_null()?;
+        let null = open_null(host_null.as_fd())?;
+        Ok(Launcher { host_null, null, empty, cgroup_setup, filters: RefCell::default() })
     }
 
-    /// A copy of the descriptor of /dev/null.
+    /// A copy of a descriptor of /dev/null, by which nobody can change the device's mode or owner.
     pub fn null(&self) -> SysResult<OwnedFd> {
         duplicate(self.null.as_fd())
     }
@@ -151,7 +155,7 @@ impl Launcher {
         }
         // Only who makes a mount namespace has paths to be masked.
         let null = match &request.rootfs {
-            Some(_) => Some(mount::clone_tree(self.null.as_fd(), Depth::Top)?),
+            Some(_) => Some(read_only(self.host_null.as_fd())?),
             None => None,
         };
         let devices = request.steps.iter().filter_map(|step| match step {
@@ -217,10 +221,25 @@ pub fn open_namespace(path: impl AsRef<std::path::Path>) -> SysResult<OwnedFd> {
 }
 
 /// /dev/null, proven to be character device 1:3: it is what masked files of a container show.
-fn open_null() -> Result<OwnedFd> {
-    let fd = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
+fn find_null() -> Result<OwnedFd> {
+    let fd = open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
     assert_device(fd.as_fd(), "/dev/null", (1, 3))?;
     Ok(fd)
+}
+
+/// Opens it through a mount of its own: the inode belongs to root, and so to a container's.
+fn open_null(host: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let view = read_only(host)?;
+    let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    Ok(open(&proc_fd_path(&view), flags, Mode::empty()).called("open", "/dev/null")?)
+}
+
+/// A detached mount of a device that is read-only: the device can be read and written all the same, but its mode and owner not be
+/// changed (EROFS).
+fn read_only(device: BorrowedFd<'_>) -> SysResult<OwnedFd> {
+    let view = mount::clone_tree(device, Depth::Top)?;
+    mount::set_attributes(view.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Top })?;
+    Ok(view)
 }
 
 /// A detached mount of a device that every container has, proven to be that device.

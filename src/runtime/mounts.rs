@@ -1,7 +1,7 @@
 //! The mounts of a container, made by its init after pivot_root(2): no path of the host can be reached any more, sources
 //! are descriptors, and targets are resolved inside the new root without following `/proc` links.
 
-use super::init::{StepError, StepResult};
+use super::init::{StepError, StepResult, duplicate};
 use crate::host::cgroup::{CgroupSetup, Version};
 use crate::plan::config::{DeviceKind, HostDevice};
 use crate::sys::fs::{MAX_LINKS, ResolveFlags, open_in_root, openat2};
@@ -360,6 +360,30 @@ pub(super) fn device_node(device: &HostDevice) -> StepResult {
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
     Ok(fchownat(&directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
         .called("fchownat", path.display())?)
+}
+
+/// The container's own /dev/null, if it has one, above the standard descriptors; whatever else is there is not opened.
+pub(super) fn own_null() -> SysResult<Option<OwnedFd>> {
+    let root = root()?;
+    let open = |flags| openat2(root.as_fd(), Path::new("dev/null"), flags, 0, ResolveFlags::RESOLVE_NO_SYMLINKS);
+    match open(OFlag::O_PATH) {
+        Ok(found) if is_null(found.as_fd())? => {}
+        _ => return Ok(None),
+    }
+    // Who else writes to a volume there may have replaced it meanwhile.
+    let null = open(OFlag::O_RDWR | OFlag::O_NOCTTY)?;
+    if !is_null(null.as_fd())? {
+        return Ok(None);
+    }
+    // None of them is open yet, and this one is to stay none.
+    Ok(Some(duplicate(null.as_fd())?))
+}
+
+/// Whether it is the character device 1:3.
+pub(super) fn is_null(fd: BorrowedFd<'_>) -> SysResult<bool> {
+    let status = nix::sys::stat::fstat(fd).called("fstat", mount::fd_name(fd))?;
+    let file_type = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
+    Ok(file_type == SFlag::S_IFCHR && status.st_rdev == makedev(1, 3))
 }
 
 /// A device of the host's at `path`, which is an empty file that was made for it. Something else there already, in a volume

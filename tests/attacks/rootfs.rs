@@ -3,6 +3,7 @@
 use crate::harness::{FACTS, Host, pod, shell, with};
 use crate::rig::{BUSYBOX, Bench, Entry, SOON, entry, file, link, make_victim, of, once, snapshot};
 use serde_json::{Value, json};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -288,4 +289,35 @@ fn a19_what_tells_of_the_host_is_masked() {
     let mounts = seen["mounts"].as_array().unwrap();
     let mask = mounts.iter().find(|m: &&Value| m["target"] == "/proc/interrupts").unwrap();
     assert!(mask["root"].as_str().unwrap().ends_with("null"), "{mask}");
+}
+
+/// It is what a container has as its standard input, and what masks its files; its root is who owns the inode.
+#[test]
+fn the_hosts_null_is_not_changed_by_who_is_given_it() {
+    let Some(bench) = Bench::new() else { return };
+    let changed = || {
+        let status = std::fs::metadata("/dev/null").unwrap();
+        (status.ctime(), status.ctime_nsec(), status.mode(), status.uid())
+    };
+    let before = changed();
+    // What it has already: were it the host's, only the time of its change would show.
+    let tries = "for f in /dev/stdin /proc/self/fd/0 /proc/keys /proc/interrupts /proc/kcore; do chmod 666 $f; chown 0:0 $f; \
+                 touch -d @0 $f; done 2>/dev/null; readlink /proc/self/fd/0; echo x >&0; echo tried";
+    let hooked = "until [ -e /done ]; do sleep 0.02; done; cat /seen";
+    let hook =
+        json!({ "postStart": { "exec": { "command": ["sh", "-c", format!("({tries}) >/seen; touch /done")] } } });
+    let at_dev = json!({ "volumeMounts": [{ "name": "d", "mountPath": "/dev" }] });
+    let hook = json!({ "lifecycle": hook });
+    for (name, script, more, null) in [
+        ("own", tries, json!({}), "/dev/null"),
+        ("hook", hooked, hook, "/dev/null"),
+        // In a volume there is none, and it has the host's.
+        ("none", tries, at_dev, "/"),
+    ] {
+        let volumes = json!([{ "name": "d", "emptyDir": {} }]);
+        let container = with(shell("c", script), more);
+        let seen = bench.host.foreground(&once(name, json!([container]), volumes)).expect(0).out;
+        assert_eq!(seen, format!("c | {null}\nc | tried\n"), "{name}");
+        assert_eq!(changed(), before, "{name}");
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! - the sandbox's network, and its pid namespace if containers share one;
 //! - volumes, `/etc/hosts` and whatever else is bound into it, and what is mounted below that; cgroups;
-//! - its standard input and output, whose files (FIFOs, /dev/null) are in nobody's mount namespace but the host's. Any of its
+//! - its standard input and output, whose files (FIFOs, perhaps /dev/null) are in nobody's mount namespace but the host's. Any of its
 //!   processes may have them open, by any number, so that they are looked for when all are stopped.
 
 use crate::cri::sandboxes::Container;
@@ -92,7 +92,8 @@ impl Target {
     pub(super) fn files(&self, (state, pids): (&Path, &[i32])) -> Result<BTreeSet<Vec<u8>>> {
         let state = fs::canonicalize(state).called("realpath", state.display())?;
         let mut known: HashSet<PathBuf> = ["stdin", "stdout", "stderr"].map(|name| state.join(name)).into();
-        known.insert("/dev/null".into());
+        // The host's, of who has none of his own: it is the root of a mount that is nowhere.
+        known.extend(["/dev/null", "/"].map(PathBuf::from));
         let own: HashSet<u32> = self.mountinfo()?.iter().map(|mount| mount.id).collect();
         let mut external = BTreeSet::new();
         for pid in pids {
