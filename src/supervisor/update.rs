@@ -140,6 +140,8 @@ impl Supervisor {
         record.plan.forget_contents();
         self.pod.record = record;
         self.queue.extend(events);
+        // Of what the machine knows nothing of (labels, the number of the generation) the report and the network are to be told, too.
+        self.queue.push_back(Event::Tick);
         Ok(())
     }
 

@@ -118,6 +118,24 @@ fn a_services_end_is_that_of_the_run_in_the_foreground_that_brought_it() {
 }
 
 #[test]
+fn a_pod_whose_labels_change_is_behind_other_services() {
+    let Some(host) = Host::new(NEEDS) else { return };
+    host.own_network();
+    let of = |app: &str| server("web", &json!({ "app": app }));
+    let services =
+        ["old", "new"].map(|app| service(app, json!({ "selector": { "app": app }, "ports": [{ "port": 80 }] })));
+    host.ok(&["apply", &documents(&host, "services.json", &services)]);
+    host.start(&of("old"));
+    let behind = |service: &str| {
+        host.ok(&["get", "endpoints", service]).lines().nth(1).unwrap().split_whitespace().nth(2).unwrap().to_owned()
+    };
+    until("the old one", || (behind("old") == "1/1").then_some(()));
+    // Nothing else is about to happen to the pod.
+    host.ok(&["apply", &host.manifest(&of("new"))]);
+    until("the new one", || (behind("new") == "1/1" && behind("old") == "0/0").then_some(()));
+}
+
+#[test]
 fn cni_plugins_attach_pods_and_let_go_of_them() {
     let Some(host) = Host::new(&[NEEDS, &["iptables"]].concat()) else { return };
     let network = host.own_network();
