@@ -341,9 +341,13 @@ impl Supervisor {
         }
     }
 
-    /// SIGKILL to the first process, which ends every other one of its pid namespace; its end kills what is left.
+    /// SIGKILL to the first process, which ends every other one of its pid namespace; its end kills what is left. Without a process
+    /// its image may be pulled: that is given up.
     pub(super) fn kill_container(&mut self, index: usize) -> Result<()> {
-        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
+        let Some(instance) = &self.slots[index].instance else {
+            self.cancel_pull(index);
+            return Ok(());
+        };
         instance.process.kill()?;
         // A frozen container takes no signal: this thaws it.
         instance.cgroup.kill(Duration::ZERO).map(drop)
@@ -352,10 +356,13 @@ impl Supervisor {
     /// Gives up a start that is under way; the pull's or the child's end answers it.
     pub(super) fn cancel_start(&mut self, index: usize) -> Result<()> {
         self.slots[index].start_cancelled = true;
+        self.kill_container(index)
+    }
+
+    fn cancel_pull(&mut self, index: usize) {
         if let Some(pull) = &mut self.slots[index].pull {
             pull.cancel();
         }
-        self.kill_container(index)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::rig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -351,6 +352,39 @@ fn a_record_keeps_the_contents_of_files_when_an_image_is_pulled_again() {
     assert_eq!(record(), before);
     host.ok(&["rm", "-f", "p"]);
     drop(registry);
+    std::fs::remove_dir_all(host.path("registry")).unwrap();
+    host.assert_clean();
+}
+
+/// A container's next start waits for a registry that does not answer, and the pod is to end at once.
+#[test]
+fn a_pull_that_hangs_holds_up_no_pod_that_is_to_end_at_once() {
+    let Some(host) = Host::new(&["docker-registry"]) else { return };
+    let registry = Debian::plain(host.path("registry"));
+    let port = registry.port;
+    registry.push("team/facts", "v1", &facts_image());
+    let mut container = facts("c", &["sleep"]);
+    container["image"] = json!(format!("127.0.0.1:{port}/team/facts:v1"));
+    container["imagePullPolicy"] = json!("Always");
+    for name in ["stopped", "removed"] {
+        host.start(&pod(name, json!({ "containers": [container] })));
+    }
+    drop(registry);
+    // It takes connections, and says nothing.
+    let silent = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    for (name, by) in [("stopped", &["stop", "-t", "0", "stopped"][..]), ("removed", &["rm", "-f", "removed"])] {
+        kill(Pid::from_raw(host.pid(name, "c")), Signal::SIGKILL).unwrap();
+        until("a pull", || host.ok(&["events", name]).contains("Pulling").then_some(()));
+        let began = Instant::now();
+        let said = host.run(by).expect(0);
+        assert!(began.elapsed() < Duration::from_secs(5) && !said.err.contains("did not end"), "{by:?}: {said:?}");
+    }
+    // Its supervisor had time to say how it ended.
+    assert_eq!(host.ps("stopped")[0], "0/1");
+    host.ok(&["rm", "stopped"]);
+    // Whoever opens the store next removes what the pulls had begun.
+    host.ok(&["image", "prune"]);
+    drop(silent);
     std::fs::remove_dir_all(host.path("registry")).unwrap();
     host.assert_clean();
 }
