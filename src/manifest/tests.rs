@@ -106,6 +106,18 @@ fn merge_keys_and_anchors_work() {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: app}\nspec:\n  initContainers:\n  - &c\n    name: init\n    image: busybox:1\n  containers:\n  - <<: *c\n    name: app\n",
     );
     assert_eq!(pod.pod().spec.as_ref().unwrap().containers[0].image.as_deref(), Some("busybox:1"));
+    // Also of what is taken from the text as it is written.
+    for (name, first, second) in [
+        ("a mapping", "resources: &r {limits: {cpu: 0.50}}", "resources: *r"),
+        ("a number", "resources: {limits: {cpu: &n 0.50}}", "resources: {limits: {cpu: *n}}"),
+        ("a merge key", "resources: {limits: &l {cpu: 0.50}}", "resources: {limits: {<<: *l}}"),
+    ] {
+        let pod = one(&format!("{POD}    {first}\n  - name: other\n    image: busybox\n    {second}\n"));
+        for container in &pod.pod().spec.as_ref().unwrap().containers {
+            let limits = container.resources.as_ref().unwrap().limits.as_ref().unwrap();
+            assert_eq!(limits["cpu"].0, "0.50", "{name}: {}", container.name);
+        }
+    }
 }
 
 #[test]

@@ -230,7 +230,11 @@ trait IntoNode {
 
 impl IntoNode for Spanned<Raw> {
     fn into_node(self, lines: &Lines<'_>) -> Node {
-        let at = lines.span(&self.referenced);
+        let at = lines.span(match &self.value {
+            // The digits of a float are only in the text, and there where it is defined: `*r` has none.
+            Raw::Scalar(Value::Float(_)) => &self.defined,
+            _ => &self.referenced,
+        });
         let value = match self.value {
             Raw::Scalar(value) => value,
             Raw::Seq(items) => Value::Seq(items.into_iter().map(|i| i.into_node(lines)).collect()),
