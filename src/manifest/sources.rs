@@ -27,20 +27,25 @@ pub struct Source {
 pub fn read_sources(paths: &[String]) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let mut total = 0;
-    for path in paths {
-        if path == "-" {
-            sources.push(read_text(std::io::stdin().lock(), "<stdin>")?);
-        } else {
-            let files = if FilePath::new(path).is_dir() { manifests_in(path)? } else { vec![PathBuf::from(path)] };
-            for file in files {
-                let name = file.display().to_string();
-                let open = std::fs::File::open(&file).called("open", &name).context("reading the manifest")?;
-                sources.push(read_text(open, &name)?);
-            }
-        }
-        total += sources.last().map_or(0, |s: &Source| s.text.len() as u64);
+    // Each counts as soon as it is read: a directory may hold any number.
+    let mut add = |source: Source| {
+        total += source.text.len() as u64;
         if total > MAX_TOTAL {
             bail!("reading the manifests: together more than {} MiB", MAX_TOTAL >> 20);
+        }
+        sources.push(source);
+        Ok(())
+    };
+    for path in paths {
+        if path == "-" {
+            add(read_text(std::io::stdin().lock(), "<stdin>")?)?;
+            continue;
+        }
+        let files = if FilePath::new(path).is_dir() { manifests_in(path)? } else { vec![PathBuf::from(path)] };
+        for file in files {
+            let name = file.display().to_string();
+            let open = std::fs::File::open(&file).called("open", &name).context("reading the manifest")?;
+            add(read_text(open, &name)?)?;
         }
     }
     Ok(sources)

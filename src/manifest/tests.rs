@@ -197,6 +197,14 @@ fn sources_come_from_files_and_directories() {
     let big = format!("{path}/big.yaml");
     std::fs::write(&big, vec![b'#'; MAX_BYTES as usize + 1]).unwrap();
     assert!(format!("{:#}", read_sources(&[big]).unwrap_err()).contains("larger than 8 MiB"));
+    // Together: no one of them is too large, and the last one is small.
+    let many = tempfile::tempdir().unwrap();
+    let put = |name: &str, size: u64| std::fs::write(many.path().join(name), vec![b'#'; size as usize]).unwrap();
+    (0..4).for_each(|i| put(&format!("{i}.yaml"), MAX_BYTES));
+    let path = many.path().to_str().unwrap().to_owned();
+    assert_eq!(read_sources(std::slice::from_ref(&path)).unwrap().len(), 4);
+    put("z.yaml", 1);
+    assert!(format!("{:#}", read_sources(&[path]).unwrap_err()).contains("together more than 32 MiB"));
 }
 
 fn all(text: &str, cron_jobs: CronJobs) -> Documents {
