@@ -1,6 +1,6 @@
 //! The files that podshim writes for a pod's containers (pod-api.md §14).
 
-use super::resolv::{MAX_NAMESERVERS, Parsed, host_resolv_conf};
+use super::resolv::{MAX_NAMESERVERS, Parsed, host_resolv_conf, option_name};
 use crate::paths::PodDirs;
 use crate::plan::config::{Dns, DnsBase, HostAlias, NetworkMode, PodSandboxConfig};
 use crate::plan::network::CLUSTER_DOMAIN;
@@ -122,10 +122,6 @@ fn append(list: &mut Vec<String>, more: &[String]) {
             list.push(item.clone());
         }
     }
-}
-
-fn option_name(option: &str) -> &str {
-    option.split(':').next().unwrap_or(option)
 }
 
 /// The base with dnsConfig appended; the kernel's resolver limits are kept, what is over them is dropped.

@@ -32,7 +32,7 @@ pub(super) struct Parsed {
 }
 
 impl Parsed {
-    /// resolv.conf(5): the last `search` (or `domain`) line counts.
+    /// resolv.conf(5): the last `search` (or `domain`) line counts; `options` add up, of those with one name the last counts.
     pub(super) fn new(text: &str) -> Parsed {
         let mut parsed = Parsed::default();
         for line in text.lines() {
@@ -43,12 +43,23 @@ impl Parsed {
                     parsed.searches =
                         words.map(|d| d.trim_end_matches('.').to_owned()).filter(|d| !d.is_empty()).collect();
                 }
-                Some("options") => parsed.options = words.collect(),
+                Some("options") => words.for_each(|option| set_option(&mut parsed.options, option)),
                 _ => {}
             }
         }
         parsed
     }
+}
+
+/// Adds an option, in the place of an earlier one of its name.
+fn set_option(options: &mut Vec<String>, option: String) {
+    options.retain(|earlier| option_name(earlier) != option_name(&option));
+    options.push(option);
+}
+
+/// `ndots` of `ndots:5`.
+pub(super) fn option_name(option: &str) -> &str {
+    option.split(':').next().unwrap_or(option)
 }
 
 /// Which file it is, and when it was written.
@@ -105,6 +116,18 @@ fn server(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s14_options_of_all_lines_count() {
+        for (name, text, expected) in [
+            ("one line", "options ndots:1 edns0\n", "ndots:1 edns0"),
+            ("two lines", "options timeout:2\nnameserver 192.0.2.1\noptions rotate\n", "timeout:2 rotate"),
+            ("a later one of the name", "options ndots:1 edns0\noptions ndots:5\n", "edns0 ndots:5"),
+            ("an empty line", "options edns0\noptions\n", "edns0"),
+        ] {
+            assert_eq!(Parsed::new(text).options.join(" "), expected, "{name}");
+        }
+    }
 
     #[test]
     fn servers_of_the_host() {
