@@ -42,6 +42,12 @@ pub fn bytes(quantity: &Quantity) -> Result<i64, QuantityError> {
     scaled(&quantity.0, 0)
 }
 
+/// Whether a quantity is less than zero, however little: rounded up, `-0.1` is zero.
+pub fn is_negative(quantity: &Quantity) -> bool {
+    let number = quantity.0.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or("");
+    number.starts_with('-') && number.contains(|c: char| ('1'..='9').contains(&c))
+}
+
 /// Digits beyond this many cannot matter: 2^63-1 has 19, and the smallest unit is a thousandth of a nano.
 const MAX_DIGITS: usize = 30;
 
@@ -170,5 +176,13 @@ mod tests {
             assert_eq!(milli(&quantity), expect_milli, "milli {text}");
             assert_eq!(bytes(&quantity), expect_bytes, "bytes {text}");
         }
+    }
+
+    #[test]
+    fn what_is_less_than_zero_is_negative_however_little() {
+        for (text, expected) in [("-1", true), ("-0.1m", true), ("-.5e-9", true), ("-0", false), ("-0.0e1", false)] {
+            assert_eq!(is_negative(&Quantity(text.to_owned())), expected, "{text}");
+        }
+        assert!(!is_negative(&Quantity("1e-1".to_owned())));
     }
 }

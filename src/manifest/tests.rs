@@ -121,6 +121,27 @@ fn merge_keys_and_anchors_work() {
 }
 
 #[test]
+fn requests_and_limits_of_zero_are_none() {
+    for resources in [
+        "{limits: {cpu: 0, memory: 0}}",
+        "{limits: {cpu: 1, memory: 1Gi}, requests: {cpu: 0m, memory: 0Mi}}",
+        "{requests: {cpu: 0.0, memory: -0}}",
+    ] {
+        one(&format!("{POD}    resources: {resources}\n"));
+        one(&format!("{POD}  resources: {resources}\n"));
+    }
+    for (resources, why) in [
+        ("{limits: {cpu: -1}}", "`-1` is negative"),
+        ("{requests: {memory: -0.5}}", "`-0.5` is negative"),
+        ("{limits: {memory: 1}}", "`1` is too low"),
+        ("{limits: {cpu: 0}, requests: {cpu: 1m}}", "`1m` is more than the limit `0`"),
+    ] {
+        let rendered = refused(&format!("{POD}    resources: {resources}\n"));
+        assert!(rendered.contains(why), "{resources}:\n{rendered}");
+    }
+}
+
+#[test]
 fn hostile_texts_are_refused_without_delay() {
     let cases = [
         ("nul", "apiVersion: v1\0".to_owned()),

@@ -43,7 +43,6 @@ pub fn qos_class(spec: &k8s::PodSpec) -> Result<QosClass> {
             .map(|c| Ok((amounts::requests(c.resources.as_ref())?, amounts::limits(c.resources.as_ref())?)))
             .collect::<Result<_>>()?,
     };
-    let set = |n: Option<i64>| n.filter(|n| *n > 0);
     let both = |(requested, limit): &(Amounts, Amounts)| {
         [(requested.cpu, limit.cpu), (requested.memory, limit.memory)].map(|(a, b)| (set(a), set(b)))
     };
@@ -55,6 +54,11 @@ pub fn qos_class(spec: &k8s::PodSpec) -> Result<QosClass> {
         (true, true) => QosClass::Guaranteed,
         (true, false) => QosClass::Burstable,
     })
+}
+
+/// Zero is none.
+fn set(amount: Option<i64>) -> Option<i64> {
+    amount.filter(|amount| *amount > 0)
 }
 
 /// Milli-CPUs as CPU shares: 1024 per CPU, 2 to 262144.
@@ -93,10 +97,13 @@ pub struct OfPod<'a> {
 /// A container's cgroup numbers. What it has no limit of, the pod's own limit is its limit of.
 pub fn container(container: &k8s::Container, pod: OfPod<'_>) -> Result<LinuxContainerResources> {
     let own = container.resources.as_ref();
-    let limits = amounts::limits(own)?.or(&amounts::limits(pod.spec.resources.as_ref())?);
+    let mut limits = amounts::limits(own)?;
+    // The kubelet's getCPULimit and getMemoryLimit: a limit of zero gives way to the pod's, too.
+    (limits.cpu, limits.memory) = (set(limits.cpu), set(limits.memory));
+    let limits = limits.or(&amounts::limits(pod.spec.resources.as_ref())?);
     let requests = amounts::requests(own)?;
     let (quota, period) = cpu_quota(limits.cpu);
-    let memory_limit = limits.memory.filter(|bytes| *bytes > 0);
+    let memory_limit = set(limits.memory);
     Ok(LinuxContainerResources {
         cpu_shares: Some(cpu_shares(requests.cpu.or(limits.cpu).unwrap_or(0))),
         cpu_quota: quota,
@@ -119,7 +126,7 @@ pub fn pod(pod: OfPod<'_>) -> Result<LinuxContainerResources> {
         cpu_shares: Some(cpu_shares(requests.cpu.unwrap_or(0))),
         cpu_quota: quota,
         cpu_period: period,
-        memory_limit: limits.memory.filter(|bytes| *bytes > 0),
+        memory_limit: set(limits.memory),
         memory_request: requests.memory,
         hugepages: requests.hugepages,
         ..LinuxContainerResources::default()
@@ -127,7 +134,7 @@ pub fn pod(pod: OfPod<'_>) -> Result<LinuxContainerResources> {
 }
 
 fn cpu_quota(limit: Option<i64>) -> (Option<i64>, Option<u64>) {
-    let Some(milli) = limit.filter(|milli| *milli > 0) else { return (None, None) };
+    let Some(milli) = set(limit) else { return (None, None) };
     let quota = milli.saturating_mul(CPU_PERIOD_MICROSECONDS / 1000).max(MINIMUM_QUOTA_MICROSECONDS);
     (Some(quota), Some(CPU_PERIOD_MICROSECONDS as u64))
 }
@@ -205,6 +212,45 @@ mod tests {
         assert_eq!((limited.cpu_shares, free.cpu_shares), (Some(256), Some(1024)));
         let whole = pod(of(&guaranteed)).unwrap();
         assert_eq!((whole.cpu_shares, whole.cpu_quota, whole.memory_limit), (Some(1024), Some(100_000), Some(1 << 30)));
+    }
+
+    #[test]
+    fn s20_zero_is_none() {
+        let (zero, one) = (json!({ "cpu": "0", "memory": "0" }), json!({ "cpu": "1", "memory": "1Gi" }));
+        let (quota, memory) = (Some(100_000), Some(1 << 30));
+        let rows = [
+            ("limits", json!({}), json!({ "limits": zero }), QosClass::BestEffort, (None, None)),
+            ("requests", json!({}), json!({ "requests": zero }), QosClass::BestEffort, (None, None)),
+            (
+                "requests below limits",
+                json!({}),
+                json!({ "limits": one, "requests": zero }),
+                QosClass::Burstable,
+                (quota, memory),
+            ),
+            (
+                "one of two limits",
+                json!({}),
+                json!({ "limits": { "cpu": "0", "memory": "1Gi" } }),
+                QosClass::Burstable,
+                (None, memory),
+            ),
+            (
+                "limits in a pod with some",
+                json!({ "limits": one, "requests": one }),
+                json!({ "limits": zero }),
+                QosClass::Guaranteed,
+                (quota, memory),
+            ),
+            ("limits of the pod", json!({ "limits": zero }), json!({}), QosClass::BestEffort, (None, None)),
+        ];
+        for (name, of_pod, resources, class, expected) in rows {
+            let spec = spec(json!({ "resources": of_pod, "containers": [{ "name": "c", "resources": resources }] }));
+            assert_eq!(qos_class(&spec).unwrap(), class, "{name}");
+            let [own, whole] = [container(&spec.containers[0], of(&spec)), pod(of(&spec))].map(Result::unwrap);
+            assert_eq!((own.cpu_quota, own.memory_limit, own.cpu_shares), (expected.0, expected.1, Some(2)), "{name}");
+            assert_eq!((whole.cpu_quota, whole.memory_limit), expected, "{name}");
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn one_amount(c: &mut Checker<'_>, (name, amount): (&str, &Quantity), path: &Pat
         "ephemeral-storage" => {
             match amount_of(name, amount) {
                 Err(error) => c.fault(path, format!("{shown} is {error}")),
-                Ok(value) if value < 0 => c.fault(path, format!("{shown} is negative")),
+                Ok(_) if quantity::is_negative(amount) => c.fault(path, format!("{shown} is negative")),
                 Ok(_) => {}
             }
             return;
@@ -129,13 +129,14 @@ fn one_amount(c: &mut Checker<'_>, (name, amount): (&str, &Quantity), path: &Pat
     }
     match amount_of(name, amount) {
         Err(error) => c.fault(path, format!("{shown} is {error}")),
-        Ok(value) if value <= 0 => c.fault(path, format!("{shown} is not positive")),
+        Ok(_) if quantity::is_negative(amount) => c.fault(path, format!("{shown} is negative")),
         Ok(value) if name == "cpu" && value > MOST_CPU_MILLI => {
             c.fault(path, format!("{shown} is more cpus than any host has"))
         }
         Ok(value)
+            // Zero is no limit, as in a kubelet.
             if name == "memory"
-                && value < LEAST_MEMORY
+                && (1..LEAST_MEMORY).contains(&value)
                 && path.0.iter().any(|s| matches!(s, Seg::Field(f) if f == "limits")) =>
         {
             let help = if amount.0.ends_with('m') {
@@ -163,7 +164,7 @@ fn pages(c: &mut Checker<'_>, (name, amount): (&str, &Quantity), path: &Path) {
     };
     match amount_of(name, amount) {
         Err(error) => c.fault(path, format!("{shown} is {error}")),
-        Ok(value) if value < 0 => c.fault(path, format!("{shown} is negative")),
+        Ok(_) if quantity::is_negative(amount) => c.fault(path, format!("{shown} is negative")),
         Ok(value) if !u64::try_from(value).unwrap_or(0).is_multiple_of(size) => {
             c.fault(path, format!("{shown} is no multiple of the size of a page, {}", amounts::exact(size as i64).0));
         }
