@@ -56,6 +56,7 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
     };
     let own = OwnProcess { user, working_dir: args.workdir, envs: args.env };
     let command = args.command;
+    let input = if args.stdin { Input::PassedOn } else { Input::Empty };
     if args.tty {
         let request =
             Request::Exec { container, command, terminal: Some(terminal::size()), own, hang_up: HangUp::GoOn };
@@ -67,9 +68,9 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
         let Some(master) = master else {
             return Err(failure(Kind::NotReady, "the supervisor gave no terminal"));
         };
-        return pump::terminal(&connection, master);
+        return pump::terminal(&connection, master, input);
     }
-    let streams = Streams::all(if args.stdin { Input::PassedOn } else { Input::Empty })?;
+    let streams = Streams::all(input)?;
     let request = Request::Exec { container, command, terminal: None, own, hang_up: HangUp::GoOn };
     let connection = recover::ask(&pod, &request, &streams.lent())?;
     match connection.reply()? {

@@ -64,6 +64,8 @@ struct Flow<'a> {
     to: BorrowedFd<'a>,
     /// What was read and not yet written.
     piece: Vec<u8>,
+    /// It is at its end because nobody reads any more.
+    is_unread: bool,
 }
 
 impl<'a> Flow<'a> {
@@ -71,7 +73,12 @@ impl<'a> Flow<'a> {
     const PIECE: usize = 16 << 10;
 
     fn new(from: File, to: BorrowedFd<'a>) -> Flow<'a> {
-        Flow { from: Some(from), to, piece: Vec::new() }
+        Flow { from: Some(from), ..Flow::none(to) }
+    }
+
+    /// One at its end.
+    fn none(to: BorrowedFd<'a>) -> Flow<'a> {
+        Flow { from: None, to, piece: Vec::new(), is_unread: false }
     }
 
     /// What it waits for; nothing at its end.
@@ -86,7 +93,8 @@ impl<'a> Flow<'a> {
     /// Reads or writes, whichever it waited for, without waiting: one flow never holds the other up.
     fn go_on(&mut self) {
         let Some(from) = &mut self.from else { return };
-        let done = if self.piece.is_empty() {
+        let reads = self.piece.is_empty();
+        let done = if reads {
             self.piece.resize(Flow::PIECE, 0);
             let read = from.read(&mut self.piece);
             self.piece.truncate(*read.as_ref().unwrap_or(&0));
@@ -101,7 +109,8 @@ impl<'a> Flow<'a> {
         match done {
             Ok(1..) => {}
             Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-            Ok(0) | Err(_) => *self = Flow { from: None, to: self.to, piece: Vec::new() },
+            // EIO is a terminal's end: the last user of its other side is gone.
+            Ok(0) | Err(_) => *self = Flow { is_unread: !reads, ..Flow::none(self.to) },
         }
     }
 }
@@ -123,7 +132,6 @@ fn copy(mut from: impl Read, mut to: impl Write) {
                 }
             }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            // EIO: the last user of a terminal's other side is gone.
             Err(_) => return,
         }
     }
@@ -160,9 +168,28 @@ pub(super) fn piped(connection: &Connection, streams: Streams) -> Result<u8> {
     }
     let [out, err] = streams.outputs;
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
-    let mut flows = [Flow::new(out, stdout.as_fd()), Flow::new(err, stderr.as_fd())];
+    pass_on(connection, [Flow::new(out, stdout.as_fd()), Flow::new(err, stderr.as_fd())], Unread::IsTold)
+}
+
+/// What follows for a command whose output nobody reads any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    /// The next write to its pipe says so.
+    IsTold,
+    /// Its terminal is hung up, by the end of this process: the master is here.
+    HangsUp,
+}
+
+/// The exit code of who is killed by SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
+
+/// Passes output on until the command has ended and all of it was written; its exit code.
+fn pass_on(connection: &Connection, mut flows: [Flow<'_>; 2], unread: Unread) -> Result<u8> {
     let mut code = None;
     loop {
+        if unread == Unread::HangsUp && flows.iter().any(|flow| flow.is_unread) {
+            return Ok(code.unwrap_or(BROKEN_PIPE));
+        }
         let reply = code.is_none().then(|| PollFd::new(connection.as_fd(), PollFlags::POLLIN));
         let awaited = [flows[0].awaited(), flows[1].awaited(), reply];
         let mut polled: Vec<PollFd<'_>> = awaited.iter().flatten().cloned().collect();
@@ -192,25 +219,38 @@ pub(super) fn attached(connection: Connection, streams: Streams, input: Option<O
     piped(&connection, streams)
 }
 
-/// A command with a terminal: raw mode, sizes passed on, its exit code.
-pub(super) fn terminal(connection: &Connection, master: OwnedFd) -> Result<u8> {
-    let resizes = Interrupts::resizes()?;
-    let raw = terminal::Raw::stdin().ok();
-    let duplicate = || master.try_clone().called("fcntl", "F_DUPFD_CLOEXEC");
-    let (reader, writer, sizes) = (File::from(duplicate()?), File::from(duplicate()?), duplicate()?);
-    begin(move || copy(std::io::stdin(), writer))?;
-    begin(move || {
-        while poll(&mut [PollFd::new(resizes.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_ok() {
-            while let Ok(Some(_)) = resizes.next() {}
-            if process::set_terminal_size(sizes.as_fd(), terminal::size()).is_err() {
-                return;
-            }
+/// A command with a terminal: sizes and, in raw mode, input passed on; its exit code.
+pub(super) fn terminal(connection: &Connection, master: OwnedFd, input: Input) -> Result<u8> {
+    follow_size(master.as_fd())?;
+    let raw = match input {
+        Input::PassedOn => {
+            let writer = File::from(master.try_clone().called("fcntl", "F_DUPFD_CLOEXEC")?);
+            let raw = terminal::Raw::stdin().ok();
+            begin(move || copy(std::io::stdin(), writer))?;
+            raw
         }
-    })?;
-    let output = begin(move || copy(reader, std::io::stdout()))?;
-    drop(master);
-    let code = exit_code(connection)?;
-    let _ = output.join();
+        // Nothing is passed on: keys are this side's terminal's, ^C too.
+        Input::Empty => None,
+    };
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let flows = [Flow::new(File::from(master), stdout.as_fd()), Flow::none(stderr.as_fd())];
+    let code = pass_on(connection, flows, Unread::HangsUp)?;
     drop(raw);
     Ok(code)
+}
+
+/// Gives a terminal the size of the user's own, now and whenever that changes. To be called before any thread is begun: they
+/// must not get the signal.
+pub(super) fn follow_size(master: BorrowedFd<'_>) -> SysResult<()> {
+    let resizes = Interrupts::resizes()?;
+    let sizes = master.try_clone_to_owned().called("fcntl", "F_DUPFD_CLOEXEC")?;
+    let follow = move || {
+        while process::set_terminal_size(sizes.as_fd(), terminal::size()).is_ok() {
+            if poll(&mut [PollFd::new(resizes.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).is_err() {
+                return;
+            }
+            while let Ok(Some(_)) = resizes.next() {}
+        }
+    };
+    begin(follow).map(drop)
 }

@@ -1,6 +1,6 @@
 //! Each verb, as a user types it.
 
-use crate::harness::{FACTS, Host, Live, facts, pod, shell, until, with};
+use crate::harness::{FACTS, Host, Live, binary, facts, pod, shell, until, with};
 use crate::leaks;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -186,6 +186,47 @@ fn exec_gives_a_terminal() {
     assert_eq!(live.wait(), 9, "{}", live.out());
     // Without a terminal on this side, -it is refused in words.
     host.run(&["exec", "-it", "t", "--", "sh"]).expect(125).says(&["terminal"]);
+}
+
+/// podshim with these arguments at a terminal of 33 lines and 77 columns, at which a shell does `before` first. What
+/// is written to its standard input is typed.
+fn at_a_terminal(host: &Host, before: &str, args: &[&str]) -> Live {
+    let words: Vec<String> = args.iter().map(|word| format!("'{word}'")).collect();
+    let line = format!("stty rows 33 cols 77; {before} exec \"$PROGRAM\" {}", words.join(" "));
+    let mut command = host.command_by(&["script", "-qfec", line.as_str(), "/dev/null"], &[] as &[&str]);
+    command.env("PROGRAM", binary()).stdin(Stdio::piped());
+    Live::start(command)
+}
+
+#[test]
+fn exec_with_a_terminal_and_without_input_leaves_this_side_alone() {
+    let Some(host) = Host::new(&["script"]) else { return };
+    host.start(&pod("t", json!({ "terminationGracePeriodSeconds": 1, "containers": [shell("s", "sleep 1000")] })));
+    // What is there to be read is read by who comes next.
+    let line = "echo mine | { \"$PROGRAM\" exec -t t -- sh -c 'stty size; sleep 0.2'; cat; }";
+    let mut command = host.command_by(&["sh", "-c", line], &[] as &[&str]);
+    command.env("PROGRAM", binary());
+    assert_eq!(host.finish(command).expect(0).out, "24 80\r\nmine\n");
+    // ^C is a signal on this side; there the terminal is hung up.
+    let inside = "trap \"echo >/gone; exit\" HUP; stty size; while :; do sleep 0.1; done";
+    let mut live = at_a_terminal(&host, "", &["exec", "-t", "t", "--", "sh", "-c", inside]);
+    let mut stdin = live.stdin();
+    live.until_has("33 77");
+    stdin.write_all(b"\x03").unwrap();
+    assert_eq!(live.wait(), 130, "{}", live.out());
+    until("the hang-up", || (host.run(&["exec", "t", "--", "test", "-e", "/gone"]).code == 0).then_some(()));
+}
+
+#[test]
+fn exec_with_a_terminal_ends_when_nobody_reads() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&pod("t", json!({ "terminationGracePeriodSeconds": 1, "containers": [shell("s", "sleep 1000")] })));
+    let mut command = host.command(&["exec", "-t", "t", "--", "yes"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!((line.as_str(), child.wait().unwrap().code()), ("y\r\n", Some(141)));
+    until("the end of yes", || (host.run(&["exec", "t", "--", "pidof", "yes"]).code == 1).then_some(()));
 }
 
 #[test]
