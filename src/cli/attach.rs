@@ -8,7 +8,7 @@ use super::prefix::{Colour, End, Piece, Prefixer};
 use super::pump::{self, Streams};
 use super::recover;
 use super::run::Ended;
-use super::terminal::Interrupts;
+use super::terminal::{Interrupts, Raw};
 use super::until::{Warnings, is_ready};
 use crate::control::{Connection, Input, Reply, Request};
 use crate::error::{Kind, failure, kind_of, say};
@@ -20,7 +20,7 @@ use crate::sys::Called;
 use anyhow::{Context, Result};
 use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -225,6 +225,10 @@ pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
     if args.stdin && config.is_some_and(|c| c.stdio == Stdio::Null) {
         anyhow::bail!("container {container} has no `stdin: true`: nothing can be passed on to it");
     }
+    if args.tty && config.is_some_and(|c| c.stdio != Stdio::Terminal) {
+        // As kubectl: the rest of what was asked for can be had.
+        say!("podshim: note: container {container} has no `tty: true`: -t has no effect");
+    }
     let streams = Streams::output()?;
     let connection = recover::ask(&pod, &Request::Attach { container, input: Input::Passed }, &streams.lent())?;
     started(connection, streams, Passed { stdin: args.stdin, tty: args.tty })
@@ -269,7 +273,15 @@ fn started_input(connection: &Connection) -> Result<Option<OwnedFd>> {
 /// Stays with a container from its start, or from now on, until it ends; its exit code.
 fn started(connection: Connection, streams: Streams, passed: Passed) -> Result<u8> {
     let input = started_input(&connection)?.filter(|_| passed.stdin);
-    let raw = (passed.tty && passed.stdin).then(super::terminal::Raw::stdin).transpose()?;
+    let raw = match &input {
+        // Raw only towards a terminal: to a pipe go lines, which this side's terminal makes and shows.
+        Some(master) if passed.tty && master.is_terminal() => {
+            let raw = Raw::stdin()?;
+            pump::follow_size(master.as_fd())?;
+            Some(raw)
+        }
+        _ => None,
+    };
     let code = pump::attached(connection, streams, input)?;
     drop(raw);
     Ok(code)

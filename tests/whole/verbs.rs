@@ -265,6 +265,49 @@ fn attach_passes_input_and_output() {
 }
 
 #[test]
+fn attach_gives_a_containers_terminal_the_size_of_the_window() {
+    let Some(host) = Host::new(&["script"]) else { return };
+    let script = "stty -echo; trap 'echo now $(stty size)' WINCH; echo up; \
+                  while [ \"$word\" != end ]; do read word && echo \"got $word\"; done; exit 5";
+    let own = with(shell("own", script), json!({ "stdin": true, "tty": true }));
+    let none = with(shell("none", "echo up; while read x; do echo got $x; done"), json!({ "stdin": true }));
+    let spec = json!({ "restartPolicy": "Never", "containers": [own, none], "terminationGracePeriodSeconds": 1 });
+    host.start(&pod("a", spec));
+    for name in ["own", "none"] {
+        host.live(&["logs", "-f", "a", "-c", name]).until_has("up");
+    }
+    let wider = host.path("wider");
+    let before =
+        format!("(until [ -e '{}' ]; do sleep 0.1; done; stty rows 44 cols 88 </dev/tty) &", wider.to_str().unwrap());
+    let mut live = at_a_terminal(&host, &before, &["attach", "-it", "-c", "own", "a"]);
+    let mut stdin = live.stdin();
+    live.until_has("now 33 77\r\n");
+    std::fs::write(wider, "").unwrap();
+    live.until_has("now 44 88\r\n");
+    stdin.write_all(b"end\n").unwrap();
+    assert_eq!(live.wait(), 5, "{}", live.out());
+    // One without a terminal gets lines, and this side's terminal stays one for lines.
+    let mut live = at_a_terminal(&host, "", &["attach", "-it", "-c", "none", "a"]);
+    let mut stdin = live.stdin();
+    live.until_has("container none has no `tty: true`");
+    stdin.write_all(b"one\n").unwrap();
+    live.until_has("got one\r\n");
+    stdin.write_all(b"\x03").unwrap();
+    assert_eq!(live.wait(), 130, "{}", live.out());
+}
+
+#[test]
+fn debug_gives_its_terminal_the_size_of_the_window() {
+    let Some(host) = Host::new(&["script"]) else { return };
+    host.start(&pod("d", json!({ "terminationGracePeriodSeconds": 1, "containers": [facts("c", &["sleep"])] })));
+    let script = "until [ \"$(stty size)\" = \"33 77\" ]; do sleep 0.1; done; exit 7";
+    let args = ["debug", "d", "-it", "--image", "busybox:1.28", "-c", "look", "--", "sh", "-c", script];
+    let mut live = at_a_terminal(&host, "", &args);
+    let _stdin = live.stdin();
+    assert_eq!(live.wait(), 7, "{}", live.out());
+}
+
+#[test]
 fn wait_knows_conditions_phases_and_the_end() {
     let Some(host) = Host::new(&[]) else { return };
     let spec = json!({ "restartPolicy": "Never", "containers": [facts("c", &["trap-term", "5"])] });
