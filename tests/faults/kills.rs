@@ -13,6 +13,7 @@ use crate::registry::{Debian, Sample};
 use crate::rig::{Case, Content, calls, is_long};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -83,12 +84,21 @@ fn moments(host: &Host, args: &[&str], prepare: impl Fn()) -> Vec<Moment> {
         })
     };
     prepare();
-    all.extend(spread(calls(&traced(host, args, &[])), Moment::At));
+    all.extend(spread(calls(&without_inits(&traced(host, args, &[]))), Moment::At));
     if ["exec", "stop", "rm"].contains(&args[0]) {
         prepare();
         all.extend(spread(calls(&beside_supervisor(host, args, &[])), Moment::Supervisor));
     }
     all
+}
+
+/// A trace without the processes that have become a container's: one that is killed at each start has the command wait for the next,
+/// as a kubelet does. That they end in the middle is shown in `syscalls`.
+fn without_inits(trace: &str) -> String {
+    let becomes_one = |line: &&str| line.contains(" execve(\"/facts\"") || line.contains(" execve(\"/bin/sh\"");
+    let inits: BTreeSet<&str> = trace.lines().filter(becomes_one).filter_map(|line| line.split(' ').next()).collect();
+    let others = trace.lines().filter(|line| !inits.contains(line.split(' ').next().unwrap_or_default()));
+    others.map(|line| format!("{line}\n")).collect()
 }
 
 /// Runs a command below strace(1) until it has ended: the trace.
