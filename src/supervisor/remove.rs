@@ -381,15 +381,19 @@ pub fn sweep(dirs: &Dirs) -> Result<()> {
     // reserved or removed a pod: of that pod there is nothing but its data.
     for uid in pods.difference(&named) {
         let pod = dirs.pod(&uid.to_string_lossy());
-        match store::lock(&pod.lock(), store::Wait::No) {
-            // It has a supervisor: it is its name that was lost.
-            Ok(None) if socket::connect_to(&pod.socket()).is_ok() => store::restore_name(&pod)?,
-            // Or is being removed, or taken over.
-            Ok(None) => {}
-            _ => {
-                tree(&pod.data)?;
-                state(&dirs.pods().join(uid))?;
-            }
+        let lock = store::lock(&pod.lock(), store::Wait::No);
+        let is_nobodys = match &lock {
+            Ok(lock) => lock.is_some(),
+            // What is no directory was never a pod's. Else nobody knows whether it has a supervisor, as when no descriptors are left:
+            // it stays for who sweeps next.
+            Err(_) => std::fs::symlink_metadata(&pod.state).is_ok_and(|found| !found.is_dir()),
+        };
+        if is_nobodys {
+            tree(&pod.data)?;
+            state(&dirs.pods().join(uid))?;
+        } else if matches!(lock, Ok(None)) && socket::connect_to(&pod.socket()).is_ok() {
+            // It has a supervisor: it is its name that was lost. Without one that answers it is being removed, or taken over.
+            store::restore_name(&pod)?;
         }
     }
     without_pods(dirs)

@@ -202,6 +202,29 @@ fn pods_whose_names_are_wiped_go_on() {
     until("nothing to be left", || host.leaks().is_empty().then_some(()));
 }
 
+/// Nor one of which it cannot be known whether it runs: its lock cannot be opened.
+#[test]
+fn a_pod_without_a_name_whose_lock_cannot_be_opened_stays() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&sleeper("p"));
+    let first = host.pid("p", "c");
+    let state = host.state_of("p");
+    let (lock, aside) = (state.join("lock"), state.join("aside"));
+    std::fs::rename(&lock, &aside).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    std::fs::remove_file(host.path("state/names/default_p")).unwrap();
+    host.start(&sleeper("other"));
+    assert!(state.join("record.json").exists() && state.join("control.sock").exists(), "{}", state.display());
+    std::fs::remove_dir(&lock).unwrap();
+    std::fs::rename(&aside, &lock).unwrap();
+    // The next one who looks sees that it runs.
+    host.start(&sleeper("third"));
+    assert_eq!(host.pid("p", "c"), first);
+    host.run(&["exec", "p", "--", "/facts", "exit", "7"]).expect(7);
+    host.ok(&["rm", "-f", "--all"]);
+    until("nothing to be left", || host.leaks().is_empty().then_some(()));
+}
+
 /// A name leads to its pod, whatever has become of others'.
 #[test]
 fn a_damaged_record_is_in_the_way_of_its_own_pod_only() {
