@@ -288,15 +288,22 @@ impl Supervisor {
             let release = || self.slots.iter_mut().for_each(Slot::release);
             for source in self.poll.wait(self.discarding.patience(), release)? {
                 if let Err(error) = self.ready(source) {
-                    self.went_wrong(source, &error)?;
+                    self.went_wrong(source, &error);
                 }
             }
         }
     }
 
-    /// An error about one thing ends that thing and not the supervisor: a client is disconnected, a process is killed.
-    fn went_wrong(&mut self, source: Source, error: &anyhow::Error) -> Result<()> {
+    /// An error about one thing ends that thing and not the supervisor: a client is disconnected, a process is killed. Nor does an
+    /// error about that end: what has made the first, such as too few descriptors, makes a second, and what is ready still comes again.
+    fn went_wrong(&mut self, source: Source, error: &anyhow::Error) {
         self.warn("SupervisorError", format!("{source:?}: {error:#}"));
+        if let Err(error) = self.end_what_failed(source, error) {
+            self.warn("SupervisorError", format!("{source:?}: {error:#}"));
+        }
+    }
+
+    fn end_what_failed(&mut self, source: Source, error: &anyhow::Error) -> Result<()> {
         match source {
             Source::Client(id) => {
                 self.disconnect(id);
