@@ -24,13 +24,14 @@ use super::keep::{Process, Word};
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::Instance;
+use crate::cgroups::Cgroup;
 use crate::lifecycle::Event;
 use crate::runtime::{FailureKind, StepFailure};
 use crate::store::{self, OciRuntime};
 use crate::sys::process::{self, Child, Ended, Subreaper};
 use crate::sys::socket::{self, Received};
-use crate::sys::{Called, SysResult, fs, mount, pidfd};
-use anyhow::{Context, Result, bail};
+use crate::sys::{Called, SysResult, fs, mount, pidfd, poll};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::signal::{Signal, kill};
@@ -191,18 +192,21 @@ impl Supervisor {
         if self.creating_externally == 0 {
             process::set_subreaper(Subreaper::No)?;
         }
-        if ended.code() != 0 {
-            let message = external.complaint(ended);
+        let made = match ended.code() {
+            0 => match first_process(&external.state) {
+                Ok(child) => instance.process.become_child(child, &mut self.poll, Source::Exit(index)),
+                Err(error) => Err(error),
+            },
+            _ => Err(anyhow!(external.complaint(ended))),
+        };
+        if let Err(error) = made {
+            // Its runtime may say that it is done, and have made something nobody knows of.
+            end_children(&instance.cgroup);
+            let message = format!("{error:#}");
             instance.process.stage =
                 Stage::Failed(StepFailure { step: "create".into(), message, kind: FailureKind::Setup });
             return Ok(false);
         }
-        let path = external.state.join("oci.pid");
-        let text = std::fs::read_to_string(&path).called("read", path.display())?;
-        let pid = text.trim().parse().with_context(|| format!("{} holds no pid", path.display()))?;
-        // It is our child by now: who made it has ended, and we have reaped that.
-        let child = process::open_child(pid)?;
-        instance.process.become_child(child, &mut self.poll, Source::Exit(index))?;
         instance.process.stage = Stage::Created;
         // Its init waits by itself, and may be told by anybody.
         self.keep_instance(index, Word::Given);
@@ -347,6 +351,34 @@ fn run(mut command: Command, stdio: [OwnedFd; 3], external: &External) -> ! {
         end_orphans();
     }
     process::exit_now(code)
+}
+
+/// The first process of the container that a runtime says it has made. It is our child by now: who made it has ended, and we have reaped
+/// that.
+fn first_process(state: &Path) -> Result<Child> {
+    let path = state.join("oci.pid");
+    let context = || format!("the runtime's pid file {}", path.display());
+    let text = std::fs::read_to_string(&path).called("read", path.display()).with_context(context)?;
+    let pid: u32 = text.trim().parse().with_context(context)?;
+    process::open_child(pid).with_context(context)
+}
+
+/// Kills those of a container's processes that are our children, and waits for these: of the others others do.
+fn end_children(cgroup: &Cgroup) {
+    // Where these cannot be read, they end with the cgroup.
+    for pid in cgroup.pids().unwrap_or_default() {
+        let child = u32::try_from(pid.as_raw()).map(process::open_child);
+        if let Ok(Ok(child)) = child {
+            let _ = end(&child);
+        }
+    }
+}
+
+/// SIGKILL to a child of ours, and to the process group that it leads, and waits for them; `None` if it does not end in time.
+fn end(child: &Child) -> SysResult<Option<Ended>> {
+    process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+    poll::has_more_within(child.pidfd.as_fd(), ENDS)?;
+    process::try_wait_with_siblings(child)
 }
 
 /// Kills what a runtime that failed has left, and waits for it: all of it is a child of this process.

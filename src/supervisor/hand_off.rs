@@ -152,9 +152,10 @@ impl Watched {
 
     /// Another process goes on in its place.
     pub(super) fn become_child(&mut self, child: Child, poll: &mut Poll, exit: Source) -> Result<()> {
+        // If it cannot be watched, the end of the one before it is still an event.
+        let exit = poll.watch(&child.pidfd, exit)?;
         poll.forget(self.exit, self.child.pidfd.as_fd());
-        self.child = child;
-        self.exit = poll.watch(&self.child.pidfd, exit)?;
+        (self.child, self.exit) = (child, exit);
         Ok(())
     }
 

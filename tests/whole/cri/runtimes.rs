@@ -225,3 +225,31 @@ while :; do sleep 0.05; done
     cri.stop_sandbox(&id).unwrap();
     cri.remove_sandbox(&id).unwrap();
 }
+
+/// A runtime that says it has made a container, with a pid file that leads to none.
+#[test]
+fn a_runtime_that_makes_nothing_is_found_out() {
+    let Some(host) = Host::new(&["ip", "nft"]) else { return };
+    host.own_network();
+    let (path, says) = (host.path("idle-runtime"), host.path("says"));
+    let script = r#"#!/bin/sh
+while [ "$1" != --pid-file ]; do shift; done
+[ ! -e "$says" ] || cat "$says" >"$2"
+"#;
+    std::fs::write(&path, script.replace("$says", says.to_str().unwrap())).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = format!("[runtime_handlers.idle]\npath = {:?}\n", path.display().to_string());
+    let cri = Cri::start(&host, &config).by("idle");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    // None; empty; no number; nobody's child of the supervisor.
+    for text in [None, Some(""), Some("x"), Some("1")] {
+        if let Some(text) = text {
+            std::fs::write(&says, text).unwrap();
+        }
+        let error = cri.refused((&id, &config), &container("c", "sleep 1000"));
+        assert!(error.message().contains("oci.pid"), "{text:?}: {error}");
+    }
+    assert_eq!(cri.sandbox_status(&id).unwrap().state, api::PodSandboxState::SandboxReady as i32);
+    cri.remove_sandbox(&id).unwrap();
+}
