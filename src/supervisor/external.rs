@@ -267,10 +267,22 @@ impl Supervisor {
             return Ok(());
         };
         self.poll.forget(token, child.pidfd.as_fd());
+        self.start_ended(index, ended);
+        let has_failed = |instance: &Instance| matches!(instance.process.stage, Stage::Failed(_));
+        match self.slots[index].instance.as_ref().is_some_and(has_failed) {
+            true => self.kill_container(index),
+            false => Ok(()),
+        }
+    }
+
+    /// What has become of a start by how the runtime ended that was to do it.
+    fn start_ended(&mut self, index: usize, ended: Ended) {
+        let Some(instance) = &mut self.slots[index].instance else { return };
+        let Some(external) = &instance.external else { return };
         if ended.code() == 0 {
             instance.process.stage = Stage::Running;
             self.queue.push_back(Event::Started { container: index });
-            return Ok(());
+            return;
         }
         let message = external.complaint(ended);
         let kind = match message.contains("no such file") || message.contains("not found") {
@@ -278,7 +290,22 @@ impl Supervisor {
             false => FailureKind::CommandNotExecutable,
         };
         instance.process.stage = Stage::Failed(StepFailure { step: "start".into(), message, kind });
-        self.kill_container(index)
+    }
+
+    /// A container may end before it is seen that its runtime has started it. Before its end is told that is waited for, as nobody does
+    /// later; a runtime that goes on for long is killed.
+    pub(super) fn finish_start(&mut self, index: usize) {
+        let Some(instance) = &mut self.slots[index].instance else { return };
+        let Some(external) = &mut instance.external else { return };
+        let Some((token, child)) = external.starting.take() else { return };
+        self.poll.forget(token, child.pidfd.as_fd());
+        match end_in_time(&child) {
+            Ok(Some(ended)) => self.start_ended(index, ended),
+            // It has done what it was to do, and then hung.
+            Ok(None) if matches!(external.is_held(), Ok(false)) => self.start_ended(index, Ended::Exited(0)),
+            Ok(None) => {}
+            Err(error) => self.warn("SupervisorError", format!("waiting for the start of a container: {error}")),
+        }
     }
 
     /// Before a container of a runtime is cleared away: what it has beside its process.
@@ -297,6 +324,8 @@ impl Supervisor {
 const AT_WORK: &str = "oci.at-work";
 /// How long one may take that an earlier supervisor has started.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long one may go on that starts a container which has ended: nothing else is done meanwhile.
+const LAGS: Duration = Duration::from_secs(2);
 /// How long a process that is killed may take to end.
 const ENDS: Duration = Duration::from_secs(1);
 
@@ -379,6 +408,14 @@ fn end(child: &Child) -> SysResult<Option<Ended>> {
     process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
     poll::has_more_within(child.pidfd.as_fd(), ENDS)?;
     process::try_wait_with_siblings(child)
+}
+
+/// Waits for a process of ours that runs a runtime; one that takes too long is killed, and the runtime with it: then `None`.
+fn end_in_time(child: &Child) -> SysResult<Option<Ended>> {
+    match poll::has_more_within(child.pidfd.as_fd(), LAGS)? {
+        true => process::try_wait(child.pidfd.as_fd()),
+        false => end(child).map(|_| None),
+    }
 }
 
 /// Kills what a runtime that failed has left, and waits for it: all of it is a child of this process.

@@ -206,6 +206,7 @@ impl Supervisor {
         if self.external_created(index, ended)? {
             return Ok(());
         }
+        self.finish_start(index);
         self.look_at_reaper();
         let is_over = |instance: &&Instance| instance.external.is_none() && self.has_own_pids(index);
         if let Some(instance) = self.slots[index].instance.as_ref().filter(|instance| !is_over(instance)) {

@@ -3,7 +3,7 @@
 use super::super::harness::{Host, until};
 use super::super::leaks;
 use super::client::{Cri, Kubelet, container, log, sandbox};
-use super::kills::{host_pid, kill_supervisor};
+use super::kills::{host_pid, kill_supervisor, supervisors};
 use podshim::cri::api;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -184,6 +184,37 @@ fn a_start_that_a_server_has_not_lived_to_see_is_waited_for_by_the_next() {
     until("its word", || (log(&host, "p", "c") == ["once"]).then_some(()));
     let again = cri.start_container(&made).unwrap_err();
     assert!(again.message().contains("it is Running, not Created"), "{again}");
+    cri.remove_sandbox(&id).unwrap();
+}
+
+/// What starts a container may end after that, or not at all.
+#[test]
+fn a_container_was_started_that_ends_before_what_starts_it() {
+    let Some(host) = Host::new(&["ip", "nft", "runc"]) else { return };
+    host.own_network();
+    let (path, lag) = (host.path("late-runtime"), host.path("lag"));
+    let script = r#"#!/bin/sh
+case "$*" in *' start '*) $runc "$@" || exit; exec sleep $(cat "$lag") ;; esac
+exec $runc "$@"
+"#;
+    let script = script.replace("$lag", lag.to_str().unwrap()).replace("$runc", &runtime(&host, "runc"));
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let config = format!("[runtime_handlers.late]\npath = {:?}\n", path.display().to_string());
+    let cri = Cri::start(&host, &config).by("late");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let supervisor = supervisors(&host, &id)[0];
+    let before = leaks::children(supervisor);
+    for (name, seconds) in [("late", "0.5"), ("hangs", "1000")] {
+        std::fs::write(&lag, seconds).unwrap();
+        let made = cri.running((&id, &config), name, "exit 3");
+        let ended = cri.until_exited(&made);
+        assert_eq!((ended.exit_code, &*ended.reason), (3, "Error"), "{name}: {ended:?}");
+        assert!(ended.started_at > 0 && ended.started_at <= ended.finished_at, "{name}: {ended:?}");
+        // Neither what started it nor what is left of that.
+        until("nothing to be left", || (leaks::children(supervisor) == before).then_some(()));
+    }
     cri.remove_sandbox(&id).unwrap();
 }
 
