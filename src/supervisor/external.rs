@@ -242,8 +242,17 @@ impl Supervisor {
         }
     }
 
-    /// Has the runtime start the container.
+    /// Has the runtime start the container. If that cannot even be begun, the container is killed: its end answers who waits for it.
     pub(super) fn start_external(&mut self, index: usize) -> Result<()> {
+        let Err(error) = self.launch_start(index) else { return Ok(()) };
+        if let Some(instance) = &mut self.slots[index].instance {
+            let (step, message) = ("start".into(), format!("{error:#}"));
+            instance.process.stage = Stage::Failed(StepFailure { step, message, kind: FailureKind::Setup });
+        }
+        self.kill_container(index)
+    }
+
+    fn launch_start(&mut self, index: usize) -> Result<()> {
         let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
         let Some(external) = &mut instance.external else { return Ok(()) };
         let mut command = External::command(&external.runtime, &external.state);
@@ -251,7 +260,14 @@ impl Supervisor {
         let null = File::options().read(true).write(true).open("/dev/null").called("open", "/dev/null")?;
         let again = || null.try_clone().map(OwnedFd::from).called("dup", "/dev/null");
         let child = fork(command, [again()?, again()?, again()?], external)?;
-        let token = self.poll.watch(&child.pidfd, Source::ExternalStart(index))?;
+        let token = match self.poll.watch(&child.pidfd, Source::ExternalStart(index)) {
+            Ok(token) => token,
+            Err(error) => {
+                // The error to be told is the first one.
+                let _ = end(&child);
+                return Err(error.into());
+            }
+        };
         external.starting = Some((token, child));
         instance.process.stage = Stage::Starting;
         Ok(())

@@ -218,6 +218,45 @@ exec $runc "$@"
     cri.remove_sandbox(&id).unwrap();
 }
 
+/// How many descriptors a process may have from now on, as prlimit(1) sets it.
+fn limit_files(pid: i32, soft: u64) {
+    let words = [format!("--pid={pid}"), format!("--nofile={soft}:")];
+    let done = std::process::Command::new("prlimit").args(words).output().unwrap();
+    assert!(done.status.success(), "{done:?}");
+}
+
+#[test]
+fn a_start_that_cannot_be_begun_is_answered() {
+    let Some(host) = Host::new(&["ip", "nft", "runc"]) else { return };
+    host.own_network();
+    let config = format!("[runtime_handlers.plain]\npath = {:?}\n", runtime(&host, "runc"));
+    let cri = Cri::start(&host, &config).by("plain");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.create((&id, &config), &container("c", "sleep 1000")).unwrap();
+    let supervisor = supervisors(&host, &id)[0];
+    let is_held = || -> Option<bool> {
+        let status = std::fs::read(host.path("state/pods").join(&id).join("status.json")).ok()?;
+        let status: Value = serde_json::from_slice(&status).ok()?;
+        Some(status["commanded"][0]["stage"] == "Created")
+    };
+    until("the container", || is_held().filter(|is_held| *is_held));
+    let limits = std::fs::read_to_string(format!("/proc/{supervisor}/limits")).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let before = files.split_whitespace().nth(3).unwrap().parse().unwrap();
+    let is_free = |number: &u64| std::fs::symlink_metadata(format!("/proc/{supervisor}/fd/{number}")).is_err();
+    // One for who asks, and one that is not enough.
+    limit_files(supervisor, (0..).find(is_free).unwrap() + 2);
+    let error = cri.start_container(&made).unwrap_err();
+    assert!(error.message().contains("EMFILE"), "{error}");
+    limit_files(supervisor, before);
+    let ended = cri.until_exited(&made);
+    assert_eq!((ended.exit_code, &*ended.reason), (128, "StartError"), "{ended:?}");
+    cri.remove(&made).unwrap();
+    cri.running((&id, &config), "again", "sleep 1000");
+    cri.remove_sandbox(&id).unwrap();
+}
+
 /// Who made the runtime's processes is killed: somebody else has to wait for those, or the pod's pid 1 does not end.
 #[test]
 fn a_sandbox_ends_though_the_maker_of_a_container_was_killed() {
