@@ -18,6 +18,7 @@
 //! | `image` | ImageService, one file per RPC |
 //! | [`nri`] | plugins that are told of pods and containers, and that may change containers |
 //! | `plugins` | what NRI plugins are told of what there is, and do to it |
+//! | `resize` | what a container may use, changed by one at a time |
 //! | `framing` | what is answered without tonic |
 //! | `streams` | the commands, containers and ports behind the streaming server |
 //! | [`streaming`] | what Exec, Attach and PortForward lead to: SPDY and WebSocket |
@@ -33,6 +34,7 @@ mod framing;
 mod image;
 pub mod nri;
 mod plugins;
+mod resize;
 mod runtime;
 mod sandboxes;
 mod server;

@@ -2,10 +2,10 @@
 
 use super::api;
 use super::api::nri::{self as message, ContainerEviction, ContainerUpdate, LinuxResources};
-use super::convert;
 use super::daemon::Daemon;
 use super::nri::describe::{self, Known, Stage};
 use super::nri::{Events, Nri, Runtime};
+use super::resize;
 use super::sandboxes::{self, Container, Sandbox};
 use crate::control::{Connection, Reply, Request};
 use crate::error::say;
@@ -83,7 +83,9 @@ impl Daemon {
             return;
         }
         if let Some(told) = noted(told(sandbox, container)) {
-            update_all(&self.dirs, &events.stop_container(&pod(sandbox), &told).await);
+            let (dirs, updates) = (self.dirs.clone(), events.stop_container(&pod(sandbox), &told).await);
+            // On a thread that may wait. What fails is noted there.
+            let _ = spawn_blocking(move || update_all(&dirs, &updates)).await;
         }
     }
 
@@ -212,9 +214,9 @@ pub(super) fn update_all(dirs: &Dirs, updates: &[ContainerUpdate]) -> Vec<Contai
 
 fn update(dirs: &Dirs, wanted: &ContainerUpdate) -> Result<()> {
     let Some(resources) = wanted.linux.as_ref().and_then(|linux| linux.resources.as_ref()) else { return Ok(()) };
-    let (sandbox, container) = sandboxes::container(dirs, &wanted.container_id)?;
-    let resources = convert::updated(&container.record.config.resources, &asked(resources)?)?;
-    sandbox.ask(&Request::Resize { container: container.id().to_owned(), resources }, &[])
+    // It may be named by the beginning of its id.
+    let (_, container) = sandboxes::container(dirs, &wanted.container_id)?;
+    resize::resize(dirs, container.id(), &asked(resources)?)
 }
 
 /// What a plugin wants of resources, in CRI's terms. What those have no word for is refused.

@@ -1,8 +1,7 @@
 //! UpdateContainerResources: what is not set stays as it is.
 
-use crate::control::Request;
 use crate::cri::nri::describe;
-use crate::cri::{Daemon, api, convert, plugins, sandboxes};
+use crate::cri::{Daemon, api, convert, plugins, resize, sandboxes};
 use crate::error::{Kind, failure};
 use anyhow::{Context, Result};
 
@@ -31,8 +30,7 @@ pub(in crate::cri) fn run(
         linux.oom_score_adj = score;
         effects = Some(updated);
     }
-    let resources = convert::updated(&container.record.config.resources, &linux)?;
-    sandbox.ask(&Request::Resize { container: container.id().to_owned(), resources }, &[])?;
+    resize::resize(&daemon.dirs, container.id(), &linux)?;
     if let Some(updated) = effects {
         plugins::update_all(&daemon.dirs, &updated.updates);
         // It has them: nothing of what follows fails the request.

@@ -1,7 +1,7 @@
 //! What a request asks for is what the container has, as it sees itself.
 
 use super::super::harness::{Host, until};
-use super::client::{Cri, container, log, sandbox};
+use super::client::{Cri, Kubelet, container, log, sandbox};
 use podshim::cri::api;
 
 fn words(list: &[&str]) -> Vec<String> {
@@ -76,6 +76,33 @@ fn e7_numbers_are_told_as_they_were_asked_for() {
     let after = told(&made);
     assert_eq!((after.memory_limit_in_bytes, after.cpu_quota, &*after.cpuset_cpus), (96 << 20, 20_000, "0"));
     assert_eq!(after.memory_swap_limit_in_bytes, 96 << 20, "memory alone has no swap");
+}
+
+#[test]
+fn e7_of_two_who_change_a_containers_resources_at_once_none_is_forgotten() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let cri = Cri::start(&host, "");
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let made = cri.running((&id, &config), "c", "sleep 1000");
+    for round in 0..30 {
+        let linux = [
+            api::LinuxContainerResources { cpu_shares: 100 + round, ..Default::default() },
+            api::LinuxContainerResources { memory_limit_in_bytes: (64 + round) << 20, ..Default::default() },
+        ];
+        std::thread::scope(|scope| {
+            for linux in linux.map(Some) {
+                let (kubelet, container_id) = (Kubelet::new(cri.socket.clone()), made.clone());
+                let request = api::UpdateContainerResourcesRequest { container_id, linux, ..Default::default() };
+                scope.spawn(move || {
+                    kubelet.call(|mut c| async move { c.update_container_resources(request).await }).unwrap()
+                });
+            }
+        });
+        let now = cri.status(&made).unwrap().resources.unwrap().linux.unwrap();
+        assert_eq!((now.cpu_shares, now.memory_limit_in_bytes), (100 + round, (64 + round) << 20), "{round}");
+    }
 }
 
 #[test]
