@@ -11,15 +11,16 @@ use crate::control::{Connection, Reply, Request};
 use crate::error::say;
 use crate::lifecycle::commanded::Stage as Reached;
 use crate::paths::Dirs;
-use crate::store;
+use crate::store::{self, Pod};
 use crate::sys::poll;
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use oci_spec::runtime::Spec;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 /// The plugins, with what only this process knows about them.
@@ -31,7 +32,15 @@ pub(super) struct Plugins {
     hidden: Mutex<HashSet<String>>,
     /// The containers whose end plugins were told of.
     stopped: tokio::sync::Mutex<HashSet<String>>,
+    /// Who watches the containers of a sandbox.
+    watches: Mutex<HashMap<String, Watch>>,
 }
+
+/// One of those who watch: no two are the same.
+type Watch = Arc<()>;
+
+/// How long after it failed a supervisor is watched again.
+const WATCH_AGAIN: Duration = Duration::from_millis(500);
 
 impl Plugins {
     pub(super) fn new(nri: Nri) -> Plugins {
@@ -49,6 +58,25 @@ impl Plugins {
             self.hidden.lock().expect("no panic while it is held").insert(sandbox.to_owned());
         }
         Hidden { plugins: self, sandbox: sandbox.to_owned() }
+    }
+
+    fn watches(&self) -> MutexGuard<'_, HashMap<String, Watch>> {
+        self.watches.lock().expect("no panic while it is held")
+    }
+
+    /// Somebody else watches a sandbox from now on, whose supervisor may be another one: who did before ends.
+    fn begin_watch(&self, sandbox: &str) -> Watch {
+        let watch = Watch::default();
+        self.watches().insert(sandbox.to_owned(), watch.clone());
+        watch
+    }
+
+    fn is_watched_by(&self, sandbox: &str, watch: &Watch) -> bool {
+        self.watches().get(sandbox).is_some_and(|now| Arc::ptr_eq(now, watch))
+    }
+
+    fn end_watch(&self, watch: &Watch) {
+        self.watches().retain(|_, now| !Arc::ptr_eq(now, watch));
     }
 }
 
@@ -96,33 +124,47 @@ impl Daemon {
 
     /// Tells plugins, and who listens, of containers that end by themselves, for as long as the sandbox has a supervisor.
     pub(super) fn watch_containers(self: &Arc<Self>, sandbox: &Sandbox) {
-        let (daemon, socket, id) = (self.clone(), sandbox.pod.dirs.socket(), sandbox.id().to_owned());
+        let (daemon, pod, id) = (self.clone(), sandbox.pod.clone(), sandbox.id().to_owned());
+        let watch = self.plugins.begin_watch(&id);
         self.tokio.spawn(async move {
-            // A supervisor that is gone has no containers that end.
-            let _: Result<()> = async {
-                let connection = Connection::open(&socket, &Request::Watch, &[])?;
-                let ready = poll::readable(connection.as_fd())?;
-                loop {
-                    let mut guard = ready.readable().await.context("epoll")?;
-                    let Some((Reply::Changed, _)) = connection.reply()? else { return Ok(()) };
-                    if daemon.plugins.nri.is_on() {
-                        daemon.look_for_ends(&id).await?;
-                    }
-                    if daemon.container_events.are_wanted() {
-                        let id = id.clone();
-                        let look = move |daemon: &Arc<Daemon>| {
-                            daemon.observe(&id);
-                            Ok(())
-                        };
-                        daemon.blocking(look).await?;
-                    }
-                    if !poll::has_more(connection.as_fd())? {
-                        guard.clear_ready();
-                    }
+            while daemon.plugins.is_watched_by(&id, &watch) {
+                // It fails without descriptors, say. What has ended meanwhile is seen by the next one, which looks at once.
+                let _ = daemon.follow_containers((&pod, &id), &watch).await;
+                // A supervisor that is gone has no containers that end.
+                if !pod.is_supervised() {
+                    break;
                 }
+                tokio::time::sleep(WATCH_AGAIN).await;
             }
-            .await;
+            daemon.plugins.end_watch(&watch);
         });
+    }
+
+    /// Looks now and after each change, until the supervisor hangs up or somebody else does this.
+    async fn follow_containers(self: &Arc<Self>, (pod, id): (&Pod, &str), watch: &Watch) -> Result<()> {
+        let connection = Connection::open(&pod.dirs.socket(), &Request::Watch, &[])?;
+        let ready = poll::readable(connection.as_fd())?;
+        loop {
+            let mut guard = ready.readable().await.context("epoll")?;
+            let Some((Reply::Changed, _)) = connection.reply()? else { return Ok(()) };
+            if !self.plugins.is_watched_by(id, watch) {
+                return Ok(());
+            }
+            if self.plugins.nri.is_on() {
+                self.look_for_ends(id).await?;
+            }
+            if self.container_events.are_wanted() {
+                let id = id.to_owned();
+                let look = move |daemon: &Arc<Daemon>| {
+                    daemon.observe(&id);
+                    Ok(())
+                };
+                self.blocking(look).await?;
+            }
+            if !poll::has_more(connection.as_fd())? {
+                guard.clear_ready();
+            }
+        }
     }
 
     async fn look_for_ends(self: &Arc<Self>, id: &str) -> Result<()> {

@@ -291,7 +291,7 @@ fn connections_that_do_nothing_take_no_descriptors_from_calls() {
 }
 
 /// How many descriptors a running server may have: so many more than it has, or all that it began with.
-fn leave_files(cri: &Cri<'_>, more: Option<u64>) {
+pub(super) fn leave_files(cri: &Cri<'_>, more: Option<u64>) {
     let all = || std::fs::read_dir(format!("/proc/{}/fd", cri.server.pid())).unwrap().flatten();
     let free = || {
         let open: Vec<u64> = all().map(|entry| entry.file_name().to_str().unwrap().parse().unwrap()).collect();

@@ -3,12 +3,14 @@
 
 use super::super::harness::{Host, Live, until};
 use super::client::{Cri, Kubelet, container, sandbox};
-use super::kills::kill_supervisor;
+use super::faults::leave_files;
+use super::kills::{host_pid, kill_supervisor};
 use podshim::cri::api;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 /// The plugin's program, built once.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -91,6 +93,32 @@ fn e7_a_plugin_that_refuses_keeps_nothing_alive() {
         assert!(told.iter().any(|(of, _)| of == event), "{event}: {told:?}");
         assert!(notes.lines().any(|line| line.contains(event) && line.contains("never")), "{event}: {notes}");
     }
+}
+
+/// The server has no descriptor left to look with when a container ends by itself.
+#[test]
+fn an_end_that_could_not_be_looked_at_is_told_later() {
+    let Some(host) = Host::new(&["go"]) else { return };
+    host.own_network();
+    let socket = host.path("nri.sock");
+    let cri = Cri::start(&host, &with_nri(&socket));
+    // Others that are closed would leave descriptors.
+    cri.keep_connection();
+    let plugin = plugin(&json!({ "socket": socket, "index": "10", "name": "waits" }));
+    let config = sandbox(&host, "p");
+    let id = cri.sandbox(&config);
+    let ends = cri.running((&id, &config), "ends", "while ! [ -e /end ]; do sleep 0.02; done");
+    let pid = host_pid(&cri, &ends);
+    leave_files(&cri, Some(0));
+    std::fs::write(format!("/proc/{pid}/root/end"), "").unwrap();
+    until("the end", || (!Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
+    // Time to look in vain, more than once.
+    std::thread::sleep(Duration::from_secs(2));
+    let is_told = || told(&plugin).iter().any(|(event, _)| event == "StopContainer");
+    assert!(!is_told(), "without a descriptor: {:?}", told(&plugin));
+    leave_files(&cri, None);
+    until("the end to be told", || is_told().then_some(()));
+    cri.remove_sandbox(&id).unwrap();
 }
 
 #[test]
