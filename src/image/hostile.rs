@@ -270,6 +270,13 @@ fn broken_entries_are_refused() {
         let with_pax = |records: &[(&str, &[u8])]| vec![[pax(records), tar_of(&[file("f", "x")])].concat()];
         let long = "a".repeat(300);
         let deep = "abcdefghi/".repeat(500);
+        let wide = format!("{}/", "a".repeat(200));
+        let half = wide.repeat(10);
+        let links = [link(b'2', "s", &half), link(b'2', "s/s", &half), link(b'2', "s/s/s", &half)];
+        let behind = |name: &str| {
+            let links = links.iter().flat_map(Item::bytes).collect::<Vec<u8>>();
+            vec![[links, tar_of(&[file(name, "x")])].concat()]
+        };
         let many: Vec<u8> = vec![b'x'; MAX_HEADER as usize + 1];
         vec![
             ("B9 .wh.", one(&[item(b'0', ".wh.")]), Some("invalid whiteout")),
@@ -287,6 +294,9 @@ fn broken_entries_are_refused() {
             ("B20 long", with_pax(&[("comment", &many)]), Some("extended header")),
             ("B21 component", one(&[file(&long, "x")]), Some("ENAMETOOLONG")),
             ("B21 path", one(&[file(&deep, "x")]), Some("name too long")),
+            ("B21 path behind links", behind(&format!("s/{}x", wide.repeat(11))), Some("its path without links has")),
+            ("B21 links behind links", behind("s/s/s/x"), Some("the links up to there have 6030 bytes")),
+            ("B21 links that are not too long", behind("s/s/x"), None),
             ("B23 odd names", one(&[file("a\nb\x1b[31m", "x")]), None),
             ("parent is a file", one(&[file("f", "x"), file("f/g", "x")]), Some("ENOTDIR")),
             ("device range", one(&[Item { device: (4096, 0), ..item(b'3', "c") }]), Some("out of range")),

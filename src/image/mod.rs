@@ -8,7 +8,7 @@
 //! - [`mod@reference`]: names and digests; [`manifest`]: manifests, indexes, configs
 //! - [`store`], [`index`], [`known`]: the content store; [`session`]: work in progress, invisible until it is complete
 //! - [`registry`], `endpoint`, `hosts`, `transport`, `tls`, [`auth`]: pulling, `ahead`: unpacking meanwhile; [`archive`]: import and export
-//! - [`layer`], [`entry`], [`unpack`], [`tree`]: from a blob to a directory
+//! - [`layer`], [`entry`], [`unpack`], `directories`, [`tree`]: from a blob to a directory
 //! - [`progress`]: what a person sees meanwhile
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,7 @@ use std::path::PathBuf;
 mod ahead;
 pub mod archive;
 pub mod auth;
+mod directories;
 mod endpoint;
 pub mod entry;
 mod hosts;

@@ -12,6 +12,7 @@
 //! - `trusted.*`, `user.overlay.*` and `security.*` other than file capabilities are dropped: an image must not speak to
 //!   overlayfs or to the host's security modules. A character device 0:0 as an entry is refused.
 
+use super::directories::{Directories, DirectoryId, MAX_PATH, ROOT};
 use super::entry::{Entries, Entry, EntryKind, Time};
 use super::tree::{Below, Found, OPAQUE, dir_flags, file_type, is_whiteout, remove_tree, stat_entry};
 use super::write_back::WriteBack;
@@ -31,7 +32,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How much one layer may hold before it is refused: protection against bombs, not a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,12 +51,13 @@ impl Default for Limits {
 
 /// How much is written at a time.
 const BUFFER: usize = 128 << 10;
-/// The longest path of an entry, in bytes (PATH_MAX without the NUL): a longer one could not be named in a container.
-const MAX_PATH: usize = 4095;
+/// Below a directory, and through no link.
+const INSIDE: ResolveFlags = ResolveFlags::RESOLVE_BENEATH.union(ResolveFlags::RESOLVE_NO_SYMLINKS);
 
 /// Applies the tar stream to the empty directory `root`; the stream is read to its end. Must be root.
 pub fn apply(tar: impl Read, root: OwnedFd, below: &Below, limits: Limits) -> Result<()> {
-    let mut layer = Layer { root, below, parent: None, times: Vec::new(), hide_root: false, buffer: vec![0; BUFFER] };
+    let (directories, buffer) = (Directories::new(), vec![0; BUFFER]);
+    let mut layer = Layer { root, below, parent: None, directories, hide_root: false, buffer };
     layer.own_root()?;
     let mut entries = Entries::new(tar);
     let mut count = 0;
@@ -74,8 +76,8 @@ struct Layer<'a> {
     below: &'a Below,
     /// The parent of the last entry: entries of one directory follow each other, and depth costs nothing.
     parent: Option<Parent>,
-    /// Directory times, set last since every new entry changes them.
-    times: Vec<(PathBuf, Time)>,
+    /// Those that this layer has.
+    directories: Directories,
     hide_root: bool,
     /// For what files hold.
     buffer: Vec<u8>,
@@ -85,15 +87,9 @@ struct Layer<'a> {
 struct Parent {
     /// The path by which it was asked for.
     asked: Vec<OsString>,
-    /// Its path without links.
-    real: Vec<OsString>,
+    /// What it is without links.
+    id: DirectoryId,
     fd: OwnedFd,
-}
-
-impl Parent {
-    fn child(&self, name: &OsStr) -> Vec<OsString> {
-        self.real.iter().cloned().chain([name.to_owned()]).collect()
-    }
 }
 
 /// What a name in a tar stands for.
@@ -109,12 +105,10 @@ enum Name<'a> {
 }
 
 impl Layer<'_> {
-    fn own_root(&mut self) -> Result<()> {
+    fn own_root(&self) -> Result<()> {
         let here = OsStr::new(".");
         chown(self.root.as_fd(), here, (0, 0))?;
-        chmod(self.root.as_fd(), here, 0o755)?;
-        self.times.push((PathBuf::from("."), Time::default()));
-        Ok(())
+        Ok(chmod(self.root.as_fd(), here, 0o755)?)
     }
 
     fn entry(&mut self, entry: &Entry, body: &mut dyn Read) -> Result<()> {
@@ -129,7 +123,7 @@ impl Layer<'_> {
             Name::Ignored => return Ok(()),
             Name::Root => {
                 ensure!(entry.kind == EntryKind::Directory, "the root of a layer must be a directory");
-                self.times.push((PathBuf::from("."), entry.mtime));
+                self.directories.set_time(ROOT, entry.mtime);
                 return Ok(());
             }
             Name::Opaque => {
@@ -156,6 +150,7 @@ impl Layer<'_> {
     }
 
     fn place(&mut self, entry: &Entry, body: &mut dyn Read, place: Place) -> Result<Placed> {
+        self.directories.length(place.parent.id, place.name)?;
         let dir = place.parent.fd.as_fd();
         let old = stat_entry(dir, place.name)?;
         if entry.kind == EntryKind::HardLink {
@@ -255,7 +250,8 @@ impl Layer<'_> {
             set_xattr(place, key, value)?;
         }
         if entry.kind == EntryKind::Directory {
-            self.times.push((place.parent.child(name).iter().collect(), entry.mtime));
+            let id = self.directories.enter(place.parent.id, name)?;
+            self.directories.set_time(id, entry.mtime);
             return Ok(());
         }
         let time = timespec(entry.mtime);
@@ -264,7 +260,7 @@ impl Layer<'_> {
     }
 
     fn whiteout(&mut self, parent: &Parent, name: &OsStr) -> Result<()> {
-        if self.below.find(&parent.child(name))?.is_none() {
+        if self.find_below(parent, name)?.is_none() {
             return Ok(());
         }
         match stat_entry(parent.fd.as_fd(), name)? {
@@ -275,8 +271,18 @@ impl Layer<'_> {
         }
     }
 
+    /// What the layers below show as `name` in a directory.
+    fn find_below(&self, dir: &Parent, name: &OsStr) -> SysResult<Option<Found>> {
+        if self.below.is_empty() {
+            return Ok(None);
+        }
+        let mut path = self.directories.path(dir.id);
+        path.push(name.to_owned());
+        self.below.find(&path)
+    }
+
     fn hide_below(&mut self, dir: &Parent) -> Result<()> {
-        if dir.real.is_empty() {
+        if dir.id == ROOT {
             // overlayfs does not look at the attribute on a layer's root.
             self.hide_root = true;
             return Ok(());
@@ -291,22 +297,28 @@ impl Layer<'_> {
         Ok(lsetxattrat(dir, name, OsStr::new(OPAQUE), b"y")?)
     }
 
+    fn at_root(&self) -> Result<Parent> {
+        Ok(Parent { asked: Vec::new(), id: ROOT, fd: clone(&self.root)? })
+    }
+
     /// The directory at `path`, made with its parents where it is missing.
     fn parent(&mut self, path: &[OsString]) -> Result<Parent> {
         let known = match self.parent.take() {
             Some(known) if path.starts_with(&known.asked) => known,
-            _ => Parent { asked: Vec::new(), real: Vec::new(), fd: clone(&self.root)? },
+            _ => self.at_root()?,
         };
-        let rest: PathBuf = path[known.asked.len()..].iter().collect();
-        if rest.as_os_str().is_empty() {
+        let names = &path[known.asked.len()..];
+        if names.is_empty() {
             return Ok(known);
         }
-        let inside = ResolveFlags::RESOLVE_BENEATH | ResolveFlags::RESOLVE_NO_SYMLINKS;
-        match openat2(known.fd.as_fd(), &rest, OFlag::O_PATH | OFlag::O_DIRECTORY, 0, inside) {
+        let rest: PathBuf = names.iter().collect();
+        match openat2(known.fd.as_fd(), &rest, OFlag::O_PATH | OFlag::O_DIRECTORY, 0, INSIDE) {
             Ok(fd) => {
-                let mut real = known.real;
-                real.extend_from_slice(&path[known.asked.len()..]);
-                Ok(Parent { asked: path.to_vec(), real, fd })
+                let mut id = known.id;
+                for name in names {
+                    id = self.directories.enter(id, name)?;
+                }
+                Ok(Parent { asked: path.to_vec(), id, fd })
             }
             Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => self.walk(path),
             Err(e) => Err(e.into()),
@@ -316,20 +328,26 @@ impl Layer<'_> {
     /// As [`Self::parent`], component by component from the root: follows links inside the root and makes what is missing.
     fn walk(&mut self, path: &[OsString]) -> Result<Parent> {
         let mut todo: VecDeque<OsString> = path.iter().cloned().collect();
-        let mut here = Parent { asked: path.to_vec(), real: Vec::new(), fd: clone(&self.root)? };
-        let mut links = 0;
+        let mut here = self.at_root()?;
+        let (mut links, mut followed) = (0, 0);
         while let Some(name) = todo.pop_front() {
             if name == ".." {
-                here.real.pop();
-                here.fd = self.open_real(&here.real)?;
+                self.ascend(&mut here)?;
                 continue;
             }
             let Some(target) = self.descend(&mut here, &name)? else { continue };
             links += 1;
             ensure!(links <= MAX_LINKS, "parent {:?}: {}", name.to_string_lossy(), Errno::ELOOP.desc());
+            // Each of them may have as many bytes, which would all be walked for each entry behind them.
+            followed += target.len();
+            ensure!(
+                followed <= MAX_PATH,
+                "parent {:?}: the links up to there have {followed} bytes: {}",
+                name.to_string_lossy(),
+                Errno::ENAMETOOLONG.desc()
+            );
             if target.as_bytes().starts_with(b"/") {
-                here.real.clear();
-                here.fd = clone(&self.root)?;
+                here = self.at_root()?;
             }
             for component in target.as_bytes().split(|&b| b == b'/').rev() {
                 if !component.is_empty() && component != b"." {
@@ -337,13 +355,22 @@ impl Layer<'_> {
                 }
             }
         }
+        here.asked = path.to_vec();
         Ok(here)
+    }
+
+    /// Goes up, never above the root. The way down to here had no links, and nobody else moves what is in the layer.
+    fn ascend(&self, here: &mut Parent) -> Result<()> {
+        if here.id != ROOT {
+            here.fd = openat(here.fd.as_fd(), "..", dir_flags(), Mode::empty()).called("openat", "..")?;
+            here.id = self.directories.above(here.id);
+        }
+        Ok(())
     }
 
     /// Enters `name`, or returns the target of the link that it is.
     fn descend(&mut self, here: &mut Parent, name: &OsStr) -> Result<Option<OsString>> {
         let dir = here.fd.as_fd();
-        let child = here.child(name);
         match stat_entry(dir, name)? {
             Some(stat) if file_type(&stat) == SFlag::S_IFDIR => {}
             Some(stat) if file_type(&stat) == SFlag::S_IFLNK => {
@@ -351,25 +378,25 @@ impl Layer<'_> {
             }
             Some(stat) if is_whiteout(&stat) => {
                 remove_tree(dir, name)?;
-                self.make_parent(here, &child, None)?;
+                self.make_parent(here, name, None)?;
                 self.set_opaque(here.fd.as_fd(), name)?;
             }
             Some(_) => return Err(SysError::new("openat", name.display(), Errno::ENOTDIR)).context("parent"),
-            None => match self.below.find(&child)? {
+            None => match self.find_below(here, name)? {
                 Some(Found::Symlink(target)) => return Ok(Some(target)),
-                found => self.make_parent(here, &child, found)?,
+                found => self.make_parent(here, name, found)?,
             },
         }
+        here.id = self.directories.enter(here.id, name)?;
         here.fd = openat(here.fd.as_fd(), name, dir_flags(), Mode::empty()).called("openat", name.display())?;
-        here.real = child;
         Ok(None)
     }
 
     /// A directory that the tar does not mention, with the attributes it has below.
-    fn make_parent(&mut self, here: &Parent, path: &[OsString], found: Option<Found>) -> Result<()> {
-        let Some(name) = path.last() else { return Ok(()) };
+    fn make_parent(&mut self, here: &Parent, name: &OsStr, found: Option<Found>) -> Result<()> {
+        let id = self.directories.enter(here.id, name)?;
         let dir = here.fd.as_fd();
-        mkdirat(dir, name.as_os_str(), Mode::S_IRWXU).called("mkdirat", name.display())?;
+        mkdirat(dir, name, Mode::S_IRWXU).called("mkdirat", name.display())?;
         let mut time = Time::default();
         let (owner, mode) = match found {
             Some(Found::Directory(stat)) => {
@@ -380,38 +407,43 @@ impl Layer<'_> {
         };
         chown(dir, name, owner)?;
         chmod(dir, name, mode)?;
-        self.times.push((path.iter().collect(), time));
+        self.directories.set_time(id, time);
         Ok(())
-    }
-
-    fn open_real(&self, real: &[OsString]) -> Result<OwnedFd> {
-        if real.is_empty() {
-            return clone(&self.root);
-        }
-        let path: PathBuf = real.iter().collect();
-        let inside = ResolveFlags::RESOLVE_BENEATH | ResolveFlags::RESOLVE_NO_SYMLINKS;
-        Ok(openat2(self.root.as_fd(), &path, OFlag::O_PATH | OFlag::O_DIRECTORY, 0, inside)?)
     }
 
     fn finish(mut self) -> Result<()> {
         if self.hide_root {
             for name in self.below.root_names()? {
-                let root = Parent { asked: Vec::new(), real: Vec::new(), fd: clone(&self.root)? };
-                self.whiteout(&root, &name)?;
+                self.whiteout(&self.at_root()?, &name)?;
             }
         }
-        let inside = ResolveFlags::RESOLVE_BENEATH | ResolveFlags::RESOLVE_NO_SYMLINKS;
-        for (path, time) in std::mem::take(&mut self.times) {
-            let fd = match openat2(self.root.as_fd(), &path, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0, inside) {
-                Ok(fd) => fd,
-                // A later entry put something else there.
-                Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => continue,
-                Err(e) => return Err(e.into()),
-            };
+        self.set_times()
+    }
+
+    /// Directory times are set last. Whose directory is the same is opened from there: paths may be long.
+    fn set_times(&self) -> Result<()> {
+        let mut opened: Option<(DirectoryId, Option<OwnedFd>)> = None;
+        for (id, time) in self.directories.times() {
+            let above = self.directories.above(id);
+            if opened.as_ref().is_none_or(|(known, _)| *known != above) {
+                let path: PathBuf = [OsString::from(".")].into_iter().chain(self.directories.path(above)).collect();
+                opened = Some((above, open_if_there(self.root.as_fd(), &path, OFlag::O_PATH)?));
+            }
+            let Some((_, Some(dir))) = &opened else { continue };
+            let name = self.directories.name(id);
+            let Some(fd) = open_if_there(dir.as_fd(), Path::new(name), OFlag::O_RDONLY)? else { continue };
             let time = timespec(time);
-            futimens(fd.as_fd(), &time, &time).called("futimens", path.display())?;
+            futimens(fd.as_fd(), &time, &time).called("futimens", name.display())?;
         }
         Ok(())
+    }
+}
+
+/// A directory; `None` if a later entry put something else there.
+fn open_if_there(dir: BorrowedFd, path: &Path, flags: OFlag) -> SysResult<Option<OwnedFd>> {
+    match openat2(dir, path, flags | OFlag::O_DIRECTORY, 0, INSIDE) {
+        Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => Ok(None),
+        other => other.map(Some),
     }
 }
 

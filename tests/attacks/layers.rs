@@ -121,6 +121,22 @@ fn b22_b26_many_links_and_deep_trees_take_linear_time() {
     assert_eq!(std::fs::read_dir(bench.host.path("root/tmp")).map_or(0, Iterator::count), 0);
 }
 
+/// What is known of them is their names, not the 4000 bytes that lead to each: that would be more than podshim may have here.
+#[test]
+fn b22_directories_behind_a_long_link_take_little_memory() {
+    let Some(bench) = Bench::bare() else { return };
+    let target = format!("{}/", "a".repeat(199)).repeat(20);
+    let mut entries = Entry { pax: &[("linkpath", target.as_bytes())], mode: 0o777, ..entry(b'2', "s") }.bytes();
+    for n in 0..10_000 {
+        entries.extend(entry(b'5', &format!("s/d{n}")).bytes());
+        entries.extend(entry(b'5', "s/again").bytes());
+    }
+    let output = bench.import((FACTS, "localhost/behind"), &json!({}), &[tar_of(&[entries])]);
+    assert_eq!(output.code, 0, "{output:?}");
+    assert_eq!(std::fs::read_dir(bench.host.path("root/tmp")).map_or(0, Iterator::count), 0);
+    bench.assert_unharmed("behind a long link");
+}
+
 /// What an archive holds besides layers is kept for a while, and so is what it is called.
 #[test]
 fn p10_an_archive_of_many_names_or_of_devices_is_refused_soon() {
