@@ -10,9 +10,9 @@
 //!
 //! Everything is done below descriptors and no symbolic link is followed: a privileged container may have changed what is there.
 
-use super::empty_dir;
+use super::{empty_dir, set_group};
 use crate::image::tree::remove_tree;
-use crate::plan::config::{FilesMedium, FilesVolume, VolumeFile};
+use crate::plan::config::{Access, FilesMedium, FilesVolume, FsGroup, FsGroupChangePolicy, VolumeFile};
 use crate::sys::fs::{self, ResolveFlags, names, open_regular, openat2};
 use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Context, Result, ensure};
@@ -36,18 +36,18 @@ const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::
 
 const BELOW: ResolveFlags = ResolveFlags::RESOLVE_BENEATH.union(ResolveFlags::RESOLVE_NO_SYMLINKS);
 
-/// Makes the volume's place and its files, or brings them up to date.
-pub(super) fn materialize(path: &Path, volume: &FilesVolume) -> Result<()> {
+/// Makes the volume's place and its files, or brings them up to date. New files are the group's from the beginning.
+pub(super) fn materialize(path: &Path, volume: &FilesVolume, group: Option<FsGroup>) -> Result<()> {
     match volume.medium {
         FilesMedium::Memory => empty_dir::in_memory_for_files(path)?,
         FilesMedium::Disk => fs::make_directory(path, 0o755)?,
     }
     let root = openat(nix::fcntl::AT_FDCWD, path, DIRECTORY, Mode::empty()).called("open", path.display())?;
-    write(root.as_fd(), &volume.files)
+    write(root.as_fd(), &volume.files, group)
 }
 
 /// Makes the files in `root` be these, all at once. Nothing is changed if their paths and contents are so already.
-fn write(root: BorrowedFd<'_>, files: &[VolumeFile]) -> Result<()> {
+fn write(root: BorrowedFd<'_>, files: &[VolumeFile], group: Option<FsGroup>) -> Result<()> {
     for file in files {
         check_path(&file.path)?;
     }
@@ -58,7 +58,8 @@ fn write(root: BorrowedFd<'_>, files: &[VolumeFile]) -> Result<()> {
     };
     if !is_same {
         let name = fresh(root)?;
-        if let Err(error) = fill(root, &name, files) {
+        // Whoever waits for the switch (inotify(7)) opens the files at once: they are the group's before it (a kubelet's setPerms).
+        if let Err(error) = fill(root, &name, files).and_then(|()| give(root, &name, group)) {
             // The error that matters is the first one.
             let _ = remove_tree(root, &name);
             return Err(error);
@@ -168,6 +169,14 @@ fn fill(root: BorrowedFd<'_>, name: &OsStr, files: &[VolumeFile]) -> Result<()> 
     Ok(())
 }
 
+/// Gives the directory `name` and what is in it to the pod's group, whatever the change policy: that is for what outlives pods.
+fn give(root: BorrowedFd<'_>, name: &OsStr, group: Option<FsGroup>) -> Result<()> {
+    let Some(group) = group else { return Ok(()) };
+    let always = FsGroup { policy: FsGroupChangePolicy::Always, ..group };
+    let directory = below(root, Path::new(name), DIRECTORY, 0)?;
+    Ok(set_group(directory.as_fd(), always, Access::ReadOnly)?)
+}
+
 fn put(directory: BorrowedFd<'_>, file: &VolumeFile) -> Result<()> {
     let path = Path::new(&file.path);
     let parents: Vec<&Path> = path.ancestors().skip(1).filter(|p| !p.as_os_str().is_empty()).collect();
@@ -265,7 +274,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let root = open(dir.path());
-        write(root.as_fd(), &[file("a", "1"), file("d/e/f", "2"), file("d/g", "3")]).unwrap();
+        write(root.as_fd(), &[file("a", "1"), file("d/e/f", "2"), file("d/g", "3")], None).unwrap();
         let at = |name: &str| dir.path().join(name);
         let stamp = stamps(dir.path());
         assert_eq!(stamp.len(), 1, "{stamp:?}");
@@ -279,11 +288,11 @@ mod tests {
         // The same again changes nothing, nor does another mode.
         let inode = std::fs::metadata(at("a")).unwrap().ino();
         let other_mode = VolumeFile { mode: 0o600, ..file("a", "1") };
-        write(root.as_fd(), &[other_mode, file("d/e/f", "2"), file("d/g", "3")]).unwrap();
+        write(root.as_fd(), &[other_mode, file("d/e/f", "2"), file("d/g", "3")], None).unwrap();
         assert_eq!((stamps(dir.path()), std::fs::metadata(at("a")).unwrap().ino()), (stamp.clone(), inode));
         // What changed is another directory, and the old one is gone; who has the old file open still reads it.
         let mut held = std::fs::File::open(at("a")).unwrap();
-        write(root.as_fd(), &[file("a", "one"), file("h", "4")]).unwrap();
+        write(root.as_fd(), &[file("a", "one"), file("h", "4")], None).unwrap();
         assert_eq!(std::fs::read_to_string(at("a")).unwrap(), "one");
         assert!(!at("d").exists() && std::fs::symlink_metadata(at("d")).is_err());
         let now = stamps(dir.path());
@@ -292,10 +301,31 @@ mod tests {
         held.read_to_string(&mut old).unwrap();
         assert_eq!(old, "1");
         // One file less, and none.
-        write(root.as_fd(), &[file("a", "one")]).unwrap();
+        write(root.as_fd(), &[file("a", "one")], None).unwrap();
         assert!(std::fs::symlink_metadata(at("h")).is_err());
-        write(root.as_fd(), &[]).unwrap();
+        write(root.as_fd(), &[], None).unwrap();
         assert_eq!(names(root.as_fd()).unwrap().len(), 2, "..data and its directory");
+    }
+
+    #[test]
+    fn s19_files_are_the_groups_before_they_are_seen() {
+        if !is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let root = open(dir.path());
+        // Whatever the policy says.
+        let group = Some(FsGroup { gid: 4321, policy: FsGroupChangePolicy::OnRootMismatch });
+        for content in ["1", "2"] {
+            let secret = VolumeFile { mode: 0o400, ..file("d/secret", content) };
+            write(root.as_fd(), &[secret], group).unwrap();
+            for (name, mode) in [("..data/", 0o2755), ("..data/d", 0o2755), ("..data/d/secret", 0o440)] {
+                let status = std::fs::metadata(dir.path().join(name)).unwrap();
+                assert_eq!((status.gid(), status.mode() & 0o7777), (4321, mode), "{name} {content}");
+            }
+            let itself = std::fs::metadata(dir.path()).unwrap();
+            assert_ne!(itself.gid(), 4321, "that is done by who made it");
+        }
     }
 
     #[test]
@@ -309,7 +339,7 @@ mod tests {
         let root = open(dir.path());
         let at = |name: &str| dir.path().join(name);
         let files = [file("a", "1"), file("d/f", "2")];
-        write(root.as_fd(), &files).unwrap();
+        write(root.as_fd(), &files, None).unwrap();
         let planted: [(&str, &dyn Fn()); 6] = [
             ("data to the victim", &|| {
                 std::fs::remove_file(at("..data")).unwrap();
@@ -337,7 +367,7 @@ mod tests {
         ];
         for (name, plant) in planted {
             plant();
-            write(root.as_fd(), &files).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            write(root.as_fd(), &files, None).unwrap_or_else(|error| panic!("{name}: {error:#}"));
             assert_eq!(std::fs::read_to_string(at("a")).unwrap(), "1", "{name}");
             assert_eq!(std::fs::read_to_string(at("d/f")).unwrap(), "2", "{name}");
             let left = names(root.as_fd()).unwrap();
@@ -346,7 +376,7 @@ mod tests {
             assert_eq!(std::fs::read_dir(victim.path()).unwrap().count(), 1, "{name}");
         }
         for path in ["", "..", "../x", "a/../b", "/a", "..x", "a/./b", "a//b"] {
-            assert!(write(root.as_fd(), &[file(path, "")]).is_err(), "{path:?}");
+            assert!(write(root.as_fd(), &[file(path, "")], None).is_err(), "{path:?}");
         }
     }
 }

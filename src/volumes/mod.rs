@@ -96,7 +96,7 @@ fn make(volume: &VolumePlan, place: Place<'_>) -> Result<()> {
         VolumeSource::HugePages { page_size, size, mode } => {
             Ok(empty_dir::huge_pages(&path, *page_size, (*size, *mode))?)
         }
-        VolumeSource::Files(wanted) => files::materialize(&path, wanted),
+        VolumeSource::Files(wanted) => files::materialize(&path, wanted, place.group),
         VolumeSource::Claim { .. } | VolumeSource::Ephemeral { .. } => Ok(empty_dir::persistent(&path)?),
         VolumeSource::Image { reference, programs, .. } => {
             let image = place.images.get(&volume.name).with_context(|| format!("image {reference} is not there"))?;
