@@ -273,7 +273,8 @@ impl PodState {
                     self.containers[container].redefined(step.now);
                 }
             }
-            Event::Resized { container, resize } if container < self.containers.len() => {
+            Event::Resized { container, resize, fixed } if container < self.containers.len() => {
+                self.spec.containers[container].fixed = Some(fixed);
                 self.containers[container].resized(resize, step.now);
             }
             Event::Evicted { message } => self.evict(message, step),

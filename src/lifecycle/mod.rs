@@ -82,6 +82,9 @@ pub struct ContainerSpec {
     pub kind: ContainerKind,
     /// `image`, as the manifest has it; only for messages.
     pub image: String,
+    /// What of its resources it has until it is started again; `None` if an older podshim has kept it, which did not know.
+    #[serde(default)]
+    pub fixed: Option<Fixed>,
     /// When it starts again.
     pub restart: ContainerRestart,
     /// Its probes.
@@ -99,6 +102,7 @@ impl ContainerSpec {
             name: name.to_owned(),
             kind,
             image: image.to_owned(),
+            fixed: None,
             restart: ContainerRestart::default(),
             probes: Probes::default(),
             post_start: None,
@@ -173,6 +177,15 @@ pub enum Resize {
     NotRequired,
     /// The container is started again.
     RestartContainer,
+}
+
+/// What a container has of cpu and memory, where another amount takes a restart; `None` where it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fixed {
+    /// Shares, quota and period.
+    pub cpu: Option<(Option<u64>, Option<i64>, Option<u64>)>,
+    /// Limit and request in bytes.
+    pub memory: Option<(Option<i64>, Option<i64>)>,
 }
 
 /// A container's probes.
@@ -346,6 +359,8 @@ pub enum Event {
         container: usize,
         /// Whether what runs has them, or has to be started again for them.
         resize: Resize,
+        /// What they are, as far as they take that.
+        fixed: Fixed,
     },
     /// The pod uses more of the host than it may: it has failed, and ends at once.
     Evicted {

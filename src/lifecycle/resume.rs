@@ -8,7 +8,7 @@
 use super::container::{Container, PostStart, Stage};
 use super::ending::Ending;
 use super::machine::{PodState, Sandbox, Step};
-use super::{Action, Now, PodSpec, Task};
+use super::{Action, ContainerSpec, Now, PodSpec, Resize, Task};
 
 /// What is found of a container whose process runs, or was about to, by what was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +40,11 @@ impl PodState {
     /// [`Event::Tick`](super::Event::Tick).
     pub fn resume(self, spec: PodSpec, found: &[Found], now: Now) -> (PodState, Vec<Action>) {
         let mut pod = self;
-        let images = spec.containers.iter().map(|container| container.image.clone());
-        for (index, image) in images.enumerate() {
+        for (index, container) in spec.containers.iter().enumerate() {
             match pod.spec.containers.get(index) {
                 // It has joined, and was not told to the machine yet.
                 None => pod.containers.push(Container::new("ContainerCreating")),
-                Some(before) if before.image != image => pod.containers[index].redefined(now),
-                Some(_) => {}
+                Some(before) => pod.containers[index].changed((before, container), now),
             }
         }
         pod.spec = spec;
@@ -83,6 +81,18 @@ impl PodState {
             Ending::Signalled { .. } => step.actions.push(Action::Signal { container: index }),
             Ending::Killed => step.actions.push(Action::Kill { container: index }),
             Ending::Unasked | Ending::Cancelled { .. } | Ending::PreStop { .. } | Ending::InLine { .. } => {}
+        }
+    }
+}
+
+impl Container {
+    /// What a change in place has written down of it, and the machine was not told.
+    fn changed(&mut self, (before, after): (&ContainerSpec, &ContainerSpec), now: Now) {
+        if before.image != after.image {
+            self.redefined(now);
+        }
+        if before.fixed.is_some() && before.fixed != after.fixed {
+            self.resized(Resize::RestartContainer, now);
         }
     }
 }

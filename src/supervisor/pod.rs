@@ -615,6 +615,7 @@ pub(super) fn container_spec(config: &ContainerConfig) -> ContainerSpec {
         name: config.name.clone(),
         kind: config.kind,
         image: config.image.clone(),
+        fixed: Some(super::update::fixed(config.resize, &config.resources)),
         restart: config.restart.clone(),
         probes: Probes {
             startup: timing(&config.lifecycle.startup),

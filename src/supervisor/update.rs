@@ -5,9 +5,9 @@ use super::remove;
 use super::slot::Slot;
 use crate::control::{Joining, Updating};
 use crate::error::{Kind, failure};
-use crate::lifecycle::Event;
+use crate::lifecycle::{Event, Fixed};
 use crate::plan::config::{
-    ContainerConfig, ContainerKind, ImageSpec, LinuxContainerResources, Resize, VolumePlan, VolumeSource,
+    ContainerConfig, ContainerKind, ImageSpec, LinuxContainerResources, Resize, ResizePolicy, VolumePlan, VolumeSource,
 };
 use crate::plan::spec;
 use crate::store::{self, Record, Written};
@@ -110,8 +110,9 @@ impl Supervisor {
             // Of a container that runs the variables stay as they are; the next start has the new ones.
             config.envs = wanted.envs;
             if config.resources != wanted.resources {
-                let resize = needs(config, &wanted.resources);
-                events.push(Event::Resized { container: index, resize });
+                let [before, fixed] = [&config.resources, &wanted.resources].map(|r| fixed(config.resize, r));
+                let resize = if before == fixed { Resize::NotRequired } else { Resize::RestartContainer };
+                events.push(Event::Resized { container: index, resize, fixed });
                 if resize == Resize::NotRequired {
                     resized.push((index, wanted.resources.clone()));
                 }
@@ -252,14 +253,14 @@ enum LastStep {
     AfterRestarts,
 }
 
-/// What it takes to give a container other resources: it is started again if the policy of one that changes says so.
-fn needs(config: &ContainerConfig, wanted: &LinuxContainerResources) -> Resize {
-    let before = &config.resources;
-    let cpu = |r: &LinuxContainerResources| (r.cpu_shares, r.cpu_quota, r.cpu_period);
-    let memory = |r: &LinuxContainerResources| (r.memory_limit, r.memory_request);
-    let restarts = (cpu(before) != cpu(wanted) && config.resize.cpu == Resize::RestartContainer)
-        || (memory(before) != memory(wanted) && config.resize.memory == Resize::RestartContainer);
-    if restarts { Resize::RestartContainer } else { Resize::NotRequired }
+/// What of its resources a container has until it is started again, as the policy says of each.
+pub(super) fn fixed(policy: ResizePolicy, resources: &LinuxContainerResources) -> Fixed {
+    let LinuxContainerResources { cpu_shares, cpu_quota, cpu_period, memory_limit, memory_request, .. } = *resources;
+    let is_fixed = |resize| resize == Resize::RestartContainer;
+    Fixed {
+        cpu: is_fixed(policy.cpu).then_some((cpu_shares, cpu_quota, cpu_period)),
+        memory: is_fixed(policy.memory).then_some((memory_limit, memory_request)),
+    }
 }
 
 /// Of each limit the larger one. Without a limit on one side there is nothing to be said: a limit cannot be taken away.
@@ -277,6 +278,27 @@ fn widest(before: &LinuxContainerResources, after: &LinuxContainerResources) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn s20_a_container_is_started_again_for_what_its_policy_says() {
+        let of = |cpu_quota, memory_limit| LinuxContainerResources {
+            cpu_quota: Some(cpu_quota),
+            memory_limit: Some(memory_limit),
+            ..LinuxContainerResources::default()
+        };
+        let (free, restart) = (Resize::NotRequired, Resize::RestartContainer);
+        let rows = [
+            ("neither", [free, free], of(2, 6), false),
+            ("cpu of cpu", [restart, free], of(2, 5), true),
+            ("memory of cpu", [restart, free], of(1, 6), false),
+            ("memory of memory", [free, restart], of(1, 6), true),
+            ("nothing", [restart, restart], of(1, 5), false),
+        ];
+        for (name, [cpu, memory], wanted, expected) in rows {
+            let policy = ResizePolicy { cpu, memory };
+            assert_eq!(fixed(policy, &of(1, 5)) != fixed(policy, &wanted), expected, "{name}");
+        }
+    }
 
     #[test]
     fn a_pod_is_never_smaller_than_what_is_in_it() {

@@ -300,7 +300,10 @@ impl World {
                 Event::Join(Box::new(ContainerSpec::new(&name, ContainerKind::Ephemeral, "img")))
             }
             1 => Event::Redefined { container, image: format!("img{}", choices.below(9)) },
-            2 => Event::Resized { container, resize: choices.pick(&[Resize::NotRequired, Resize::RestartContainer]) },
+            2 => {
+                let resize = choices.pick(&[Resize::NotRequired, Resize::RestartContainer]);
+                Event::Resized { container, resize, fixed: Fixed::default() }
+            }
             3 if choices.one_in(6) => return self.evict(),
             _ => Event::DeadlineChanged(choices.one_in(3).then(|| Duration::from_secs(self.now + choices.below(99)))),
         };

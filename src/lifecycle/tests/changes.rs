@@ -114,7 +114,7 @@ fn s1_a_container_whose_image_changed_is_restarted_whatever_its_policy() {
 
 #[test]
 fn s5_another_image_or_other_resources_forget_the_back_off() {
-    for event in [redefined(0), Event::Resized { container: 0, resize: Resize::NotRequired }] {
+    for event in [redefined(0), resized(0, Resize::NotRequired)] {
         let mut sim = Sim::of_containers(Always, vec![app("a")]);
         sim.started(0);
         for _ in 0..3 {
@@ -167,7 +167,7 @@ fn changes_of_containers_that_are_not_there_change_nothing() {
     let mut sim = Sim::of_containers(Always, vec![app("a")]);
     sim.started(0);
     let before = sim.pod.clone();
-    for event in [redefined(1), Event::Resized { container: 1, resize: Resize::RestartContainer }] {
+    for event in [redefined(1), resized(1, Resize::RestartContainer)] {
         assert_eq!(sim.step(event), []);
         assert_eq!(sim.pod, before);
     }
@@ -178,9 +178,8 @@ fn s20_a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
     for policy in [Always, OnFailure] {
         let mut sim = Sim::of_containers(policy, vec![app("a"), app("b")]);
         sim.all_started(0..2);
-        let resized = |resize| Event::Resized { container: 0, resize };
-        assert_eq!(sim.step(resized(Resize::NotRequired)), [], "{policy:?}");
-        assert_eq!(sim.step(resized(Resize::RestartContainer)), [signal(0)], "{policy:?}");
+        assert_eq!(sim.step(resized(0, Resize::NotRequired)), [], "{policy:?}");
+        assert_eq!(sim.step(resized(0, Resize::RestartContainer)), [signal(0)], "{policy:?}");
         assert_eq!(sim.last_event(), "Killing: Container a resize requires restart");
         assert_eq!(sim.condition("PodResizeInProgress"), "True");
         assert_eq!(sim.exited(0, 0), [start(0, 1)], "{policy:?}: whatever it exits with");
@@ -194,9 +193,10 @@ fn s20_a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
     sim.exited(0, 1);
     sim.started(0);
     sim.exited(0, 1);
-    assert_eq!(sim.step(Event::Resized { container: 0, resize: Resize::RestartContainer }), [start(0, 2)]);
+    assert_eq!(sim.step(resized(0, Resize::RestartContainer)), [start(0, 2)]);
     assert_eq!(sim.started(0), [], "once");
     // Of what is new in both, the image is told.
+    let resize_restart = || resized(0, Resize::RestartContainer);
     for events in [[redefined(0), resize_restart()], [resize_restart(), redefined(0)]] {
         let mut sim = Sim::of_containers(Always, vec![app("a")]);
         let [first, second] = events;
@@ -207,6 +207,59 @@ fn s20_a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
     }
 }
 
-fn resize_restart() -> Event {
-    Event::Resized { container: 0, resize: Resize::RestartContainer }
+/// So many bytes of memory, of which another number takes a restart.
+fn fixed(bytes: i64) -> Fixed {
+    Fixed { memory: Some((Some(bytes), None)), ..Fixed::default() }
+}
+
+fn resized(container: usize, resize: Resize) -> Event {
+    Event::Resized { container, resize, fixed: fixed(2) }
+}
+
+/// What a running pod does when another supervisor takes it over, by whose record its container is as given.
+fn taken_over(sim: &mut Sim, kept: serde_json::Value, container: ContainerSpec) -> Vec<Action> {
+    let now = Now { boot: secs(sim.now), wall: secs(EPOCH + sim.now) };
+    let kept: PodState = serde_json::from_value(kept).unwrap();
+    let (pod, actions) = kept.resume(pod_of(Always, vec![container]), &[Found::Running], now);
+    assert!(actions.is_empty(), "{actions:?}");
+    sim.pod = pod;
+    sim.step(Event::Tick).to_vec()
+}
+
+#[test]
+fn s20_a_resize_that_its_supervisor_died_over_is_found_in_the_record() {
+    let of = |bytes: i64| ContainerSpec { fixed: Some(fixed(bytes)), ..app("a") };
+    let running = || {
+        let mut sim = Sim::of_containers(Always, vec![of(1)]);
+        sim.started(0);
+        sim
+    };
+    let kept = |sim: &Sim| serde_json::to_value(&sim.pod).unwrap();
+    let mut sim = running();
+    let before = kept(&sim);
+    assert_eq!(taken_over(&mut sim, before, of(1)), [], "nothing was changed");
+    let before = kept(&sim);
+    assert_eq!(taken_over(&mut sim, before, of(2)), [signal(0)]);
+    assert_eq!(sim.last_event(), "Killing: Container a resize requires restart");
+    assert_eq!(sim.exited(0, 0), [start(0, 1)]);
+    sim.started(0);
+    let before = kept(&sim);
+    assert_eq!(taken_over(&mut sim, before, of(2)), [], "once");
+    // Told to the machine, it is no news to the next one.
+    let mut sim = running();
+    assert_eq!(sim.step(resized(0, Resize::RestartContainer)), [signal(0)]);
+    sim.exited(0, 0);
+    sim.started(0);
+    let before = kept(&sim);
+    assert_eq!(taken_over(&mut sim, before, of(2)), []);
+    // An older podshim has not kept what it was: nothing is restarted on a suspicion.
+    let mut sim = running();
+    let mut before = kept(&sim);
+    assert!(before["spec"]["containers"][0].as_object_mut().unwrap().remove("fixed").is_some());
+    assert_eq!(taken_over(&mut sim, before, of(2)), []);
+    // Another image is the more to be told.
+    let mut sim = running();
+    let before = kept(&sim);
+    assert_eq!(taken_over(&mut sim, before, ContainerSpec { image: "other".into(), ..of(2) }), [signal(0)]);
+    assert_eq!(sim.last_event(), "Killing: Container a definition changed, will be restarted");
 }
