@@ -165,7 +165,7 @@ impl Supervisor {
             life: &self.life,
             // It is about to be waited for if it cannot be looked at.
             reaper: reaper.unwrap_or(None),
-            is_settled: self.after_reaper == AfterReaper::Tell,
+            is_settled: self.after_reaper == AfterReaper::Tell && !self.networking.is_attaching(),
             addresses: self.addresses.clone(),
             pod_limits: self.pod_limits.clone(),
             failure: self.failure.clone(),

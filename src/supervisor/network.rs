@@ -4,6 +4,7 @@
 use super::forked::Forked;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
+use super::sandbox::AfterReaper;
 use crate::lifecycle::Event;
 use crate::lifecycle::status::{ConditionStatus, PodStatus};
 use crate::network::{self, Attached, Standing};
@@ -39,6 +40,12 @@ pub(super) struct Networking {
 }
 
 impl Networking {
+    /// Whether another sandbox is still to be put on the network.
+    pub(super) fn is_attaching(&self) -> bool {
+        let working = self.working.as_ref().map(|(job, ..)| job);
+        working.into_iter().chain(&self.waiting).any(|job| *job == Job::Attach)
+    }
+
     pub(super) fn release_host_ports(&mut self) {
         self.host_ports.clear();
     }
@@ -152,15 +159,9 @@ impl Supervisor {
 
     fn network_done(&mut self, job: Job, answer: Result<Attached>) {
         match (job, answer) {
-            (Job::Attach, Ok(attached)) => {
-                let done = self.attached(attached);
-                self.queue.push_back(match done {
-                    Ok(()) => Event::SandboxReady { ips: self.ips() },
-                    Err(error) => Event::SandboxFailed { message: format!("{error:#}") },
-                });
-            }
-            (Job::Attach, Err(error)) => {
-                self.queue.push_back(Event::SandboxFailed { message: format!("{error:#}") });
+            (Job::Attach, answer) => {
+                let event = self.attached_again(answer);
+                self.queue.push_back(event);
             }
             (Job::Detach, answer) => {
                 if let Err(error) = answer {
@@ -173,6 +174,23 @@ impl Supervisor {
             (Job::Tell(_) | Job::Revive, Err(error)) => self.warn("NetworkError", format!("{error:#}")),
         }
         self.watch_name_server();
+    }
+
+    /// What came of putting another sandbox on the network. One that is not on it is there, but of no use: when the machine asks
+    /// again, yet another one comes.
+    fn attached_again(&mut self, answer: Result<Attached>) -> Event {
+        match answer.and_then(|attached| self.attached(attached)) {
+            Ok(()) if self.after_reaper == AfterReaper::Wait => {
+                Event::SandboxFailed { message: "the pod's pid 1 has ended meanwhile".into() }
+            }
+            Ok(()) => Event::SandboxReady { ips: self.ips() },
+            Err(error) => {
+                if self.after_reaper == AfterReaper::Tell {
+                    self.after_reaper = AfterReaper::Wait;
+                }
+                Event::SandboxFailed { message: format!("{error:#}") }
+            }
+        }
     }
 
     /// What an attachment brought.

@@ -472,9 +472,9 @@ impl Supervisor {
                 Ok(())
             }
             Action::Finished => {
-                // It could not be replaced, and the machine knows of none.
+                // It could not be replaced, or not be used, and the machine knows of none.
                 self.end_networking();
-                if self.after_reaper == AfterReaper::Replace {
+                if matches!(self.after_reaper, AfterReaper::Replace | AfterReaper::Wait) {
                     self.remove_sandbox();
                 }
                 self.over = true;

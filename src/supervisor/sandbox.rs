@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub(super) enum AfterReaper {
     /// Nobody asked for it: the machine is told.
     Tell,
-    /// The machine knows that it ends, but has asked for nothing yet.
+    /// The machine knows that it ends, or that the sandbox is of no use, but has asked for nothing yet.
     Wait,
     /// The rest of the sandbox goes.
     Destroy,

@@ -1,6 +1,8 @@
 //! `podshim cni`.
 
-use crate::harness::{Host, facts, pod, repository};
+use crate::harness::{Host, facts, pod, repository, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 #[test]
@@ -28,4 +30,47 @@ fn cni_status_tells_of_the_configuration_and_its_plugins() {
     assert_eq!(host.ok(&["cni", "check"]), "");
     assert_eq!(host.ok(&["cni", "check", "none"]), "default/none: on no network of CNI plugins\n");
     assert_eq!(host.ok(&["cni", "gc"]), "");
+}
+
+#[test]
+fn a_sandbox_that_is_not_put_on_its_network_again_is_not_used() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let (conf, bin) = (host.folder("net.d"), host.folder("bin"));
+    host.folder("bin/log");
+    let list = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": [{ "type": "one" }] });
+    std::fs::write(host.path("net.d/1.conflist"), list.to_string()).unwrap();
+    std::os::unix::fs::symlink(repository("data/cni-plugin.sh"), host.path("bin/one")).unwrap();
+    let result = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }] });
+    std::fs::write(host.path("bin/one.result"), result.to_string()).unwrap();
+    let broken = host.path("bin/broken");
+    let add = "[ ! -e \"$here/broken\" ] || { echo '{\"code\":11,\"msg\":\"none is left\"}'; exit 1; }\n";
+    std::fs::write(host.path("bin/one.ADD"), add).unwrap();
+    let spec = json!({ "shareProcessNamespace": true, "terminationGracePeriodSeconds": 1,
+        "containers": [facts("c", &["sleep"])] });
+    let manifest = host.manifest(&pod("lost", spec));
+    host.ok(&["run", "-d", "--network", "cni", "--cni-conf-dir", &conf, "--cni-bin-dir", &bin, &manifest]);
+    let asked = || {
+        let calls = std::fs::read_dir(host.path("bin/log")).unwrap().flatten();
+        calls.filter(|call| std::fs::read_to_string(call.path()).is_ok_and(|text| text == "ADD one\n")).count()
+    };
+    let lose = || kill(Pid::from_raw(host.pid("lost", "_pause")), Signal::SIGKILL).unwrap();
+    host.until_condition("lost", "Ready", "True");
+    assert_eq!(asked(), 1);
+    std::fs::write(&broken, "").unwrap();
+    lose();
+    // The second time after 10 s: the one that is there already is not taken for one that is on its network.
+    until("another try", || (asked() >= 3).then_some(()));
+    host.until_event("lost", "FailedCreatePodSandBox", "none is left");
+    assert_eq!(host.condition("lost", "Ready")["status"], "False");
+    std::fs::remove_file(&broken).unwrap();
+    host.until_condition("lost", "Ready", "True");
+    assert_eq!(host.inspect("lost")["status"]["podIP"], "10.0.0.2");
+    // Nothing of one that failed stays when the pod goes.
+    std::fs::write(&broken, "").unwrap();
+    let before = asked();
+    lose();
+    until("a try that fails", || (asked() > before).then_some(()));
+    host.ok(&["rm", "-f", "lost"]);
+    host.assert_clean();
 }
