@@ -2,7 +2,7 @@
 //! forked for it does the work, one at a time, and answers in one message.
 
 use super::forked::Forked;
-use super::pod::Supervisor;
+use super::pod::{Supervisor, now};
 use super::poll::{Source, Token};
 use super::sandbox::AfterReaper;
 use crate::lifecycle::Event;
@@ -12,6 +12,10 @@ use crate::store::Pod;
 use anyhow::Result;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+/// How long after it failed something is tried again; each time that it fails again, twice as long, up to 64 times.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a child is forked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,14 +36,31 @@ pub(super) struct Networking {
     /// The job that is under way, and where its answer comes.
     working: Option<(Job, Forked<Attached>, Token)>,
     waiting: VecDeque<Job>,
-    /// What the network was told last.
+    /// What the network was told last, or is being told.
     told: Option<Standing>,
+    trouble: Trouble,
     name_server: Option<(OwnedFd, Token)>,
     /// The host's ports that lead to the pod: no other process can have them as long as these sockets are there.
     host_ports: Vec<OwnedFd>,
 }
 
+/// What failed, and is to be tried again: it may be all that ever changes about the pod.
+#[derive(Default)]
+struct Trouble {
+    /// When, on the boot clock; nothing is told before.
+    again: Option<Duration>,
+    /// Since it succeeded last.
+    failures: u32,
+    /// Whether the name server is to come back then.
+    revives: bool,
+}
+
 impl Networking {
+    /// When something is tried again, on the boot clock.
+    pub(super) fn again(&self) -> Option<Duration> {
+        self.trouble.again
+    }
+
     /// Whether another sandbox is still to be put on the network.
     pub(super) fn is_attaching(&self) -> bool {
         let working = self.working.as_ref().map(|(job, ..)| job);
@@ -101,10 +122,11 @@ impl Supervisor {
     pub(super) fn detach(&mut self) {
         // What the network was still to be told is of no interest any more.
         self.networking.waiting.clear();
+        self.networking.trouble = Trouble::default();
         self.network_job(Job::Detach);
     }
 
-    /// Tells the network how the pod stands, if that has changed.
+    /// Tells the network how the pod stands, if that has changed; what failed is tried again when it is time.
     pub(super) fn tell_network(&mut self, status: &PodStatus) {
         let sandbox = &self.pod.record.plan.sandbox;
         if sandbox.network.is_none() || !network::is_used(sandbox) {
@@ -117,6 +139,13 @@ impl Supervisor {
             terminating: self.life.deletion_timestamp().is_some(),
             labels: sandbox.labels.clone(),
         };
+        if self.networking.trouble.again.is_some_and(|at| at > now().boot) {
+            return;
+        }
+        self.networking.trouble.again = None;
+        if std::mem::take(&mut self.networking.trouble.revives) && self.life.goes_on() {
+            self.network_job(Job::Revive);
+        }
         if self.networking.told.as_ref() != Some(&standing) {
             self.networking.told = Some(standing.clone());
             self.networking.waiting.retain(|job| !matches!(job, Job::Tell(_)));
@@ -154,7 +183,7 @@ impl Supervisor {
         let answer = working.wait();
         self.network_done(job, answer);
         self.next_network_job();
-        Ok(())
+        Ok(self.arm_timer()?)
     }
 
     fn network_done(&mut self, job: Job, answer: Result<Attached>) {
@@ -170,10 +199,30 @@ impl Supervisor {
                 self.remove_sandbox();
                 self.queue.push_back(Event::SandboxGone);
             }
-            (Job::Tell(_) | Job::Revive, Ok(attached)) => self.network_notes(attached.notes),
-            (Job::Tell(_) | Job::Revive, Err(error)) => self.warn("NetworkError", format!("{error:#}")),
+            (Job::Tell(_) | Job::Revive, Ok(attached)) => {
+                self.networking.trouble.failures = 0;
+                self.network_notes(attached.notes);
+            }
+            (job @ (Job::Tell(_) | Job::Revive), Err(error)) => self.network_failed(&job, &error),
         }
         self.watch_name_server();
+    }
+
+    /// It is tried again after a while, and told of once: without that, Services would lead to a pod that is not ready, or not lead
+    /// to one that is, until it changes again.
+    fn network_failed(&mut self, job: &Job, error: &anyhow::Error) {
+        let networking = &mut self.networking;
+        match job {
+            Job::Revive => networking.trouble.revives = true,
+            Job::Tell(standing) if networking.told.as_ref() == Some(standing) => networking.told = None,
+            // What has followed is told anyway.
+            _ => {}
+        }
+        networking.trouble.again = Some(now().boot + AGAIN * (1_u32 << networking.trouble.failures.min(6)));
+        networking.trouble.failures += 1;
+        if networking.trouble.failures == 1 {
+            self.warn("NetworkError", format!("{error:#}"));
+        }
     }
 
     /// What came of putting another sandbox on the network. One that is not on it is there, but of no use: when the machine asks
@@ -233,7 +282,7 @@ impl Supervisor {
         if self.life.goes_on() {
             self.network_job(Job::Revive);
         }
-        Ok(())
+        Ok(self.arm_timer()?)
     }
 
     /// Before the supervisor ends, whatever is still under way is waited for: it may hold what is to be removed.

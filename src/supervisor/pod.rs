@@ -559,9 +559,11 @@ impl Supervisor {
         self.reserve.replace(&self.pod.dirs.status(), &report)
     }
 
-    fn arm_timer(&self) -> SysResult<()> {
+    /// For what is due next: of the machine, and of what failed here.
+    pub(super) fn arm_timer(&self) -> SysResult<()> {
         let again = (!self.is_saved).then(|| now().boot + SAVE_AGAIN);
-        let Some(deadline) = self.life.next_deadline().into_iter().chain(again).min() else {
+        let all = [self.life.next_deadline(), again, self.networking.again()];
+        let Some(deadline) = all.into_iter().flatten().min() else {
             return self.timer.unset().called("timerfd_settime", "off");
         };
         // A zero time would disarm it; one in the past makes it fire at once; one beyond the kernel's reach is far enough.

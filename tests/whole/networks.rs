@@ -73,6 +73,39 @@ fn another_sandbox_is_on_the_network_as_the_one_that_was_lost() {
 }
 
 #[test]
+fn what_the_network_could_not_be_told_it_is_told_later() {
+    let Some(host) = Host::new(NEEDS) else { return };
+    host.own_network();
+    let folder = host.folder("state-web");
+    std::fs::write(host.path("state-web/ready"), "").unwrap();
+    let mut web = server("web", &json!({ "app": "web" }));
+    web["spec"]["containers"][0]["readinessProbe"] = json!({
+        "exec": { "command": ["/facts", "wait-file", "/state/ready"] }, "periodSeconds": 1, "failureThreshold": 1 });
+    web["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "state", "mountPath": "/state" }]);
+    web["spec"]["volumes"] = json!([{ "name": "state", "hostPath": { "path": folder } }]);
+    host.start(&web);
+    let ports = json!([{ "port": 80, "targetPort": "web" }]);
+    apply(&host, "web.json", &[service("web", json!({ "selector": { "app": "web" }, "ports": ports }))]);
+    let endpoints = |words: &str| {
+        until(words, || host.ok(&["get", "endpoints", "web"]).contains(words).then_some(()));
+    };
+    endpoints("1/1");
+    // Nobody can take the network's lock for a while.
+    let (lock, kept) = (host.path("state/network/lock"), host.path("lock-kept"));
+    std::fs::rename(&lock, &kept).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    std::fs::remove_file(host.path("state-web/ready")).unwrap();
+    host.until_condition("web", "Ready", "False");
+    host.until_event("web", "NetworkError", "lock");
+    std::fs::remove_dir(&lock).unwrap();
+    std::fs::rename(&kept, &lock).unwrap();
+    // Nothing of the pod changes any more.
+    endpoints("0/1");
+    let told = host.events("web", "NetworkError");
+    assert_eq!((told.len(), &told[0]["count"]), (1, &json!(1)), "{told:?}");
+}
+
+#[test]
 fn a_pod_of_its_own_users_is_on_the_network_too() {
     let Some(host) = Host::new(NEEDS) else { return };
     host.own_network();
