@@ -5,8 +5,15 @@ use flate2::write::DeflateEncoder;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const SCHEMA: &str = "src/manifest/explain/pod.schema.json";
 const LESSONS: &str = "src/lab/lessons";
+const TEXTS: [&str; 6] = [
+    "src/manifest/explain/pod.schema.json",
+    "src/explain/script/tools.sh",
+    "src/explain/script/down.sh",
+    "src/lab/lib.sh",
+    "src/lab/wall.sh",
+    "src/picture/html/style.css",
+];
 
 fn main() {
     let lessons = std::fs::read_dir(LESSONS).expect(LESSONS).map(|entry| entry.expect(LESSONS).path());
@@ -16,7 +23,7 @@ fn main() {
     for script in ["scripts/first.ld", "scripts/no-eh-frame.ld"] {
         println!("cargo::rerun-if-changed={script}");
     }
-    yaml.chain([PathBuf::from(SCHEMA)]).for_each(|path| compress(&path));
+    yaml.chain(TEXTS.map(PathBuf::from)).for_each(|path| compress(&path));
 }
 
 fn compress(path: &Path) {

@@ -1,5 +1,6 @@
 //! Running a script of a lesson: bounded in time and in what it may say.
 
+use crate::embedded::{self, compressed};
 use crate::sys::{Called, process};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -14,7 +15,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Functions that every script may use.
-pub(super) const LIBRARY: &str = include_str!("lib.sh");
+pub(super) fn library() -> String {
+    embedded::text(compressed!("lib.sh"))
+}
+
 /// More is read from a script, and dropped.
 const MOST_BYTES: usize = 32 << 10;
 /// The exit code by which a check says that its last line is the hint: `hint` of lib.sh.
@@ -44,7 +48,7 @@ impl Script<'_> {
     /// Runs it to its end. Processes that it leaves in the background go on.
     pub(super) fn run(&self) -> Result<Outcome> {
         let mut command = Command::new("bash");
-        command.arg("-c").arg(format!("{LIBRARY}\n{}", self.text)).arg("lab");
+        command.arg("-c").arg(format!("{}\n{}", library(), self.text)).arg("lab");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         // What tools print is looked at.
         command.env("LC_ALL", "C");

@@ -4,9 +4,10 @@
 //! ([`Walls::Root`]). The root directory is a tmpfs with the host's programs read only; none of the host's other files is in
 //! it. The walls are for the host; a script that fights the checker in its own sandbox is not kept from it.
 
-use super::bash::{LIBRARY, Outcome, run};
+use super::bash::{Outcome, library, run};
 use super::lesson::Walls;
 use crate::cgroups::Cgroup;
+use crate::embedded::{self, compressed};
 use crate::sys::Called;
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::LinuxResources;
@@ -97,7 +98,7 @@ impl Sandbox {
         }
         let program = std::env::current_exe().context("find podshim's own program")?;
         let mut command = entering(home, &["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c"]);
-        command.arg(include_str!("wall.sh")).env("T", place).env("ID", id);
+        command.arg(embedded::text(compressed!("wall.sh"))).env("T", place).env("ID", id);
         command.env("BIN", program.parent().unwrap_or(Path::new("/usr/bin")));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         crate::sys::process::in_new_session(&mut command);
@@ -136,7 +137,7 @@ impl Sandbox {
 
     /// Runs a script inside, with lib.sh before it.
     pub(super) fn script(&self, text: &str, env: &[(String, String)], patience: Duration) -> Result<Outcome> {
-        self.execute(&["bash", "-c", &format!("{LIBRARY}\n{text}"), "lab"], env, patience)
+        self.execute(&["bash", "-c", &format!("{}\n{text}", library()), "lab"], env, patience)
     }
 
     /// Runs a program inside.

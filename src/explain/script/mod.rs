@@ -25,6 +25,7 @@ mod volumes;
 mod writer;
 
 use super::planned::Planned;
+use crate::embedded::{self, compressed};
 use crate::error::{Kind, failure};
 use crate::host::HostFacts;
 use crate::host::cgroup::Hierarchy;
@@ -94,10 +95,10 @@ pub fn script(planned: &Planned, ground: Ground<'_>) -> Result<String> {
     }
     let mut script = Lines::default();
     head(&mut script, planned, ground)?;
-    script.verbatim(include_str!("tools.sh"));
+    script.verbatim(&embedded::text(compressed!("tools.sh")));
     script.append(parts);
     script.verbatim("\n");
-    script.verbatim(include_str!("down.sh"));
+    script.verbatim(&embedded::text(compressed!("down.sh")));
     up(&mut script, planned, &not_made)?;
     last(&mut script, planned);
     Ok(script.finish())

@@ -9,10 +9,9 @@ mod tables;
 
 use super::model::{Kind, Pod, Supervisor, Survey};
 use super::text::{plain, time};
+use crate::embedded::{self, compressed};
 use drawing::Size;
 use std::fmt::Write;
-
-const STYLE: &str = include_str!("style.css");
 
 /// A text as part of HTML or of an attribute in quotes.
 fn esc(text: &str) -> String {
@@ -39,6 +38,7 @@ pub fn page(survey: &Survey) -> String {
     };
     let mut out = String::new();
     let host = &survey.host;
+    let style = embedded::text(compressed!("style.css"));
     // A String never refuses.
     let _ = write!(
         out,
@@ -52,7 +52,7 @@ pub fn page(survey: &Survey) -> String {
 <link rel="icon" href="data:,">
 <title>{title} on {host}</title>
 <style>
-{STYLE}</style>
+{style}</style>
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>
