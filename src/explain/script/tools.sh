@@ -147,13 +147,13 @@ kernel_path() {
     esac
 }
 
-# mask PATH: something empty is put over it.
+# mask PATH: something empty is put over it. The host's device read-only: the container's root could change its mode.
 mask() {
     kernel_path "$1" || return 0
     if [ -d "$found" ]; then
         mount --bind -- "$POD/empty" "$found"
     else
-        mount --bind -- /dev/null "$found"
+        mount --bind -o ro -- /dev/null "$found"
     fi
     mount --make-private "$found"
 }

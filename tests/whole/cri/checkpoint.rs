@@ -430,19 +430,17 @@ fn restore(host: &Host, sandbox: &str, archive: &BTreeMap<String, Vec<u8>>) -> i
     external.extend(masked.map(|path| (path.as_str().unwrap().to_owned(), "/dev/null".to_owned())));
     let external: String = external.iter().map(|(name, path)| format!("--external 'mnt[{name}]:{path}' ")).collect();
 
-    // The files by which its standard input and output are known: /dev/null, and two FIFOs.
+    // The files by which its standard output is known: two FIFOs. Its standard input is its own /dev/null.
     let files = String::from_utf8_lossy(&archive["checkpoint/files.img"]).into_owned();
     let mut names: Vec<&str> =
         files.match_indices("file[").map(|(at, _)| files[at..].split_inclusive(']').next().unwrap()).collect();
     names.sort();
     names.dedup();
-    assert_eq!(names.len(), 3, "{names:?}");
-    let null = format!(":{:x}]", stat("/dev/null").unwrap().st_ino);
+    assert_eq!(names.len(), 2, "{names:?}");
     let mut inherited =
         format!("--inherit-fd 'fd[60]:net' 60<{} ", host.path(&format!("state/pods/{sandbox}/ns/net")).display());
     for (number, name) in (61..).zip(names) {
-        let path = if name.ends_with(&null) { "/dev/null".into() } else { place("out") };
-        inherited += &format!("--inherit-fd 'fd[{number}]:{name}' {number}<>{} ", path.display());
+        inherited += &format!("--inherit-fd 'fd[{number}]:{name}' {number}<>{} ", place("out").display());
     }
     let at = |name: &str| place(name).display().to_string();
     let script = format!(
