@@ -370,13 +370,12 @@ pub(super) fn own_null() -> SysResult<Option<OwnedFd>> {
         Ok(found) if is_null(found.as_fd())? => {}
         _ => return Ok(None),
     }
-    // Who else writes to a volume there may have replaced it meanwhile.
-    let null = open(OFlag::O_RDWR | OFlag::O_NOCTTY)?;
-    if !is_null(null.as_fd())? {
-        return Ok(None);
+    // In a volume it may not be for opening (nodev), or have been replaced meanwhile.
+    match open(OFlag::O_RDWR | OFlag::O_NOCTTY) {
+        // No standard descriptor is open yet, and this one is to stay none.
+        Ok(null) if is_null(null.as_fd())? => duplicate(null.as_fd()).map(Some),
+        _ => Ok(None),
     }
-    // None of them is open yet, and this one is to stay none.
-    Ok(Some(duplicate(null.as_fd())?))
 }
 
 /// Whether it is the character device 1:3.
