@@ -32,10 +32,8 @@ fn cni_status_tells_of_the_configuration_and_its_plugins() {
     assert_eq!(host.ok(&["cni", "gc"]), "");
 }
 
-#[test]
-fn a_sandbox_that_is_not_put_on_its_network_again_is_not_used() {
-    let Some(host) = Host::new(&[]) else { return };
-    let network = host.own_network();
+/// A network of one plugin, which gives the address 10.0.0.2: the folders of the network and of the plugin.
+pub(crate) fn one_plugin(host: &Host) -> (String, String) {
     let (conf, bin) = (host.folder("net.d"), host.folder("bin"));
     host.folder("bin/log");
     let list = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": [{ "type": "one" }] });
@@ -43,6 +41,14 @@ fn a_sandbox_that_is_not_put_on_its_network_again_is_not_used() {
     std::os::unix::fs::symlink(repository("data/cni-plugin.sh"), host.path("bin/one")).unwrap();
     let result = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }] });
     std::fs::write(host.path("bin/one.result"), result.to_string()).unwrap();
+    (conf, bin)
+}
+
+#[test]
+fn a_sandbox_that_is_not_put_on_its_network_again_is_not_used() {
+    let Some(host) = Host::new(&[]) else { return };
+    let network = host.own_network();
+    let (conf, bin) = one_plugin(&host);
     let broken = host.path("bin/broken");
     let add = "[ ! -e \"$here/broken\" ] || { echo '{\"code\":11,\"msg\":\"none is left\"}'; exit 1; }\n";
     std::fs::write(host.path("bin/one.ADD"), add).unwrap();

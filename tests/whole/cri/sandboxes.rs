@@ -1,12 +1,12 @@
 //! What a sandbox is to whoever asks: where it is, whether it can be used, and what keeps it from ending.
 
-use super::super::harness::{Host, repository, until};
+use super::super::cni::one_plugin;
+use super::super::harness::{Host, until};
 use super::super::leaks;
 use super::client::{Cri, container, sandbox};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podshim::cri::api;
-use serde_json::json;
 use tonic::Code;
 
 fn options(config: &mut api::PodSandboxConfig) -> &mut api::NamespaceOption {
@@ -61,13 +61,7 @@ fn e7_the_hosts_addresses_are_the_kubelets_to_tell() {
 fn e7_a_sandbox_that_is_not_off_its_network_has_not_been_stopped() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
-    let (conf, bin) = (host.folder("net.d"), host.folder("bin"));
-    host.folder("bin/log");
-    let list = json!({ "cniVersion": "1.0.0", "name": "net", "plugins": [{ "type": "one" }] });
-    std::fs::write(host.path("net.d/1.conflist"), list.to_string()).unwrap();
-    std::os::unix::fs::symlink(repository("data/cni-plugin.sh"), host.path("bin/one")).unwrap();
-    let result = json!({ "cniVersion": "1.0.0", "ips": [{ "address": "10.0.0.2/24" }] });
-    std::fs::write(host.path("bin/one.result"), result.to_string()).unwrap();
+    let (conf, bin) = one_plugin(&host);
     let cri = Cri::start(&host, &format!("[network]\nconf_dir = {conf:?}\nbin_dirs = [{bin:?}]\n"));
     let config = sandbox(&host, "p");
     let id = cri.sandbox(&config);
