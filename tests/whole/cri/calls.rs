@@ -140,9 +140,7 @@ fn e7_commands_have_output_codes_and_time_limits() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
     let cri = Cri::start(&host, "");
-    let config = sandbox(&host, "p");
-    let id = cri.sandbox(&config);
-    let made = cri.running((&id, &config), "c", "sleep 1000");
+    let made = cri.sleeper(&host);
     let answer = cri.exec(&made, &["sh", "-c", "echo out; echo err >&2; exit 7"], 0).unwrap();
     assert_eq!((&*answer.stdout, &*answer.stderr, answer.exit_code), (&b"out\n"[..], &b"err\n"[..], 7));
     // What is started in the background holds the output, and is not waited for.

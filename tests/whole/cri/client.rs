@@ -264,6 +264,13 @@ impl Kubelet {
         id
     }
 
+    /// A container that does nothing, in a sandbox of its own.
+    #[track_caller]
+    pub(super) fn sleeper(&self, host: &Host) -> String {
+        let config = sandbox(host, "p");
+        self.running((&self.sandbox(&config), &config), "c", "sleep 1000")
+    }
+
     /// Waits until a container has ended.
     #[track_caller]
     pub(super) fn until_exited(&self, id: &str) -> api::ContainerStatus {

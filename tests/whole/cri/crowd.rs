@@ -145,9 +145,7 @@ fn what_a_command_says_is_cut_and_what_it_is_told_is_not() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
     let cri = Cri::start(&host, "");
-    let config = sandbox(&host, "p");
-    let id = cri.sandbox(&config);
-    let made = cri.running((&id, &config), "c", "sleep 1000");
+    let made = cri.sleeper(&host);
     let one = cri.exec(&made, &["head", "-c", "20000000", "/dev/zero"], 60).unwrap();
     assert!(one.stdout.len() > 16_000_000 && one.exit_code == 0, "{} bytes", one.stdout.len());
     let both = "head -c 12000000 /dev/zero; head -c 12000000 /dev/zero >&2; exit 3";

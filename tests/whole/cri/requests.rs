@@ -83,9 +83,7 @@ fn e7_of_two_who_change_a_containers_resources_at_once_none_is_forgotten() {
     let Some(host) = Host::new(&[]) else { return };
     host.own_network();
     let cri = Cri::start(&host, "");
-    let config = sandbox(&host, "p");
-    let id = cri.sandbox(&config);
-    let made = cri.running((&id, &config), "c", "sleep 1000");
+    let made = cri.sleeper(&host);
     for round in 0..30 {
         let linux = [
             api::LinuxContainerResources { cpu_shares: 100 + round, ..Default::default() },
