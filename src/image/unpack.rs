@@ -312,16 +312,15 @@ impl Layer<'_> {
             return Ok(known);
         }
         let rest: PathBuf = names.iter().collect();
-        match openat2(known.fd.as_fd(), &rest, OFlag::O_PATH | OFlag::O_DIRECTORY, 0, INSIDE) {
-            Ok(fd) => {
+        match open_if_there(known.fd.as_fd(), &rest, OFlag::O_PATH)? {
+            Some(fd) => {
                 let mut id = known.id;
                 for name in names {
                     id = self.directories.enter(id, name)?;
                 }
                 Ok(Parent { asked: path.to_vec(), id, fd })
             }
-            Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => self.walk(path),
-            Err(e) => Err(e.into()),
+            None => self.walk(path),
         }
     }
 
@@ -439,7 +438,7 @@ impl Layer<'_> {
     }
 }
 
-/// A directory; `None` if a later entry put something else there.
+/// A directory; `None` if there is none, or only through a link: a later entry may have put something else there.
 fn open_if_there(dir: BorrowedFd, path: &Path, flags: OFlag) -> SysResult<Option<OwnedFd>> {
     match openat2(dir, path, flags | OFlag::O_DIRECTORY, 0, INSIDE) {
         Err(e) if matches!(e.errno(), Errno::ENOENT | Errno::ELOOP | Errno::ENOTDIR) => Ok(None),
