@@ -9,6 +9,7 @@ use super::label;
 use super::mounts;
 use super::seccomp::Filter;
 use super::step::{NamespaceKind, Step};
+use super::{NULL, is_device};
 use crate::host::cgroup::CgroupSetup;
 use crate::plan::config::Pace;
 use crate::sys::memory::Shared;
@@ -434,7 +435,7 @@ impl Init {
         let own_null = mounts::own_null()?;
         for (number, fd) in self.handles.stdio.iter().enumerate() {
             let fd = match &own_null {
-                Some(own) if mounts::is_null(fd.as_fd())? => own,
+                Some(own) if is_device(fd.as_fd(), NULL)? => own,
                 _ => fd,
             };
             process::set_standard(fd.as_fd(), number as i32)?;

@@ -26,7 +26,7 @@ use crate::cgroups::{Cgroup, View};
 use crate::host::cgroup::CgroupSetup;
 use crate::plan::spec::DEVICES;
 use crate::sys::fs::proc_fd_path;
-use crate::sys::mount::{self, Depth, SetAttr, attr};
+use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, SysResult, process, socket};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -155,7 +155,7 @@ impl Launcher {
         }
         // Only who makes a mount namespace has paths to be masked.
         let null = match &request.rootfs {
-            Some(_) => Some(read_only(self.host_null.as_fd())?),
+            Some(_) => Some(mount::clone_read_only(self.host_null.as_fd(), Depth::Top)?),
             None => None,
         };
         let devices = request.steps.iter().filter_map(|step| match step {
@@ -223,23 +223,15 @@ pub fn open_namespace(path: impl AsRef<std::path::Path>) -> SysResult<OwnedFd> {
 /// /dev/null, proven to be character device 1:3: it is what masked files of a container show.
 fn find_null() -> Result<OwnedFd> {
     let fd = open("/dev/null", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/dev/null")?;
-    assert_device(fd.as_fd(), "/dev/null", (1, 3))?;
+    assert_device(fd.as_fd(), "/dev/null", NULL)?;
     Ok(fd)
 }
 
 /// Opens it through a mount of its own: the inode belongs to root, and so to a container's.
 fn open_null(host: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let view = read_only(host)?;
+    let view = mount::clone_read_only(host, Depth::Top)?;
     let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
     Ok(open(&proc_fd_path(&view), flags, Mode::empty()).called("open", "/dev/null")?)
-}
-
-/// A detached mount of a device that is read-only: the device can be read and written all the same, but its mode and owner not be
-/// changed (EROFS).
-fn read_only(device: BorrowedFd<'_>) -> SysResult<OwnedFd> {
-    let view = mount::clone_tree(device, Depth::Top)?;
-    mount::set_attributes(view.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Top })?;
-    Ok(view)
 }
 
 /// A detached mount of a device that every container has, proven to be that device.
@@ -253,14 +245,20 @@ fn open_device(path: &std::path::Path) -> Result<OwnedFd> {
     Ok(mount::clone_tree(fd.as_fd(), Depth::Top)?)
 }
 
-fn assert_device(fd: BorrowedFd<'_>, path: &str, number: (u64, u64)) -> Result<()> {
-    let status = fstat(fd).called("fstat", path)?;
-    let is_device = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFCHR;
-    anyhow::ensure!(
-        is_device && (major(status.st_rdev), minor(status.st_rdev)) == number,
-        "the host's {path} is not the device {}:{}",
-        number.0,
-        number.1
-    );
+fn assert_device(fd: BorrowedFd<'_>, path: &str, number: DeviceNumber) -> Result<()> {
+    anyhow::ensure!(is_device(fd, number)?, "the host's {path} is not the device {}:{}", number.0, number.1);
     Ok(())
+}
+
+/// Major and minor.
+type DeviceNumber = (u64, u64);
+
+/// /dev/null
+const NULL: DeviceNumber = (1, 3);
+
+/// Whether it is the character device of this number.
+fn is_device(fd: BorrowedFd<'_>, number: DeviceNumber) -> SysResult<bool> {
+    let status = fstat(fd).called("fstat", mount::fd_name(fd))?;
+    let file_type = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
+    Ok(file_type == SFlag::S_IFCHR && (major(status.st_rdev), minor(status.st_rdev)) == number)
 }

@@ -2,6 +2,7 @@
 //! are descriptors, and targets are resolved inside the new root without following `/proc` links.
 
 use super::init::{StepError, StepResult, duplicate};
+use super::{NULL, is_device};
 use crate::host::cgroup::{CgroupSetup, Version};
 use crate::plan::config::{DeviceKind, HostDevice};
 use crate::sys::fs::{MAX_LINKS, ResolveFlags, open_in_root, openat2};
@@ -367,22 +368,15 @@ pub(super) fn own_null() -> SysResult<Option<OwnedFd>> {
     let root = root()?;
     let open = |flags| openat2(root.as_fd(), Path::new("dev/null"), flags, 0, ResolveFlags::RESOLVE_NO_SYMLINKS);
     match open(OFlag::O_PATH) {
-        Ok(found) if is_null(found.as_fd())? => {}
+        Ok(found) if is_device(found.as_fd(), NULL)? => {}
         _ => return Ok(None),
     }
     // In a volume it may not be for opening (nodev), or have been replaced meanwhile.
     match open(OFlag::O_RDWR | OFlag::O_NOCTTY) {
         // No standard descriptor is open yet, and this one is to stay none.
-        Ok(null) if is_null(null.as_fd())? => duplicate(null.as_fd()).map(Some),
+        Ok(null) if is_device(null.as_fd(), NULL)? => duplicate(null.as_fd()).map(Some),
         _ => Ok(None),
     }
-}
-
-/// Whether it is the character device 1:3.
-pub(super) fn is_null(fd: BorrowedFd<'_>) -> SysResult<bool> {
-    let status = nix::sys::stat::fstat(fd).called("fstat", mount::fd_name(fd))?;
-    let file_type = SFlag::from_bits_truncate(status.st_mode & SFlag::S_IFMT.bits());
-    Ok(file_type == SFlag::S_IFCHR && status.st_rdev == makedev(1, 3))
 }
 
 /// A device of the host's at `path`, which is an empty file that was made for it. Something else there already, in a volume
@@ -582,8 +576,7 @@ impl Covers {
 /// Makes a path read-only by mounting it onto itself.
 pub(super) fn readonly_path(path: &Path) -> StepResult {
     let Some(target) = covered_path(path)? else { return Ok(()) };
-    let tree = mount::clone_tree(target.as_fd(), Depth::Recursive)?;
-    mount::set_attributes(tree.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Recursive })?;
+    let tree = mount::clone_read_only(target.as_fd(), Depth::Recursive)?;
     Ok(mount::attach(tree.as_fd(), target.as_fd())?)
 }
 

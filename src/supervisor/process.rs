@@ -10,7 +10,7 @@ use crate::runtime::sandbox;
 use crate::store::{self, Pod, Reserved, Wait};
 use crate::sys::flock::Flock;
 use crate::sys::limit;
-use crate::sys::mount::{self, Depth, SetAttr, attr};
+use crate::sys::mount::{self, Depth};
 use crate::sys::{Called, process};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, open};
@@ -207,9 +207,7 @@ impl Supervising {
 fn readonly_executable() -> Result<OwnedFd> {
     let file =
         open("/proc/self/exe", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).called("open", "/proc/self/exe")?;
-    let view = mount::clone_tree(file.as_fd(), Depth::Top)?;
-    mount::set_attributes(view.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth: Depth::Top })?;
-    Ok(view)
+    Ok(mount::clone_read_only(file.as_fd(), Depth::Top)?)
 }
 
 /// The state directory of the pod that a command line wants to have supervised, which is how [`spawn`] starts a supervisor.

@@ -275,6 +275,14 @@ pub fn clone_tree(dir: BorrowedFd<'_>, depth: Depth) -> SysResult<OwnedFd> {
     Ok(made(unsafe { OwnedFd::from_raw_fd(fd as i32) }, "a copy, attached nowhere"))
 }
 
+/// The same, read-only: nothing can be written to what it shows, nor a mode or owner be changed (EROFS). A device can be read and
+/// written all the same.
+pub fn clone_read_only(dir: BorrowedFd<'_>, depth: Depth) -> SysResult<OwnedFd> {
+    let tree = clone_tree(dir, depth)?;
+    set_attributes(tree.as_fd(), SetAttr { set: attr::RDONLY, propagation: None, depth })?;
+    Ok(tree)
+}
+
 /// move_mount(2): attaches a detached mount onto the very inode that `target` refers to; no path is walked.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
     const F_EMPTY_PATH: u32 = 0x4;
