@@ -4,6 +4,7 @@
 //! mount points (statx(2)) and, for version 2, `cgroup.controllers` of the mount. Output: a [`CgroupSetup`]. Nothing is
 //! created or changed here.
 
+use crate::sys::mountinfo::{self, Mount};
 use crate::sys::{Called, mount};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -97,19 +98,19 @@ impl CgroupSetup {
 /// If `/proc` cannot be read, or no cgroup hierarchy is mounted.
 pub fn detect() -> anyhow::Result<CgroupSetup> {
     let mounts = File::open(MOUNTS).called("open", MOUNTS)?;
-    let lines = BufReader::new(mounts).lines().map(|line| Ok(line.called("read", MOUNTS)?));
+    let lines = BufReader::new(mounts).split(b'\n').map(|line| Ok(line.called("read", MOUNTS)?));
     let read = |path: &Path| Ok(fs::read_to_string(path).called("read", path.display())?);
     parse(lines, &read(Path::new(MEMBERSHIPS))?, mount::id_at, |mount| read(&mount.join("cgroup.controllers")))
         .context("find the cgroup hierarchies of this host")
 }
 
-const MOUNTS: &str = "/proc/self/mountinfo";
+const MOUNTS: &str = mountinfo::OWN;
 const MEMBERSHIPS: &str = "/proc/self/cgroup";
 
 /// [`detect`] without the kernel: the lines of mountinfo, the text of `/proc/self/cgroup`, and functions that tell the id of the mount
 /// that a path leads to and the text of `cgroup.controllers` of the unified hierarchy's mount.
 fn parse(
-    mounts: impl Iterator<Item = anyhow::Result<String>>,
+    mounts: impl Iterator<Item = anyhow::Result<Vec<u8>>>,
     proc_cgroup: &str,
     mount_at: impl Fn(&Path) -> Option<u64>,
     v2_controllers: impl FnOnce(&Path) -> anyhow::Result<String>,
@@ -137,19 +138,21 @@ fn parse(
 /// Lines are read until each hierarchy that the process is in was found writable: those of cgroups come early, and a host with many
 /// pods has thousands, each of which costs the kernel a walk through a path.
 fn hierarchies(
-    mounts: impl Iterator<Item = anyhow::Result<String>>,
+    mounts: impl Iterator<Item = anyhow::Result<Vec<u8>>>,
     proc_cgroup: &str,
     mount_at: impl Fn(&Path) -> Option<u64>,
 ) -> anyhow::Result<Vec<Hierarchy>> {
     let memberships = memberships(proc_cgroup)?;
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     for line in mounts {
-        let mount = Mount::parse(&line?)?;
+        let line = line?;
+        let malformed = || format!("{MOUNTS}: malformed line {:?}", String::from_utf8_lossy(&line));
+        let mount = Mount::parse(&line).with_context(malformed)?;
         // Another mount may cover it.
-        if !mount.is_cgroup() || mount_at(&mount.point) != Some(mount.id) {
+        if !is_cgroup(&mount) || mount_at(&mount.point) != Some(mount.id) {
             continue;
         }
-        let found = mount.hierarchy(&memberships);
+        let found = hierarchy(&mount, &memberships);
         match hierarchies.iter_mut().find(|h| h.version == found.version && h.controllers == found.controllers) {
             None => hierarchies.push(found),
             // One hierarchy mounted twice: the view that can be written serves better.
@@ -171,74 +174,38 @@ fn hierarchies(
 /// `cgroup.controllers`.
 #[cfg(test)]
 pub fn made_up(mounts: &str, proc_cgroup: &str, v2_controllers: &str) -> CgroupSetup {
-    let lines = mounts.lines().map(|line| Ok(line.to_owned()));
-    let id_at =
-        |point: &Path| mounts.lines().map(|line| Mount::parse(line).unwrap()).find(|m| m.point == point).map(|m| m.id);
+    let lines = mounts.lines().map(|line| Ok(line.into()));
+    let id_at = |point: &Path| mountinfo::mounts(mounts.as_bytes()).find(|m| m.point == point).map(|m| m.id);
     parse(lines, proc_cgroup, id_at, |_| Ok(v2_controllers.to_owned())).unwrap()
 }
 
-/// One line of mountinfo, as far as it matters here.
-#[derive(Debug)]
-struct Mount {
-    id: u64,
-    root: String,
-    point: PathBuf,
-    options: String,
-    fs_type: String,
-    super_options: String,
+fn is_cgroup(mount: &Mount<'_>) -> bool {
+    matches!(&*mount.fs_type, "cgroup" | "cgroup2")
 }
 
-impl Mount {
-    fn parse(line: &str) -> anyhow::Result<Mount> {
-        let bad = || format!("/proc/self/mountinfo: malformed line {line:?}");
-        let (before, after) = line.split_once(" - ").with_context(bad)?;
-        let mut fields = before.split(' ');
-        let mut next = || fields.next().with_context(bad);
-        let (id, _parent, _device) = (next()?, next()?, next()?);
-        let (root, point, options) = (next()?, next()?, next()?);
-        // The source (second field) may be empty.
-        let mut fields = after.split(' ');
-        let fs_type = fields.next().with_context(bad)?;
-        let super_options = after.rsplit(' ').next().with_context(bad)?;
-        Ok(Mount {
-            id: id.parse().with_context(bad)?,
-            root: String::from_utf8_lossy(&unescape(root)).into_owned(),
-            point: path(unescape(point)),
-            options: options.to_owned(),
-            fs_type: fs_type.to_owned(),
-            super_options: super_options.to_owned(),
-        })
-    }
-
-    fn is_cgroup(&self) -> bool {
-        matches!(self.fs_type.as_str(), "cgroup" | "cgroup2")
-    }
-
-    fn hierarchy(&self, memberships: &[Membership<'_>]) -> Hierarchy {
-        let has_ro = |options: &str| options.split(',').any(|o| o == "ro");
-        let version = if self.fs_type == "cgroup2" { Version::V2 } else { Version::V1 };
-        let options: Vec<&str> = self.super_options.split(',').collect();
-        let membership = memberships.iter().find(|m| match version {
-            Version::V2 => m.controllers.is_empty(),
-            // The super options hold other words too (rw, noprefix, release_agent=…), the membership only controllers.
-            Version::V1 => !m.controllers.is_empty() && m.controllers.iter().all(|c| options.contains(c)),
-        });
-        let controllers = match (version, membership) {
-            (Version::V2, _) => Vec::new(),
-            (Version::V1, Some(m)) => m.controllers.iter().map(|c| (*c).to_owned()).collect(),
-            (Version::V1, None) => options
-                .iter()
-                .filter(|o| V1_CONTROLLERS.contains(o) || o.starts_with("name="))
-                .map(|o| (*o).to_owned())
-                .collect(),
-        };
-        Hierarchy {
-            mount: self.point.clone(),
-            controllers,
-            version,
-            own: membership.map_or_else(String::new, |m| below(&self.root, m.path)),
-            read_only: has_ro(&self.options) || has_ro(&self.super_options),
-        }
+fn hierarchy(mount: &Mount<'_>, memberships: &[Membership<'_>]) -> Hierarchy {
+    let version = if mount.fs_type == "cgroup2" { Version::V2 } else { Version::V1 };
+    let options: Vec<&str> = mount.super_options.split(',').collect();
+    let membership = memberships.iter().find(|m| match version {
+        Version::V2 => m.controllers.is_empty(),
+        // The super options hold other words too (rw, noprefix, release_agent=…), the membership only controllers.
+        Version::V1 => !m.controllers.is_empty() && m.controllers.iter().all(|c| options.contains(c)),
+    });
+    let controllers = match (version, membership) {
+        (Version::V2, _) => Vec::new(),
+        (Version::V1, Some(m)) => m.controllers.iter().map(|c| (*c).to_owned()).collect(),
+        (Version::V1, None) => options
+            .iter()
+            .filter(|o| V1_CONTROLLERS.contains(o) || o.starts_with("name="))
+            .map(|o| (*o).to_owned())
+            .collect(),
+    };
+    Hierarchy {
+        mount: mount.point.clone(),
+        controllers,
+        version,
+        own: membership.map_or_else(String::new, |m| below(&mount.root.to_string_lossy(), m.path)),
+        read_only: mount.is_read_only(),
     }
 }
 
@@ -280,26 +247,6 @@ fn below(root: &str, path: &str) -> String {
         Some(rest) if rest.starts_with('/') => rest.to_owned(),
         _ => String::new(),
     }
-}
-
-/// Undoes the octal escapes (`\040` for a space) of mountinfo.
-fn unescape(field: &str) -> Vec<u8> {
-    let bytes = field.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escape = bytes[at] == b'\\' && bytes.len() >= at + 4;
-        let digits = escape.then(|| std::str::from_utf8(&bytes[at + 1..at + 4]).ok()).flatten();
-        let code = digits.and_then(|d| u8::from_str_radix(d, 8).ok());
-        out.push(code.unwrap_or(bytes[at]));
-        at += if code.is_some() { 4 } else { 1 };
-    }
-    out
-}
-
-fn path(bytes: Vec<u8>) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 #[cfg(test)]
@@ -437,7 +384,8 @@ mod tests {
         let parent = |line: &str| line.split(' ').nth(1)?.parse::<u64>().ok();
         let mut at = 27;
         let on_it = |at| {
-            let mounts = lines.iter().filter(|line| parent(line) == Some(at)).map(|line| Mount::parse(line).unwrap());
+            let mounts =
+                lines.iter().filter(|line| parent(line) == Some(at)).map(|line| Mount::parse(line.as_bytes()).unwrap());
             mounts.filter(|m| path.starts_with(&m.point)).min_by_key(|m| m.point.components().count())
         };
         while let Some(next) = on_it(at) {
@@ -452,7 +400,7 @@ mod tests {
         v2: impl FnOnce(&Path) -> anyhow::Result<String>,
     ) -> anyhow::Result<CgroupSetup> {
         let lines: Vec<&str> = BASE.lines().chain(mounts.lines()).collect();
-        parse(lines.iter().map(|line| Ok((*line).to_owned())), cgroup, |point| mount_at(&lines, point), v2)
+        parse(lines.iter().map(|line| Ok((*line).into())), cgroup, |point| mount_at(&lines, point), v2)
     }
 
     #[test]
@@ -484,11 +432,11 @@ mod tests {
     #[test]
     fn no_line_is_read_after_the_last_hierarchy() {
         let cgroups = ["30 27 0:26 / /u rw - cgroup2 none rw", "31 27 0:27 / /m rw - cgroup none rw,memory"];
-        let lines = cgroups.iter().map(|line| Ok((*line).to_owned())).chain([Err(anyhow!("read on"))]);
+        let lines = cgroups.iter().map(|line| Ok((*line).into())).chain([Err(anyhow!("read on"))]);
         assert_eq!(hierarchies(lines, "1:memory:/\n0::/\n", |point| mount_at(&cgroups, point)).unwrap().len(), 2);
         // One that cannot be written may be there again.
         let read_only = ["30 27 0:26 / /u ro - cgroup2 none rw"];
-        let lines = read_only.iter().map(|line| Ok((*line).to_owned())).chain([Err(anyhow!("read on"))]);
+        let lines = read_only.iter().map(|line| Ok((*line).into())).chain([Err(anyhow!("read on"))]);
         assert!(hierarchies(lines, "0::/\n", |point| mount_at(&read_only, point)).is_err());
     }
 

@@ -6,7 +6,7 @@
 use crate::cgroups::Cgroup;
 use crate::store::{self, Wait};
 use crate::sys::flock::Flock;
-use crate::sys::{Called, mount, process};
+use crate::sys::{Called, mount, mountinfo, process};
 use anyhow::{Context, Result};
 use nix::sys::stat::stat;
 use std::collections::{BTreeMap, BTreeSet};
@@ -175,14 +175,9 @@ impl Marks<'_> {
         Ok(())
     }
 
-    /// Takes away what is mounted at `$LAB` and below it, the last first.
+    /// Takes away what is mounted at `$LAB` and below it, the deepest first.
     pub(super) fn unmount(&self) -> Result<()> {
-        let path = "/proc/self/mountinfo";
-        let text = std::fs::read_to_string(path).called("read", path)?;
-        let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-        let mut points: Vec<PathBuf> = points.map(PathBuf::from).filter(|p| p.starts_with(self.work)).collect();
-        points.reverse();
-        points.iter().try_for_each(|point| Ok(mount::detach(point)?))
+        mountinfo::points_below(self.work)?.iter().try_for_each(|point| Ok(mount::detach(point)?))
     }
 
     /// Removes the lab's cgroups but for those that open shells are in; these shells are put where they were not of the lab's
@@ -251,11 +246,6 @@ fn hold(found: &Process) -> Result<Option<OwnedFd>> {
 pub(super) fn is_mount(path: &Path) -> bool {
     let device = |path: &Path| stat(path).ok().map(|found| found.st_dev);
     path.parent().is_some_and(|parent| device(path).is_some() && device(path) != device(parent))
-}
-
-/// Blanks and the like in mountinfo are octal.
-fn unescape(field: &str) -> String {
-    field.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 }
 
 /// The lock of one user's lab.

@@ -11,7 +11,7 @@ use crate::paths::{Dirs, PodDirs};
 use crate::plan::config::CgroupPath;
 use crate::runtime::{empty, sandbox};
 use crate::store::{self, Broken, Pod, Report};
-use crate::sys::{Called, SysResult, fs, mount, process, socket};
+use crate::sys::{Called, SysResult, fs, mount, mountinfo, process, socket};
 use anyhow::{Result, bail};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
@@ -69,26 +69,6 @@ pub(super) fn namespaces(setup: &CgroupSetup, cgroup_path: &CgroupPath, pod: &Po
     cgroup(setup, cgroup_path, REAPER)?.remove(PATIENCE)?;
     sandbox::remove(pod)?;
     Ok(mount::detach(&pod.shm())?)
-}
-
-/// Mount points at or below a directory, deepest first.
-fn mounts_below(directory: &Path) -> SysResult<Vec<PathBuf>> {
-    let text = std::fs::read_to_string("/proc/self/mountinfo").called("read", "/proc/self/mountinfo")?;
-    let mut found: Vec<PathBuf> = text
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(|path| PathBuf::from(unescape(path)))
-        .filter(|path| path.starts_with(directory))
-        .collect();
-    found.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-    Ok(found)
-}
-
-/// proc_pid_mountinfo(5): blanks and backslashes are octal escapes.
-fn unescape(text: &str) -> String {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// SIGKILL to a pod's supervisor that does not answer: the process that listens on the pod's socket.
@@ -191,7 +171,7 @@ fn tree(path: &Path) -> SysResult<()> {
 fn own_tree(path: &Path) -> SysResult<()> {
     match tree(path) {
         Err(error) if matches!(error.errno(), Errno::EXDEV | Errno::EBUSY) => {
-            mounts_below(path)?.iter().try_for_each(|mounted| mount::detach(mounted))?;
+            mountinfo::points_below(path)?.iter().try_for_each(|mounted| mount::detach(mounted))?;
             tree(path)
         }
         other => other,

@@ -13,6 +13,7 @@ pub mod heap;
 pub mod limit;
 pub mod memory;
 pub mod mount;
+pub mod mountinfo;
 pub mod net;
 pub mod netfilter;
 pub mod pidfd;

@@ -1,6 +1,7 @@
 //! The mount API on descriptors: fsopen(2), fsconfig(2), fsmount(2), open_tree(2), move_mount(2), mount_setattr(2),
 //! pivot_root(2). Linux 5.12 has all of them.
 
+use super::mountinfo;
 use super::record::{self, call};
 use super::{Called, SysError, SysResult, check};
 use nix::errno::Errno;
@@ -90,10 +91,13 @@ pub fn file_system_name(mount: BorrowedFd<'_>) -> Option<String> {
     let device = nix::sys::stat::fstat(mount).ok()?.st_dev;
     let number = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
     // A detached mount is in no list, but another one of the same file system mostly is.
-    let list = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let line = list.lines().find(|line| line.split(' ').nth(2) == Some(&number));
-    let name = line.and_then(|line| line.split_once(" - ")?.1.split(' ').next().map(str::to_owned));
-    Some(name.unwrap_or_else(|| format!("file system {:#x}", status.filesystem_type().0)))
+    let list = mountinfo::read().ok()?;
+    let other = mountinfo::mounts(&list).find(|mount| mount.device == number);
+    Some(
+        other
+            .map(|mount| mount.fs_type.into_owned())
+            .unwrap_or_else(|| format!("file system {:#x}", status.filesystem_type().0)),
+    )
 }
 
 /// A file system being configured: fsopen(2), then [`FsContext::set`], then [`FsContext::mount`].
@@ -205,8 +209,9 @@ pub fn id_at(path: &Path) -> Option<u64> {
     mount_id(place.as_fd())
 }
 
-/// The id of the mount that a descriptor is on, as /proc/self/mountinfo has it (`STATX_MNT_ID`, Linux 5.8).
-fn mount_id(fd: BorrowedFd<'_>) -> Option<u64> {
+/// The id of the mount that a descriptor is on, as /proc/self/mountinfo has it (`STATX_MNT_ID`, Linux 5.8); `None` if the kernel does
+/// not say.
+pub fn mount_id(fd: BorrowedFd<'_>) -> Option<u64> {
     identity(fd).map(|identity| identity.mount)
 }
 
@@ -285,11 +290,22 @@ pub fn clone_read_only(dir: BorrowedFd<'_>, depth: Depth) -> SysResult<OwnedFd> 
 
 /// move_mount(2): attaches a detached mount onto the very inode that `target` refers to; no path is walked.
 pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
+    move_mount(mount, target, (0, ""))
+}
+
+/// move_mount(2) with `MOVE_MOUNT_SET_GROUP` (Linux 5.15): a private mount gets the propagation of `peer`, another one of the same
+/// files. Both descriptors are of the mounts' roots.
+pub fn join_peers(mount: BorrowedFd<'_>, peer: BorrowedFd<'_>) -> SysResult<()> {
+    move_mount(peer, mount, (0x100, "|MOVE_MOUNT_SET_GROUP"))
+}
+
+/// With one more flag than those by which both are descriptors, and its name.
+fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>, (flag, name): (u32, &str)) -> SysResult<()> {
     const F_EMPTY_PATH: u32 = 0x4;
     const T_EMPTY_PATH: u32 = 0x40;
     let arguments = || {
         let flags = "MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH";
-        format!("{}, \"\", {}, \"\", {flags}", record::shown(mount), record::shown(target))
+        format!("{}, \"\", {}, \"\", {flags}{name}", record::shown(mount), record::shown(target))
     };
     call("move_mount", arguments, || {
         // SAFETY: both paths are static NUL-terminated strings; both descriptors are open during the call.
@@ -300,7 +316,7 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> SysResult<()> {
                 c"".as_ptr(),
                 target.as_raw_fd(),
                 c"".as_ptr(),
-                F_EMPTY_PATH | T_EMPTY_PATH,
+                F_EMPTY_PATH | T_EMPTY_PATH | flag,
             )
         };
         check(result, "move_mount", fd_name(target)).map(drop)

@@ -1,6 +1,6 @@
 //! `mountPropagation`: who sees whose mounts.
 
-use crate::harness::{Host, Live, pod, shell, with};
+use crate::harness::{Host, Live, Output, pod, shell, with};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,6 +11,29 @@ fn in_mounts_of(pid: i32, script: &str) -> String {
     let output = output.unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// A mount namespace of podshim's own: the machine's mounts stay as they are.
+struct Namespace<'a> {
+    host: &'a Host,
+    holder: Live,
+}
+
+impl<'a> Namespace<'a> {
+    /// One in which a script was run.
+    fn new(host: &'a Host, script: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("{script} && echo here; exec sleep 1000")]);
+        let holder = Live::start(command);
+        holder.until_has("here");
+        Namespace { host, holder }
+    }
+
+    fn podshim(&self, args: &[&str]) -> Output {
+        let program = self.host.command(&[] as &[&str]).get_program().to_str().unwrap().to_owned();
+        let entry = format!("--mount=/proc/{}/ns/mnt", self.holder.pid());
+        self.host.finish(self.host.command_by(&["nsenter", &entry, &program], args)).expect(0)
+    }
 }
 
 #[test]
@@ -52,6 +75,21 @@ fn mounts_go_the_way_that_mount_propagation_says() {
         assert_eq!(seen.contains(container), passes_on, "{container}: {seen}");
     }
     in_mounts_of(pid, &format!("umount {base}/from-container {base}/from-host"));
+}
+
+/// Names of files are bytes: who mounts something at one that is no text, and in a pod's volume, does not keep it from being removed.
+#[test]
+fn a_mount_point_that_is_not_utf_8_is_in_nobodys_way() {
+    let Some(host) = Host::new(&["mount", "unshare", "nsenter"]) else { return };
+    let namespace = Namespace::new(&host, "true");
+    let container = with(shell("c", "sleep 1000"), json!({ "volumeMounts": [{ "name": "e", "mountPath": "/e" }] }));
+    let volumes = json!([{ "name": "e", "emptyDir": {} }]);
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [container], "volumes": volumes });
+    namespace.podshim(&["run", "-d", &host.manifest(&pod("odd", spec))]);
+    let volume = host.path("root/pods").join(host.uid("odd")).join("volumes/e");
+    let script = r#"d=$(printf 'a\377 \nb') && mkdir "$d" && mount -t tmpfs odd "$d""#;
+    in_mounts_of(namespace.holder.pid(), &format!("cd {} && {script}", volume.display()));
+    namespace.podshim(&["rm", "-f", "odd"]);
 }
 
 /// The mount namespace that containers' own begin as copies of (`runtime::empty`).

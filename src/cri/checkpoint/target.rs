@@ -9,16 +9,16 @@
 use crate::cri::sandboxes::Container;
 use crate::error::{Kind, failure};
 use crate::lifecycle::commanded::Stage;
+use crate::sys::mountinfo::Mount;
 use crate::sys::{Called, process};
 use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::Spec;
 use std::collections::{BTreeSet, HashSet};
-use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -57,7 +57,7 @@ impl Target {
     /// What of it belongs to others, in criu's words.
     pub(super) fn external(&self, spec: &Spec) -> Result<Vec<Vec<u8>>> {
         let mut external = self.namespaces()?;
-        external.extend(mounts(&self.mountinfo()?, &bound(spec)));
+        external.extend(mounts(&parsed(&self.mountinfo()?)?, &bound(spec)));
         Ok(external)
     }
 
@@ -94,7 +94,8 @@ impl Target {
         let mut known: HashSet<PathBuf> = ["stdin", "stdout", "stderr"].map(|name| state.join(name)).into();
         // The host's, of who has none of his own: it is the root of a mount that is nowhere.
         known.extend(["/dev/null", "/"].map(PathBuf::from));
-        let own: HashSet<u32> = self.mountinfo()?.iter().map(|mount| mount.id).collect();
+        let text = self.mountinfo()?;
+        let own: HashSet<u64> = parsed(&text)?.iter().map(|mount| mount.id).collect();
         let mut external = BTreeSet::new();
         for pid in pids {
             let process = PathBuf::from(format!("/proc/{pid}"));
@@ -115,17 +116,17 @@ impl Target {
         Ok(external)
     }
 
-    fn mountinfo(&self) -> Result<Vec<Mount>> {
+    fn mountinfo(&self) -> Result<Vec<u8>> {
         let path = self.proc("mountinfo");
         let file = fs::File::open(&path).called("open", path.display())?;
         let mut text = Vec::new();
         file.take(MAX_MOUNTINFO).read_to_end(&mut text).called("read", path.display())?;
-        parsed(&text).with_context(|| format!("{}: a line that is not to be understood", path.display()))
+        Ok(text)
     }
 }
 
 /// The mount and the inode of a descriptor (proc_pid_fdinfo(5); `ino` since Linux 5.14).
-fn place(info: &str) -> Option<(u32, u64)> {
+fn place(info: &str) -> Option<(u64, u64)> {
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     Some((field("mnt_id:")?.parse().ok()?, field("ino:")?.parse().ok()?))
 }
@@ -139,56 +140,23 @@ fn bound(spec: &Spec) -> HashSet<PathBuf> {
     spec.mounts().iter().flatten().filter(is_bind).map(|mount| mount.destination().clone()).collect()
 }
 
-/// A line of mountinfo (proc_pid_mountinfo(5)).
-struct Mount {
-    id: u32,
-    parent: u32,
-    point: PathBuf,
-    kind: String,
-}
-
-fn parsed(mountinfo: &[u8]) -> Option<Vec<Mount>> {
-    mountinfo.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(line).collect()
-}
-
-fn line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
-    let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
-    let point = fields.nth(2)?;
-    // Optional fields end with a hyphen.
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mount { id, parent, point: unescaped(point), kind: String::from_utf8_lossy(kind).into_owned() })
-}
-
-/// Blanks and backslashes are octal escapes.
-fn unescaped(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::new();
-    let mut rest = field;
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = if *first == b'\\' { octal(after) } else { None };
-        bytes.push(escaped.unwrap_or(*first));
-        rest = if escaped.is_some() { &after[3..] } else { after };
-    }
-    OsString::from_vec(bytes).into()
-}
-
-/// The byte of three octal digits.
-fn octal(text: &[u8]) -> Option<u8> {
-    u8::from_str_radix(std::str::from_utf8(text.get(..3)?).ok()?, 8).ok()
+/// Every line of mountinfo.
+fn parsed(mountinfo: &[u8]) -> Result<Vec<Mount<'_>>> {
+    let lines = mountinfo.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(Mount::parse).collect::<Option<_>>().context("mountinfo has a line that is not to be understood")
 }
 
 /// The mounts that belong to others, by mount point: `mnt[/data]:/data`.
-fn mounts(all: &[Mount], bound: &HashSet<PathBuf>) -> Vec<Vec<u8>> {
+fn mounts(all: &[Mount<'_>], bound: &HashSet<PathBuf>) -> Vec<Vec<u8>> {
     let mut foreign = HashSet::new();
     // A mount can be listed before its parent: again until there is nothing new.
     loop {
         let before = foreign.len();
         let is_foreign = |mount: &&Mount| {
-            let is_own = DUMPED.contains(&mount.kind.as_str()) && !bound.contains(&mount.point);
+            let is_own = DUMPED.contains(&&*mount.fs_type) && !bound.contains(&mount.point);
             mount.point != Path::new("/") && (!is_own || foreign.contains(&mount.parent))
         };
-        let found: Vec<u32> = all.iter().filter(is_foreign).map(|mount| mount.id).collect();
+        let found: Vec<u64> = all.iter().filter(is_foreign).map(|mount| mount.id).collect();
         foreign.extend(found);
         if foreign.len() == before {
             break;
@@ -226,7 +194,7 @@ mod tests {
         let found: Vec<String> = found.into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
         let expected = ["/data/below", "/data", "/etc/hosts", "/dev/shm", "/proc/keys", "/sys/fs/cgroup", "/a b\\]:c"];
         assert_eq!(found, expected.map(|point| format!("mnt[{point}]:{point}")));
-        assert!(parsed(b"51 60 0:42 / /\n").is_none());
+        assert!(parsed(b"51 60 0:42 / /\n").is_err());
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use super::super::model::{Mount, Mounts, Root, VolumeMount};
 use super::super::text::plain;
 use crate::plan::config::{self, ContainerConfig};
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, mountinfo};
 use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 /// A container that may mount can make the file as long as it likes.
 const MOST_BYTES: u64 = 1 << 20;
@@ -18,66 +19,28 @@ pub(super) fn of(pid: i32, config: &ContainerConfig) -> SysResult<Mounts> {
     let mut bytes = Vec::new();
     let file = File::open(&path).called("open", &path)?;
     file.take(MOST_BYTES).read_to_end(&mut bytes).called("read", &path)?;
-    Ok(sort(&String::from_utf8_lossy(&bytes), &config.mounts, &config.termination_message_path))
+    Ok(sort(&bytes, &config.mounts, &config.termination_message_path))
 }
 
-/// One line of the file.
-struct Line<'a> {
-    /// What of the file system is mounted.
-    root: &'a str,
-    at: String,
-    read_only: bool,
-    fs_type: &'a str,
-    options: &'a str,
+/// As it is shown.
+fn shown(line: &mountinfo::Mount<'_>) -> Mount {
+    Mount { path: path(line), fs_type: plain(&line.fs_type, PATH), read_only: line.is_read_only() }
 }
 
-impl<'a> Line<'a> {
-    fn parse(line: &'a str) -> Option<Line<'a>> {
-        // Fields in between are optional, and end with a dash.
-        let (mount, fs) = line.split_once(" - ")?;
-        let mut fields = mount.split(' ').skip(3);
-        let (root, at, flags) = (fields.next()?, fields.next()?, fields.next()?);
-        let mut fs = fs.split(' ');
-        let (fs_type, options) = (fs.next()?, fs.nth(1).unwrap_or(""));
-        let has_ro = |list: &str| list.split(',').any(|word| word == "ro");
-        Some(Line { root, at: unescape(at), read_only: has_ro(flags) || has_ro(options), fs_type, options })
-    }
-
-    fn mount(&self) -> Mount {
-        Mount { path: plain(&self.at, PATH), fs_type: plain(self.fs_type, PATH), read_only: self.read_only }
-    }
-
-    /// Whether it is there to hide something of the kernel's, or to make it read-only.
-    fn is_mask(&self) -> bool {
-        let in_kernel = self.at.starts_with("/proc/") || self.at.starts_with("/sys/");
-        let part = matches!(self.fs_type, "proc" | "sysfs") && self.root != "/";
-        in_kernel && (part || matches!(self.fs_type, "tmpfs" | "devtmpfs"))
-    }
+fn path(line: &mountinfo::Mount<'_>) -> String {
+    plain(&line.point.to_string_lossy(), PATH)
 }
 
-/// Blanks and the like are written as octal numbers: `\040`.
-fn unescape(text: &str) -> String {
-    let mut out = Vec::new();
-    let mut bytes = text.as_bytes();
-    while let [first, rest @ ..] = bytes {
-        let digits = rest.get(..3).filter(|_| *first == b'\\').and_then(|d| std::str::from_utf8(d).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                bytes = &rest[3..];
-            }
-            None => {
-                out.push(*first);
-                bytes = rest;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+/// Whether it is there to hide something of the kernel's, or to make it read-only.
+fn is_mask(line: &mountinfo::Mount<'_>) -> bool {
+    let in_kernel = ["/proc", "/sys"].iter().any(|top| line.point != Path::new(top) && line.point.starts_with(top));
+    let part = matches!(&*line.fs_type, "proc" | "sysfs") && line.root != Path::new("/");
+    in_kernel && (part || matches!(&*line.fs_type, "tmpfs" | "devtmpfs"))
 }
 
-fn sort(mountinfo: &str, volumes: &[config::VolumeMount], termination_message: &str) -> Mounts {
+fn sort(text: &[u8], volumes: &[config::VolumeMount], termination_message: &str) -> Mounts {
     let mut mounts = Mounts::default();
-    let lines: Vec<Line<'_>> = mountinfo.lines().filter_map(Line::parse).collect();
+    let lines: Vec<_> = mountinfo::mounts(text).collect();
     mounts.more = lines.len().saturating_sub(MOST_LINES);
     let ours = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/shm", termination_message];
     let kernels = [
@@ -94,36 +57,32 @@ fn sort(mountinfo: &str, volumes: &[config::VolumeMount], termination_message: &
         "devtmpfs",
     ];
     for line in lines.iter().take(MOST_LINES) {
-        let volume = volumes.iter().find(|mount| same(&mount.container_path, &line.at));
+        let volume = volumes.iter().find(|mount| line.point == Path::new(&mount.container_path));
         match volume {
             Some(volume) => mounts.volumes.push(VolumeMount {
                 volume: plain(&volume.volume, PATH),
-                path: plain(&line.at, PATH),
-                read_only: line.read_only,
-                fs_type: plain(line.fs_type, PATH),
+                path: path(line),
+                read_only: line.is_read_only(),
+                fs_type: plain(&line.fs_type, PATH),
             }),
             // The last one is on top.
-            None if line.at == "/" => {
+            None if line.point == Path::new("/") => {
                 mounts.root = Some(Root {
-                    fs_type: plain(line.fs_type, PATH),
-                    lower: lower(line.options),
-                    read_only: line.read_only,
+                    fs_type: plain(&line.fs_type, PATH),
+                    lower: lower(&line.super_options),
+                    read_only: line.is_read_only(),
                 });
             }
-            None if ours.contains(&line.at.as_str()) => mounts.files.push(line.mount()),
-            None if line.is_mask() => mounts.masks += 1,
-            None if kernels.contains(&line.fs_type) || line.at == "/dev" || line.at.starts_with("/dev/") => {
-                mounts.kernel.push(line.mount());
+            None if ours.iter().any(|own| line.point == Path::new(own)) => mounts.files.push(shown(line)),
+            None if is_mask(line) => mounts.masks += 1,
+            None if kernels.contains(&&*line.fs_type) || line.point.starts_with("/dev") => {
+                mounts.kernel.push(shown(line));
             }
-            None if line.at.starts_with("/sys/fs/cgroup") => mounts.kernel.push(line.mount()),
-            None => mounts.other.push(line.mount()),
+            None if line.point.starts_with("/sys/fs/cgroup") => mounts.kernel.push(shown(line)),
+            None => mounts.other.push(shown(line)),
         }
     }
     mounts
-}
-
-fn same(a: &str, b: &str) -> bool {
-    a.trim_end_matches('/') == b.trim_end_matches('/')
 }
 
 /// How many lower layers overlayfs has: `lowerdir=a:b`, since Linux 6.5 also `lowerdir+=a` for each.
@@ -160,7 +119,7 @@ mod tests {
             10 1 0:8 / /sys ro - sysfs sysfs ro\n\
             11 1 0:9 / /mnt/x rw shared:1 master:2 - tmpfs \x1b[2J rw\n\
             damaged\n";
-        let found = sort(text, &[volume("data", "/data dir/")], "/dev/termination-log");
+        let found = sort(text.as_bytes(), &[volume("data", "/data dir/")], "/dev/termination-log");
         let paths = |mounts: &[Mount]| mounts.iter().map(|m| m.path.clone()).collect::<Vec<_>>();
         assert_eq!(found.root, Some(Root { fs_type: "overlay".into(), lower: 2, read_only: false }));
         assert_eq!(found.volumes.len(), 1);
@@ -171,6 +130,6 @@ mod tests {
         assert_eq!((found.masks, found.more), (3, 0));
         assert_eq!(lower("rw,lowerdir+=/a,lowerdir+=/b"), 2);
         let many = "11 1 0:9 / /mnt/x rw - tmpfs x rw\n".repeat(MOST_LINES + 7);
-        assert_eq!(sort(&many, &[], "").more, 7);
+        assert_eq!(sort(many.as_bytes(), &[], "").more, 7);
     }
 }

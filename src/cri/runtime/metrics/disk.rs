@@ -1,7 +1,7 @@
 //! The file system that writable layers are on, and what devices are called.
 
 use crate::cgroups::Device;
-use crate::sys::{Called, SysResult};
+use crate::sys::{Called, SysResult, mountinfo};
 use crate::volumes::usage::{self, Extent};
 use nix::sys::stat::{major, minor, stat};
 use nix::sys::statvfs::statvfs;
@@ -26,11 +26,11 @@ impl FileSystem {
     pub(super) fn of(path: &Path) -> SysResult<FileSystem> {
         let status = statvfs(path).called("statvfs", path.display())?;
         let device = stat(path).called("stat", path.display())?.st_dev;
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").called("read", "/proc/self/mountinfo")?;
+        let mounts = mountinfo::read()?;
         let number = format!("{}:{}", major(device), minor(device));
         Ok(FileSystem {
             // A subvolume of btrfs has a number that no mount has.
-            device: source(&mounts, &number).map_or(number, str::to_owned),
+            device: source(&mounts, &number).unwrap_or(number),
             bytes: status.blocks().saturating_mul(status.fragment_size()),
             inodes: status.files(),
             free_inodes: status.files_free(),
@@ -38,10 +38,9 @@ impl FileSystem {
     }
 }
 
-/// The source of the mount of a device number (proc_pid_mountinfo(5)).
-fn source<'a>(mounts: &'a str, number: &str) -> Option<&'a str> {
-    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(number))?;
-    line.split_once(" - ")?.1.split(' ').nth(1)
+/// The source of the mount of a device number.
+fn source(mounts: &[u8], number: &str) -> Option<String> {
+    mountinfo::mounts(mounts).find(|mount| mount.device == number).map(|mount| mount.source.into_owned())
 }
 
 /// The bytes that each of these directories takes; `None` for what was not measured to its end in time.
@@ -66,10 +65,10 @@ mod tests {
 
     #[test]
     fn mounts_have_sources() {
-        let mounts = "22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
+        let mounts = b"22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
             23 22 0:21 / /tmp rw master:3 shared:2 - tmpfs none rw,size=1k\nnonsense\n";
-        assert_eq!(source(mounts, "254:0"), Some("/dev/vda"));
-        assert_eq!(source(mounts, "0:21"), Some("none"));
+        assert_eq!(source(mounts, "254:0").as_deref(), Some("/dev/vda"));
+        assert_eq!(source(mounts, "0:21").as_deref(), Some("none"));
         assert_eq!(source(mounts, "0:2"), None);
     }
 
