@@ -4,6 +4,7 @@
 //! through the kernel. Whatever fails ends it; nothing is best effort but what a step's text says.
 
 use super::Start;
+use super::attach::Sharing;
 use super::handshake::{self, FailureKind, FromInit, GO_ON, Performed, START, StepFailure};
 use super::label;
 use super::mounts;
@@ -91,6 +92,7 @@ pub(super) fn run(steps: &[Step], mut handles: Handles, showing: Option<Showing>
     let mut init = Init {
         handles,
         binds: 0,
+        sharing: Sharing::No,
         devices: 0,
         opened: Vec::new(),
         terminal: None,
@@ -120,6 +122,7 @@ pub(super) fn run(steps: &[Step], mut handles: Handles, showing: Option<Showing>
 struct Init {
     handles: Handles,
     binds: usize,
+    sharing: Sharing,
     devices: usize,
     /// File systems that wait for being mounted, by their kinds.
     opened: Vec<(String, OwnedFd)>,
@@ -262,7 +265,12 @@ impl Init {
                 };
                 self.binds += 1;
                 let (attributes, recursive, propagation) = (*attributes, *recursive, *propagation);
-                mounts::bind(tree.as_fd(), mounts::BindAt { source, target, attributes, recursive, propagation })
+                let sharing = self.sharing;
+                if propagation == Propagation::Shared {
+                    self.sharing = Sharing::Possible;
+                }
+                let at = mounts::BindAt { source, target, attributes, recursive, propagation, sharing };
+                mounts::bind(tree.as_fd(), at)
             }
             Step::Device { path, major, minor } => mounts::device(path, *major, *minor),
             Step::DeviceNode(device) => mounts::device_node(device),
@@ -271,13 +279,13 @@ impl Init {
                     return Err(StepError::new(format!("no descriptor of {}", path.display())));
                 };
                 self.devices += 1;
-                mounts::bind_device(device.as_fd(), path)
+                mounts::bind_device(device.as_fd(), path, self.sharing)
             }
             Step::Symlink { target, path } => mounts::symlink(target, path),
             Step::HostDevices => mounts::host_devices(),
             Step::Terminal => self.open_terminal(),
             Step::Console => match &self.terminal {
-                Some(terminal) => mounts::console(terminal.as_fd()),
+                Some(terminal) => mounts::console(terminal.as_fd(), self.sharing),
                 None => Err(StepError::new("no terminal was opened")),
             },
             Step::Mask { path } => match &mut self.covers {

@@ -4,6 +4,7 @@
 //! The caller must be single-threaded; nothing here blocks or waits, and nothing here decides when a container runs.
 
 pub mod apparmor;
+mod attach;
 mod devices;
 pub mod empty;
 mod handshake;

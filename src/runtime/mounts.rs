@@ -1,6 +1,7 @@
 //! The mounts of a container, made by its init after pivot_root(2): no path of the host can be reached any more, sources
 //! are descriptors, and targets are resolved inside the new root without following `/proc` links.
 
+use super::attach::{Sharing, attach};
 use super::init::{StepError, StepResult, duplicate};
 use super::{NULL, is_device};
 use crate::host::cgroup::{CgroupSetup, Version};
@@ -211,6 +212,8 @@ pub(super) struct BindAt<'a> {
     /// Of the mounts below it too.
     pub(super) recursive: u64,
     pub(super) propagation: Propagation,
+    /// Of the mounts before it.
+    pub(super) sharing: Sharing,
 }
 
 /// In the place of /proc and /sys nothing but a procfs or a sysfs (a hostPath's) is mounted: masks, and programs which take
@@ -287,7 +290,7 @@ pub(super) fn bind(tree: BorrowedFd<'_>, at: BindAt<'_>) -> StepResult {
     mount::set_attributes(tree, all)?;
     // readOnly means the top mount only (pod-api.md §16); recursiveReadOnly is what holds below it.
     mount::set_attributes(tree, SetAttr { set: at.attributes, propagation: None, depth: Depth::Top })?;
-    Ok(mount::attach(tree, target.as_fd())?)
+    attach(tree, target.as_fd(), at.sharing)
 }
 
 fn file_type(fd: BorrowedFd<'_>) -> SysResult<SFlag> {
@@ -381,12 +384,12 @@ pub(super) fn own_null() -> SysResult<Option<OwnedFd>> {
 
 /// A device of the host's at `path`, which is an empty file that was made for it. Something else there already, in a volume
 /// mounted at /dev, is refused.
-pub(super) fn bind_device(device: BorrowedFd<'_>, path: &Path) -> StepResult {
+pub(super) fn bind_device(device: BorrowedFd<'_>, path: &Path, sharing: Sharing) -> StepResult {
     let (directory, name) = parent(path)?;
     mknodat(&directory, name, SFlag::S_IFREG, Mode::from_bits_truncate(0o666), 0).called("mknodat", path.display())?;
     let flags = ResolveFlags::RESOLVE_NO_SYMLINKS | ResolveFlags::RESOLVE_BENEATH;
     let target = openat2(directory.as_fd(), Path::new(name), OFlag::O_PATH, 0, flags)?;
-    Ok(mount::attach(device, target.as_fd())?)
+    attach(device, target.as_fd(), sharing)
 }
 
 /// A symbolic link; one that is there already and says the same is fine.
@@ -481,10 +484,10 @@ pub(super) fn assert_own_root() -> StepResult {
 }
 
 /// Binds the terminal to /dev/console.
-pub(super) fn console(terminal: BorrowedFd<'_>) -> StepResult {
+pub(super) fn console(terminal: BorrowedFd<'_>, sharing: Sharing) -> StepResult {
     let tree = mount::clone_tree(terminal, Depth::Top)?;
     let target = target(Path::new("/dev/console"), TargetKind::File)?;
-    Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+    attach(tree.as_fd(), target.as_fd(), sharing)
 }
 
 /// Opens a path of procfs or sysfs and verifies that it is one; `None` if it does not exist.

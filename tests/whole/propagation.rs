@@ -77,6 +77,61 @@ fn mounts_go_the_way_that_mount_propagation_says() {
     in_mounts_of(pid, &format!("umount {base}/from-container {base}/from-host"));
 }
 
+/// What podshim itself mounts below such a volume is the container's alone: nobody would take it away from the host.
+#[test]
+fn what_is_mounted_below_a_bidirectional_volume_is_not_mounted_on_the_host() {
+    let Some(host) = Host::new(&["mount", "unshare", "nsenter"]) else { return };
+    let base = host.folder("volume");
+    for directory in ["from-host", "from-container", "submount"] {
+        std::fs::create_dir_all(format!("{base}/{directory}")).unwrap();
+    }
+    let mounts = json!([
+        { "name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional" },
+        { "name": "e", "mountPath": "/v/a b" },
+        { "name": "e", "mountPath": "/v/a b/below" },
+        { "name": "e", "mountPath": "/v/submount/there" },
+        { "name": "c", "mountPath": "/v/file", "subPath": "key" },
+    ]);
+    let fields = json!({ "volumeMounts": mounts, "securityContext": { "privileged": true }, "tty": true });
+    let volumes = json!([
+        { "name": "v", "hostPath": { "path": base } },
+        { "name": "e", "emptyDir": {} },
+        { "name": "c", "configMap": { "name": "c" } },
+    ]);
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [with(shell("c", "sleep 1000"), fields)], "volumes": volumes });
+    let map =
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" }, "data": { "key": "text" } });
+    let manifest = host.manifest(&json!({ "apiVersion": "v1", "kind": "List", "items": [map, pod("below", spec)] }));
+    let namespace = Namespace::new(
+        &host,
+        &format!("mount --bind {base} {base} && mount --make-shared {base} && mount -t tmpfs sub {base}/submount"),
+    );
+    let podshim = |args: &[&str]| namespace.podshim(args);
+    let of_the_host = || {
+        let list = std::fs::read_to_string(format!("/proc/{}/mountinfo", namespace.holder.pid())).unwrap();
+        list.lines().filter(|line| line.contains(&base)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = of_the_host();
+    assert_eq!(before.len(), 2, "{before:#?}");
+    podshim(&["run", "-d", &manifest]);
+    assert_eq!(of_the_host(), before);
+    let inside = |script: &str| podshim(&["exec", "below", "--", "sh", "-c", script]);
+    inside(
+        "touch '/v/a b/mark' && [ -e '/v/a b/below/mark' ] && [ -e /v/submount/there/mark ] && [ $(cat /v/file) = text ]",
+    );
+    // Both ways, the volume is what it is meant to be.
+    let pid = namespace.holder.pid();
+    in_mounts_of(pid, &format!("mount -t tmpfs late {base}/from-host && touch {base}/from-host/mark"));
+    inside(
+        "[ -e /v/from-host/mark ] && mount -t tmpfs own /v/from-container && mkdir /v/submount/own && mount -t tmpfs own /v/submount/own",
+    );
+    assert_eq!(of_the_host().len(), before.len() + 3, "{:#?}", of_the_host());
+    inside("umount /v/submount/own /v/from-container");
+    in_mounts_of(pid, &format!("umount {base}/from-host"));
+    podshim(&["rm", "-f", "below"]);
+    assert_eq!(of_the_host(), before);
+}
+
 /// Names of files are bytes: who mounts something at one that is no text, and in a pod's volume, does not keep it from being removed.
 #[test]
 fn a_mount_point_that_is_not_utf_8_is_in_nobodys_way() {
