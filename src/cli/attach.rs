@@ -8,7 +8,7 @@ use super::prefix::{Colour, End, Piece, Prefixer};
 use super::pump::{self, Streams};
 use super::recover;
 use super::run::Ended;
-use super::terminal::{Interrupts, Raw};
+use super::terminal::{self, Interrupts, Raw};
 use super::until::{Warnings, is_ready};
 use crate::control::{Connection, Input, Reply, Request};
 use crate::error::{Kind, failure, kind_of, say};
@@ -228,6 +228,8 @@ pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
     if args.tty && config.is_some_and(|c| c.stdio != Stdio::Terminal) {
         // As kubectl: the rest of what was asked for can be had.
         say!("podshim: note: container {container} has no `tty: true`: -t has no effect");
+    } else if args.tty && args.stdin {
+        terminal::require_stdin()?;
     }
     let streams = Streams::output()?;
     let connection = recover::ask(&pod, &Request::Attach { container, input: Input::Passed }, &streams.lent())?;

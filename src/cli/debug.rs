@@ -7,6 +7,7 @@ use super::ensure;
 use super::output;
 use super::pump::Streams;
 use super::recover;
+use super::terminal;
 use crate::control::{self, Joining, Request};
 use crate::error::{Kind, failure, say};
 use crate::host;
@@ -18,7 +19,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 use k8s_openapi::api::core::v1 as k8s;
 use serde_json::{Value, json};
-use std::io::IsTerminal;
 use std::os::fd::{AsFd, BorrowedFd};
 
 #[derive(Debug, Args)]
@@ -117,8 +117,8 @@ pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
     let admitted = join(recorded(&pod)?, flags(&args), custom.as_ref())?;
     let container = admitted.ephemeral().cloned().unwrap_or_default();
     let is_terminal = container.tty == Some(true);
-    if is_terminal && args.stdin && !std::io::stdin().is_terminal() {
-        return Err(failure(Kind::Invalid, "-t with -i takes a terminal as standard input: leave -t away"));
+    if is_terminal && args.stdin {
+        terminal::require_stdin()?;
     }
     note_ineffective(&admitted, &container);
     let machine = host::machine()?;

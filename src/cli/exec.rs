@@ -12,7 +12,6 @@ use crate::runtime;
 use crate::store::Pod;
 use anyhow::{Context, Result};
 use clap::Args;
-use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 #[derive(Debug, Args)]
@@ -47,8 +46,8 @@ pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
     let pod = recover::find(dirs, &args.pod)?;
     require_not_over(&pod)?;
     let container = container_of(&pod, args.container)?;
-    if args.tty && args.stdin && !std::io::stdin().is_terminal() {
-        return Err(failure(Kind::Invalid, "-t with -i takes a terminal as standard input: leave -t away"));
+    if args.tty && args.stdin {
+        terminal::require_stdin()?;
     }
     let user = match &args.user {
         Some(user) => Some(resolve(&pod, &container, user)?),

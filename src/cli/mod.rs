@@ -92,7 +92,7 @@ enum Verb {
     /// Make pods be as their manifests say: create them, change them in place, or replace them
     Apply(Deferred<apply::ApplyArgs>),
     /// List pods
-    Ps(Deferred<ps::PsArgs>),
+    Ps(Deferred<ps::AllArgs>),
     /// List pods, Services, endpoints, NetworkPolicies, Namespaces
     Get(Deferred<get::GetArgs>),
     /// Show what containers use: CPU, memory, processes; again and again, or once with --no-stream

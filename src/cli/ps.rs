@@ -15,6 +15,16 @@ use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// Those of the verb `ps`.
+#[derive(Debug, Args)]
+pub(super) struct AllArgs {
+    #[command(flatten)]
+    list: PsArgs,
+    /// Those that have ended as well (they are always shown)
+    #[arg(short, long)]
+    all: bool,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {
     /// Only of this namespace
@@ -66,8 +76,8 @@ impl PsArgs {
     }
 }
 
-pub(super) fn run(args: PsArgs, dirs: &Dirs) -> Result<()> {
-    show(&args, &chosen(&args, &[], dirs)?)
+pub(super) fn run(AllArgs { list, all: _ }: AllArgs, dirs: &Dirs) -> Result<()> {
+    show(&list, &chosen(&list, &[], dirs)?)
 }
 
 /// Shows pods, and then sees to them: what was seen comes first, that a supervisor is gone, too.

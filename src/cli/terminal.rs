@@ -1,7 +1,9 @@
 //! The user's terminal and the signals that come from it.
 
+use crate::error::{Kind, failure};
 use crate::sys::process::{TerminalSize, terminal_size};
 use crate::sys::{Called, SysResult};
+use anyhow::Result;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
@@ -67,6 +69,17 @@ impl Drop for Raw {
         // Nothing can be done about a terminal that is gone.
         let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.before);
     }
+}
+
+/// Of `-it`.
+///
+/// # Errors
+/// Of kind `Invalid`: standard input is no terminal.
+pub(super) fn require_stdin() -> Result<()> {
+    if std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(failure(Kind::Invalid, "-t with -i takes a terminal as standard input: leave -t away"))
 }
 
 /// The size of the terminal at standard output or input; 24 × 80 if neither is one.

@@ -233,7 +233,8 @@ fn exec_with_a_terminal_ends_when_nobody_reads() {
 fn attach_passes_input_and_output() {
     let Some(host) = Host::new(&[]) else { return };
     let reader = with(shell("r", "echo up; while read x; do echo got $x; done; exit 6"), json!({ "stdin": true }));
-    let spec = json!({ "restartPolicy": "Never", "containers": [reader, shell("deaf", "sleep 1000")],
+    let screen = with(shell("screen", "sleep 1000"), json!({ "stdin": true, "tty": true }));
+    let spec = json!({ "restartPolicy": "Never", "containers": [reader, shell("deaf", "sleep 1000"), screen],
         "terminationGracePeriodSeconds": 1 });
     host.start(&pod("a", spec));
     host.live(&["logs", "-f", "a"]).until_has("up");
@@ -260,6 +261,7 @@ fn attach_passes_input_and_output() {
     stdin.write_all(b"three\n").unwrap();
     third.until_has("got three\n");
     host.run(&["attach", "-i", "-c", "deaf", "a"]).expect(125).says(&["stdin: true"]);
+    host.run(&["attach", "-it", "-c", "screen", "a"]).expect(125).says(&["takes a terminal as standard input"]);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.pid("a", "r")), Signal::SIGKILL).unwrap();
     assert_eq!(third.wait(), 137);
 }
@@ -328,6 +330,7 @@ fn wait_knows_conditions_phases_and_the_end() {
     host.ok(&["stop", "w"]);
     assert_eq!((over.wait(), over.out().as_str()), (0, "5\n"));
     assert_eq!(host.ok(&["wait", "--for", "phase=Failed", "w"]), "default/w\n");
+    assert_eq!(host.ok(&["ps", "-aq"]), "default/w\n");
     host.run(&["wait", "--for", "phase=Running", "w"])
         .expect(125)
         .says(&["is over (Failed): no phase=Running any more"]);
