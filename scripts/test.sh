@@ -27,7 +27,9 @@ fi
 
 summary=() failures='' failed=0
 output=$(mktemp)
-trap 'rm -f "$output"' EXIT
+begun_dir=$(mktemp -d)
+declare -A begun=()
+trap 'rm -rf "$output" "$begun_dir"; [ ${#begun[@]} = 0 ] || kill "${begun[@]}" 2>/dev/null || true' EXIT
 # step NAME COMMAND... (a function must not rely on `set -e`, which is off in a condition). Of a failed step, what failed is
 # said again at the end. No pipe: what a function exports is for later steps.
 step() {
@@ -51,6 +53,20 @@ step() {
     fi
     summary+=("$(printf '%-7s %4d s  %s' "$result" $((SECONDS - begin)) "$name")")
     [ "$result" = ok ]
+}
+# begin NAME COMMAND...: in the background, on the processor that a link leaves idle. `step NAME outcome NAME` waits for it.
+begin() {
+    local name=$1
+    shift
+    "$@" >"$begun_dir/$name" 2>&1 &
+    begun[$name]=$!
+}
+outcome() {
+    local result=0
+    wait "${begun[$1]}" || result=$?
+    unset "begun[$1]"
+    cat "$begun_dir/$1"
+    return "$result"
 }
 finish() {
     printf '%s\n\n' "$failures"
@@ -113,12 +129,16 @@ may_skip criu || step "criu" find_criu || finish
 step "rust components" rust_components || finish
 # Clients of other people's that podshim is tested with (client-go, NRI's plugins, critest) are written in it.
 step "Go" find_go "$target_dir/cri" || finish
+# Half of the release build is one link, in one thread.
+begin "lints" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+begin "test build" cargo test --locked --quiet --workspace --no-run
 step "release build" scripts/build.sh || finish
 step "images" scripts/images.sh || finish
 
 export PODSHIM_BIN=$target_dir/podshim PODSHIM_TEST_IMAGES=$target_dir/images
 step "format" cargo fmt --check --all || true
-step "lints" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings || true
+step "lints" outcome "lints" || true
+step "test build" outcome "test build" || true
 step "licences" licences || true
 step "rows" scripts/rows.sh || true
 # A job in the background has SIGINT ignored, one of nohup(1) SIGHUP: tests send them.
