@@ -2,10 +2,10 @@
 
 use std::io::Read;
 
-/// The compressed text of a file that `build.rs` knows, by its name.
+/// The compressed text of a name that `build.rs` knows.
 macro_rules! compressed {
     ($name:literal) => {
-        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".deflate"))
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".zst"))
     };
 }
 pub(crate) use compressed;
@@ -13,7 +13,7 @@ pub(crate) use compressed;
 /// Such a text.
 pub(crate) fn text(compressed: &[u8]) -> String {
     let mut text = String::new();
-    let read = flate2::read::DeflateDecoder::new(compressed).read_to_string(&mut text);
+    let read = zstd::Decoder::with_buffer(compressed).and_then(|mut decoder| decoder.read_to_string(&mut text));
     read.expect("build.rs has compressed a text");
     text
 }

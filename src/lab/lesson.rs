@@ -14,9 +14,6 @@ use std::path::Path;
 /// A lesson's file is at most so long.
 const MAX_BYTES: u64 = 256 << 10;
 
-/// The lessons of podshim, in order: file name and compressed text.
-const BUILT_IN: &[(&str, &[u8])] = &include!("lessons/list.in");
-
 /// One lesson.
 #[derive(Debug, Clone)]
 pub struct Lesson {
@@ -275,8 +272,9 @@ impl Lessons {
     /// # Errors
     /// None, as a test holds.
     pub fn built_in() -> Result<Lessons> {
-        let read = |(file, packed): &(&str, &[u8])| Lesson::read(file, &embedded::text(packed));
-        Ok(Lessons { list: BUILT_IN.iter().map(read).collect::<Result<_>>()? })
+        let all = embedded::text(compressed!("lessons"));
+        let files = all.split_terminator('\0').filter_map(|lesson| lesson.split_once('\n'));
+        Ok(Lessons { list: files.map(|(file, text)| Lesson::read(file, text)).collect::<Result<_>>()? })
     }
 
     /// Those of podshim, and those of a directory, all its files `*.yaml`.
