@@ -2,6 +2,7 @@
 
 use super::bring_up::Started;
 use super::follow::Watch;
+use super::named::Scope;
 use super::notify;
 use super::output::Out;
 use super::prefix::{Colour, End, Piece, Prefixer};
@@ -203,6 +204,8 @@ impl Screen {
 
 #[derive(Debug, Args)]
 pub(super) struct AttachArgs {
+    #[command(flatten)]
+    scope: Scope,
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(value_name = "POD")]
     pod: String,
@@ -218,7 +221,7 @@ pub(super) struct AttachArgs {
 }
 
 pub(super) fn run(args: AttachArgs, dirs: &Dirs) -> Result<u8> {
-    let pod = recover::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.scope.full(&args.pod)?)?;
     require_not_over(&pod)?;
     let container = container_of(&pod, args.container)?;
     let config = pod.record.plan.containers.iter().find(|c| c.name == container);

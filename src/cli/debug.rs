@@ -4,6 +4,7 @@ use super::attach::{self, Passed, require_not_over};
 use super::bring_up::{Pull, check_confinement, choices_of};
 use super::convert;
 use super::ensure;
+use super::named::Scope;
 use super::output;
 use super::pump::Streams;
 use super::recover;
@@ -23,6 +24,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 #[derive(Debug, Args)]
 pub(super) struct DebugArgs {
+    #[command(flatten)]
+    scope: Scope,
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(value_name = "POD")]
     pod: String,
@@ -108,7 +111,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: DebugArgs, dirs: &Dirs) -> Result<u8> {
-    let pod = recover::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.scope.full(&args.pod)?)?;
     require_not_over(&pod)?;
     if args.stdin && args.custom.as_deref() == Some("-") {
         return Err(failure(Kind::Invalid, "standard input is either the container's (-i) or the file of --custom"));

@@ -3,6 +3,7 @@
 use super::bring_up::faults;
 use super::kinds::{self, Resource, Wanted};
 use super::labels::Selector;
+use super::named::in_namespace;
 use super::output;
 use super::recover;
 use super::remove::{all_errors, remove_pod, stop_pod};
@@ -140,14 +141,6 @@ fn kind(resource: Resource) -> Result<Option<ObjectKind>> {
     }
 }
 
-/// The name as it is looked for.
-fn full(args: &DeleteArgs, name: &str) -> String {
-    match &args.namespace {
-        Some(namespace) if !name.contains('/') => format!("{namespace}/{name}"),
-        _ => name.to_owned(),
-    }
-}
-
 impl DeleteArgs {
     fn asks_for(&self, namespace: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
         let none = BTreeMap::new();
@@ -159,7 +152,8 @@ impl DeleteArgs {
 fn pods(args: &DeleteArgs, wanted: &Wanted, dirs: &Dirs) -> Result<Vec<Result<Target>>> {
     let target = |pod: Pod| Target::Pod(Box::new(pod));
     if !wanted.names.is_empty() {
-        return Ok(wanted.names.iter().map(|name| store::find(dirs, &full(args, name)).map(target)).collect());
+        let found = |name: &String| store::find(dirs, &in_namespace(name, args.namespace.as_deref())?).map(target);
+        return Ok(wanted.names.iter().map(found).collect());
     }
     let (pods, broken) = store::list(dirs)?;
     let is_meant = |pod: &Pod| {
@@ -184,8 +178,9 @@ fn network_objects(
         };
         kept.of(kind).map(|(name, _)| name).filter(|name| is_meant(name)).cloned().map(Ok).collect()
     } else {
-        let name = |name: &String| if kind == ObjectKind::Namespace { name.clone() } else { full(args, name) };
-        wanted.names.iter().map(|written| kept.find(kind, &name(written)).cloned()).collect()
+        let namespace = args.namespace.as_deref().filter(|_| kind != ObjectKind::Namespace);
+        let found = |name: &String| kept.find(kind, &in_namespace(name, namespace)?).cloned();
+        wanted.names.iter().map(found).collect()
     };
     for name in found.iter().flatten().filter(|name| name.kind == ObjectKind::Namespace) {
         say_what_stays(name, &kept, dirs)?;

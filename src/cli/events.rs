@@ -1,5 +1,6 @@
 //! `podshim events`: what happened to pods, in the kubelet's words.
 
+use super::named::Scope;
 use super::output::{self, Structured};
 use super::ps::now;
 use super::recover;
@@ -24,6 +25,8 @@ pub(super) struct EventsArgs {
     /// NAME, NAMESPACE/NAME or the beginning of a uid [default: all pods]
     #[arg(value_name = "POD")]
     pod: Option<String>,
+    #[command(flatten)]
+    scope: Scope,
     /// Go on with what happens: until the pod is over, or without a pod for ever, with the pods to come
     #[arg(short, long)]
     watch: bool,
@@ -33,11 +36,12 @@ pub(super) struct EventsArgs {
 }
 
 pub(super) fn run(args: EventsArgs, dirs: &Dirs) -> Result<()> {
-    let pods = recover::find_all(dirs, args.pod.as_slice())?;
+    let mut pods = recover::find_all(dirs, &args.scope.all(args.pod.as_slice())?)?;
+    pods.retain(|pod| args.scope.has(&pod.record.plan.sandbox.namespace));
     if args.watch {
         return match (&args.pod, &pods[..]) {
             (Some(_), [pod]) => watch_pod(pod, args.output),
-            _ => watch_all(dirs, args.output),
+            _ => watch_all(dirs, &args),
         };
     }
     let mut all = Vec::new();
@@ -155,17 +159,21 @@ fn watch_pod(pod: &Pod, how: Option<Structured>) -> Result<()> {
 }
 
 /// For ever: all pods, and those to come.
-fn watch_all(dirs: &Dirs, how: Option<Structured>) -> Result<()> {
-    let printer = Printer { how };
+fn watch_all(dirs: &Dirs, args: &EventsArgs) -> Result<()> {
+    let printer = Printer { how: args.output };
     store::make_directories(dirs)?;
     let notes = Notes::new()?;
     notes.about(&dirs.pods())?;
     let mut followed = BTreeMap::new();
-    printer.print(&first(look(dirs, &notes, &mut followed)?))?;
+    let is_meant = |event: &Event| event.pod.split_once('/').is_some_and(|(namespace, _)| args.scope.has(namespace));
+    let mut events = first(look(dirs, &notes, &mut followed)?);
+    events.retain(is_meant);
+    printer.print(&events)?;
     loop {
         wait(&mut [PollFd::new(notes.inotify.as_fd(), PollFlags::POLLIN)])?;
         notes.drain()?;
         let mut events = look(dirs, &notes, &mut followed)?;
+        events.retain(is_meant);
         events.sort_by_key(|event| event.entry.time);
         printer.print(&events)?;
     }

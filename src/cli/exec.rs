@@ -1,6 +1,7 @@
 //! `podshim exec`.
 
 use super::attach::{container_of, require_not_over};
+use super::named::Scope;
 use super::pump::{self, Input, Streams};
 use super::recover;
 use super::terminal;
@@ -34,6 +35,8 @@ pub(super) struct ExecArgs {
     /// Set a variable, besides those of the container; may be given again
     #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
+    #[command(flatten)]
+    scope: Scope,
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(value_name = "POD")]
     pod: String,
@@ -43,7 +46,7 @@ pub(super) struct ExecArgs {
 }
 
 pub(super) fn run(args: ExecArgs, dirs: &Dirs) -> Result<u8> {
-    let pod = recover::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.scope.full(&args.pod)?)?;
     require_not_over(&pod)?;
     let container = container_of(&pod, args.container)?;
     if args.tty && args.stdin {

@@ -1,5 +1,6 @@
 //! `podshim inspect`: the pod as a Pod object, as `kubectl get pod -o yaml` shows it; with `--tree` or `--html` as a picture.
 
+use super::named::Scope;
 use super::output::{self, Structured};
 use super::recover;
 use crate::error::say;
@@ -23,6 +24,8 @@ pub(super) struct InspectArgs {
     /// NAME, NAMESPACE/NAME or the beginning of a uid; with --tree all pods if none is named
     #[arg(required_unless_present = "tree", value_name = "POD")]
     pods: Vec<String>,
+    #[command(flatten)]
+    scope: Scope,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "yaml", conflicts_with_all = ["tree", "html"])]
     output: Structured,
@@ -36,8 +39,8 @@ pub(super) struct InspectArgs {
 
 pub(super) fn run(args: InspectArgs, dirs: &Dirs) -> Result<()> {
     let pods = match &args.pods[..] {
-        [] => all(dirs)?,
-        names => names.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?,
+        [] => all(dirs)?.into_iter().filter(|pod| args.scope.has(&pod.record.plan.sandbox.namespace)).collect(),
+        names => args.scope.all(names)?.iter().map(|name| store::find(dirs, name)).collect::<Result<Vec<_>>>()?,
     };
     if args.tree || args.html.is_some() {
         let survey = picture::survey::take(&pods)?;

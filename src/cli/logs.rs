@@ -1,6 +1,7 @@
 //! `podshim logs`: kubectl's, and rotated files are read too.
 
 use super::attach::container_of;
+use super::named::Scope;
 use super::output::Out;
 use super::prefix::{Colour, End, Piece, Prefixer};
 use super::recover;
@@ -18,6 +19,8 @@ use std::time::Duration;
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
+    #[command(flatten)]
+    scope: Scope,
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(value_name = "POD")]
     pod: String,
@@ -57,7 +60,7 @@ pub(super) struct LogsArgs {
 }
 
 pub(super) fn run(args: LogsArgs, dirs: &Dirs) -> Result<()> {
-    let pod = recover::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.scope.full(&args.pod)?)?;
     let all: Vec<String> = pod.record.plan.containers.iter().map(|c| c.name.clone()).collect();
     let wanted = args.container.clone().or_else(|| args.container_argument.clone());
     let containers = if args.all_containers { all.clone() } else { vec![container_of(&pod, wanted)?] };

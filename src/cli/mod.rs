@@ -30,6 +30,7 @@ mod lab;
 mod labels;
 mod logs;
 mod name_server;
+mod named;
 mod narrate;
 mod network_args;
 mod network_objects;

@@ -1,6 +1,7 @@
 //! `podshim stop` and `podshim rm`.
 
 use super::follow::Watch;
+use super::named::Scope;
 use super::output;
 use super::recover;
 use crate::control::{Connection, Request};
@@ -18,6 +19,8 @@ pub(super) struct StopArgs {
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(required_unless_present = "all", value_name = "POD")]
     pods: Vec<String>,
+    #[command(flatten)]
+    scope: Scope,
     /// Seconds between the stop signal and SIGKILL [default: the pod's terminationGracePeriodSeconds]
     #[arg(short = 't', long, alias = "time", value_name = "SECONDS")]
     grace_period: Option<u64>,
@@ -31,6 +34,8 @@ pub(super) struct RmArgs {
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(required_unless_present = "all", value_name = "POD")]
     pods: Vec<String>,
+    #[command(flatten)]
+    scope: Scope,
     /// Kill running containers at once instead of stopping them gracefully; a pod that is not there is fine
     #[arg(short, long)]
     force: bool,
@@ -42,12 +47,10 @@ pub(super) struct RmArgs {
     all: bool,
 }
 
-fn chosen(dirs: &Dirs, names: &[String], all: bool) -> Vec<Result<Pod>> {
-    if !all {
-        return names.iter().map(|name| store::find(dirs, name)).collect();
-    }
+fn chosen(dirs: &Dirs, names: &[String], all_of: Option<&Scope>) -> Vec<Result<Pod>> {
+    let Some(scope) = all_of else { return names.iter().map(|name| store::find(dirs, name)).collect() };
     match store::list(dirs) {
-        Ok((pods, _)) => pods.into_iter().map(Ok).collect(),
+        Ok((pods, _)) => pods.into_iter().filter(|pod| scope.has(&pod.record.plan.sandbox.namespace)).map(Ok).collect(),
         Err(error) => vec![Err(error)],
     }
 }
@@ -77,14 +80,19 @@ pub(super) fn all_errors(mut errors: Vec<anyhow::Error>) -> Result<()> {
 }
 
 pub(super) fn stop(args: StopArgs, dirs: &Dirs) -> Result<()> {
-    all_errors(each(chosen(dirs, &args.pods, args.all), Pod::full_name, |pod| {
+    let names = args.scope.all(&args.pods)?;
+    all_errors(each(chosen(dirs, &names, args.all.then_some(&args.scope)), Pod::full_name, |pod| {
         recover::see_to(pod);
         stop_pod(pod, args.grace_period)
     }))
 }
 
 pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
-    let is_meant = |broken: &Broken| args.all || args.pods.iter().any(|name| broken.is(name));
+    let names = args.scope.all(&args.pods)?;
+    let is_meant = |broken: &Broken| {
+        let namespace = broken.full_name.as_deref().and_then(|name| Some(name.split_once('/')?.0));
+        args.all && args.scope.has(namespace.unwrap_or_default()) || names.iter().any(|name| broken.is(name))
+    };
     // Who names one that is damaged is told so when it is looked for: only what is to be removed unseen is looked for here, among all.
     let all = if args.force || args.all { store::list(dirs)?.1 } else { Vec::new() };
     let broken: Vec<Broken> = all.into_iter().filter(is_meant).collect();
@@ -95,7 +103,7 @@ pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
     } else if let (true, Some(broken)) = (args.all, broken.into_iter().next()) {
         return Err(broken.explain());
     }
-    let mut pods = chosen(dirs, &args.pods, args.all);
+    let mut pods = chosen(dirs, &names, args.all.then_some(&args.scope));
     if args.force {
         pods.retain(|pod| !matches!(pod, Err(error) if kind_of(error) == Some(Kind::NotFound)));
     }

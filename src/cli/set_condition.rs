@@ -1,5 +1,6 @@
 //! `podshim set-condition`: what opens and closes a readiness gate, as a controller does in a cluster by patching the status.
 
+use super::named::Scope;
 use super::output;
 use super::recover;
 use crate::control::Request;
@@ -11,6 +12,8 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(super) struct SetConditionArgs {
+    #[command(flatten)]
+    scope: Scope,
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(value_name = "POD")]
     pod: String,
@@ -49,7 +52,7 @@ fn condition(text: &str) -> Result<Condition, String> {
 }
 
 pub(super) fn run(args: SetConditionArgs, dirs: &Dirs) -> Result<()> {
-    let pod = recover::find(dirs, &args.pod)?;
+    let pod = recover::find(dirs, &args.scope.full(&args.pod)?)?;
     super::attach::require_not_over(&pod)?;
     let Condition { type_, holds } = args.condition;
     let known = &pod.record.plan.readiness_gates;

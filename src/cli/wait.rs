@@ -1,6 +1,7 @@
 //! `podshim wait`: kubectl's, and podman's when no condition is given.
 
 use super::follow::{Waited, Watch};
+use super::named::Scope;
 use super::output;
 use super::recover;
 use crate::error::{Kind, failure, kind_of};
@@ -17,6 +18,8 @@ pub(super) struct WaitArgs {
     /// NAME, NAMESPACE/NAME or the beginning of a uid
     #[arg(required = true, value_name = "POD")]
     pods: Vec<String>,
+    #[command(flatten)]
+    scope: Scope,
     /// condition=TYPE[=STATUS], phase=PHASE or delete [default: until the pod is over, printing its exit code]
     #[arg(long = "for", value_name = "WHAT", value_parser = goal)]
     goal: Option<Goal>,
@@ -93,7 +96,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn run(args: WaitArgs, dirs: &Dirs) -> Result<u8> {
     let deadline = args.timeout.map(|t| Instant::now() + t);
     let mut code = 0;
-    for name in &args.pods {
+    for name in &args.scope.all(&args.pods)? {
         let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
         let pod = match recover::find(dirs, name) {
             Err(error) if args.goal == Some(Goal::Delete) && kind_of(&error) == Some(Kind::NotFound) => {

@@ -40,6 +40,30 @@ fn pods_are_found_by_what_people_type() {
     host.run(&["logs", "same"]).expect(125).says(&["there are no pods"]);
 }
 
+/// `-n` is what a user of kubectl writes.
+#[test]
+fn a_namespace_is_said_by_an_option() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.start(&sleeper("red", "same"));
+    host.start(&sleeper("blue", "same"));
+    assert_eq!(host.ok(&["exec", "-n", "red", "same", "--", "/facts", "say", "here"]), "here\n");
+    for args in
+        [&["logs", "-n", "red", "same"][..], &["logs", "red/same", "-n", "red"], &["rm", "-f", "-n", "red", "none"]]
+    {
+        host.ok(args);
+    }
+    for verb in ["logs", "attach", "wait", "stop", "rm", "inspect", "events", "delete pod"] {
+        let args: Vec<&str> = verb.split(' ').chain(["blue/same", "-n", "red"]).collect();
+        host.run(&args).expect(125).says(&["blue/same is not in the namespace \"red\" of --namespace"]);
+    }
+    let events = host.ok(&["events", "-n", "red"]);
+    assert!(events.contains("red/same") && !events.contains("blue/same"), "{events}");
+    assert_eq!(host.ok(&["wait", "-n", "red", "same", "--for", "condition=Ready"]), "red/same\n");
+    assert_eq!(host.ok(&["stop", "-n", "red", "--all"]), "red/same\n");
+    assert_eq!(host.ok(&["rm", "-n", "red", "--all"]), "red/same\n");
+    assert_eq!(host.ok(&["ps", "-q"]), "blue/same\n");
+}
+
 #[test]
 fn a_name_in_use_is_told() {
     let Some(host) = Host::new(&[]) else { return };

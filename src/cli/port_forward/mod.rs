@@ -7,6 +7,7 @@ mod relay;
 
 use super::attach::require_not_over;
 use super::follow::{Waited, Watch};
+use super::named;
 use super::output;
 use super::recover;
 use super::terminal::Interrupts;
@@ -107,21 +108,12 @@ fn target(text: &str, namespace: Option<&str>) -> Result<Target> {
     let after = |prefixes: &[&str]| prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
     let service = after(&["service/", "services/", "svc/"]);
     let name = service.or_else(|| after(&["pod/", "pods/", "po/"])).unwrap_or(text);
-    let (written, name) = match name.split_once('/') {
-        Some((written, name)) => (Some(written), name),
-        None => (None, name),
-    };
-    if let (Some(written), Some(flag)) = (written, namespace)
-        && written != flag
-    {
-        return Err(failure(Kind::Invalid, format!("{text} is not in the namespace {flag:?} of --namespace")));
+    let full = named::in_namespace(name, namespace)?;
+    if service.is_none() {
+        return Ok(Target::Pod(full));
     }
-    let namespace = written.or(namespace);
-    Ok(match (service, namespace) {
-        (Some(_), _) => Target::Service { namespace: namespace.unwrap_or("default").into(), name: name.into() },
-        (None, Some(namespace)) => Target::Pod(format!("{namespace}/{name}")),
-        (None, None) => Target::Pod(name.into()),
-    })
+    let (namespace, name) = full.split_once('/').unwrap_or(("default", &full));
+    Ok(Target::Service { namespace: namespace.into(), name: name.into() })
 }
 
 fn of_pod(dirs: &Dirs, name: &str, ports: &[Wanted]) -> Result<(Pod, Vec<Forward>)> {
