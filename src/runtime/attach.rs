@@ -7,6 +7,7 @@ use super::init::{StepError, StepResult};
 use crate::sys::fs::open_in_root;
 use crate::sys::mount::{self, Depth, Propagation, SetAttr};
 use crate::sys::mountinfo::{self, Mount};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -19,8 +20,8 @@ pub(super) enum Sharing {
     Possible,
 }
 
-/// move_mount(2). Where the target's mount is shared, it is private meanwhile, and becomes a member of its peer group again afterwards
-/// (`MOVE_MOUNT_SET_GROUP`, Linux 5.15).
+/// move_mount(2). Where the target's mount is shared, it only receives meanwhile (`MS_SLAVE`), and becomes a member of its peer group
+/// again afterwards (`MOVE_MOUNT_SET_GROUP`).
 pub(super) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, sharing: Sharing) -> StepResult {
     let shared = match sharing {
         Sharing::No => None,
@@ -29,10 +30,18 @@ pub(super) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>, sharing: Shar
     let Some(below) = shared else { return Ok(mount::attach(tree, target)?) };
     // A copy is a peer of what it is a copy of.
     let peer = mount::clone_tree(below.as_fd(), Depth::Top)?;
-    let alone = SetAttr { set: 0, propagation: Some(Propagation::Private), depth: Depth::Top };
-    mount::set_attributes(below.as_fd(), alone)?;
+    let set = |propagation| {
+        let change = SetAttr { set: 0, propagation: Some(propagation), depth: Depth::Top };
+        mount::set_attributes(below.as_fd(), change)
+    };
+    set(Propagation::Slave)?;
     mount::attach(tree, target)?;
-    Ok(mount::join_peers(below.as_fd(), peer.as_fd())?)
+    // Only what is private may join others.
+    set(Propagation::Private)?;
+    mount::join_peers(below.as_fd(), peer.as_fd()).map_err(|error| match error.errno() {
+        Errno::EINVAL => StepError::new(format!("{error}: below a volume with Bidirectional it takes Linux 5.15")),
+        _ => error.into(),
+    })
 }
 
 /// The root of the mount that a descriptor is on, if that is shared.

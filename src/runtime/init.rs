@@ -251,13 +251,15 @@ impl Init {
             Step::Pivot => self.pivot(),
             Step::MountFileSystem { kind, target, attributes, options } => {
                 let opened = self.opened.iter().position(|(opened, _)| opened == kind);
-                match opened.map(|at| self.opened.remove(at).1) {
-                    Some(mounted) => mounts::attach_file_system(mounted.as_fd(), target),
-                    None => mounts::file_system(kind, target, *attributes, options),
-                }
+                let mounted = match opened {
+                    Some(at) => self.opened.remove(at).1,
+                    None => mounts::open_file_system(kind, *attributes, options)?,
+                };
+                mounts::attach_file_system(mounted.as_fd(), target, self.sharing)
             }
             Step::MountCgroups { target, attributes } => {
-                mounts::cgroups(&self.handles.cgroup_setup, &self.handles.cgroup_view, target, *attributes)
+                let Handles { cgroup_setup, cgroup_view, .. } = &self.handles;
+                mounts::cgroups(cgroup_setup, cgroup_view, (target, *attributes), self.sharing)
             }
             Step::Bind { source, target, attributes, recursive, propagation } => {
                 let Some(tree) = self.handles.binds.get(self.binds) else {
@@ -289,10 +291,10 @@ impl Init {
                 None => Err(StepError::new("no terminal was opened")),
             },
             Step::Mask { path } => match &mut self.covers {
-                Some(covers) => covers.mask(path),
+                Some(covers) => covers.mask(path, self.sharing),
                 None => Err(StepError::new("no mount of /dev/null was prepared")),
             },
-            Step::ReadonlyPath { path } => mounts::readonly_path(path),
+            Step::ReadonlyPath { path } => mounts::readonly_path(path, self.sharing),
             Step::ReadonlyRoot => mounts::readonly_root(),
             Step::Rlimit { kind, soft, hard } => self.rlimit(kind, *soft, *hard),
             Step::WorkingDirectory { path } => mounts::working_directory(path),

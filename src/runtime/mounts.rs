@@ -150,14 +150,9 @@ fn static_kind(kind: &str) -> Result<&'static str, StepError> {
         .ok_or_else(|| StepError::refused(format!("file system {kind:?} is not supported")))
 }
 
-/// A new instance of a file system at `path`.
-pub(super) fn file_system(kind: &str, path: &Path, attributes: u64, options: &[String]) -> StepResult {
-    attach_file_system(open_file_system(kind, attributes, options)?.as_fd(), path)
-}
-
 /// Attaches an instance of a file system at `path`.
-pub(super) fn attach_file_system(mounted: BorrowedFd<'_>, path: &Path) -> StepResult {
-    Ok(mount::attach(mounted, skeleton(path)?.as_fd())?)
+pub(super) fn attach_file_system(mounted: BorrowedFd<'_>, path: &Path, sharing: Sharing) -> StepResult {
+    attach(mounted, skeleton(path)?.as_fd(), sharing)
 }
 
 /// A new instance of a file system, attached nowhere.
@@ -173,7 +168,12 @@ pub(super) fn open_file_system(kind: &str, attributes: u64, options: &[String]) 
 }
 
 /// The container's cgroups as it may see them: for each hierarchy there is a detached mount of it.
-pub(super) fn cgroups(setup: &CgroupSetup, view: &[OwnedFd], path: &Path, attributes: u64) -> StepResult {
+pub(super) fn cgroups(
+    setup: &CgroupSetup,
+    view: &[OwnedFd],
+    (path, attributes): (&Path, u64),
+    sharing: Sharing,
+) -> StepResult {
     let own = SetAttr { set: attributes, propagation: Some(Propagation::Private), depth: Depth::Top };
     for tree in view {
         mount::set_attributes(tree.as_fd(), own)?;
@@ -181,12 +181,12 @@ pub(super) fn cgroups(setup: &CgroupSetup, view: &[OwnedFd], path: &Path, attrib
     if let ([only], [tree]) = (&setup.hierarchies[..], view)
         && only.version == Version::V2
     {
-        return Ok(mount::attach(tree.as_fd(), skeleton(path)?.as_fd())?);
+        return attach_file_system(tree.as_fd(), path, sharing);
     }
     let context = FsContext::open("tmpfs")?;
     context.set("mode", "755")?;
     let tmpfs = context.mount(attr::NOSUID | attr::NODEV | attr::NOEXEC)?;
-    mount::attach(tmpfs.as_fd(), skeleton(path)?.as_fd())?;
+    attach_file_system(tmpfs.as_fd(), path, sharing)?;
     for (hierarchy, tree) in setup.hierarchies.iter().zip(view) {
         let Some(name) = hierarchy.mount.file_name() else { continue };
         mkdirat(&tmpfs, name, Mode::from_bits_truncate(0o755)).called("mkdirat", path.join(name).display())?;
@@ -534,12 +534,12 @@ struct Cover {
 }
 
 impl Cover {
-    fn attach(&mut self, target: BorrowedFd<'_>) -> SysResult<()> {
+    fn attach(&mut self, target: BorrowedFd<'_>, sharing: Sharing) -> StepResult {
         if self.is_attached {
-            return mount::attach(mount::clone_tree(self.mount.as_fd(), Depth::Top)?.as_fd(), target);
+            return attach(mount::clone_tree(self.mount.as_fd(), Depth::Top)?.as_fd(), target, sharing);
         }
         self.is_attached = true;
-        mount::attach(self.mount.as_fd(), target)
+        attach(self.mount.as_fd(), target, sharing)
     }
 }
 
@@ -568,19 +568,19 @@ impl Covers {
     }
 
     /// Covers a path.
-    pub(super) fn mask(&mut self, path: &Path) -> StepResult {
+    pub(super) fn mask(&mut self, path: &Path, sharing: Sharing) -> StepResult {
         let Some(target) = covered_path(path)? else { return Ok(()) };
         let is_directory = file_type(target.as_fd())? == SFlag::S_IFDIR;
         let cover = if is_directory { self.directory()? } else { &mut self.file };
-        Ok(cover.attach(target.as_fd())?)
+        cover.attach(target.as_fd(), sharing)
     }
 }
 
 /// Makes a path read-only by mounting it onto itself.
-pub(super) fn readonly_path(path: &Path) -> StepResult {
+pub(super) fn readonly_path(path: &Path, sharing: Sharing) -> StepResult {
     let Some(target) = covered_path(path)? else { return Ok(()) };
     let tree = mount::clone_read_only(target.as_fd(), Depth::Recursive)?;
-    Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+    attach(tree.as_fd(), target.as_fd(), sharing)
 }
 
 /// Makes the root mount read-only.

@@ -132,6 +132,28 @@ fn what_is_mounted_below_a_bidirectional_volume_is_not_mounted_on_the_host() {
     assert_eq!(of_the_host(), before);
 }
 
+/// Nor is podshim's own: network plugins have the host's /sys/fs, and the container's cgroups are below it.
+#[test]
+fn below_the_hosts_sys_the_containers_cgroups_are_its_own() {
+    let Some(host) = Host::new(&["mount", "unshare", "nsenter"]) else { return };
+    let namespace = Namespace::new(&host, "mount --make-rshared /sys");
+    let of_the_host = || std::fs::read_to_string(format!("/proc/{}/mountinfo", namespace.holder.pid())).unwrap();
+    let before = of_the_host();
+    let mounts = json!([{ "name": "s", "mountPath": "/sys/fs", "mountPropagation": "Bidirectional" }]);
+    let fields = json!({ "volumeMounts": mounts, "securityContext": { "privileged": true } });
+    let volumes = json!([{ "name": "s", "hostPath": { "path": "/sys/fs" } }]);
+    let spec = json!({ "terminationGracePeriodSeconds": 1, "containers": [with(shell("c", "sleep 1000"), fields)], "volumes": volumes });
+    namespace.podshim(&["run", "-d", &host.manifest(&pod("sys", spec))]);
+    let own = |mounts: &str| {
+        mounts.lines().filter(|line| line.contains("/sys/fs/cgroup")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(own(&of_the_host()), own(&before));
+    let inside = namespace.podshim(&["exec", "sys", "--", "cat", "/proc/self/mountinfo"]).out;
+    assert!(own(&inside).len() > own(&before).len(), "{inside}");
+    namespace.podshim(&["rm", "-f", "sys"]);
+    assert_eq!(own(&of_the_host()), own(&before));
+}
+
 /// Names of files are bytes: who mounts something at one that is no text, and in a pod's volume, does not keep it from being removed.
 #[test]
 fn a_mount_point_that_is_not_utf_8_is_in_nobodys_way() {
