@@ -164,7 +164,7 @@ pub fn main() -> ExitCode {
     let result = match supervisor::asked_for(std::env::args_os()) {
         Some(state) => {
             heap::stays();
-            require_root().and_then(|()| supervisor::run(&state)).map(|()| 0)
+            require_root().and_then(|()| supervisor::run(&state))
         }
         None => {
             heap::ends_soon();

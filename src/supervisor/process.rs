@@ -3,7 +3,7 @@
 use super::keep::Memory;
 use super::pod::Supervisor;
 use super::remove;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, exit_code, failure};
 use crate::host::{self, HostFacts};
 use crate::paths::PodDirs;
 use crate::runtime::sandbox;
@@ -219,8 +219,8 @@ pub fn asked_for(mut arguments: impl Iterator<Item = OsString>) -> Option<PathBu
 }
 
 /// The supervisor's `main`: does not return before the pod is over. The answer on standard output tells who started it whether the
-/// pod was set up.
-pub fn run(state: &Path) -> Result<()> {
+/// pod was set up; so does the exit code, which this is.
+pub fn run(state: &Path) -> Result<u8> {
     let answer = |text: &str| -> Result<()> {
         let mut out = std::io::stdout();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).called("write", "stdout")?;
@@ -230,8 +230,8 @@ pub fn run(state: &Path) -> Result<()> {
     let made = begin().and_then(|facts| facts.map(|facts| set_up(state, facts)).transpose());
     let (mut supervisor, lock) = match made {
         Ok(Some(both)) => both,
-        Ok(None) => return Ok(()),
-        Err(error) => return answer(&format!("{error:#}")),
+        Ok(None) => return Ok(0),
+        Err(error) => return answer(&format!("{error:#}")).map(|()| exit_code(&error)),
     };
     // A command line that was killed meanwhile does not end the pod.
     let _ = answer(READY);
@@ -242,7 +242,7 @@ pub fn run(state: &Path) -> Result<()> {
         false => std::mem::forget(lock),
     }
     std::mem::forget(supervisor);
-    ended
+    ended.map(|()| 0)
 }
 
 fn null() -> Result<OwnedFd> {
