@@ -89,13 +89,12 @@ pub(super) fn stop(args: StopArgs, dirs: &Dirs) -> Result<()> {
 
 pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
     let names = args.scope.all(&args.pods)?;
-    let is_meant = |broken: &Broken| {
-        let namespace = broken.full_name.as_deref().and_then(|name| Some(name.split_once('/')?.0));
-        args.all && args.scope.has(namespace.unwrap_or_default()) || names.iter().any(|name| broken.is(name))
-    };
     // Who names one that is damaged is told so when it is looked for: only what is to be removed unseen is looked for here, among all.
-    let all = if args.force || args.all { store::list(dirs)?.1 } else { Vec::new() };
-    let broken: Vec<Broken> = all.into_iter().filter(is_meant).collect();
+    let (whole, mut broken) = if args.force || args.all { store::list(dirs)? } else { Default::default() };
+    broken.retain(|broken| {
+        let namespace = broken.full_name.as_deref().and_then(|name| Some(name.split_once('/')?.0));
+        args.all && args.scope.has(namespace.unwrap_or_default()) || names.iter().any(|name| broken.is(name, &whole))
+    });
     let mut errors = Vec::new();
     if args.force {
         let damaged = broken.into_iter().map(Ok).collect();
@@ -126,9 +125,13 @@ pub(super) fn rm(args: RmArgs, dirs: &Dirs) -> Result<()> {
     all_errors(errors)
 }
 
-/// Ends and removes a pod whose record is damaged. Its supervisor, if it has one, knows the pod by heart.
+/// Ends and removes a pod whose record is damaged. Its supervisor, if it has one, knows the pod by heart. Of a copy nothing but the
+/// directory goes: what listens there, or has the lock, may be its pod's own.
 fn rm_damaged(dirs: &Dirs, broken: &Broken) -> Result<()> {
     let pod = dirs.pod(&broken.uid);
+    if broken.is_copy() {
+        return supervisor::remove::copy(&pod);
+    }
     if let Ok(connection) = Connection::open(&pod.socket(), &Request::Stop { grace_seconds: Some(0) }, &[]) {
         // Whatever it says, its end shows in its lock.
         let _ = connection.answers_within(FORCED_PATIENCE);

@@ -1,7 +1,7 @@
 //! Pods found: all of them, or the one that a user means.
 
 use super::{Pod, load};
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, kind_of};
 use crate::paths::Dirs;
 use crate::sys::Called;
 use anyhow::Result;
@@ -50,14 +50,20 @@ impl Broken {
         self.full_name.as_deref().unwrap_or(&self.uid)
     }
 
-    /// Whether a user who writes `wanted` means it.
-    pub fn is(&self, wanted: &str) -> bool {
+    /// Whether it is a copy of another pod's directory, whose processes are that pod's alone.
+    pub fn is_copy(&self) -> bool {
+        kind_of(&self.error) == Some(Kind::AlreadyExists)
+    }
+
+    /// Whether a user who writes `wanted` means it, and none of `pods` by its whole uid.
+    pub fn is(&self, wanted: &str, pods: &[Pod]) -> bool {
         let wanted = wanted.strip_prefix("pod/").unwrap_or(wanted);
         let by_name = self
             .full_name
             .as_deref()
             .is_some_and(|full| full == wanted || full.split_once('/').is_some_and(|(_, name)| name == wanted));
-        by_name || wanted.len() >= 6 && self.uid.starts_with(wanted)
+        let is_anothers = || pods.iter().any(|pod| pod.record.plan.sandbox.uid == wanted);
+        by_name || wanted.len() >= 6 && self.uid.starts_with(wanted) && !is_anothers()
     }
 
     /// What is wrong with it, and what to do.
@@ -84,7 +90,7 @@ pub fn find(dirs: &Dirs, wanted: &str) -> Result<Pod> {
         return Ok(pod);
     }
     let (pods, broken) = list(dirs)?;
-    if let Some(broken) = broken.into_iter().find(|b| b.is(wanted)) {
+    if let Some(broken) = broken.into_iter().find(|b| b.is(wanted, &pods)) {
         return Err(broken.explain());
     }
     let exact = |pod: &&Pod| match wanted_name.split_once('/') {

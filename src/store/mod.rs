@@ -376,7 +376,8 @@ pub fn reserve(record: &Record, written: &Written, capacity: Option<&Amounts>) -
 
 /// Reserves the name of a pod again that has lost it, unless it is another one's by now.
 pub fn restore_name(pod: &PodDirs) -> Result<()> {
-    let Some(record) = load(pod)? else { return Ok(()) };
+    // What cannot be read is no reason to make no other pod: `podshim ps` tells of it.
+    let Ok(Some(record)) = load(pod) else { return Ok(()) };
     let link = record.name_link();
     match std::os::unix::fs::symlink(Path::new("../pods").join(&record.plan.sandbox.uid), &link) {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
@@ -403,7 +404,8 @@ pub fn requested(dirs: &Dirs, instead: Option<&str>) -> Result<Amounts> {
     Ok(sum)
 }
 
-/// Reads a pod's record; `None` if there is none.
+/// Reads a pod's record; `None` if there is none. That of another pod, in a copy of its directory, is an error of kind
+/// `AlreadyExists`: its processes have a supervisor, and are nobody else's.
 pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
     #[derive(Deserialize)]
     struct Versioned {
@@ -412,7 +414,14 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
     let path = pod.record();
     let Some(text) = read(&path)? else { return Ok(None) };
     let record: Result<Record> = parse(&path, &text);
-    if record.as_ref().is_ok_and(|record| record.version == RECORD_VERSION) {
+    if let Ok(found) = &record
+        && found.version == RECORD_VERSION
+    {
+        let uid = &found.plan.sandbox.uid;
+        if pod.state.file_name().is_none_or(|name| name != uid.as_str()) {
+            let message = format!("{} is damaged: it is a copy of pod {uid}'s, which stays", path.display());
+            return Err(failure(Kind::AlreadyExists, message));
+        }
         return record.map(Some);
     }
     match parse::<Versioned>(&path, &text)?.version {

@@ -251,6 +251,11 @@ pub fn pod(pod: &Pod, setup: impl FnOnce() -> Result<CgroupSetup>) -> Result<()>
     all(&remains, setup)
 }
 
+/// As [`pod`], of a copy of another pod's directory ([`Broken::is_copy`]): nothing but the directory is its own.
+pub fn copy(pod: &PodDirs) -> Result<()> {
+    state(&pod.state)
+}
+
 /// As [`pod`], of one whose record is damaged: where its cgroups are is in its containers' bundles.
 pub fn damaged(dirs: &Dirs, broken: &Broken, setup: &CgroupSetup) -> Result<()> {
     let pod = dirs.pod(&broken.uid);

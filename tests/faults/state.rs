@@ -1,16 +1,17 @@
 //! Files of a pod's state are not what they were: torn, of another version, somebody else's, from before the machine's last boot.
 
 use crate::disk::Disks;
-use crate::harness::{Host, binary, facts, image_files, pod, until};
+use crate::harness::{Host, Live, binary, facts, image_files, pod, until};
 use crate::leaks;
 use crate::registry::{Blob, CONFIG, Debian, MANIFEST, Sample};
 use crate::rig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 fn sleeper(name: &str) -> Value {
@@ -247,6 +248,49 @@ fn a_damaged_record_is_in_the_way_of_its_own_pod_only() {
     host.ok(&["rm", "-f", "p"]);
     host.ok(&["rm", "-f", "other/p"]);
     host.assert_clean();
+}
+
+/// Somebody has copied a pod's directory: the pod's processes are that pod's, and the copy is nobody's.
+#[test]
+fn a_copy_of_a_pods_directory_is_no_pod() {
+    let Some(host) = Host::new(&[]) else { return };
+    for how in ["copied", "linked"] {
+        host.start(&sleeper("p"));
+        let (state, first) = (host.state_of("p"), host.pid("p", "c"));
+        let uid = state.file_name().unwrap().to_str().unwrap().to_owned();
+        let name = format!("{uid}.bak");
+        let copy = state.with_file_name(&name);
+        match how {
+            // Not all that is mounted there can be read.
+            "copied" => drop(Command::new("cp").arg("-a").args([&state, &copy]).output().unwrap()),
+            _ => std::os::unix::fs::symlink(&state, &copy).unwrap(),
+        }
+        assert!(copy.join("record.json").exists() && copy.join("kept.json").exists(), "{how}");
+        let goes_on = |when: &str| {
+            assert_eq!(host.pid("p", "c"), first, "{how}, {when}");
+            assert_eq!(leaks::supervisors(&host.path("state/pods")).len(), 1, "{how}, {when}");
+            host.run(&["exec", &uid, "--", "/facts", "exit", "7"]).expect(7);
+        };
+        host.run(&["ps"]).expect(0).says(&[name.as_str(), "record.json is damaged: it is a copy"]);
+        assert_eq!(host.ok(&["ps", "-q"]), "default/p\n", "{how}");
+        host.run(&["exec", &name, "--", "/facts", "exit", "7"]).expect(125).says(&["it is a copy"]);
+        host.run(&["stop", &name]).expect(125).says(&["it is a copy"]);
+        goes_on("asked for the copy");
+        for (directory, words) in [(&copy, "it is a copy"), (&state, "has a supervisor already")] {
+            let mut command = host.command(&["supervise-pod", directory.to_str().unwrap()]);
+            command.stdin(Stdio::piped());
+            let mut second = Live::start(command);
+            second.stdin().write_all(b"g").unwrap();
+            assert_eq!(second.wait(), 125, "{how}: {}", second.err());
+            assert!(second.out().contains(words), "{how}: {}", second.out());
+        }
+        goes_on("a second supervisor");
+        host.run(&["rm", "-f", &name]).expect(0);
+        assert!(copy.symlink_metadata().is_err(), "{how}");
+        goes_on("the copy is removed");
+        host.ok(&["rm", "-f", "p"]);
+        host.assert_clean();
+    }
 }
 
 /// What a machine's end makes of a pod: nothing of it runs, and its state is of another boot.
