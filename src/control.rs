@@ -188,7 +188,7 @@ pub struct Updating {
 }
 
 /// A container of a pod that is commanded through CRI: what its supervisor makes it from, and keeps as `container.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// Its config; the name is its id.
     pub config: ContainerConfig,

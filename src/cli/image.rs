@@ -9,6 +9,7 @@ use crate::image::remove::Removed;
 use crate::image::store::Listed;
 use crate::image::{Quiet, Reference, Store, parse_reference};
 use crate::paths::Dirs;
+use crate::store;
 use crate::sys::Called;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand, ValueEnum};
@@ -116,13 +117,14 @@ enum ExportFormat {
     DockerArchive,
 }
 
-/// Performs a subcommand. `in_use` are the IDs of images that pods use; those are not removed.
-pub(super) fn run(args: ImageArgs, dirs: &Dirs, in_use: &BTreeSet<String>) -> Result<()> {
+/// Performs a subcommand. Images that pods use are not removed, and none if those are not known.
+pub(super) fn run(args: ImageArgs, dirs: &Dirs) -> Result<()> {
+    let in_use = || store::images_in_use(dirs);
     let out = &mut Out;
     match args.command {
         Command::Pull(args) => pull(args, dirs, out),
         Command::Ls(args) => list(&args, dirs, out),
-        Command::Rm { images } => remove(&images, &Store::open(dirs)?, (in_use, out)),
+        Command::Rm { images } => remove(&images, &Store::open(dirs)?, (&in_use()?, out)),
         Command::Inspect { images } => {
             let store = Store::open(dirs)?;
             let list = images.iter().map(|image| store.inspect(image)).collect::<Result<Vec<_>>>()?;
@@ -146,7 +148,8 @@ pub(super) fn run(args: ImageArgs, dirs: &Dirs, in_use: &BTreeSet<String>) -> Re
         Command::Export(args) => export(args, dirs),
         Command::Prune { all } => {
             let store = Store::open(dirs)?;
-            let removed = if all { store.prune_unused(in_use)? } else { store.prune(in_use)? };
+            let in_use = in_use()?;
+            let removed = if all { store.prune_unused(&in_use)? } else { store.prune(&in_use)? };
             removed.iter().try_for_each(|r| print(out, &shown(r)))
         }
     }
@@ -338,11 +341,11 @@ mod tests {
     #[test]
     fn the_store_is_shown_and_what_is_missing_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let dirs = Dirs { root: dir.path().join("lib"), ..Dirs::default() };
+        let dirs = Dirs { root: dir.path().join("lib"), state: dir.path().join("run"), ..Dirs::default() };
         let run = |line: &str| {
             let command = ImageArgs::augment_args(clap::Command::new("image"));
             let matches = command.try_get_matches_from(line.split(' ')).unwrap();
-            super::run(clap::FromArgMatches::from_arg_matches(&matches).unwrap(), &dirs, &BTreeSet::new())
+            super::run(clap::FromArgMatches::from_arg_matches(&matches).unwrap(), &dirs)
         };
         run("image ls").unwrap();
         run("image prune").unwrap();

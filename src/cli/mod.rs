@@ -238,10 +238,7 @@ fn dispatch(cli: Cli) -> Result<u8> {
         Verb::Recover(Deferred(args)) => recover::run(&args, &dirs).map(|()| 0),
         Verb::Events(Deferred(args)) => events::run(args, &dirs).map(|()| 0),
         Verb::Lab(Deferred(args)) => lab::run(args, &dirs),
-        Verb::Image(Deferred(args)) => {
-            let in_use = crate::store::images_in_use(&dirs)?;
-            image::run(args, &dirs, &in_use).map(|()| 0)
-        }
+        Verb::Image(Deferred(args)) => image::run(args, &dirs).map(|()| 0),
         Verb::Volume(Deferred(args)) => volume::run(args, &dirs).map(|()| 0),
         Verb::Cni(Deferred(args)) => cni::run(args, &dirs).map(|()| 0),
         Verb::Cri(Deferred(args)) => cri::run(args, &dirs).map(|()| 0),

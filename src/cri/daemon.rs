@@ -23,7 +23,6 @@ use anyhow::{Context, Result, anyhow};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -292,9 +291,9 @@ impl Daemon {
 
 /// The ids of a sandbox's containers, but for those that are being made or removed.
 fn others(pod: &Pod) -> Result<BTreeSet<String>> {
-    let there = store::container_records(pod)?.into_iter().filter(|record| record.exists());
-    let id = |record: PathBuf| Some(record.parent()?.file_name()?.to_str()?.to_owned());
-    Ok(there.filter_map(id).collect())
+    let mut ids = store::container_ids(pod)?;
+    ids.retain(|id| store::container_record(&pod.dirs, id).exists());
+    Ok(ids.into_iter().collect())
 }
 
 /// How often, and after how long each time, it is tried to remove what is left of checkpoints: a criu that was left may write for as

@@ -172,7 +172,7 @@ impl Daemon {
         let (sandbox, containers) = self
             .blocking(move |daemon| {
                 let sandbox = sandboxes::sandbox(&daemon.dirs, &wanted)?;
-                let containers = sandbox.containers()?;
+                let containers = sandbox.all_containers()?;
                 Ok((sandbox, containers))
             })
             .await?;
@@ -198,7 +198,7 @@ impl Runtime for Asked {
             let told = |sandbox: &&Sandbox| sandbox.is_ready() && !sandbox.is_undecided();
             for sandbox in sandboxes::list(&dirs)?.iter().filter(told) {
                 pods.push(pod(sandbox));
-                for container in &sandbox.containers()? {
+                for container in &sandbox.all_containers()? {
                     containers.push(self::told(sandbox, container)?);
                 }
             }
@@ -230,7 +230,7 @@ pub(super) fn noted<T>(what: Result<T>) -> Option<T> {
 
 /// Stops a container that a plugin wants stopped.
 fn evict(dirs: &Dirs, eviction: &ContainerEviction) -> Result<()> {
-    let (sandbox, container) = sandboxes::container(dirs, &eviction.container_id)?;
+    let (sandbox, container) = sandboxes::any_container(dirs, &eviction.container_id)?;
     sandbox.ask(&Request::End { container: container.id().to_owned(), grace_seconds: 0 }, &[])
 }
 

@@ -6,7 +6,7 @@ use super::api;
 use super::files::{Files, Latest, Trees, names, read_names};
 use super::framing;
 use crate::control::{Connection, ContainerRecord, Reply, Request};
-use crate::error::{Kind, failure, kind_of};
+use crate::error::{Kind, failure, kind_of, say};
 use crate::host;
 use crate::lifecycle::commanded::{ContainerReport, Stage};
 use crate::paths::{Dirs, PodDirs};
@@ -62,12 +62,15 @@ pub(super) struct Container {
     pub(super) report: ContainerReport,
 }
 
-/// What a container's record says.
+/// What a container's record says; nothing, if it is damaged.
+#[derive(Default)]
 pub(super) struct ContainerMade {
     /// What its supervisor made it from.
     pub(super) record: ContainerRecord,
     /// As it was asked for.
     pub(super) config: api::ContainerConfig,
+    /// What is wrong with the record, if something is.
+    damage: Option<String>,
 }
 
 impl Deref for Container {
@@ -176,8 +179,15 @@ impl Sandbox {
         }
     }
 
-    /// Its containers, but for those that are being created or removed.
+    /// Its containers, but for those that are being created or removed, and for damaged ones.
     pub(super) fn containers(&self) -> Result<Vec<Container>> {
+        let mut containers = self.all_containers()?;
+        containers.retain(|container| container.damage.is_none());
+        Ok(containers)
+    }
+
+    /// The same with damaged ones, of which nothing but the report is known: they end and are removed like others.
+    pub(super) fn all_containers(&self) -> Result<Vec<Container>> {
         containers_of(&self.made, self.report.as_deref())
     }
 
@@ -254,6 +264,13 @@ impl Container {
         &self.report.id
     }
 
+    /// That it is not damaged, or the error of a call that takes that.
+    pub(super) fn require_whole(&self) -> Result<()> {
+        let Some(damage) = &self.damage else { return Ok(()) };
+        let message = format!("container {} can only be stopped and removed: {damage}", self.id());
+        Err(failure(Kind::NotReady, message))
+    }
+
     /// `state`
     pub(super) fn state(&self) -> api::ContainerState {
         match self.report.stage {
@@ -309,13 +326,16 @@ fn made(dirs: &PodDirs) -> Result<Option<Arc<SandboxMade>>> {
     })
 }
 
-/// As [`made`], without what is damaged, for lists. What cannot be read just now is an error: a kubelet makes again what is
-/// missing.
-fn made_whole(dirs: &PodDirs) -> Result<Option<Arc<SandboxMade>>> {
-    match made(dirs) {
-        Err(error) if !error.downcast_ref().is_some_and(SysError::is_without_means) => Ok(None),
+/// What was read, without what is damaged. What cannot be read just now is an error: a kubelet makes again what is missing.
+pub(super) fn if_whole<T>(read: Result<Option<T>>) -> Result<Option<T>> {
+    match read {
+        Err(error) if is_damage(&error) => Ok(None),
         other => other,
     }
+}
+
+fn is_damage(error: &anyhow::Error) -> bool {
+    !error.downcast_ref().is_some_and(SysError::is_without_means)
 }
 
 fn report(made: &SandboxMade) -> Result<Option<Arc<Report>>> {
@@ -325,18 +345,29 @@ fn report(made: &SandboxMade) -> Result<Option<Arc<Report>>> {
 fn containers_of(made: &SandboxMade, report: Option<&Report>) -> Result<Vec<Container>> {
     let mut containers = Vec::new();
     for report in report.iter().flat_map(|report| &report.commanded) {
-        let path = made.pod.dirs.container_state(&report.id).join(store::CONTAINER_RECORD);
-        let made = CONTAINERS.read(&path, || container_record(&path))?;
+        let path = store::container_record(&made.pod.dirs, &report.id);
+        let made = CONTAINERS.read(&path, || container_made(&path))?;
         containers.extend(made.map(|made| Container { made, report: report.clone() }));
     }
     Ok(containers)
 }
 
-fn container_record(path: &Path) -> Result<Option<ContainerMade>> {
-    let Some(record) = store::read_json::<ContainerRecord>(path)? else { return Ok(None) };
-    let context = || format!("the request that made container {}", record.config.name);
-    let config = api::ContainerConfig::decode(&*record.request).with_context(context)?;
-    Ok(Some(ContainerMade { record, config }))
+/// One that is damaged is told of here, once: what was read is remembered until the file is another one.
+fn container_made(path: &Path) -> Result<Option<ContainerMade>> {
+    let read = || -> Result<Option<ContainerMade>> {
+        let Some(record) = store::read_json::<ContainerRecord>(path)? else { return Ok(None) };
+        let context = || format!("{} is damaged: the request", path.display());
+        let config = api::ContainerConfig::decode(&*record.request).with_context(context)?;
+        Ok(Some(ContainerMade { record, config, damage: None }))
+    };
+    match read() {
+        Err(error) if is_damage(&error) => {
+            let damage = format!("{error:#}");
+            say!("podshim cri: a container is in no list, and can only be stopped and removed: {damage}");
+            Ok(Some(ContainerMade { damage: Some(damage), ..ContainerMade::default() }))
+        }
+        other => other,
+    }
 }
 
 /// All sandboxes, newest first as containerd lists them. One whose files are damaged is left out: `podshim ps` shows it.
@@ -371,19 +402,19 @@ pub(super) fn answer(items: &[Arc<Listed>]) -> api::ListContainersResponse {
 }
 
 fn listed(dirs: &PodDirs) -> Result<Vec<Arc<Listed>>> {
-    let Some(made) = made_whole(dirs)? else { return Ok(Vec::new()) };
+    let Some(made) = if_whole(made(dirs))? else { return Ok(Vec::new()) };
     let containers = containers_of(&made, report(&made)?.as_deref())?;
     let item = |container: &Container| {
         let container = container.item(&made.pod.record.plan.sandbox.uid);
         Arc::new(Listed { encoded: container.encode_to_vec().into(), container })
     };
-    Ok(containers.iter().map(item).collect())
+    Ok(containers.iter().filter(|container| container.damage.is_none()).map(item).collect())
 }
 
 fn all_made(dirs: &Dirs) -> Result<Vec<Arc<SandboxMade>>> {
     let ids = names(&dirs.pods())?;
     forget_gone(ids.len());
-    ids.iter().filter_map(|id| made_whole(&dirs.pod(id)).transpose()).collect()
+    ids.iter().filter_map(|id| if_whole(made(&dirs.pod(id))).transpose()).collect()
 }
 
 fn forget_gone(sandboxes: usize) {
@@ -417,8 +448,15 @@ fn recover(pod: &Pod) -> bool {
     pod.is_supervised()
 }
 
-/// The container of an id, or of the beginning of one that no other has, and its sandbox.
+/// The container of an id, or of the beginning of one that no other has, and its sandbox. A damaged one is an error.
 pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
+    let found = any_container(dirs, id)?;
+    found.1.require_whole()?;
+    Ok(found)
+}
+
+/// The same also of a damaged one.
+pub(super) fn any_container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
     let missing = || failure(Kind::NotFound, format!("there is no container {id:?}"));
     // A kubelet asks by whole ids: no directory is read for those.
     let known = is_whole(id).then(|| owner(dirs, id)).transpose()?.flatten();
@@ -437,7 +475,7 @@ pub(super) fn container(dirs: &Dirs, id: &str) -> Result<(Sandbox, Container)> {
         Some(Kind::NotFound) => missing(),
         _ => error,
     })?;
-    let container = sandbox.containers()?.into_iter().find(|container| container.id() == full);
+    let container = sandbox.all_containers()?.into_iter().find(|container| container.id() == full);
     Ok((sandbox, container.ok_or_else(missing)?))
 }
 

@@ -112,13 +112,14 @@ impl ContainerSpec {
 }
 
 /// What a container is to its pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerKind {
     /// `initContainers`: runs to its end before the next one starts.
     Init,
     /// `initContainers` with `restartPolicy: Always`: starts in its turn and goes on beside what follows.
     Sidecar,
     /// `containers`.
+    #[default]
     App,
     /// `ephemeralContainers`: joins a running pod, never restarted, of no consequence for the pod.
     Ephemeral,

@@ -212,13 +212,14 @@ pub struct HostAlias {
 }
 
 /// When a registry is asked (pod-api.md §10).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PullPolicy {
     /// At each start of a container.
     Always,
     /// Always because nothing was written and the tag is `latest`: an image that was imported by hand is used as it is.
     AlwaysByDefault,
     /// Only when the image is not there.
+    #[default]
     IfNotPresent,
     /// Never.
     Never,
@@ -360,9 +361,10 @@ impl BindOption {
 }
 
 /// What a container's standard descriptors are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stdio {
     /// stdin is /dev/null; stdout and stderr are FIFOs.
+    #[default]
     Null,
     /// stdin is a FIFO that `attach` writes to.
     Stdin,
@@ -373,9 +375,10 @@ pub enum Stdio {
 }
 
 /// `terminationMessagePolicy`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TerminationMessagePolicy {
     /// The file's last 4096 bytes.
+    #[default]
     File,
     /// The log's last lines if the file is empty and the container failed.
     FallbackToLogsOnError,
@@ -471,7 +474,7 @@ pub enum Log {
 }
 
 /// CRI `ContainerConfig`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
     /// The container's name in the pod.
     pub name: String,

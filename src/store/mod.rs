@@ -431,12 +431,20 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
     }
 }
 
-/// The ids of the images that pods use, which must not be removed.
+/// The ids of the images that pods use, which must not be removed; an error if they are not known of a pod, as it is damaged.
 pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> {
-    let (pods, _) = list(dirs)?;
+    let unknown = |broken: Broken| broken.explain().context("which images are used is not known");
+    let (pods, broken) = list(dirs)?;
+    if let Some(broken) = broken.into_iter().next() {
+        return Err(unknown(broken));
+    }
     let mut used = std::collections::BTreeSet::new();
     for pod in pods {
-        for container in containers(&pod)? {
+        let containers = containers(&pod).map_err(|error| {
+            let uid = pod.record.plan.sandbox.uid.clone();
+            unknown(Broken { uid, full_name: None, error })
+        })?;
+        for container in containers {
             used.extend(container.volume_images.into_values().chain([container.image]).map(|image| image.id));
         }
         let Record { images, volume_images, .. } = pod.record;
@@ -447,11 +455,12 @@ pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> 
 
 /// The containers of a pod that is commanded through CRI, whose supervisor keeps each in its run state.
 pub fn containers(pod: &Pod) -> Result<Vec<ContainerRecord>> {
-    container_records(pod)?.iter().filter_map(|path| read_json(path).transpose()).collect()
+    let read = |id: String| read_json(&container_record(&pod.dirs, &id)).transpose();
+    container_ids(pod)?.into_iter().filter_map(read).collect()
 }
 
-/// The files of [`containers`]. Without its file a container is being made or removed at this moment.
-pub fn container_records(pod: &Pod) -> Result<Vec<PathBuf>> {
+/// The ids of [`containers`]. Without its record a container is being made or removed at this moment.
+pub fn container_ids(pod: &Pod) -> Result<Vec<String>> {
     if pod.record.commanded.is_none() {
         return Ok(Vec::new());
     }
@@ -459,11 +468,13 @@ pub fn container_records(pod: &Pod) -> Result<Vec<PathBuf>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.called("opendir", pod.dirs.containers().display())?,
     };
-    Ok(bundles.flatten().map(|bundle| bundle.path().join(CONTAINER_RECORD)).collect())
+    Ok(bundles.flatten().filter_map(|bundle| bundle.file_name().into_string().ok()).collect())
 }
 
 /// The file in a container's run state with its [`ContainerRecord`].
-pub const CONTAINER_RECORD: &str = "container.json";
+pub fn container_record(pod: &PodDirs, id: &str) -> PathBuf {
+    pod.container_state(id).join("container.json")
+}
 
 /// What a plan's images are.
 #[derive(Debug, Clone, Default)]

@@ -136,7 +136,7 @@ impl Supervisor {
     }
 
     fn record_of(&self, id: &str) -> PathBuf {
-        self.pod.dirs.container_state(id).join(store::CONTAINER_RECORD)
+        store::container_record(&self.pod.dirs, id)
     }
 
     /// What plugins are to be told of it is there.

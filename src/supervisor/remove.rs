@@ -100,8 +100,7 @@ pub fn abandoned(pod: &Pod, setup: &CgroupSetup) -> Result<bool> {
     }
     let now = super::pod::now().wall;
     let mut report = report.unwrap_or_else(|| Report::of(Life::begin(pod).status()));
-    for container in store::containers(pod)? {
-        let id = container.config.name;
+    for id in store::container_ids(pod)? {
         if !report.commanded.iter().any(|known| known.id == id) {
             // It was being created, which nobody heard of.
             self::container(&pod.dirs, &id)?;

@@ -45,7 +45,6 @@ use crate::sys::{Called, fs, pidfd, socket};
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -395,13 +394,8 @@ fn reload(pod: &mut Pod, machine: &Commanded) -> Result<Vec<(String, Option<Adju
 /// created, which nobody heard of, or removed. What cannot be taken away goes with the sandbox.
 fn forget_strangers(pod: &Pod, setup: &CgroupSetup, machine: &Commanded) -> Result<Vec<anyhow::Error>> {
     let known: Vec<String> = machine.containers().map(|(_, report)| report.id).collect();
-    let directory = pod.dirs.containers();
-    let entries = match std::fs::read_dir(&directory) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.called("opendir", directory.display())?,
-    };
     let mut errors = Vec::new();
-    for id in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+    for id in store::container_ids(pod)? {
         if known.contains(&id) {
             continue;
         }

@@ -67,9 +67,10 @@ fn told(container: &Container, index: usize, mount: &api::Mount) -> api::Mount {
     mount
 }
 
-/// Its bundle's config; `None` if it is being made or removed.
+/// Its bundle's config; `None` if it is being made or removed, or damaged.
 fn bundle(sandbox: &Sandbox, container: &Container) -> Result<Option<Spec>> {
-    store::read_json(&sandbox.pod.dirs.container_state(container.id()).join("config.json"))
+    let path = sandbox.pod.dirs.container_state(container.id()).join("config.json");
+    sandboxes::if_whole(store::read_json(&path))
 }
 
 fn user(spec: &Spec) -> Option<api::ContainerUser> {

@@ -25,12 +25,14 @@ pub(in crate::cri) fn run(
     }
     let metadata = config.metadata.as_ref().ok_or_else(|| missing("config.metadata"))?;
     let identity = identity(metadata);
-    // The supervisor sees to that; plugins need not be asked about one that it refuses.
-    if let Some(other) =
-        sandbox.containers()?.iter().find(|container| self::identity(&container.metadata()) == identity)
-    {
-        let message = format!("sandbox {} has a container {identity} already: {}", sandbox.id(), other.id());
-        return Err(failure(Kind::AlreadyExists, message));
+    for other in sandbox.all_containers()? {
+        // A kubelet makes again what is missing in its lists: it may be this one, which runs.
+        other.require_whole()?;
+        // The supervisor sees to that; plugins need not be asked about one that it refuses.
+        if self::identity(&other.metadata()) == identity {
+            let message = format!("sandbox {} has a container {identity} already: {}", sandbox.id(), other.id());
+            return Err(failure(Kind::AlreadyExists, message));
+        }
     }
     let id = sandboxes::new_id()?;
     let mut record = record(daemon, &sandbox, (&id, config))?;

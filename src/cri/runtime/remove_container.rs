@@ -17,7 +17,7 @@ pub(in crate::cri) fn run(
     request: &api::RemoveContainerRequest,
 ) -> Result<api::RemoveContainerResponse> {
     let done = Ok(api::RemoveContainerResponse {});
-    let (sandbox, container) = match sandboxes::container(&daemon.dirs, &request.container_id) {
+    let (sandbox, container) = match sandboxes::any_container(&daemon.dirs, &request.container_id) {
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
         found => found?,
     };
@@ -36,7 +36,7 @@ fn remove(daemon: &Daemon, (sandbox, container): (&Sandbox, &Container)) -> Resu
     let events = daemon.events();
     if daemon.plugins.nri.is_on() {
         stop_container::end(daemon, (sandbox, container), 0)?;
-        if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
+        if let Ok((sandbox, container)) = sandboxes::any_container(&daemon.dirs, container.id()) {
             daemon.wait(tell(daemon, &events, (&sandbox, &container)));
         }
     }

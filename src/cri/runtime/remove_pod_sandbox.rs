@@ -27,7 +27,7 @@ pub(in crate::cri) fn run(
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
         found => found?,
     };
-    let containers = sandbox.containers()?;
+    let containers = sandbox.all_containers()?;
     if daemon.plugins.nri.is_on() {
         for container in &containers {
             daemon.wait(remove_container::tell(daemon, &events, (&sandbox, container)));
@@ -35,7 +35,7 @@ pub(in crate::cri) fn run(
         daemon.wait(events.remove_pod_sandbox(&plugins::pod(&sandbox)));
     }
     daemon.observe(sandbox.id());
-    let last = About::of(&sandbox, &containers)?;
+    let last = About::of(&sandbox, &sandbox.containers()?)?;
     remove::pod(&sandbox.pod, || Ok(daemon.facts.cgroups.clone()))?;
     for container in &containers {
         daemon.wait(daemon.forget(container.id()));

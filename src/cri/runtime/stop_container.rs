@@ -16,14 +16,14 @@ pub(in crate::cri) fn run(daemon: &Daemon, request: &api::StopContainerRequest) 
     let done = Ok(api::StopContainerResponse {});
     let less = |_| failure(Kind::Invalid, format!("timeout is {}: less than nothing", request.timeout));
     let grace_seconds = u64::try_from(request.timeout).map_err(less)?;
-    let (sandbox, container) = match sandboxes::container(&daemon.dirs, &request.container_id) {
+    let (sandbox, container) = match sandboxes::any_container(&daemon.dirs, &request.container_id) {
         Err(error) if kind_of(&error) == Some(Kind::NotFound) => return done,
         found => found?,
     };
     end(daemon, (&sandbox, &container), grace_seconds)?;
     if daemon.plugins.nri.is_on() {
         // It is told how it ended.
-        if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
+        if let Ok((sandbox, container)) = sandboxes::any_container(&daemon.dirs, container.id()) {
             daemon.wait(daemon.tell_stopped(&daemon.events(), &sandbox, &container));
         }
     }

@@ -35,10 +35,10 @@ pub(in crate::cri) fn run(
 /// Stops a sandbox: its containers, then itself. Plugins are told in between, while the network is still there; they cannot keep it.
 pub(in crate::cri) fn stop(daemon: &Daemon, sandbox: &Sandbox, events: &Events) -> Result<()> {
     if daemon.plugins.nri.is_on() && sandbox.is_up() {
-        for container in sandbox.containers()? {
+        for container in sandbox.all_containers()? {
             stop_container::end(daemon, (sandbox, &container), 0)?;
             // They are told how it ended.
-            if let Ok((sandbox, container)) = sandboxes::container(&daemon.dirs, container.id()) {
+            if let Ok((sandbox, container)) = sandboxes::any_container(&daemon.dirs, container.id()) {
                 daemon.wait(daemon.tell_stopped(events, &sandbox, &container));
             }
         }

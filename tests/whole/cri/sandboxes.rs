@@ -3,11 +3,13 @@
 use super::super::cni::one_plugin;
 use super::super::harness::{Host, until};
 use super::super::leaks;
-use super::client::{Cri, container, sandbox};
+use super::client::{BUSYBOX, Cri, container, sandbox};
+use super::kills::{host_pid, kill_supervisor};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use podshim::cri::api;
-use tonic::Code;
+use std::collections::BTreeSet;
+use tonic::{Code, Status};
 
 fn options(config: &mut api::PodSandboxConfig) -> &mut api::NamespaceOption {
     let linux = config.linux.get_or_insert_default();
@@ -94,4 +96,67 @@ fn e7_a_handler_whose_program_is_not_there_makes_no_sandbox() {
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     assert!(error.message().contains("/no/such/runtime"), "{error}");
     assert!(cri.sandboxes().is_empty());
+}
+
+/// A container's record is torn: it can be ended and removed, and nobody else's lists and lives depend on it.
+#[test]
+fn a_damaged_container_is_in_nobody_elses_way() {
+    let Some(host) = Host::new(&[]) else { return };
+    host.own_network();
+    let mut cri = Cri::start(&host, "");
+    for how in ["the container is removed", "the sandbox is removed", "server and supervisor are killed"] {
+        let (config, other) = (sandbox(&host, "p"), sandbox(&host, "q"));
+        let (id, whole) = (cri.sandbox(&config), cri.sandbox(&other));
+        let torn = cri.running((&id, &config), "torn", "sleep 1000");
+        let beside = cri.running((&id, &config), "beside", "sleep 1000");
+        let runs = cri.running((&whole, &other), "runs", "sleep 1000");
+        let pid = i32::try_from(host_pid(&cri, &torn)).unwrap();
+        let state = host.path("state/pods").join(&id).join("containers").join(&torn);
+        std::fs::write(state.join("new"), "{\"config\":").unwrap();
+        std::fs::rename(state.join("new"), state.join("container.json")).unwrap();
+        let is_killed = how.contains("killed");
+        if is_killed {
+            cri.kill();
+            kill_supervisor(&host, &id);
+            cri.restart();
+        }
+
+        let listed: BTreeSet<String> = cri.containers().into_iter().map(|found| found.id).collect();
+        assert_eq!(listed, BTreeSet::from([beside.clone(), runs.clone()]), "{how}");
+        assert_eq!(cri.sandboxes().len(), 2, "{how}");
+        let is_ready = cri.sandbox_status(&id).unwrap().state() == api::PodSandboxState::SandboxReady;
+        assert_eq!(is_ready, !is_killed, "{how}: nobody can take it over");
+        assert_eq!(cri.exec(&runs, &["sh", "-c", "exit 7"], 10).unwrap().exit_code, 7, "{how}");
+        let note = |line: &&str| line.contains("is in no list") && line.contains(&torn);
+        let notes = || cri.server.err().lines().filter(note).count();
+        until("the note", || (notes() > 0).then_some(()));
+        assert_eq!(notes(), 1, "{how}");
+        // What it is, and which image it has, is not known.
+        let names_it = |error: Status| assert!(error.message().contains("container.json is damaged"), "{how}: {error}");
+        names_it(cri.status(&torn).unwrap_err());
+        let image = Some(api::ImageSpec { image: BUSYBOX.to_owned(), ..api::ImageSpec::default() });
+        let request = api::RemoveImageRequest { image };
+        names_it(cri.call_images(|mut c| async move { c.remove_image(request).await }).unwrap_err());
+        let remedy = format!("podshim rm -f {id}");
+        host.run(&["image", "rm", "none:1"]).expect(125).says(&["container.json is damaged", &remedy]);
+        host.ok(&["image", "ls"]);
+
+        if !is_killed {
+            // A kubelet makes again what it does not see: there would be two.
+            names_it(cri.create((&id, &config), &container("torn", "sleep 1000")).unwrap_err());
+        }
+        if how.contains("container") {
+            cri.stop(&torn, 0).unwrap();
+            cri.remove(&torn).unwrap();
+            assert!(leaks::has_ended(pid) && !state.exists());
+            cri.running((&id, &config), "torn", "sleep 1000");
+        }
+        cri.stop_sandbox(&id).unwrap();
+        assert!(leaks::has_ended(pid), "{how}");
+        cri.remove_sandbox(&id).unwrap();
+        let left: Vec<String> = host.leaks().into_iter().filter(|left| left.contains(&id)).collect();
+        assert_eq!(left, [] as [String; 0], "{how}");
+        assert_eq!((cri.sandboxes().len(), &cri.containers()[0].id), (1, &runs), "{how}");
+        cri.remove_sandbox(&whole).unwrap();
+    }
 }
