@@ -201,6 +201,42 @@ fn an_image_is_one_whatever_its_names() {
 }
 
 #[test]
+fn a_damaged_image_is_not_here_and_can_be_pulled_again() {
+    if !available(&["root"]) {
+        return;
+    }
+    let (sample, other) = (Sample::new("damaged"), Sample::new("whole"));
+    let (host, second) = (Host::plain(&sample), Host::plain(&other));
+    let daemon = Daemon::start(|daemon| {
+        daemon.mirror("damaged.example", &host);
+        daemon.mirror("whole.example", &second);
+    });
+    run(async {
+        let mut client = daemon.images().await;
+        let whole = pull(&mut client, "whole.example/app").await.unwrap();
+        for digest in [&sample.config.digest, &sample.manifest.digest] {
+            let id = pull(&mut client, "damaged.example/app").await.unwrap();
+            let damage = || support::damage(&daemon.directory.path().join("lib/images"), digest);
+            damage();
+            let ids: Vec<String> = list(&mut client).await.into_iter().map(|image| image.id).collect();
+            assert_eq!(ids, [whole.as_str()], "{digest}");
+            for name in ["damaged.example/app", &id, &id[7..20]] {
+                assert_eq!(status(&mut client, name).await, None, "{digest}: {name}");
+            }
+            for name in ["whole.example/app", &whole, &whole[7..20]] {
+                assert_eq!(status(&mut client, name).await.unwrap().id, whole, "{digest}: {name}");
+            }
+            assert_eq!(pull(&mut client, "damaged.example/app").await.unwrap(), id, "{digest}");
+            assert_eq!(status(&mut client, &id).await.unwrap().repo_tags, ["damaged.example/app:latest"], "{digest}");
+            damage();
+            remove(&mut client, "damaged.example/app").await.unwrap();
+            let left = daemon.directory.path().join("lib/images/blobs/sha256");
+            assert_eq!(support::entries(&left).len(), other.blobs().len() + 1, "{digest}");
+        }
+    });
+}
+
+#[test]
 fn an_image_by_digest_has_no_tag_and_says_who_runs_it() {
     if !available(&["root"]) {
         return;

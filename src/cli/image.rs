@@ -1,6 +1,7 @@
 //! `podshim image …`, in podman's and Docker's words.
 
 use super::output::Out;
+use super::ps::warn;
 use crate::error::{Kind, failure};
 use crate::image::archive::{Format, Import, Source};
 use crate::image::manifest::Platform;
@@ -61,7 +62,7 @@ enum Command {
     /// Write images to a tar archive
     #[command(alias = "save")]
     Export(ExportArgs),
-    /// Remove images without a name, and content that no image needs
+    /// Remove images without a name, damaged ones, and content that no image needs
     Prune {
         /// Also images that have a name and that no pod uses
         #[arg(short, long)]
@@ -181,7 +182,8 @@ fn pull(args: PullArgs, dirs: &Dirs, out: &mut dyn Write) -> Result<()> {
 }
 
 fn list(args: &LsArgs, dirs: &Dirs, out: &mut dyn Write) -> Result<()> {
-    let images = Store::open(dirs)?.list()?;
+    let (images, damaged) = Store::open(dirs)?.list()?;
+    damaged.iter().for_each(warn);
     if args.quiet {
         let mut ids: Vec<&str> = images.iter().map(|l| &l.id.hex()[..12]).collect();
         ids.dedup();

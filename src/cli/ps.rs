@@ -149,7 +149,7 @@ pub(super) fn now() -> Time {
     Time(since.as_secs() as i64)
 }
 
-fn warn(error: &anyhow::Error) {
+pub(super) fn warn(error: &anyhow::Error) {
     say!("podshim: warning: {}", output::escape(&format!("{error:#}")));
 }
 

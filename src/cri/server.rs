@@ -93,7 +93,11 @@ pub fn serve(options: Options, ready: impl FnOnce() -> Result<()>) -> Result<()>
     store::make_directories(&dirs)?;
     remove::sweep(&dirs)?;
     // Pulls that an earlier server was killed in are cleared away.
-    Store::open(&dirs)?;
+    let images = Store::open(&dirs)?.list();
+    // A damaged one is said once. To a kubelet it is not here: it pulls it again, or does not need it.
+    for error in images.map_or_else(|error| vec![error], |(_, damaged)| damaged) {
+        say!("podshim cri: {error:#}");
+    }
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(MAX_THREADS).build().context("starting tokio")?;
     let served = runtime.block_on(async {

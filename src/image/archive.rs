@@ -314,7 +314,7 @@ impl<'a> Content<'a> {
 
     /// Sees to it that a blob is staged, unless it is stored already.
     fn need(&self, blob: &Descriptor) -> Result<()> {
-        if self.session.blob_path(blob).is_some() {
+        if self.session.has(blob) {
             return Ok(());
         }
         let absent = || format!("the archive has no blob {} of {} bytes", blob.digest, blob.size);

@@ -47,61 +47,46 @@ impl Store {
     /// Every image, by ID.
     pub fn known(&self) -> Result<Vec<Known>> {
         let _lock = self.lock_shared()?;
-        let entries = self.entries()?;
-        let ids = self.ids(&entries)?;
-        let mut images: BTreeMap<Digest, Known> = BTreeMap::new();
-        for entry in &entries {
-            let (id, image) = &ids[&entry.manifest.digest];
-            images.entry(id.clone()).or_insert_with(|| image.clone()).add(entry);
-        }
-        Ok(images.into_values().collect())
+        Ok(self.known_locked()?.into_values().collect())
     }
 
-    /// The image of this name or ID, if it is here.
+    /// The image of this name or ID, if it is here and not damaged. A name that cannot be one is an error.
     pub fn known_as(&self, text: &str) -> Result<Option<Known>> {
         let _lock = self.lock_shared()?;
-        let Some(found) = self.find_locked(text)? else { return Ok(None) };
-        let entries = self.entries()?;
-        let ids = self.ids(&entries)?;
-        let id = &found.manifest.config.digest;
-        let mut image = ids.get(&found.entry.manifest.digest).map(|(_, image)| image.clone());
-        for entry in entries.iter().filter(|entry| ids[&entry.manifest.digest].0 == *id) {
-            if let Some(image) = &mut image {
-                image.add(entry);
-            }
-        }
-        Ok(image)
+        let Some(entry) = self.find_entry(text)? else { return Ok(None) };
+        Ok(self.known_locked()?.remove(&self.id(&entry)?))
     }
 
-    /// Removes the image of this name or ID with all its names; whether it was here. One whose ID is in what `in_use` finds
-    /// stays, which is an error; it is asked when nobody else can change the store.
+    /// Removes the image of this name or ID with all its names, and what is damaged; whether it was here. One whose ID is in what
+    /// `in_use` finds stays, which is an error; it is asked when nobody else can change the store.
     pub fn remove_whole(&self, text: &str, in_use: impl FnOnce() -> Result<BTreeSet<String>>) -> Result<bool> {
         let session = self.session()?;
         let _lock = self.lock_exclusive()?;
-        let Some(found) = self.find_locked(text)? else { return Ok(false) };
-        let id = found.manifest.config.digest;
-        if in_use()?.contains(&id.to_string()) {
+        let Some(entry) = self.find_entry(text)? else { return Ok(false) };
+        let (id, in_use) = (self.id(&entry)?, in_use()?);
+        if in_use.contains(&id.to_string()) {
             let message = format!("image {text} is used by a container; remove the container first");
             return Err(failure(Kind::NotReady, message));
         }
-        let mut entries = self.entries()?;
-        let ids = self.ids(&entries)?;
-        entries.retain(|entry| ids[&entry.manifest.digest].0 != id);
-        self.write_index(&session, &entries)?;
-        self.collect(&session, &entries)?;
+        self.remove_where(&session, &in_use, &|_, other| *other == id)?;
         Ok(true)
     }
 
-    /// The image ID of each manifest, and the image without its names. Each manifest is read once, however many names it has.
-    fn ids(&self, entries: &[Entry]) -> Result<BTreeMap<Digest, (Digest, Known)>> {
-        let mut ids = BTreeMap::new();
-        for entry in entries {
-            if !ids.contains_key(&entry.manifest.digest) {
-                let (manifest, file) = self.read_stored(&entry.manifest)?;
+    /// The images by their IDs. Each manifest is read once, however many names it has.
+    fn known_locked(&self) -> Result<BTreeMap<Digest, Known>> {
+        let (mut ids, mut images) = (BTreeMap::new(), BTreeMap::new());
+        for entry in self.entries()? {
+            let digest = &entry.manifest.digest;
+            if !ids.contains_key(digest) {
+                let Some((manifest, file)) = self.whole(&entry)? else { continue };
                 let id = manifest.config.digest.clone();
-                ids.insert(entry.manifest.digest.clone(), (id, Known::new(&manifest, file)));
+                ids.insert(digest.clone(), id.clone());
+                images.entry(id).or_insert_with(|| Known::new(&manifest, file));
+            }
+            if let Some(image) = images.get_mut(&ids[digest]) {
+                image.add(&entry);
             }
         }
-        Ok(ids)
+        Ok(images)
     }
 }

@@ -6,7 +6,7 @@
 //! which images are in use is told to it.
 //!
 //! - [`mod@reference`]: names and digests; [`manifest`]: manifests, indexes, configs
-//! - [`store`], [`index`], [`known`]: the content store; [`session`]: work in progress, invisible until it is complete
+//! - [`store`], [`index`], `find`, [`known`]: the content store; [`session`]: work in progress, invisible until it is complete
 //! - [`registry`], `endpoint`, `hosts`, `transport`, `tls`, [`auth`]: pulling, `ahead`: unpacking meanwhile; [`archive`]: import and export
 //! - [`layer`], [`entry`], [`unpack`], `directories`, [`tree`]: from a blob to a directory
 //! - [`progress`]: what a person sees meanwhile
@@ -21,6 +21,7 @@ pub mod auth;
 mod directories;
 mod endpoint;
 pub mod entry;
+mod find;
 mod hosts;
 pub mod index;
 pub mod known;

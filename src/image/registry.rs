@@ -342,9 +342,9 @@ impl<'a> Fetch<'a, '_> {
             if blobs.iter().any(|b| b.digest == blob.digest) {
                 continue;
             }
-            match self.session.blob_path(blob) {
-                Some(_) => self.progress.report(Event::Present(&blob.digest)),
-                None => blobs.push(blob),
+            match self.session.has(blob) {
+                true => self.progress.report(Event::Present(&blob.digest)),
+                false => blobs.push(blob),
             }
         }
         stream::iter(blobs)
@@ -373,9 +373,9 @@ impl<'a> Fetch<'a, '_> {
             };
             let entry = index.choose().with_context(in_document)?;
             ensure!(entry.size <= MAX_DOCUMENT, "{}: manifest of {} bytes", in_document(), entry.size);
-            bytes = match self.session.blob_path(entry) {
-                Some(_) => self.session.read(entry)?,
-                None => {
+            bytes = match self.session.read(entry) {
+                Ok(bytes) => bytes,
+                Err(_) => {
                     let digest = entry.digest.to_string();
                     self.document(transport, &digest, &format!("manifest {digest}")).await?.0
                 }

@@ -3,7 +3,7 @@
 //!
 //! The directory is locked (flock) as long as its process lives; who finds one that is not removes it.
 
-use super::manifest::{ConfigFile, Descriptor, MAX_DOCUMENT, Manifest};
+use super::manifest::{Compression, ConfigFile, Descriptor, MAX_DOCUMENT, Manifest};
 use super::progress::Shared;
 use super::reference::Digest;
 use super::tree::{Below, dir_flags, remove_tree};
@@ -119,7 +119,7 @@ impl<'a> Session<'a> {
     /// Stages a small blob whole.
     pub fn put(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor> {
         let descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
-        if self.blob_path(&descriptor).is_none() {
+        if self.read(&descriptor).is_err() {
             let mut writer = self.blob(&descriptor)?;
             writer.write(bytes)?;
             writer.finish()?;
@@ -132,6 +132,15 @@ impl<'a> Session<'a> {
         let staged = self.staged_blobs().join(descriptor.digest.hex());
         let stored = blob_file(self.dirs, &descriptor.digest);
         [staged, stored].into_iter().find(|p| fs::metadata(p).is_ok_and(|m| m.is_file() && m.len() == descriptor.size))
+    }
+
+    /// Whether a blob need not be fetched. A small one is read for it: a stored one may be damaged. Of a layer, whoever unpacks it
+    /// finds that out.
+    pub(super) fn has(&self, descriptor: &Descriptor) -> bool {
+        match Compression::of_media_type(&descriptor.media_type) {
+            Ok(_) => self.blob_path(descriptor).is_some(),
+            Err(_) => self.read(descriptor).is_ok(),
+        }
     }
 
     /// A small blob's bytes, verified.
@@ -201,7 +210,7 @@ impl<'a> Session<'a> {
     fn unpack_one(&self, descriptor: &Descriptor, target: layer::Target) -> Result<()> {
         let path = self.blob_path(descriptor).context("it is not here")?;
         let blob = File::open(&path).called("open", path.display())?;
-        let label = super::manifest::Compression::of_media_type(&descriptor.media_type)?;
+        let label = Compression::of_media_type(&descriptor.media_type)?;
         let Err(error) = layer::unpack(Interruptible { inner: blob, session: self }, label, target) else {
             return Ok(());
         };

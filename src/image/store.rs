@@ -10,13 +10,12 @@
 //! Locks are flock(2) on `images.lock`: shared to read the index and what it names, exclusive to change it; neither is held
 //! during a download or while unpacking. What a pull relied on and did not write is looked at again when it commits.
 
+use super::find::Stored;
 use super::index::{self, Addition, Entry, Origin, with_addition};
-use super::manifest::{
-    ConfigFile, Descriptor, Document, MAX_DOCUMENT, Manifest, Platform, parse_config, parse_document,
-};
+use super::manifest::{ConfigFile, Descriptor, Document, Manifest, Platform, parse_config, parse_document};
 use super::progress::Shared;
 use super::reference::{Digest, Reference, image_id};
-use super::session::{Session, Stop, Work, blob_file, make_private_dir, read_verified, remove_path};
+use super::session::{Session, Stop, Work, make_private_dir, remove_path};
 use super::{
     Event, Image, ImageFailure, ImageFailureKind, Progress, PullPolicy, Quiet, ahead, archive, registry, unpack,
 };
@@ -66,13 +65,6 @@ pub struct Store {
 
 /// Held as long as the lock is.
 pub(super) struct Lock(#[allow(dead_code)] File);
-
-/// What a name or an ID was found to be.
-pub(super) struct Stored {
-    pub(super) entry: Entry,
-    pub(super) manifest: Manifest,
-    file: ConfigFile,
-}
 
 impl Store {
     /// Opens the store, making its directories (mode 0700) where they are missing, and removes what dead processes left.
@@ -132,7 +124,12 @@ impl Store {
 
     /// The image of this name, from here or from its registry as the policy says. Errors have an [`ImageFailure`].
     pub fn ensure(&self, reference: &Reference, policy: PullPolicy, progress: &mut dyn Progress) -> Result<Image> {
-        let local = self.find(&reference.to_string()).map_err(|e| self.cannot_read(reference, e))?;
+        let name = reference.to_string();
+        let look = || -> Result<_> {
+            let _lock = self.lock_shared()?;
+            Ok(self.find_entry(&name)?.map(|entry| (self.read_stored(&entry), entry)))
+        };
+        let local = look().map_err(|e| self.cannot_read(reference, e))?;
         let use_local = match (policy, &local) {
             (PullPolicy::Never, None) => {
                 let text =
@@ -140,13 +137,17 @@ impl Store {
                 return Err(ImageFailure::plain(ImageFailureKind::NeverPull, text));
             }
             (PullPolicy::Never | PullPolicy::IfNotPresent, Some(_)) => true,
-            (PullPolicy::AlwaysByDefault, Some(stored)) => stored.entry.origin == Origin::Import,
+            (PullPolicy::AlwaysByDefault, Some((_, entry))) => entry.origin == Origin::Import,
             _ => false,
         };
         match local {
-            Some(stored) if use_local => {
-                self.ready(stored, progress, reference.to_string()).map_err(|e| self.cannot_read(reference, e))
+            // A damaged one is as good as none, unless it was imported: what a registry has by its name may be another.
+            Some((Err(_), entry)) if policy == PullPolicy::IfNotPresent && entry.origin == Origin::Pull => {
+                self.pull(reference, progress)
             }
+            Some((read, entry)) if use_local => read
+                .and_then(|(manifest, file)| self.ready(Stored { entry, manifest, file }, progress, name))
+                .map_err(|e| self.cannot_read(reference, e)),
             _ => self.pull(reference, progress),
         }
     }
@@ -303,12 +304,18 @@ impl Store {
         archive::write(&session, &images, archive::Output { format, out })
     }
 
-    /// Every image, by name; those without one last.
-    pub fn list(&self) -> Result<Vec<Listed>> {
+    /// Every image, by name, those without one last; and what is wrong with each that is damaged, which is none.
+    pub fn list(&self) -> Result<(Vec<Listed>, Vec<anyhow::Error>)> {
         let _lock = self.lock_shared()?;
-        let mut list = Vec::new();
+        let (mut list, mut damaged) = (Vec::new(), Vec::new());
         for entry in self.entries()? {
-            let (manifest, file) = self.read_stored(&entry.manifest)?;
+            let (manifest, file) = match self.read_stored(&entry) {
+                Ok(read) => read,
+                Err(error) => {
+                    damaged.push(error);
+                    continue;
+                }
+            };
             list.push(Listed {
                 name: entry.name,
                 id: manifest.config.digest.clone(),
@@ -319,7 +326,7 @@ impl Store {
             });
         }
         list.sort_by_key(|l| (l.name.is_none(), l.name.as_ref().map(Reference::familiar)));
-        Ok(list)
+        Ok((list, damaged))
     }
 
     /// What is known of an image, in the words of `docker image inspect`.
@@ -336,7 +343,7 @@ impl Store {
                 tags.push(name.familiar());
             }
         }
-        let config: serde_json::Value = serde_json::from_slice(&read_verified(&blob_file(&self.dirs, id), id)?)?;
+        let config: serde_json::Value = serde_json::from_slice(&self.read_blob(id)?)?;
         let layers: Vec<String> = self.layer_paths(&stored.file).iter().map(|p| p.display().to_string()).collect();
         let size = stored.manifest.layers.iter().map(|l| l.size).sum::<u64>() + stored.manifest.config.size;
         Ok(serde_json::json!({
@@ -440,54 +447,6 @@ impl Store {
         Ok((manifest, file))
     }
 
-    pub(super) fn read_stored(&self, descriptor: &Descriptor) -> Result<(Manifest, ConfigFile)> {
-        ensure!(descriptor.size <= MAX_DOCUMENT, "manifest {} is too large", descriptor.digest);
-        let read = |digest: &Digest| read_verified(&blob_file(&self.dirs, digest), digest);
-        let manifest = as_manifest(&read(&descriptor.digest)?, descriptor)?;
-        let file = parse_config(&read(&manifest.config.digest)?, manifest.layers.len()).context("image config")?;
-        Ok((manifest, file))
-    }
-
-    pub(super) fn find(&self, text: &str) -> Result<Option<Stored>> {
-        let _lock = self.lock_shared()?;
-        self.find_locked(text)
-    }
-
-    pub(super) fn find_locked(&self, text: &str) -> Result<Option<Stored>> {
-        let entries = self.entries()?;
-        let stored = |entry: Entry| -> Result<Option<Stored>> {
-            let (manifest, file) = self.read_stored(&entry.manifest)?;
-            Ok(Some(Stored { entry, manifest, file }))
-        };
-        if let Some(prefix) = image_id(text) {
-            let mut found: Option<Stored> = None;
-            for entry in entries.iter().cloned() {
-                let (manifest, file) = self.read_stored(&entry.manifest)?;
-                let digest = &manifest.config.digest;
-                if !digest.hex().starts_with(prefix) {
-                    continue;
-                }
-                if found.as_ref().is_some_and(|f| f.manifest.config.digest != *digest) {
-                    return Err(failure(Kind::Invalid, format!("{text} is the beginning of several image IDs")));
-                }
-                found.get_or_insert(Stored { entry, manifest, file });
-            }
-            if found.is_some() || text.len() >= 64 {
-                return Ok(found);
-            }
-        }
-        let reference = super::parse_reference(text)?;
-        if let Some(entry) = entries.iter().find(|e| e.name.as_ref() == Some(&reference)) {
-            return stored(entry.clone());
-        }
-        let Some(digest) = reference.digest() else { return Ok(None) };
-        let pinned = entries.into_iter().find(|e| {
-            let same_repository = e.name.as_ref().is_some_and(|n| n.name() == reference.name());
-            same_repository && (e.resolved == *digest || e.manifest.digest == *digest)
-        });
-        pinned.map_or(Ok(None), stored)
-    }
-
     fn layer_paths(&self, file: &ConfigFile) -> Vec<std::path::PathBuf> {
         file.chain_ids().iter().map(|id| self.dirs.layers().join(id.hex())).collect()
     }
@@ -546,7 +505,7 @@ impl Store {
                 let target = to.join(&name);
                 match rename_new(&from.join(&name), &target).map_err(|error| (error.errno(), error)) {
                     Ok(()) => some = true,
-                    // Another process was faster with the same content; but a blob of the wrong size is no content.
+                    // Another process was faster with the same content; but a blob that is damaged is no content.
                     Err((Errno::EEXIST, _)) if from == session.staged_blobs() => {
                         fs::rename(from.join(&name), &target).called("rename", target.display())?;
                         some = true;
@@ -564,7 +523,7 @@ impl Store {
     }
 }
 
-fn as_manifest(bytes: &[u8], descriptor: &Descriptor) -> Result<Manifest> {
+pub(super) fn as_manifest(bytes: &[u8], descriptor: &Descriptor) -> Result<Manifest> {
     match parse_document(bytes, Some(&descriptor.media_type))
         .with_context(|| format!("manifest {}", descriptor.digest))?
     {

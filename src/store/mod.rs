@@ -431,7 +431,8 @@ pub fn load(pod: &PodDirs) -> Result<Option<Record>> {
     }
 }
 
-/// The ids of the images that pods use, which must not be removed; an error if they are not known of a pod, as it is damaged.
+/// The ids of the images that pods use, which must not be removed, and the digests of their manifests: one that is damaged has no other
+/// name. An error if they are not known of a pod, as it is damaged.
 pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> {
     let unknown = |broken: Broken| broken.explain().context("which images are used is not known");
     let (pods, broken) = list(dirs)?;
@@ -439,16 +440,17 @@ pub fn images_in_use(dirs: &Dirs) -> Result<std::collections::BTreeSet<String>> 
         return Err(unknown(broken));
     }
     let mut used = std::collections::BTreeSet::new();
+    let names = |image: ImageSpec| [image.id, image.digest];
     for pod in pods {
         let containers = containers(&pod).map_err(|error| {
             let uid = pod.record.plan.sandbox.uid.clone();
             unknown(Broken { uid, full_name: None, error })
         })?;
         for container in containers {
-            used.extend(container.volume_images.into_values().chain([container.image]).map(|image| image.id));
+            used.extend(container.volume_images.into_values().chain([container.image]).flat_map(names));
         }
         let Record { images, volume_images, .. } = pod.record;
-        used.extend(images.into_iter().chain(volume_images.into_values()).map(|image| image.id));
+        used.extend(images.into_iter().chain(volume_images.into_values()).flat_map(names));
     }
     Ok(used)
 }

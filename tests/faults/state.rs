@@ -1,9 +1,9 @@
 //! Files of a pod's state are not what they were: torn, of another version, somebody else's, from before the machine's last boot.
 
 use crate::disk::Disks;
-use crate::harness::{Host, Live, binary, facts, image_files, pod, until};
+use crate::harness::{FACTS, Host, Live, binary, facts, image_files, pod, until};
 use crate::leaks;
-use crate::registry::{Blob, CONFIG, Debian, MANIFEST, Sample};
+use crate::registry::{Blob, CONFIG, Debian, MANIFEST, Sample, damage};
 use crate::rig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -499,6 +499,35 @@ fn what_is_mounted_in_a_pods_directories_outlives_it() {
     disks.run(&["rm", "-f", "p"]).expect(0);
     assert_eq!(disks.left(), Vec::<String>::new());
     assert_eq!(std::fs::read_to_string(precious).unwrap(), "precious");
+}
+
+/// One bit of an image is another one: the others are what they were.
+#[test]
+fn a_damaged_image_is_in_no_other_ones_way() {
+    let Some(host) = Host::bare(&[]) else { return };
+    let import = |name: &str| host.import(FACTS, name, &json!({ "Labels": { "name": name } }));
+    let of = |name: &str, image: &str| {
+        let mut container = facts("c", &["sleep"]);
+        container["image"] = json!(image);
+        pod(name, json!({ "containers": [container] }))
+    };
+    import("localhost/damaged");
+    import("localhost/whole");
+    for part in ["Id", "ManifestDigest"] {
+        let listed: Value = serde_json::from_str(&host.ok(&["image", "ls", "-o", "json"])).unwrap();
+        let image = listed.as_array().unwrap().iter().find(|image| image["Repository"] == "localhost/damaged").unwrap();
+        damage(&host.path("root/images"), image[part].as_str().unwrap());
+        let warning = "podshim: warning: image localhost/damaged:latest cannot be used";
+        let listed = host.run(&["image", "ls"]).expect(0).says(&[warning, "is damaged"]).out;
+        assert!(listed.contains("localhost/whole") && !listed.contains("localhost/damaged"), "{part}: {listed}");
+        host.start(&of("p", "localhost/whole"));
+        let manifest = host.manifest(&of("q", "localhost/damaged"));
+        host.run(&["run", "-d", &manifest]).expect(125).says(&["localhost/damaged:latest", "is damaged"]);
+        import("localhost/damaged");
+        host.ok(&["run", "-d", &manifest]);
+        host.ok(&["rm", "-f", "--all"]);
+    }
+    host.assert_clean();
 }
 
 /// An image of which something cannot be written is not there, whenever the disk says so; what is only to be quicker may fail.

@@ -1,12 +1,16 @@
 //! Import, export, removal, and what a kill leaves.
 
-use crate::support::{Blob, CONFIG, Sample, Setup, available, dirs_in, reference, tar_of};
+use crate::server::Host;
+use crate::support::{Blob, CONFIG, Sample, Setup, available, damage, dirs_in, reference, tar_of};
 use podshim::image::archive::{Format, Import, Source};
 use podshim::image::remove::Removed;
 use podshim::image::{Image, PullPolicy, Quiet, Reference, Store};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
+
+/// Where an image comes from, and how it is had from there.
+type Way<'a> = (&'a str, &'a dyn Fn(&Store));
 
 /// Of an archive: name and content.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -110,7 +114,7 @@ fn broken_archives_leave_nothing() {
         let error = import(&store, bytes).map(|_| panic!("{name} was accepted")).unwrap_err();
         assert!(format!("{error:#}").contains(part), "{name}: {error:#}");
         assert!(setup.leftovers().is_empty() && setup.content().is_empty(), "{name}: {:?}", setup.content());
-        assert!(store.list().unwrap().is_empty(), "{name}");
+        assert!(store.list().unwrap().0.is_empty(), "{name}");
         import(&store, whole.clone()).unwrap_or_else(|e| panic!("{name}: the next import works: {e:#}"));
     }
 }
@@ -167,7 +171,7 @@ fn names_and_images_go_as_docker_has_it() {
     let shared = store.resolve("app:v1").unwrap().layers[0].clone();
     assert_eq!(store.resolve(&first.config.digest).unwrap().layers[0], shared);
     assert_eq!(store.prune(&used).unwrap(), []);
-    assert_eq!(store.list().unwrap().iter().filter(|l| l.name.is_none()).count(), 1);
+    assert_eq!(store.list().unwrap().0.iter().filter(|l| l.name.is_none()).count(), 1);
     assert_eq!(store.prune(&nobody).unwrap(), [Removed::Deleted(first.config.digest.clone())]);
     assert!(shared.join("base").exists(), "still needed");
     assert_eq!(store.resolve("app:v1").unwrap().id, second.config.digest);
@@ -238,13 +242,115 @@ fn a_layer_that_was_lost_is_unpacked_again_and_a_damaged_blob_is_named() {
     assert_eq!(store.resolve("app:v1").unwrap(), image);
     assert_eq!(std::fs::read_to_string(image.layers[1].join("hello")).unwrap(), "again");
     std::fs::remove_dir_all(&image.layers[1]).unwrap();
-    let blob = dirs_in(&setup.path("")).images().join("blobs/sha256").join(&sample.layers[1].digest[7..]);
-    let mut bytes = std::fs::read(&blob).unwrap();
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    std::fs::write(&blob, bytes).unwrap();
+    damage(&dirs_in(&setup.path("")).images(), &sample.layers[1].digest);
     let error = store.resolve("app:v1").unwrap_err();
     assert!(format!("{error:#}").contains("damaged on disk"), "{error:#}");
     import(&store, tar_of(&sample.layout("app:v1"))).unwrap();
     assert_eq!(store.resolve("app:v1").unwrap(), image, "importing again repairs it");
+}
+
+#[test]
+fn a_damaged_image_is_whole_when_it_is_had_again() {
+    if !available(&["root"]) {
+        return;
+    }
+    let sample = Sample::new("damaged");
+    let registry = Host::plain(&sample);
+    let name = &format!("127.0.0.1:{}/app:v1", registry.port);
+    let folder = tempfile::tempdir().unwrap();
+    for (file, bytes) in sample.layout(name) {
+        let path = folder.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    let from_folder = |store: &Store| {
+        let source = Source::open(folder.path().to_str().unwrap()).unwrap();
+        store.import(source, Import { name: None, progress: &mut Quiet }).unwrap();
+    };
+    let ensure = |store: &Store| store.ensure(&reference(name), PullPolicy::IfNotPresent, &mut Quiet);
+    let ways: [Way; 5] = [
+        ("a registry", &|store| drop(store.pull(&reference(name), &mut Quiet).unwrap())),
+        ("a registry, for a pod", &|store| drop(ensure(store).unwrap())),
+        ("an OCI layout", &|store| drop(import(store, tar_of(&sample.layout(name))).unwrap())),
+        ("a folder", &from_folder),
+        ("a docker-archive", &|store| drop(import(store, tar_of(&docker_archive(&sample, name))).unwrap())),
+    ];
+    for (way, take) in ways {
+        let setup = Setup::new();
+        let store = setup.store();
+        take(&store);
+        let (image, content) = (store.resolve(name).unwrap(), setup.content());
+        for (part, digest) in [("config", &image.id), ("manifest", &image.digest)] {
+            damage(&dirs_in(&setup.path("")).images(), digest);
+            assert!(store.resolve(name).is_err(), "{way}, {part}");
+            if !way.contains("registry") {
+                let error = format!("{:#}", ensure(&store).unwrap_err());
+                assert!(error.contains("is damaged"), "{way}, {part}: a registry may have another: {error}");
+            }
+            take(&store);
+            assert_eq!(store.resolve(name).unwrap(), image, "{way}, {part}");
+            assert_eq!(setup.content(), content, "{way}, {part}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_image_is_in_nobodys_way_and_can_be_removed() {
+    if !available(&["root"]) {
+        return;
+    }
+    let (sample, other) = (Sample::new("damaged"), Sample::new("other"));
+    let nobody = BTreeSet::new();
+    for digest in [&sample.config.digest, &sample.manifest.digest] {
+        let setup = Setup::new();
+        let (store, dirs) = (setup.store(), dirs_in(&setup.path("")));
+        import(&store, tar_of(&other.layout("other:v1"))).unwrap();
+        let whole = setup.content();
+        let spoil = || {
+            import(&store, tar_of(&sample.layout("app:v1"))).unwrap();
+            damage(&dirs.images(), digest);
+        };
+        spoil();
+        let all = setup.content();
+        let says = |error: &anyhow::Error| {
+            let text = format!("{error:#}");
+            assert!(text.contains("image app:v1 cannot be used") && text.contains("is damaged"), "{text}");
+        };
+        says(&store.resolve("app:v1").unwrap_err());
+        says(&store.inspect("app:v1").unwrap_err());
+        let (listed, damaged) = store.list().unwrap();
+        assert_eq!(listed.iter().map(|l| l.id.to_string()).collect::<Vec<_>>(), [other.config.digest.as_str()]);
+        assert_eq!(damaged.len(), 1, "{damaged:?}");
+        says(&damaged[0]);
+        assert_eq!(store.known().unwrap().len(), 1);
+        assert_eq!(store.known_as("app:v1").unwrap(), None);
+        for name in ["other:v1", &other.config.digest, &other.config.digest[7..19]] {
+            assert_eq!(store.resolve(name).unwrap().id, other.config.digest, "{name}");
+            assert_eq!(store.inspect(name).unwrap()["Id"], json!(other.config.digest), "{name}");
+            assert_eq!(store.known_as(name).unwrap().unwrap().id.to_string(), other.config.digest, "{name}");
+        }
+        // A pull was killed. What the damaged image needs is not known, so nothing goes.
+        std::fs::create_dir(dirs.image_tmp().join("1-0")).unwrap();
+        setup.store();
+        assert!(setup.leftovers().is_empty());
+        assert_eq!(setup.content(), all);
+        // It is in use by its ID or, if nobody knows that any more, by its manifest.
+        let used = BTreeSet::from([digest.clone()]);
+        assert!(format!("{:#}", store.remove("app:v1", &used).unwrap_err()).contains("used by a pod"));
+        assert_eq!(store.prune(&used).unwrap(), []);
+        assert_eq!(setup.content(), all);
+
+        let gone = [Removed::Untagged("docker.io/library/app:v1".into()), Removed::Deleted(digest.clone())];
+        assert_eq!(store.remove("app:v1", &nobody).unwrap(), gone);
+        assert_eq!(setup.content(), whole);
+        spoil();
+        assert_eq!(store.prune(&nobody).unwrap(), gone);
+        assert_eq!(setup.content(), whole);
+        spoil();
+        assert!(store.remove_whole("app:v1", || Ok(BTreeSet::new())).unwrap());
+        assert_eq!(setup.content(), whole);
+        spoil();
+        assert!(store.remove_whole("other:v1", || Ok(BTreeSet::new())).unwrap());
+        assert!(setup.content().is_empty(), "a kubelet cannot name it: it goes with another one");
+    }
 }

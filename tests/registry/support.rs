@@ -80,6 +80,14 @@ pub(crate) fn content_in(root: &Path) -> Vec<PathBuf> {
     [dirs.image_tmp(), dirs.images().join("blobs/sha256"), dirs.layers()].iter().flat_map(|d| entries(d)).collect()
 }
 
+/// Changes a bit of a blob below `images`, as a bad disk does: its size stays.
+pub(crate) fn damage(images: &Path, digest: &str) {
+    let blob = images.join("blobs/sha256").join(&digest[7..]);
+    let mut bytes = std::fs::read(&blob).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+}
+
 pub(crate) fn entries(dir: &Path) -> Vec<PathBuf> {
     let mut list: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     list.sort();

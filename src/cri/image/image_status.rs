@@ -1,6 +1,6 @@
 //! `ImageStatus`
 
-use super::{look, message, named};
+use super::{message, named};
 use crate::cri::api::{ImageStatusRequest, ImageStatusResponse};
 use crate::cri::daemon::Daemon;
 use anyhow::Result;
@@ -15,7 +15,7 @@ pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, request: ImageStatusReques
 fn status(daemon: &Daemon, request: ImageStatusRequest) -> Result<ImageStatusResponse> {
     let spec = named(&daemon.config, request.image)?;
     let store = daemon.local_images()?;
-    let Some(image) = look(&store, &spec.image)? else { return Ok(ImageStatusResponse::default()) };
+    let Some(image) = store.known_as(&spec.image)? else { return Ok(ImageStatusResponse::default()) };
     let mut info = HashMap::new();
     if request.verbose {
         info.insert("info".to_owned(), store.inspect(&image.id.to_string())?.to_string());

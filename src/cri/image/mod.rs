@@ -20,7 +20,7 @@ use super::config::Config;
 use super::daemon::{Answer, Daemon, Service, Stream, perform};
 use crate::error::{Kind, failure};
 use crate::image::registry::Settings;
-use crate::image::{self, Known, Stop, Store};
+use crate::image::{Known, Stop, Store};
 use anyhow::{Context, Result};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -86,19 +86,11 @@ fn named(config: &Config, spec: Option<ImageSpec>) -> Result<ImageSpec> {
 /// No name with registry, repository, tag and digest is longer.
 const MAX_NAME: usize = 1024;
 
-/// The image of a request, if it is here. A name that cannot be one is an error.
-fn look(store: &Store, text: &str) -> Result<Option<Known>> {
-    if image::image_id(text).is_none() {
-        image::parse_reference(text)?;
-    }
-    store.known_as(text)
-}
-
 /// The images that a filter leaves: that of a name or ID, or all.
 fn filtered(daemon: &Daemon, wanted: Option<ImageSpec>) -> Result<Vec<Image>> {
     let store = daemon.local_images()?;
     let images = match wanted.filter(|spec| !spec.image.is_empty()) {
-        Some(spec) => look(&store, &named(&daemon.config, Some(spec))?.image)?.into_iter().collect(),
+        Some(spec) => store.known_as(&named(&daemon.config, Some(spec))?.image)?.into_iter().collect(),
         None => store.known()?,
     };
     Ok(images.into_iter().map(message).collect())

@@ -1,6 +1,6 @@
 //! `RemoveImage`
 
-use super::{look, named};
+use super::named;
 use crate::cri::api::{RemoveImageRequest, RemoveImageResponse};
 use crate::cri::daemon::Daemon;
 use crate::store;
@@ -14,9 +14,6 @@ pub(in crate::cri) async fn run(daemon: &Arc<Daemon>, request: RemoveImageReques
 
 fn remove(daemon: &Daemon, request: RemoveImageRequest) -> Result<RemoveImageResponse> {
     let name = named(&daemon.config, request.image)?.image;
-    let store = daemon.local_images()?;
-    if look(&store, &name)?.is_some() {
-        store.remove_whole(&name, || store::images_in_use(&daemon.dirs))?;
-    }
+    daemon.local_images()?.remove_whole(&name, || store::images_in_use(&daemon.dirs))?;
     Ok(RemoveImageResponse {})
 }
