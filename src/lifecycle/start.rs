@@ -13,6 +13,12 @@ impl PodState {
     pub(super) fn record_start(&mut self, event: Event, step: &mut Step) {
         match event {
             Event::ImageFailed { container, failure, message } => {
+                if self.containers[container].ending != Ending::Unasked {
+                    // That a pull fails which was given up is what was wanted; it is tried again when the pod goes on.
+                    let reason = self.first_waiting_reason().to_owned();
+                    let waiting = Waiting { reason, message: String::new() };
+                    return self.containers[container].not_created(waiting, step.now.boot);
+                }
                 for (reason, message) in image_events(failure, &self.spec.containers[container].image, &message) {
                     step.warn(container, reason, message);
                 }

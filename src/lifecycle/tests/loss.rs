@@ -118,11 +118,16 @@ fn s1_containers_that_may_not_be_restarted_have_ended() {
 #[test]
 fn s1_a_start_under_way_is_given_up_and_tried_again_at_once() {
     let mut sim = Sim::new(Always, "i | a");
-    assert_eq!(sim.step(Event::SandboxLost), [Action::CancelStart { container: 0 }]);
-    let told = sim.events.len();
-    assert_eq!(sim.start_failed(0, StartFailure::Create), [Action::CreateSandbox]);
-    assert_eq!(sim.events.len(), told, "that it failed was wanted");
-    assert_eq!(sim.step(again()), [start(0, 0)]);
+    for answer in [
+        Event::StartFailed { container: 0, failure: StartFailure::Create, message: String::new() },
+        Event::ImageFailed { container: 0, failure: ImageFailure::Pull, message: String::new() },
+    ] {
+        assert_eq!(sim.step(Event::SandboxLost), [Action::CancelStart { container: 0 }]);
+        let told = sim.events.len();
+        assert_eq!(sim.step(answer), [Action::CreateSandbox]);
+        assert_eq!(sim.events.len(), told, "that it failed was wanted");
+        assert_eq!(sim.step(again()), [start(0, 0)]);
+    }
     // It was too late to give it up.
     assert_eq!(sim.step(Event::SandboxLost), [Action::CancelStart { container: 0 }]);
     assert_eq!(sim.started(0), [kill(0)]);

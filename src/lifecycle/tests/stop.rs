@@ -61,6 +61,11 @@ fn s8_a_start_under_way_is_cancelled_or_signalled_once_it_runs() {
 
     let mut sim = Sim::new(Always, "a");
     sim.step(stop(None));
+    assert_eq!(sim.pull_failed(0, ImageFailure::Pull), [Action::DestroySandbox]);
+    assert_eq!(sim.events, Vec::<String>::new(), "that it failed was wanted");
+
+    let mut sim = Sim::new(Always, "a");
+    sim.step(stop(None));
     sim.tick();
     assert_eq!(sim.asked, [Action::Kill { container: 0 }], "its start hangs");
     assert_eq!(sim.started(0), [Action::Kill { container: 0 }]);
