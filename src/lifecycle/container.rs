@@ -206,7 +206,7 @@ impl Container {
 
     /// The pod says another image than what it runs, or waits for, was made from.
     pub(super) fn redefined(&mut self, now: Now) {
-        self.stale = self.is_alive().then_some(Stale::Image);
+        self.stale = self.has_instance().then_some(Stale::Image);
         self.pull = BackOff::default();
         self.failed_pull = None;
         self.forget_crashes(now);
@@ -214,7 +214,7 @@ impl Container {
 
     /// Its resources are others now.
     pub(super) fn resized(&mut self, resize: Resize, now: Now) {
-        if resize == Resize::RestartContainer && self.is_alive() {
+        if resize == Resize::RestartContainer && self.has_instance() {
             // Another image is the more to be told.
             self.stale.get_or_insert(Stale::Resources);
         }
@@ -237,6 +237,12 @@ impl Container {
     /// Whether the start under way has created its instance.
     pub(super) fn is_created(&self) -> bool {
         self.created
+    }
+
+    /// Whether there is an instance of it: one that runs, or that the start under way has created. What is not created yet is made
+    /// from what the pod says by then.
+    fn has_instance(&self) -> bool {
+        self.is_alive() && self.created
     }
 
     /// The start under way is over, and nothing of it has ever executed: it was no instance. It is to be tried again.

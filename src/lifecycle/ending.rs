@@ -210,6 +210,14 @@ impl PodState {
         step.actions.push(Action::Signal { container: index });
     }
 
+    /// The image that is being pulled is not wanted any more: the start is given up, and begins anew with the other one.
+    pub(super) fn cancel_uncreated(&mut self, index: usize, step: &mut Step) {
+        let container = &self.containers[index];
+        if container.stage == Stage::Starting && !container.is_created() && container.ending == Ending::Unasked {
+            self.cancel(index, step.now.boot + MINIMUM_GRACE, step);
+        }
+    }
+
     /// Gives its start up.
     pub(super) fn cancel(&mut self, index: usize, kill_at: Duration, step: &mut Step) {
         self.containers[index].ending = Ending::Cancelled { kill_at };

@@ -271,6 +271,7 @@ impl PodState {
                 // An init container that has done its work is not run again for another image (pod-api.md §2).
                 if !is_past {
                     self.containers[container].redefined(step.now);
+                    self.cancel_uncreated(container, step);
                 }
             }
             Event::Resized { container, resize, fixed } if container < self.containers.len() => {

@@ -346,8 +346,8 @@ pub enum Event {
     },
     /// An ephemeral container joins the pod: it gets the next index.
     Join(Box<ContainerSpec>),
-    /// A container's image (also in what [`Action::Start`] will start) is another one now: it is restarted whatever its
-    /// restart policy.
+    /// A container's image is another one now, in what is created from now on too: it is restarted whatever its restart policy,
+    /// and a start under way that has created nothing begins anew.
     Redefined {
         /// Index of the container.
         container: usize,

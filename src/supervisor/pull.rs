@@ -17,6 +17,7 @@ use std::time::Instant;
 pub(super) struct Pull {
     child: std::process::Child,
     token: Token,
+    image: String,
     answer: Vec<u8>,
     restart_count: u32,
     began: Instant,
@@ -67,7 +68,8 @@ impl Supervisor {
         if let Some(stdout) = child.stdout.as_mut() {
             let token = self.poll.watch(&*stdout, Source::Pull(index))?;
             let began = Instant::now();
-            self.slots[index].pull = Some(Pull { child, token, answer: Vec::new(), restart_count, began });
+            let (image, answer) = (image.clone(), Vec::new());
+            self.slots[index].pull = Some(Pull { child, token, image, answer, restart_count, began });
         }
         self.tell(index, "Pulling", pulling);
         Ok(())
@@ -87,13 +89,16 @@ impl Supervisor {
         let Some(mut pull) = self.slots[index].pull.take() else { return Ok(()) };
         // Its standard output is closed: it is about to end, if it has not yet.
         pull.child.wait().called("waitpid", "ensure-image")?;
+        // Not if the start was given up, or is about to be: the record has another image by now, which must stay there.
+        let wanted = &self.pod.record.plan.containers[index].image;
+        let is_wanted = !self.slots[index].start_cancelled && pull.image == *wanted;
         match serde_json::from_slice::<Answer>(&pull.answer) {
-            Ok(Answer::Image(image)) => {
+            Ok(Answer::Image(image)) if is_wanted => {
                 // The record keeps what runs from being pruned.
                 if let Err(error) = self.record_image(index, *image) {
                     self.warn("FailedToWriteRecord", format!("{error:#}"));
                 }
-                let image = &self.pod.record.plan.containers[index].image;
+                let image = &pull.image;
                 let took = probes::go_duration(pull.began.elapsed());
                 let message = format!("Successfully pulled image {image:?} in {took} ({took} including waiting)");
                 self.tell(index, "Pulled", message);
@@ -110,7 +115,7 @@ impl Supervisor {
                 self.queue.push_back(Event::ImageFailed { container: index, failure, message });
                 Ok(())
             }
-            Err(_) => {
+            Ok(Answer::Image(_)) | Err(_) => {
                 let message = "the pull was ended".to_owned();
                 self.queue.push_back(Event::ImageFailed { container: index, failure: ImageFailure::Pull, message });
                 Ok(())

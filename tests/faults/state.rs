@@ -423,36 +423,68 @@ fn a_record_keeps_the_contents_of_files_when_an_image_is_pulled_again() {
     host.assert_clean();
 }
 
-/// A container's next start waits for a registry that does not answer, and the pod is to end at once.
-#[test]
-fn a_pull_that_hangs_holds_up_no_pod_that_is_to_end_at_once() {
-    let Some(host) = Host::new(&["docker-registry"]) else { return };
+/// Pods that run, and whose next pull waits for a registry that takes connections and says nothing: their container, and it.
+fn before_a_silent_registry(host: &Host, names: &[&str]) -> (Value, TcpListener) {
     let registry = Debian::plain(host.path("registry"));
     let port = registry.port;
-    registry.push("team/facts", "v1", &facts_image());
-    let mut container = facts("c", &["sleep"]);
-    container["image"] = json!(format!("127.0.0.1:{port}/team/facts:v1"));
+    registry.push("team/facts", "latest", &facts_image());
+    let mut container = facts("c", &["sleep", "1000"]);
+    container["image"] = json!(format!("127.0.0.1:{port}/team/facts:latest"));
     container["imagePullPolicy"] = json!("Always");
-    for name in ["stopped", "removed"] {
+    for name in names {
         host.start(&pod(name, json!({ "containers": [container] })));
     }
     drop(registry);
-    // It takes connections, and says nothing.
-    let silent = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    std::fs::remove_dir_all(host.path("registry")).unwrap();
+    (container, TcpListener::bind(("127.0.0.1", port)).unwrap())
+}
+
+/// A pod's container ends, and its image is pulled for its next start.
+fn begin_pull(host: &Host, name: &str) {
+    kill(Pid::from_raw(host.pid(name, "c")), Signal::SIGKILL).unwrap();
+    until("a pull", || host.ok(&["events", name]).contains("Pulling").then_some(()));
+}
+
+#[test]
+fn a_pull_that_hangs_holds_up_no_pod_that_is_to_end_at_once() {
+    let Some(host) = Host::new(&["docker-registry"]) else { return };
+    let (_, silent) = before_a_silent_registry(&host, &["stopped", "removed"]);
     for (name, by) in [("stopped", &["stop", "-t", "0", "stopped"][..]), ("removed", &["rm", "-f", "removed"])] {
-        kill(Pid::from_raw(host.pid(name, "c")), Signal::SIGKILL).unwrap();
-        until("a pull", || host.ok(&["events", name]).contains("Pulling").then_some(()));
+        begin_pull(&host, name);
         let began = Instant::now();
         let said = host.run(by).expect(0);
         assert!(began.elapsed() < Duration::from_secs(5) && !said.err.contains("did not end"), "{by:?}: {said:?}");
     }
     // Its supervisor had time to say how it ended.
     assert_eq!(host.ps("stopped")[0], "0/1");
+    assert_eq!(host.events("stopped", "Failed"), Vec::<Value>::new(), "that its pull failed was wanted");
     host.ok(&["rm", "stopped"]);
     // Whoever opens the store next removes what the pulls had begun.
     host.ok(&["image", "prune"]);
     drop(silent);
-    std::fs::remove_dir_all(host.path("registry")).unwrap();
+    host.assert_clean();
+}
+
+#[test]
+fn a_pull_that_hangs_holds_up_no_other_image_of_the_container() {
+    let Some(host) = Host::new(&["docker-registry"]) else { return };
+    let (mut container, silent) = before_a_silent_registry(&host, &["changed"]);
+    begin_pull(&host, "changed");
+    container["image"] = json!("busybox:1.28");
+    container["imagePullPolicy"] = json!("IfNotPresent");
+    let manifest = host.manifest(&pod("changed", json!({ "containers": [container] })));
+    assert_eq!(host.ok(&["apply", &manifest]), "pod/changed configured\n");
+    let is_running = |status: &Value| status["state"]["running"].is_object();
+    let status = host.until_status(("changed", "c"), "running again", is_running);
+    assert_eq!((&status["image"], &status["restartCount"]), (&json!("busybox:1.28"), &json!(1)));
+    // Only busybox has this.
+    host.ok(&["exec", "changed", "--", "true"]);
+    for reason in ["Killing", "Failed"] {
+        assert_eq!(host.events("changed", reason), Vec::<Value>::new(), "nothing of it ran, nor was to");
+    }
+    host.ok(&["rm", "-f", "changed"]);
+    host.ok(&["image", "prune"]);
+    drop(silent);
     host.assert_clean();
 }
 

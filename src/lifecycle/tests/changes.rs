@@ -145,10 +145,17 @@ fn s10_another_image_is_pulled_at_once() {
 #[test]
 fn an_image_that_changes_during_a_start_is_started_next() {
     let mut sim = Sim::of_containers(Never, vec![app("a")]);
+    sim.created(0);
     assert_eq!(sim.step(redefined(0)), []);
-    assert_eq!(sim.started(0), [signal(0)], "what was started is of the old one");
+    assert_eq!(sim.started(0), [signal(0)], "what was created is of the old one");
     assert_eq!(sim.exited(0, 143), [start(0, 1)]);
-    assert_eq!(sim.started(0), []);
+    // The old one is being pulled.
+    assert_eq!(sim.step(redefined(0)), [Action::CancelStart { container: 0 }]);
+    let told = sim.events.len();
+    assert_eq!(sim.step(redefined(0)), [], "once");
+    assert_eq!(sim.pull_failed(0, ImageFailure::Pull), [start(0, 1)], "at once");
+    assert_eq!(sim.events.len(), told, "that it failed was wanted");
+    assert_eq!(sim.started(0), [], "what was created is of the new one");
 }
 
 #[test]
@@ -194,12 +201,14 @@ fn s20_a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
     sim.started(0);
     sim.exited(0, 1);
     assert_eq!(sim.step(resized(0, Resize::RestartContainer)), [start(0, 2)]);
+    assert_eq!(sim.step(resized(0, Resize::RestartContainer)), [], "nothing is created yet");
     assert_eq!(sim.started(0), [], "once");
     // Of what is new in both, the image is told.
     let resize_restart = || resized(0, Resize::RestartContainer);
     for events in [[redefined(0), resize_restart()], [resize_restart(), redefined(0)]] {
         let mut sim = Sim::of_containers(Always, vec![app("a")]);
         let [first, second] = events;
+        sim.created(0);
         sim.step(first);
         sim.step(second);
         assert_eq!(sim.started(0), [signal(0)]);

@@ -97,9 +97,13 @@ impl Sim {
         self.step(event)
     }
 
-    fn started(&mut self, container: usize) -> &[Action] {
+    fn created(&mut self, container: usize) -> &[Action] {
         let (container_id, image_id) = (format!("podshim://c{container}"), "sha256:i".to_owned());
-        self.step(Event::Created { container, container_id, image_id });
+        self.step(Event::Created { container, container_id, image_id })
+    }
+
+    fn started(&mut self, container: usize) -> &[Action] {
+        self.created(container);
         self.step(Event::Started { container })
     }
 
