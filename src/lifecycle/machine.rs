@@ -136,6 +136,11 @@ impl PodState {
         !self.phase.is_terminal() && self.teardown.is_none()
     }
 
+    /// Whether what runs of a container is not what the pod says any more: it is to be started again.
+    pub fn is_stale(&self, container: usize) -> bool {
+        self.containers.get(container).is_some_and(|container| container.stale.is_some() && container.is_alive())
+    }
+
     /// The pod that this is the state of.
     pub fn spec(&self) -> &PodSpec {
         &self.spec

@@ -69,6 +69,14 @@ impl Life {
         }
     }
 
+    /// Whether what runs of a container is not what the pod says any more.
+    pub(super) fn is_stale(&self, container: usize) -> bool {
+        match self {
+            Life::Own(state) => state.is_stale(container),
+            Life::Commanded(_) => false,
+        }
+    }
+
     /// If a kubelet decides.
     pub(super) fn commanded(&self) -> Option<&Commanded> {
         match self {

@@ -113,7 +113,7 @@ impl Supervisor {
                 let [before, fixed] = [&config.resources, &wanted.resources].map(|r| fixed(config.resize, r));
                 let resize = if before == fixed { Resize::NotRequired } else { Resize::RestartContainer };
                 events.push(Event::Resized { container: index, resize, fixed });
-                if resize == Resize::NotRequired {
+                if resize == Resize::NotRequired && !self.is_to_restart(index) {
                     resized.push((index, wanted.resources.clone()));
                 }
                 config.resources = wanted.resources;
@@ -122,7 +122,8 @@ impl Supervisor {
         let rewritten = rewritten(&mut record, plan.volumes);
         record.plan.requests = plan.requests;
         record.plan.sandbox.resources = plan.sandbox.resources;
-        let restarts = events.iter().any(|e| matches!(e, Event::Resized { resize: Resize::RestartContainer, .. }));
+        let restarts = events.iter().any(|e| matches!(e, Event::Resized { resize: Resize::RestartContainer, .. }))
+            || self.has_to_restart();
         let last = if restarts { LastStep::AfterRestarts } else { LastStep::Now };
         let before = self.pod_limits.clone();
         self.resize_pod(&record.plan.sandbox.resources, &resized, last)?;
@@ -188,11 +189,24 @@ impl Supervisor {
         Ok(())
     }
 
+    /// Whether a container runs that is to be started again, as the machine knows or is about to be told. Until then it keeps the
+    /// limits that it has: the record may have lower ones already.
+    fn is_to_restart(&self, index: usize) -> bool {
+        let is_told = |event: &Event| match event {
+            Event::Resized { container, resize: Resize::RestartContainer, .. } => *container == index,
+            _ => false,
+        };
+        self.slots[index].instance.is_some() && (self.life.is_stale(index) || self.queue.iter().any(is_told))
+    }
+
+    fn has_to_restart(&self) -> bool {
+        (0..self.slots.len()).any(|index| self.is_to_restart(index))
+    }
+
     /// Limits of the pod that had to wait for the end of what ran with larger ones.
     pub(super) fn finish_pod_resize(&mut self) {
         let wanted = &self.pod.record.plan.sandbox.resources;
-        let is_resizing = || self.life.status().conditions.iter().any(|c| c.type_ == "PodResizeInProgress");
-        if *wanted == self.pod_limits || is_resizing() {
+        if *wanted == self.pod_limits || self.has_to_restart() {
             return;
         }
         let wanted = wanted.clone();

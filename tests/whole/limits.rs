@@ -2,6 +2,8 @@
 
 use crate::harness::{Host, facts, pod, shell, until, with};
 use crate::leaks::cgroup_file;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// A file of a cgroup below the pod's: its name with cgroup v1, its name with v2. `below` is "" for the pod's own.
@@ -150,6 +152,32 @@ fn a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
     is_one_of(&value(&host, "resized", "", QUOTA), "75000", "75000 100000");
     assert_eq!((host.pid("resized", "other"), host.condition("resized", "PodResizeInProgress")), (other, Value::Null));
     assert_eq!(host.status("resized", "c")["resources"]["limits"]["memory"], "64Mi");
+}
+
+#[test]
+fn what_is_to_be_restarted_for_its_resources_keeps_what_it_has_until_then() {
+    let Some(host) = Host::new(&[]) else { return };
+    let apply = |memory: &str, cpu: &str| {
+        let policy = json!([{ "resourceName": "memory", "restartPolicy": "RestartContainer" }]);
+        let resources = json!({ "limits": { "memory": memory, "cpu": cpu } });
+        let stays = with(facts("c", &["ignore-term"]), json!({ "resources": resources, "resizePolicy": policy }));
+        let spec = json!({ "terminationGracePeriodSeconds": 1000, "containers": [stays] });
+        host.ok(&["apply", &host.manifest(&pod("waits", spec))])
+    };
+    let assert_limits = |memory: &str, quota: &str| {
+        for below in ["", "/c"] {
+            assert_eq!(value(&host, "waits", below, MEMORY), memory, "{below:?}");
+            is_one_of(&value(&host, "waits", below, QUOTA), quota, &format!("{quota} 100000"));
+        }
+    };
+    apply("96Mi", "500m");
+    apply("64Mi", "500m");
+    host.until_event("waits", "Killing", "Container c resize requires restart");
+    assert_eq!(apply("64Mi", "400m"), "pod/waits configured\n");
+    assert_limits("100663296", "50000");
+    kill(Pid::from_raw(host.pid("waits", "c")), Signal::SIGKILL).unwrap();
+    host.until_status(("waits", "c"), "running again", |s| s["restartCount"] == 1 && s["state"]["running"].is_object());
+    assert_limits("67108864", "40000");
 }
 
 #[test]

@@ -189,9 +189,10 @@ fn s20_a_container_is_restarted_for_its_resources_where_its_policy_says_so() {
         assert_eq!(sim.step(resized(0, Resize::RestartContainer)), [signal(0)], "{policy:?}");
         assert_eq!(sim.last_event(), "Killing: Container a resize requires restart");
         assert_eq!(sim.condition("PodResizeInProgress"), "True");
+        assert_eq!([0, 1, 2].map(|index| sim.pod.is_stale(index)), [true, false, false]);
         assert_eq!(sim.exited(0, 0), [start(0, 1)], "{policy:?}: whatever it exits with");
         sim.started(0);
-        assert!(sim.status().conditions.iter().all(|c| c.type_ != "PodResizeInProgress"));
+        assert!(sim.status().conditions.iter().all(|c| c.type_ != "PodResizeInProgress") && !sim.pod.is_stale(0));
         assert_eq!((sim.of("a").restart_count, sim.of("b").restart_count), (1, 0));
     }
     // One that does not run gets them when it starts.
