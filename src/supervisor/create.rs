@@ -335,6 +335,7 @@ impl Supervisor {
             cgroup,
             restart_count,
             log,
+            log_again: None,
             outputs,
             input: pipes.input,
             id: self.instance_id(index, restart_count),
@@ -366,7 +367,7 @@ impl Supervisor {
     }
 
     /// The log of an instance, as its output is read.
-    fn open_output_log(&self, index: usize, restart_count: u32) -> Result<Option<logs::Writer>> {
+    pub(super) fn open_output_log(&self, index: usize, restart_count: u32) -> Result<Option<logs::Writer>> {
         let config = &self.pod.record.plan.containers[index];
         let mut log = self.open_log(config, restart_count)?;
         if let Some(log) = log.as_mut().filter(|_| config.stdio != Stdio::Terminal) {

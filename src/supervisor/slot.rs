@@ -20,7 +20,7 @@ use anyhow::Result;
 use nix::errno::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A container's place: empty between two instances.
 #[derive(Default)]
@@ -60,8 +60,10 @@ pub(super) struct Instance {
     pub(super) process: Watched,
     pub(super) cgroup: Cgroup,
     pub(super) restart_count: u32,
-    /// `None` if its output is kept nowhere.
+    /// `None` if its output is kept nowhere, or not yet.
     pub(super) log: Option<logs::Writer>,
+    /// When its log is tried again, which could not be opened when the pod was taken over.
+    pub(super) log_again: Option<Instant>,
     /// What the supervisor reads of the container's output.
     pub(super) outputs: Vec<(Output, Token, OwnedFd)>,
     /// What `attach` writes the container's input to: a FIFO or the terminal's master.
@@ -78,6 +80,9 @@ pub(super) struct Instance {
 /// How much of an ended container's output is still read: more than its FIFOs hold. Who else has got hold of one could
 /// write to it for ever.
 const LAST_READS: usize = 64;
+
+/// How long it takes until a log is tried again that could not be opened.
+const LOG_AGAIN: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     pub(super) fn instance_id(&self, index: usize, restart_count: u32) -> String {
@@ -148,9 +153,26 @@ impl Supervisor {
 
     /// Some output can be read.
     pub(super) fn output_ready(&mut self, index: usize, output: Output) -> Result<()> {
+        self.open_log_again(index);
         // One read a turn: a container that floods does not keep the others waiting.
         self.read_output(index, output);
         Ok(())
+    }
+
+    /// If its log could not be opened when the pod was taken over. What the old supervisor had left for it is given up: between that and
+    /// what comes now something is missing.
+    fn open_log_again(&mut self, index: usize) {
+        let Some(instance) = &self.slots[index].instance else { return };
+        if instance.log_again.is_none_or(|due| due > Instant::now()) {
+            return;
+        }
+        let opened = self.open_output_log(index, instance.restart_count);
+        let Some(instance) = &mut self.slots[index].instance else { return };
+        match opened {
+            Ok(log) => (instance.log, instance.log_again) = (log, None),
+            // It was told of.
+            Err(_) => instance.log_again = Some(Instant::now() + LOG_AGAIN),
+        }
     }
 
     /// Reads once; whether there may be more.

@@ -35,7 +35,7 @@ use crate::lifecycle::commanded::Commanded;
 use crate::lifecycle::{Event, EventType, Found, PodEvent};
 use crate::logs;
 use crate::plan::adjust::Adjustment;
-use crate::plan::config::{ContainerConfig, PodPlan, Stdio};
+use crate::plan::config::{ContainerConfig, Log, PodPlan, Stdio};
 use crate::runtime::UNTOLD;
 use crate::runtime::sandbox::{self, Sandbox};
 use crate::snapshot;
@@ -203,7 +203,7 @@ impl Supervisor {
             if kept.word == Word::Perhaps {
                 return Ok(None);
             }
-            if let Some(mut log) = self.resume_log(index, &config, restart_count)? {
+            if let Some(mut log) = self.resume_log(index, &config, restart_count) {
                 log.end_all(jiff::Timestamp::now());
             }
             return Ok(Some(Find { found: Found::Ended, vanished: true }));
@@ -222,21 +222,28 @@ impl Supervisor {
         Ok(Some(Find { found, vanished: false }))
     }
 
-    /// The log, with what the old supervisor had read and not written.
-    fn resume_log(
-        &mut self,
-        index: usize,
-        config: &ContainerConfig,
-        restart_count: u32,
-    ) -> Result<Option<logs::Writer>> {
-        let mut log = self.open_log(config, restart_count)?;
-        if let Some(log) = log.as_mut().filter(|_| config.stdio != Stdio::Terminal) {
-            let outcome = log.resume(&self.pod.dirs.unlogged(&config.name), jiff::Timestamp::now())?;
-            if let Some(error) = outcome.trouble {
-                self.note(index, format!("{} log records are lost: {error}", outcome.lost));
+    /// The log, with what the old supervisor had read and not written. One that cannot be opened is told of, and ends no container, as
+    /// one that cannot be written does not.
+    fn resume_log(&mut self, index: usize, config: &ContainerConfig, restart_count: u32) -> Option<logs::Writer> {
+        let resumed = self.open_log(config, restart_count).and_then(|log| {
+            let Some(mut log) = log else { return Ok(None) };
+            let outcome = match config.stdio {
+                Stdio::Terminal => logs::Outcome::default(),
+                _ => log.resume(&self.pod.dirs.unlogged(&config.name), jiff::Timestamp::now())?,
+            };
+            Ok(Some((log, outcome)))
+        });
+        let (log, outcome) = match resumed {
+            Ok(resumed) => resumed?,
+            Err(error) => {
+                self.note(index, format!("its output is not logged: {error:#}"));
+                return None;
             }
+        };
+        if let Some(error) = outcome.trouble {
+            self.note(index, format!("{} log records are lost: {error}", outcome.lost));
         }
-        Ok(log)
+        Some(log)
     }
 
     /// What an OCI runtime of the host has made of a container, if it is one's.
@@ -261,7 +268,8 @@ impl Supervisor {
     fn hold(&mut self, index: usize, config: &ContainerConfig, held: Held) -> Result<()> {
         let Held { child, restart_count, external, found } = held;
         let state = self.pod.dirs.container_state(&config.name);
-        let log = self.resume_log(index, config, restart_count)?;
+        let log = self.resume_log(index, config, restart_count);
+        let log_again = (log.is_none() && config.log != Log::Nowhere).then(Instant::now);
         let cgroup = remove::cgroup(&self.facts.cgroups, &self.pod.record.plan.sandbox.cgroup, &config.name)?;
         let mut outputs = Vec::new();
         let mut input = None;
@@ -287,6 +295,7 @@ impl Supervisor {
             cgroup,
             restart_count,
             log,
+            log_again,
             outputs,
             input,
             id: self.instance_id(index, restart_count),

@@ -285,6 +285,39 @@ fn a_read_only_disk_is_named_and_what_is_on_it_can_be_removed_later() {
     }
 }
 
+/// Another supervisor cannot open the log that the old one could write: the container goes on, and its log when that can be opened.
+#[test]
+fn a_log_that_has_become_read_only_ends_no_container_of_a_killed_supervisor() {
+    let Some(host) = Host::new(&[]) else { return };
+    let spec =
+        json!({ "restartPolicy": "Never", "terminationGracePeriodSeconds": 5, "containers": [shell("c", COUNT)] });
+    let disks = Disks::new(&host);
+    disks.mount("log", "size=2m");
+    disks.run(&["run", "-d", &host.manifest(&pod("p", spec))]).expect(0);
+    let log = || disks.run(&["logs", "p"]).expect(0).out.lines().count();
+    until("lines", || (log() > 3).then_some(()));
+    let state = host.state_of("p");
+    let group = format!("{}/podshim/pod{}/c", host.cgroup_parent, state.file_name().unwrap().to_str().unwrap());
+    // A shell, and mostly its child.
+    let first = || leaks::processes_in(&group).first().copied();
+    let before = first();
+    disks.set_read_only("log", true);
+    leaks::kill_supervisor(&state);
+    disks.run(&["recover", "p"]).expect(0);
+    let events = disks.run(&["events", "p"]).expect(0).out;
+    assert!(events.contains("is not logged") && events.contains("Read-only file system"), "{events}");
+    assert!(before.is_some() && first() == before, "{events}");
+    disks.set_read_only("log", false);
+    let lines = log();
+    until("more lines", || (log() > lines).then_some(()));
+    disks.run(&["stop", "p"]).expect(0);
+    let ended: Value = serde_json::from_str(&disks.run(&["inspect", "-o", "json", "p"]).expect(0).out).unwrap();
+    assert_eq!(ended["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 3, "{ended}");
+    disks.run(&["rm", "p"]).expect(0);
+    assert_eq!(disks.left(), [] as [String; 0]);
+    host.assert_clean();
+}
+
 /// Nothing of podshim's is in /tmp: it may be read-only and noexec, as the whole root file system may be.
 #[test]
 fn neither_tmp_nor_a_writable_root_is_needed() {
