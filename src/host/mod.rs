@@ -111,6 +111,15 @@ fn thermal_throttle() -> Vec<String> {
     paths
 }
 
+/// Whether a release like `6.18.44-generic` is at least `4.8`; `None` if that cannot be told.
+pub fn is_at_least(kernel: &str, least: &str) -> Option<bool> {
+    let numbers = |text: &str| -> Option<(u32, u32)> {
+        let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    Some(numbers(kernel)? >= numbers(least)?)
+}
+
 /// A file that the kernel bumps at each boot, so that run state of before a reboot is told apart.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";

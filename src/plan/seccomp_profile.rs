@@ -4,6 +4,7 @@
 //! Nothing of a profile is ignored: an unknown field is an error, as a rule that was not understood might be the one that
 //! restricts.
 
+use crate::host;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime::{
     Arch, Capabilities, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
@@ -155,16 +156,9 @@ fn has(capabilities: &Capabilities, name: &str) -> Result<bool> {
     Ok(capabilities.iter().any(|own| own.to_string().trim_start_matches("CAP_") == bare))
 }
 
-/// Whether a release like `6.18.44-generic` is at least `4.8`.
 fn is_at_least(kernel: &str, least: &str) -> Result<bool> {
-    let numbers = |text: &str| -> Option<(u32, u32)> {
-        let mut parts = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
-        Some((parts.next()??, parts.next()??))
-    };
-    match (numbers(kernel), numbers(least)) {
-        (Some(own), Some(least)) => Ok(own >= least),
-        _ => bail!("minKernel {least:?} cannot be compared with this kernel, {kernel}"),
-    }
+    let message = || format!("minKernel {least:?} cannot be compared with this kernel, {kernel}");
+    host::is_at_least(kernel, least).with_context(message)
 }
 
 /// An errno as a number, or as containers-common names it beside the number.

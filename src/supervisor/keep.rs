@@ -8,13 +8,14 @@
 //!
 //! A pidfd is a file in pidfs, and can be mounted since Linux 6.14. As long as it is, the kernel keeps how the process ended (since
 //! 6.15), and no other process can be taken for it. On older kernels there is its pid and when it started; how it ended is known
-//! only if somebody supervises it then.
+//! only if somebody supervises it then, and kept before another container is started for that.
 //!
 //! What has to be done once and cannot be undone by its name is kept before it is answered; the rest is done again.
 
 use super::life::Life;
 use super::pod::Supervisor;
 use super::sandbox::AfterReaper;
+use crate::host;
 use crate::paths::PodDirs;
 use crate::plan::config::LinuxContainerResources;
 use crate::store::{self, FirstFailure};
@@ -157,6 +158,11 @@ fn pin(child: &Child, path: &Path) -> SysResult<()> {
 }
 
 impl Supervisor {
+    /// Whether the kernel tells how a container ended as long as its process is mounted.
+    pub(super) fn kernel_keeps_exits(&self) -> bool {
+        host::is_at_least(&self.facts.kernel, "6.15").unwrap_or(false)
+    }
+
     /// Writes down what another supervisor needs.
     pub(super) fn keep(&self) -> Result<()> {
         let reaper = self.sandbox.reaper.as_ref().map(Process::of).transpose();

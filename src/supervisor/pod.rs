@@ -329,10 +329,16 @@ impl Supervisor {
         while let Some(event) = self.queue.pop_front() {
             changed = true;
             let (now, deletion) = (now(), self.life.deletion_timestamp());
+            let is_exit = matches!(event, Event::Exited { .. });
             let actions = self.life.step(event, now);
             if let Some(at) = self.life.deletion_timestamp().filter(|at| Some(*at) != deletion) {
                 self.deletion_grace_seconds = Some(at.0 - Time::from(now.wall).0);
                 // Before any process is told to end: who takes over would start it again.
+                self.save();
+            }
+            let is_start = |action: &Action| matches!(action, Action::Start { .. });
+            if is_exit && actions.iter().any(is_start) && !self.kernel_keeps_exits() {
+                // Nobody else knows how it ended, and a start takes a while.
                 self.save();
             }
             self.perform_all(actions);
