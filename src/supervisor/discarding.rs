@@ -3,6 +3,7 @@
 //! where they are.
 
 use super::forked::Forked;
+use super::hand_off::Stage;
 use super::keep::Remnant;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
@@ -104,7 +105,10 @@ impl Supervisor {
             return;
         }
         for gone in std::mem::take(&mut self.discarding.ended) {
-            let traces = gone.traces.map_or(Ok(()), |traces| traces.remove());
+            // If it took a while to keep how that ended, the next one has left its own there by now.
+            let next = self.slots[gone.container].instance.as_ref();
+            let is_replaced = next.is_some_and(|next| !matches!(next.process.stage, Stage::Creating));
+            let traces = if is_replaced { Ok(()) } else { gone.traces.remove() };
             let layer = self.discard_layer(&gone.layer);
             for error in [traces.err().map(Into::into), layer.err()].into_iter().flatten() {
                 self.warn("KillContainerError", format!("{error:#}"));

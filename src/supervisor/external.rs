@@ -20,7 +20,7 @@
 
 use super::exec::Exec;
 use super::hand_off::Stage;
-use super::keep::{Process, Word};
+use super::keep::Process;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
 use super::slot::Instance;
@@ -208,8 +208,7 @@ impl Supervisor {
             return Ok(false);
         }
         instance.process.stage = Stage::Created;
-        // Its init waits by itself, and may be told by anybody.
-        self.keep_instance(index, Word::Given);
+        self.keep_instance(index);
         self.held(index)?;
         Ok(true)
     }

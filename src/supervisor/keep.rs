@@ -3,7 +3,7 @@
 //! | file | content | written |
 //! |---|---|---|
 //! | `kept.json` | the machine, and what the supervisor itself has to remember | after each step, when its actions are performed |
-//! | `containers/<name>/instance.json` | the process of the present instance | before it may execute its command |
+//! | `containers/<name>/instance.json` | the process of the present instance | before it may execute its command, or as soon as it can be |
 //! | `containers/<name>/process` | that process: its pidfd, mounted | likewise |
 //!
 //! A pidfd is a file in pidfs, and can be mounted since Linux 6.14. As long as it is, the kernel keeps how the process ended (since
@@ -12,6 +12,7 @@
 //!
 //! What has to be done once and cannot be undone by its name is kept before it is answered; the rest is done again.
 
+use super::hand_off::Stage;
 use super::life::Life;
 use super::pod::Supervisor;
 use super::sandbox::AfterReaper;
@@ -115,10 +116,12 @@ impl Memory<Life> {
 
 /// What is on disk of an instance that has ended.
 pub(super) struct Remnant {
+    /// The index of its container.
+    pub(super) container: usize,
     /// Its writable layer.
     pub(super) layer: PathBuf,
     /// Its process, of the instance that ended last.
-    pub(super) traces: Option<Traces>,
+    pub(super) traces: Traces,
 }
 
 /// Where an instance's process is kept.
@@ -181,20 +184,39 @@ impl Supervisor {
     }
 
     /// Writes down which process a container's instance is, before it is told to execute its command: whatever has executed is
-    /// found by whoever takes over.
-    pub(super) fn keep_instance(&mut self, index: usize, word: Word) {
-        if let Err(error) = self.write_instance(index, word) {
-            self.warn("SupervisorError", format!("keeping a container's process for another supervisor: {error:#}"));
-        }
+    /// found by whoever takes over. What cannot be written is tried again whenever the rest is, and told then.
+    pub(super) fn keep_instance(&mut self, index: usize) {
+        match self.write_instance(index) {
+            Ok(()) => self.unkept.remove(&index),
+            Err(_) => self.unkept.insert(index),
+        };
     }
 
-    fn write_instance(&self, index: usize, word: Word) -> Result<()> {
-        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
-        let name = &self.pod.record.plan.containers[index].name;
-        if word == Word::Perhaps || instance.external.is_some() {
-            pin(&instance.process.child, &self.pod.dirs.process(name))?;
+    /// Writes down which processes those instances are that could not be kept so far.
+    pub(super) fn keep_unkept(&mut self) -> Result<()> {
+        let mut kept = Ok(());
+        for index in self.unkept.clone() {
+            match self.write_instance(index) {
+                Ok(()) => {
+                    self.unkept.remove(&index);
+                }
+                Err(error) => kept = Err(error),
+            }
         }
+        kept.context("keeping a container's process for another supervisor")
+    }
+
+    fn write_instance(&self, index: usize) -> Result<()> {
+        let Some(instance) = &self.slots[index].instance else { return Ok(()) };
+        let is_external = instance.external.is_some();
+        let is_told = matches!(instance.process.stage, Stage::Starting | Stage::Running);
+        // The init that an OCI runtime has made waits by itself, and may be told by anybody.
+        let word = if is_told || is_external { Word::Given } else { Word::Perhaps };
+        let name = &self.pod.record.plan.containers[index].name;
+        let is_pinned = word == Word::Given && !is_external && !self.unkept.contains(&index);
+        let pinned = if is_pinned { Ok(()) } else { pin(&instance.process.child, &self.pod.dirs.process(name)) };
         let kept = Kept { process: Process::of(&instance.process.child)?, restart_count: instance.restart_count, word };
-        store::write_json(&self.pod.dirs.instance(name), &kept)
+        self.reserve.replace(&self.pod.dirs.instance(name), &kept)?;
+        Ok(pinned?)
     }
 }

@@ -86,6 +86,8 @@ pub(super) struct Supervisor {
     pub(super) is_cleared: bool,
     /// Whether what is on disk is what this supervisor knows.
     pub(super) is_saved: bool,
+    /// The containers of which it could not be written down so far which process their instance is.
+    pub(super) unkept: BTreeSet<usize>,
     /// What the pod's own cgroup has: more than the record says as long as containers are to be started again for less.
     pub(super) pod_limits: LinuxContainerResources,
     /// What follows when the pod's pid 1 has ended.
@@ -240,6 +242,7 @@ impl Supervisor {
             timeline,
             reserve,
             is_saved: true,
+            unkept: BTreeSet::new(),
             paused: VecDeque::new(),
             after_reaper: AfterReaper::Tell,
             discarding: Discarding::of(&pod.dirs),
@@ -537,7 +540,7 @@ impl Supervisor {
     pub(super) fn save(&mut self) {
         // Nobody takes over what is over.
         let (reported, kept) = (self.report(), if self.over { Ok(()) } else { self.keep() });
-        let saved = reported.and(kept);
+        let saved = reported.and(kept).and(self.keep_unkept());
         let was_saved = std::mem::replace(&mut self.is_saved, saved.is_ok());
         if let (Err(error), true) = (saved, was_saved) {
             // The supervisor's log may be on the same disk.

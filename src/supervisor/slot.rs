@@ -2,7 +2,7 @@
 
 use super::external::External;
 use super::hand_off::{Heard, Stage, Watched};
-use super::keep::{Remnant, Traces, Word};
+use super::keep::{Remnant, Traces};
 use super::pod::{StartFailed, Supervisor};
 use super::poll::{Output, Source, Token};
 use super::signals;
@@ -129,11 +129,11 @@ impl Supervisor {
 
     /// Tells the init that waits to execute its command.
     pub(super) fn set_off(&mut self, index: usize) -> Result<()> {
-        self.keep_instance(index, Word::Perhaps);
+        self.keep_instance(index);
         let Some(instance) = &mut self.slots[index].instance else { return Ok(()) };
         instance.process.start()?;
         if matches!(instance.process.stage, Stage::Starting) {
-            self.keep_instance(index, Word::Given);
+            self.keep_instance(index);
         }
         Ok(())
     }
@@ -329,6 +329,7 @@ impl Supervisor {
         if let Some(log) = &mut instance.log {
             log.end_all(jiff::Timestamp::now());
         }
+        self.unkept.remove(&index);
         instance.process.forget(&mut self.poll);
         for (_, token, fd) in &instance.outputs {
             self.poll.forget(*token, fd.as_fd());
@@ -345,8 +346,8 @@ impl Supervisor {
             self.warn("KillContainerError", format!("container {name}: {error:#}"));
         }
         // A large layer takes a while: not before it is told that the container ended.
-        let traces = Some(Traces::of(&self.pod.dirs, &name));
-        self.discard_later(Remnant { layer, traces });
+        let traces = Traces::of(&self.pod.dirs, &name);
+        self.discard_later(Remnant { container: index, layer, traces });
         Ok(())
     }
 

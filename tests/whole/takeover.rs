@@ -319,6 +319,33 @@ fn the_pods_own_pid_1_is_supervised_again() {
     host.assert_clean();
 }
 
+/// Which process a container is cannot be written down as it starts: that is done as soon as it can be.
+#[test]
+fn a_container_that_could_not_be_kept_is_kept_later() {
+    let Some(host) = Host::new(&[]) else { return };
+    let waits = shell("i", "while [ ! -e /go ]; do sleep 0.02; done");
+    let spec = json!({ "terminationGracePeriodSeconds": 0, "initContainers": [waits],
+        "containers": [facts("c", &["sleep"])] });
+    let mut run = host.live(&["run", "-d", &host.manifest(&pod("p", spec))]);
+    until("the pod", || host.path("state/names/default_p").exists().then_some(()));
+    host.until_status(("p", "i"), "its start", |status| !status["state"]["running"].is_null());
+    let state = host.state_of("p").join("containers/c");
+    // No file can be written there.
+    let in_the_way = state.join("instance.json.tmp");
+    std::fs::create_dir_all(&in_the_way).unwrap();
+    std::fs::write(format!("/proc/{}/root/go", host.pid("p", "i")), "").unwrap();
+    assert_eq!(run.wait(), 0, "{}", run.err());
+    host.until_event("p", "SupervisorError", "keeping a container's process for another supervisor: open ");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    until("its file", || state.join("instance.json").exists().then_some(()));
+    let first = host.pid("p", "c");
+    host.kill_supervisor("p");
+    host.run(&["recover", "p"]).expect(0);
+    assert_eq!((host.pid("p", "c"), &host.status("p", "c")["restartCount"]), (first, &json!(0)));
+    host.ok(&["rm", "-f", "p"]);
+    host.assert_clean();
+}
+
 #[test]
 fn damaged_files_are_one_pods_trouble_and_no_foreign_process_is_touched() {
     let Some(host) = Host::new(&[]) else { return };
