@@ -151,12 +151,10 @@ impl Container {
         self.stage != Stage::Exited
     }
 
-    /// SIGKILL at that time, or at an earlier one that was asked for before.
+    /// SIGKILL at that time, or at an earlier one that was asked for before; again if it was killed: that may have failed.
     fn end_by(&mut self, kill_at: Duration) {
-        match &mut self.ending {
-            Some(ending) => ending.kill_at = ending.kill_at.min(kill_at),
-            None => self.ending = Some(Ending { kill_at, is_killed: false }),
-        }
+        let kill_at = self.ending.map_or(kill_at, |before| before.kill_at.min(kill_at));
+        self.ending = Some(Ending { kill_at, is_killed: false });
     }
 
     fn exited(&mut self, end: End) {

@@ -32,7 +32,7 @@ pub(super) enum Ending {
     InLine { deadline: Duration },
     /// It has its stop signal.
     Signalled { kill_at: Duration },
-    /// Killed.
+    /// Killed; again only if somebody asks for that.
     Killed,
 }
 

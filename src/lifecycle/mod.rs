@@ -389,7 +389,7 @@ pub enum Event {
         /// Time between the stop signal and SIGKILL; the pod's own if `None`.
         grace: Option<Duration>,
     },
-    /// The user wants the pod to end at once.
+    /// The user wants the pod to end at once. Repeated, what still lives is killed again.
     Kill,
     /// Answer to [`Action::DestroySandbox`].
     SandboxGone,
@@ -410,7 +410,7 @@ pub enum Event {
         /// Index of the container.
         container: usize,
     },
-    /// CRI's StopContainer. Repeated, it can only shorten the time that is left.
+    /// CRI's StopContainer. Repeated, it can only shorten the time that is left; what was killed and still lives is killed again.
     End {
         /// Index of the container.
         container: usize,

@@ -1,10 +1,11 @@
 //! Why and until when the whole pod ends (pod-api.md §3, §8, §9).
 
 use super::container::{Container, Stage};
+use super::ending::Ending;
 use super::machine::{PodState, Step};
 use super::restart::RestartAll;
 use super::status::Terminated;
-use super::{ContainerKind, EventType};
+use super::{Action, ContainerKind, EventType};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -77,8 +78,8 @@ impl PodState {
         }
     }
 
-    /// Everything is killed without a signal.
-    pub(super) fn kill_pod(&mut self, step: &Step) {
+    /// Everything is killed without a signal; what was killed before and lives is killed again: the first time may have failed.
+    pub(super) fn kill_pod(&mut self, step: &mut Step) {
         self.tear_down(Duration::ZERO, TeardownCause::Asked, step);
         if let Some(teardown) = &mut self.teardown {
             *teardown = Teardown {
@@ -88,6 +89,9 @@ impl PodState {
                 cause: teardown.cause,
             };
         }
+        let survivors =
+            self.each().filter(|(.., container)| container.is_alive() && container.ending == Ending::Killed);
+        step.actions.extend(survivors.map(|(container, ..)| Action::Kill { container }));
     }
 
     /// The pod has used more than it may: it gets the least time there is, and has failed whatever its containers exit with

@@ -118,6 +118,8 @@ fn stop_signals_and_then_kills() {
     assert_eq!(pod.step(Event::Tick, at(13)), []);
     assert_eq!(pod.step(Event::Tick, at(14)), [Action::Kill { container: 0 }]);
     assert_eq!((pod.step(Event::Tick, at(15)), pod.next_deadline()), (vec![], None), "once");
+    assert_eq!(pod.step(grace(60), at(16)), [Action::Kill { container: 0 }], "that may have failed");
+    assert_eq!((pod.step(Event::Tick, at(17)), pod.next_deadline()), (vec![], None));
 
     let mut pod = running();
     assert_eq!(pod.step(grace(0), at(10)), [Action::Kill { container: 0 }], "no time for a signal");

@@ -367,7 +367,10 @@ impl World {
         if !self.pod.status().phase.is_terminal() {
             self.stop = Some(self.now);
         }
+        // Also what was killed before.
+        self.known.iter_mut().for_each(|known| known.killed = false);
         self.step(Event::Kill);
+        assert!(self.alive().all(|index| self.known[index].killed), "not killed");
     }
 
     fn exit_one(&mut self, choices: &mut impl Choices) {

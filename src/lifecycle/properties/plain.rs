@@ -263,6 +263,10 @@ impl World {
             _ => 0,
         };
         let grace = if matches!(event, Event::Stop { .. }) { exact.max(2) } else { 0 };
+        if event == Event::Kill {
+            // Also what was killed before.
+            self.models.iter_mut().for_each(|model| model.killed = false);
+        }
         if !self.pod.status().phase.is_terminal() {
             self.stop = Some(self.stop.unwrap_or(u64::MAX).min(self.now + grace));
             self.grace_end = Some(self.grace_end.unwrap_or(u64::MAX).min(self.now + exact));

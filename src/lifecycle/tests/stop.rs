@@ -36,6 +36,19 @@ fn s8_a_repeated_stop_can_only_shorten() {
     assert_eq!(sim.at(2, stop(Some(5))), []);
     assert_eq!(sim.pod.next_deadline(), Some(secs(7)));
     assert_eq!(sim.at(3, Event::Kill), [Action::Kill { container: 0 }]);
+}
+
+#[test]
+fn s8_who_is_killed_again_is_who_still_lives() {
+    let mut sim = Sim::new(Always, "a b");
+    sim.all_started(0..2);
+    sim.step(stop(None));
+    assert_eq!((sim.tick(), sim.asked.as_slice()), (30, &[kill(0), kill(1)][..]));
+    sim.exited(0, 137);
+    assert_eq!(sim.step(stop(Some(0))), [], "it was killed");
+    assert_eq!(sim.step(Event::Kill), [kill(1)], "that may have failed");
+    assert_eq!(sim.step(Event::Tick), []);
+    assert_eq!(sim.exited(1, 137), [Action::DestroySandbox]);
     assert_eq!(sim.step(Event::Kill), []);
 }
 
