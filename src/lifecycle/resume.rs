@@ -1,9 +1,10 @@
 //! A pod whose supervisor died, in the hands of another one: what was kept of the machine goes on with what is found.
 //!
 //! What was kept is as of the last step whose actions were performed; a later step may have been performed too, without being
-//! kept. (That the pod is to end is kept before anything is done about it.) So whatever is undone by its name is asked for again,
-//! and what cannot be undone is done at least once: a hook that was under way runs again (Kubernetes promises no more), a probe too,
-//! and who is to end gets his stop signal again. A start of which nothing has executed counts for nothing.
+//! kept. (That somebody wants its end, or that it is evicted, is kept before anything is done about it; what else ends it is seen
+//! again.) So whatever is undone by its name is asked for again, and what cannot be undone is done at least once: a hook that was under
+//! way runs again (Kubernetes promises no more), a probe too, and who is to end gets his stop signal again. A start of which nothing has
+//! executed counts for nothing.
 
 use super::container::{Container, PostStart, Stage};
 use super::ending::Ending;

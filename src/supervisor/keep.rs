@@ -2,7 +2,7 @@
 //!
 //! | file | content | written |
 //! |---|---|---|
-//! | `kept.json` | the machine, and what the supervisor itself has to remember | after each step, when its actions are performed |
+//! | `kept.json` | the machine, and what the supervisor itself has to remember | after each step, when its actions are performed; before that, if the pod is to end or is evicted |
 //! | `containers/<name>/instance.json` | the process of the present instance | before it may execute its command, or as soon as it can be |
 //! | `containers/<name>/process` | that process: its pidfd, mounted | likewise |
 //!

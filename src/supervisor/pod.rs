@@ -333,6 +333,7 @@ impl Supervisor {
             changed = true;
             let (now, deletion) = (now(), self.life.deletion_timestamp());
             let is_exit = matches!(event, Event::Exited { .. });
+            let is_eviction = matches!(event, Event::Evicted { .. });
             let actions = self.life.step(event, now);
             if let Some(at) = self.life.deletion_timestamp().filter(|at| Some(*at) != deletion) {
                 self.deletion_grace_seconds = Some(at.0 - Time::from(now.wall).0);
@@ -340,8 +341,8 @@ impl Supervisor {
                 self.save();
             }
             let is_start = |action: &Action| matches!(action, Action::Start { .. });
-            if is_exit && actions.iter().any(is_start) && !self.kernel_keeps_exits() {
-                // Nobody else knows how it ended, and a start takes a while.
+            if is_eviction || is_exit && actions.iter().any(is_start) && !self.kernel_keeps_exits() {
+                // Nobody else knows that the pod fails whatever its containers exit with, or how one has ended; and a start takes a while.
                 self.save();
             }
             self.perform_all(actions);
