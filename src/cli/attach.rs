@@ -10,7 +10,7 @@ use super::pump::{self, Streams};
 use super::recover;
 use super::run::Ended;
 use super::terminal::{self, Interrupts, Raw};
-use super::until::{Warnings, is_ready};
+use super::until::Warnings;
 use crate::control::{Connection, Input, Reply, Request};
 use crate::error::{Kind, failure, kind_of, say};
 use crate::logs::{self, Follow, Record, Timestamps};
@@ -141,7 +141,7 @@ impl Shown<'_> {
             // What fails from here on fails because the pod is being ended.
             return Ok(());
         }
-        self.was_ready |= is_ready(&report.status) || report.status.phase.is_terminal();
+        self.was_ready |= report.status.is_ready() || report.status.phase.is_terminal();
         self.warnings.print()?;
         // A container that cannot even be started: the pod is given up (and `run` says why).
         if report.failure.is_some() && !report.over {

@@ -12,7 +12,7 @@ use crate::error::{Kind, failure, say};
 use crate::host::lsm::Lsms;
 use crate::host::{self, HostFacts, Machine};
 use crate::manifest::{self, AdmittedPod, CronJobs, Diagnostics, Documents, sysctl};
-use crate::network::objects;
+use crate::network::{self, objects};
 use crate::paths::Dirs;
 use crate::plan::config::{
     BridgeNetwork, ContainerConfig, DnsBase, NetworkMode, PodPlan, PodSandboxConfig, PullPolicy, SECCOMP_ROOT,
@@ -267,10 +267,7 @@ pub(super) struct Around {
 impl Around {
     /// As it is now.
     pub(super) fn of(dirs: &Dirs) -> Result<Around> {
-        Ok(Around {
-            network: store::read_json(&dirs.network().config())?,
-            services: objects::services(&dirs.network())?,
-        })
+        Ok(Around { network: network::there(dirs)?, services: objects::services(&dirs.network())? })
     }
 }
 

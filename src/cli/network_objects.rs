@@ -6,7 +6,6 @@ use crate::error::say;
 use crate::manifest::NetworkDocument;
 use crate::network::{self, objects};
 use crate::paths::Dirs;
-use crate::store;
 use anyhow::Result;
 pub(super) use objects::Semantics;
 
@@ -24,12 +23,7 @@ pub(super) fn put<'d>(
 ) -> Result<Put<'d>> {
     let changes = match documents {
         [] => Vec::new(),
-        _ => objects::put(
-            &dirs.network(),
-            &args.bridge(store::read_json(&dirs.network().config())?)?,
-            documents,
-            semantics,
-        )?,
+        _ => objects::put(&dirs.network(), &args.bridge(network::there(dirs)?)?, documents, semantics)?,
     };
     let put = Put { dirs, changes };
     put.sync()?;

@@ -9,7 +9,7 @@ use super::terminal::Interrupts;
 use super::wait::duration;
 use crate::error::{Kind, failure, kind_of, say};
 use crate::lifecycle::EventType;
-use crate::lifecycle::status::{ConditionStatus, ContainerStatus, Phase, PodStatus};
+use crate::lifecycle::status::{ContainerStatus, Phase, PodStatus};
 use crate::store::{Pod, Report};
 use crate::supervisor::events;
 use anyhow::Result;
@@ -151,14 +151,9 @@ fn is_reached(goal: WaitFor, report: &Report) -> bool {
     let status = &report.status;
     match goal {
         WaitFor::Running => status.phase != Phase::Pending,
-        WaitFor::Ready => is_ready(status) || status.phase.is_terminal(),
+        WaitFor::Ready => status.is_ready() || status.phase.is_terminal(),
         WaitFor::Complete => report.over,
     }
-}
-
-/// Whether the pod's condition Ready holds.
-pub(super) fn is_ready(status: &PodStatus) -> bool {
-    status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == ConditionStatus::True)
 }
 
 /// What a pod is waiting for, for a person: `: container web: CrashLoopBackOff (back-off 10s …); …`.
@@ -242,6 +237,6 @@ mod tests {
             ": container a: runs, but is not ready; container b: ErrImagePull (no route); \
              container c: Error, exit code 3; container d: PodInitializing; no such condition"
         );
-        assert!(!is_ready(&status));
+        assert!(!status.is_ready());
     }
 }

@@ -13,7 +13,7 @@ use crate::control::{Connection, Request as Asked};
 use crate::error::{Kind, failure, say};
 use crate::host::HostFacts;
 use crate::image::Store;
-use crate::network::cni;
+use crate::network::{self, cni};
 use crate::paths::Dirs;
 use crate::plan::config::{BridgeNetwork, ImageSpec, NetworkMode};
 use crate::store::{self, Pod};
@@ -260,8 +260,7 @@ impl Daemon {
         if self.config.network.without_cni == WithoutCni::Wait || cni::is_configured(&network)? {
             return Ok((NetworkMode::Cni(network), None));
         }
-        let there: Option<BridgeNetwork> = store::read_json(&self.dirs.network().config())?;
-        let there = there.unwrap_or_default();
+        let there = network::there(&self.dirs)?.unwrap_or_default();
         let told = Told::read(self)?.pod_cidr;
         let bridge = if told.is_empty() || told == there.pods { there } else { there.with_pods(told) };
         Ok((NetworkMode::Bridge, Some(bridge)))

@@ -81,6 +81,11 @@ pub struct PodStatus {
 }
 
 impl PodStatus {
+    /// Whether the condition Ready holds.
+    pub fn is_ready(&self) -> bool {
+        self.conditions.iter().any(|c| c.type_ == "Ready" && c.status == ConditionStatus::True)
+    }
+
     /// Nobody saw the pod end, and at `now` nothing of it is left: containers that had not ended are of unknown status.
     pub fn lose(&mut self, now: Time) {
         if !self.phase.is_terminal() {

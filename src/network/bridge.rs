@@ -7,7 +7,7 @@
 use super::lease;
 use super::link::{Attachment, Bridge, Limit, LinkName, Mac, Port, Socket, ifb_name, veth_name};
 use super::view::{self, Member, View};
-use super::{Attached, Standing, dns, name_server, nft, rules};
+use super::{Attached, Standing, dns, mend, name_server, nft, rules};
 use crate::error::{Kind, failure};
 use crate::paths::{Dirs, NetworkDir, PodDirs};
 use crate::plan::config::{Bandwidth, BridgeNetwork, ContainerPort, DnsBase, NetworkMode, PodSandboxConfig};
@@ -35,30 +35,38 @@ pub(super) fn join(
 ) -> Result<Attached> {
     let directory = dirs.network();
     let _lock = lock(&directory)?;
-    let members = lease::sweep(&directory, &dirs.pods())?;
-    let joined = joining(&directory, (sandbox, network, pod), &members);
+    let (members, notes) = lease::sweep(dirs)?;
+    let joined = joining(dirs, (sandbox, network, pod), &members);
     if joined.is_err() {
         // The error that made us give up is the one to be told.
-        let _ = leaving(&directory, &sandbox.uid);
+        let _ = leaving(dirs, &sandbox.uid);
     }
-    joined
+    let mut attached = joined?;
+    attached.notes.extend(notes);
+    Ok(attached)
+}
+
+/// Whether the bridge has to be there for a pod: to be on it, or for its names.
+pub(super) fn is_needed_by(sandbox: &PodSandboxConfig) -> bool {
+    sandbox.namespaces.network == NetworkMode::Bridge || matches!(sandbox.dns.base, DnsBase::Cluster { .. })
 }
 
 fn joining(
-    directory: &NetworkDir,
+    dirs: &Dirs,
     (sandbox, network, pod): (&PodSandboxConfig, &BridgeNetwork, &PodDirs),
     members: &[Member],
 ) -> Result<Attached> {
+    let directory = dirs.network();
     let has_link = sandbox.namespaces.network == NetworkMode::Bridge;
     let mut notes = Vec::new();
-    if has_link || matches!(sandbox.dns.base, DnsBase::Cluster { .. }) {
+    if is_needed_by(sandbox) {
         let others = members.iter().filter(|member| member.uid != sandbox.uid).count();
-        notes = raise(directory, network, others)?;
+        notes = raise(dirs, network, others)?;
     }
     let before = members.iter().find(|member| member.uid == sandbox.uid);
     let addresses = match before {
         Some(before) => before.addresses.clone(),
-        None if has_link => lease::lease(directory, network, members)?,
+        None if has_link => lease::lease(&directory, network, members)?,
         None => super::addresses()?,
     };
     let member = member(sandbox, addresses.clone());
@@ -68,7 +76,7 @@ fn joining(
         let namespace = File::open(&path).called("open", path.display())?;
         connect(&member, (network, sandbox.bandwidth), namespace.as_fd())?;
     }
-    notes.extend(renew(directory)?);
+    notes.extend(renew(dirs)?);
     Ok(Attached { addresses, notes })
 }
 
@@ -102,7 +110,7 @@ fn mac(member: &Member) -> Mac {
     member.addresses.first().map_or(Mac::of(&member.uid), Mac::of)
 }
 
-fn member(sandbox: &PodSandboxConfig, addresses: Vec<IpAddr>) -> Member {
+pub(super) fn member(sandbox: &PodSandboxConfig, addresses: Vec<IpAddr>) -> Member {
     let has_link = sandbox.namespaces.network == NetworkMode::Bridge;
     // With the host's network a port is the host's own: nothing leads there.
     let port = |port: &ContainerPort| ContainerPort { host_port: port.host_port.filter(|_| has_link), ..port.clone() };
@@ -122,9 +130,9 @@ fn member(sandbox: &PodSandboxConfig, addresses: Vec<IpAddr>) -> Member {
 }
 
 /// Has the network there, as this pod wants it. Another one is not taken from under the pods that are on it.
-fn raise(directory: &NetworkDir, wanted: &BridgeNetwork, others: usize) -> Result<Vec<String>> {
-    let there: Option<BridgeNetwork> = store::read_json(&directory.config())?;
-    match there {
+fn raise(dirs: &Dirs, wanted: &BridgeNetwork, others: usize) -> Result<Vec<String>> {
+    let directory = dirs.network();
+    match mend::network(dirs, None)? {
         Some(there) if there == *wanted => return Ok(Vec::new()),
         Some(there) if others > 0 => {
             let message = format!(
@@ -136,8 +144,7 @@ fn raise(directory: &NetworkDir, wanted: &BridgeNetwork, others: usize) -> Resul
             );
             return Err(failure(Kind::NotReady, message));
         }
-        Some(_) => lower(directory)?,
-        None => {}
+        there => drop(lower(&directory, there)?),
     }
     let bridge = wanted.bridge.parse::<LinkName>().map_err(anyhow::Error::msg)?;
     let mut socket = Socket::open()?;
@@ -148,7 +155,7 @@ fn raise(directory: &NetworkDir, wanted: &BridgeNetwork, others: usize) -> Resul
     }
     // Before the bridge: the kernel must never have one without rules for it (CVE-2020-8558).
     lease::write(&directory.config(), wanted)?;
-    renew(directory)
+    renew(dirs)
 }
 
 /// Has the bridge there, and on it the links of all members.
@@ -183,12 +190,13 @@ fn describe(network: &BridgeNetwork) -> String {
 }
 
 /// Makes everything be as the files say: bridge, links on it, packet filter, name server. What the user should know comes back.
-pub(super) fn renew(directory: &NetworkDir) -> Result<Vec<String>> {
-    let Some(view) = View::read(directory)? else { return Ok(Vec::new()) };
+pub(super) fn renew(dirs: &Dirs) -> Result<Vec<String>> {
+    let (view, mut notes) = mend::read(dirs, View::read)?;
+    let Some(view) = view else { return Ok(notes) };
     nft::apply(&rules::ruleset(&view))?;
-    let mut notes = ensure_links(&view)?;
+    notes.extend(ensure_links(&view)?);
     notes.extend(nft::permit_forwarding(&view.network.bridge)?.map(|hindrance| hindrance.to_string()));
-    name_server::ensure(directory, &view.network)?;
+    name_server::ensure(&dirs.network(), &view.network)?;
     Ok(notes)
 }
 
@@ -197,46 +205,60 @@ pub(super) fn tell(dirs: &Dirs, uid: &str, standing: &Standing) -> Result<Vec<St
     let directory = dirs.network();
     let _lock = lock(&directory)?;
     let path = directory.member(uid);
-    let Some(mut member) = store::read_json::<Member>(&path)? else { return Ok(Vec::new()) };
+    let (member, mut notes) = mend::read(dirs, |_| store::read_json::<Member>(&path))?;
+    let Some(mut member) = member else { return Ok(notes) };
     member.ready = standing.ready;
     member.terminating = standing.terminating;
     member.labels = standing.labels.clone();
     lease::write(&path, &member)?;
-    renew(&directory)
+    notes.extend(renew(dirs)?);
+    Ok(notes)
 }
 
-/// Takes a pod off the network. Works with any part missing, and any number of times.
-pub(super) fn leave(dirs: &Dirs, uid: &str) -> Result<()> {
+/// Takes a pod off the network. Works with any part missing or damaged, and any number of times. What the user should know comes back.
+pub(super) fn leave(dirs: &Dirs, uid: &str) -> Result<Vec<String>> {
     let directory = dirs.network();
     // Killed while it joined, a pod may have raised the network and be no member of it yet.
-    let is_for_nobody = || -> Result<bool> {
-        Ok(directory.config().exists() && view::read_all::<Member>(&directory.members())?.is_empty())
-    };
+    let is_for_nobody =
+        || -> Result<bool> { Ok(directory.config().exists() && view::names(&directory.members())?.is_empty()) };
     if !store::is_begun(&directory.member(uid)) && !is_for_nobody()? {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let _lock = lock(&directory)?;
-    leaving(&directory, uid)
+    leaving(dirs, uid)
 }
 
-fn leaving(directory: &NetworkDir, uid: &str) -> Result<()> {
+fn leaving(dirs: &Dirs, uid: &str) -> Result<Vec<String>> {
+    let directory = dirs.network();
     let mut socket = Socket::open()?;
     // An address is free again only when its link is gone.
     for link in [veth_name(uid), ifb_name(uid)] {
         socket.remove_link(&link).context("removing the pod's link")?;
     }
+    // Before the pod is none of those any more that know it.
+    let network = mend::network(dirs, Some(uid));
     store::remove_written(&directory.member(uid))?;
-    let left: Vec<Member> = view::read_all(&directory.members())?;
-    if left.is_empty() { lower(directory) } else { renew(directory).map(drop) }
+    let is_last = lease::uids(dirs)?.is_empty();
+    let done = if is_last { network.and_then(|network| lower(&directory, network)) } else { renew(dirs) };
+    match done {
+        // It is in the way of those who stay or come next, until it is put right; not of who goes.
+        Err(error) if store::is_damaged(&error) => {
+            if is_last {
+                store::remove_written(&directory.config())?;
+            }
+            Ok(vec![format!("{error:#}")])
+        }
+        other => other,
+    }
 }
 
 fn remove_link(name: &LinkName) -> Result<()> {
     Ok(Socket::open()?.remove_link(name)?)
 }
 
-/// Takes the network away. Services and policies stay: they are no pods.
-fn lower(directory: &NetworkDir) -> Result<()> {
-    let Some(network) = store::read_json::<BridgeNetwork>(&directory.config())? else { return Ok(()) };
+/// Takes the network away, if there is one. Services and policies stay: they are no pods.
+fn lower(directory: &NetworkDir, network: Option<BridgeNetwork>) -> Result<Vec<String>> {
+    let Some(network) = network else { return Ok(Vec::new()) };
     let name_server = name_server::kill(directory);
     // The rules last: without them nothing of the bridge may be there.
     let attempts: [Result<()>; 5] = [
@@ -248,5 +270,6 @@ fn lower(directory: &NetworkDir) -> Result<()> {
         nft::remove(&rules::tables(&network.bridge)).map_err(Into::into),
     ];
     attempts.into_iter().collect::<Result<Vec<()>>>()?;
-    Ok(store::remove_written(&directory.config())?)
+    store::remove_written(&directory.config())?;
+    Ok(Vec::new())
 }

@@ -3,9 +3,10 @@
 //! An address is a pod's as long as its file is there, and the file goes with the pod; one whose pod went without (its host
 //! crashed, its maker was killed) is taken away by the next who joins.
 
+use super::mend;
 use super::view::{self, Member};
 use crate::error::{Kind, failure};
-use crate::paths::NetworkDir;
+use crate::paths::{Dirs, NetworkDir};
 use crate::plan::network::{BridgeNetwork, Family, Subnet};
 use crate::store;
 use crate::sys::{SysResult, fs};
@@ -27,13 +28,38 @@ pub(super) fn write<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
     store::write_readable(path, &serde_json::to_vec(value)?)
 }
 
-/// The members whose pods are there; the files of others are removed.
-pub(super) fn sweep(directory: &NetworkDir, pods: &Path) -> Result<Vec<Member>> {
-    let mut members: Vec<Member> = view::read_all(&directory.members())?;
-    for gone in members.extract_if(.., |member| !pods.join(&member.uid).exists()) {
-        store::remove_written(&directory.member(&gone.uid))?;
+/// The uids of the members whose pods are there; the files of others are removed, whatever is in them.
+pub(super) fn uids(dirs: &Dirs) -> Result<Vec<String>> {
+    let (directory, pods) = (dirs.network(), dirs.pods());
+    let mut uids = view::names(&directory.members())?;
+    for gone in uids.extract_if(.., |uid| !pods.join(uid).exists()) {
+        store::remove_written(&directory.member(&gone))?;
     }
-    Ok(members)
+    Ok(uids)
+}
+
+/// These members, with notes for the user: a file that is damaged is made anew.
+pub(super) fn sweep(dirs: &Dirs) -> Result<(Vec<Member>, Vec<String>)> {
+    let directory = dirs.network();
+    let (mut members, mut notes) = (Vec::new(), Vec::new());
+    for uid in uids(dirs)? {
+        let path = directory.member(&uid);
+        match store::read_json::<Member>(&path) {
+            Err(error) if store::is_damaged(&error) => {
+                let Some(member) = mend::member(dirs, &uid) else {
+                    return Err(error.context(format!(
+                        "nobody knows which addresses pod {uid} has, so no other pod is given any: `podshim rm -f {uid}` ends \
+                         and removes it"
+                    )));
+                };
+                write(&path, &member)?;
+                notes.push(mend::note(&error));
+                members.push(member);
+            }
+            other => members.extend(other?),
+        }
+    }
+    Ok((members, notes))
 }
 
 /// Where the search for a free address goes on: behind the one that was given last, so that one which a pod has given back is
@@ -43,7 +69,8 @@ type Cursors = BTreeMap<Family, IpAddr>;
 /// Addresses that no member has, one of each subnet.
 pub(super) fn lease(directory: &NetworkDir, network: &BridgeNetwork, members: &[Member]) -> Result<Vec<IpAddr>> {
     let path = directory.0.join("last-addresses.json");
-    let mut cursors: Cursors = store::read_json(&path)?.unwrap_or_default();
+    // Without it the search only begins elsewhere.
+    let mut cursors: Cursors = store::read_json(&path).ok().flatten().unwrap_or_default();
     let taken: BTreeSet<IpAddr> = members.iter().flat_map(|member| &member.addresses).copied().collect();
     let mut addresses = Vec::new();
     for subnet in &network.pods {
@@ -146,18 +173,45 @@ mod tests {
     #[test]
     fn members_without_a_pod_are_swept() {
         let temporary = tempfile::tempdir().unwrap();
-        let directory = NetworkDir(temporary.path().join("network"));
-        let pods = temporary.path().join("pods");
-        std::fs::create_dir_all(pods.join("here")).unwrap();
+        let dirs = Dirs { state: temporary.path().to_owned(), ..Dirs::default() };
+        let directory = dirs.network();
+        std::fs::create_dir_all(dirs.pods().join("here")).unwrap();
         make_directories(&directory).unwrap();
-        for uid in ["here", "gone"] {
+        for uid in ["here", "gone", "torn"] {
             write(&directory.member(uid), &member(uid, &[])).unwrap();
         }
         // Somebody was killed while he wrote.
         std::fs::write(directory.member("gone").with_extension("json.tmp"), "{").unwrap();
-        let left = sweep(&directory, &pods).unwrap();
+        std::fs::write(directory.member("torn"), "{").unwrap();
+        let (left, notes) = sweep(&dirs).unwrap();
         assert_eq!(left.iter().map(|m| m.uid.as_str()).collect::<Vec<_>>(), ["here"]);
-        let files: Vec<_> = std::fs::read_dir(directory.members()).unwrap().flatten().map(|file| file.path()).collect();
-        assert_eq!(files, [directory.member("here")]);
+        assert_eq!(view::names(&directory.members()).unwrap(), ["here"]);
+        assert_eq!(std::fs::read_dir(directory.members()).unwrap().count(), 1);
+        assert!(notes.is_empty(), "{notes:?}");
+    }
+
+    #[test]
+    fn what_is_damaged_and_known_from_nowhere_is_told_by_its_name() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dirs = Dirs { state: temporary.path().to_owned(), ..Dirs::default() };
+        let directory = dirs.network();
+        std::fs::create_dir_all(dirs.pods().join("here")).unwrap();
+        make_directories(&directory).unwrap();
+        for damaged in ["", "{", "[]", "{}", "{}{}", "\0\u{1}"] {
+            std::fs::write(directory.config(), damaged).unwrap();
+            assert_eq!(mend::network(&dirs, None).unwrap(), None, "nobody's");
+            std::fs::write(directory.member("here"), damaged).unwrap();
+            for (error, file) in [
+                (sweep(&dirs).unwrap_err(), directory.member("here")),
+                (mend::network(&dirs, None).unwrap_err(), directory.config()),
+            ] {
+                let text = format!("{error:#}");
+                assert!(store::is_damaged(&error) && text.contains(file.to_str().unwrap()), "{damaged:?}: {text}");
+                assert!(text.contains("`podshim rm -f"), "{damaged:?}: {text}");
+            }
+            std::fs::remove_file(directory.member("here")).unwrap();
+            std::fs::write(directory.0.join("last-addresses.json"), damaged).unwrap();
+            assert_eq!(lease(&directory, &network(&["10.0.0.0/29"]), &[]).unwrap()[0].to_string(), "10.0.0.3");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! | `view` | what there is on the network, read from files; everything else is made from it |
 //! | `lease` | who is on it, and whose addresses are whose |
 //! | `bridge` | podshim's own network: joined, told, left; there as long as it is needed |
+//! | `mend` | files that are damaged, made anew from what is known of the pods |
 //! | `link` | links, addresses, routes, bandwidth: rtnetlink(7) |
 //! | `nft` | nftables, by nfnetlink |
 //! | `rules` | pure: what the packet filter is to do |
@@ -29,6 +30,7 @@ pub(crate) mod ground;
 mod host_ports;
 mod lease;
 pub mod link;
+mod mend;
 mod name_server;
 pub mod names;
 pub mod nft;
@@ -42,7 +44,7 @@ pub mod view;
 pub use etc::{files, write_files};
 
 use crate::paths::{Dirs, PodDirs};
-use crate::plan::config::{NetworkMode, PodSandboxConfig};
+use crate::plan::config::{BridgeNetwork, NetworkMode, PodSandboxConfig};
 use crate::sys::{Called, SysResult};
 use anyhow::Result;
 use nix::sys::socket::SockaddrStorage;
@@ -90,11 +92,11 @@ pub fn attach(dirs: &Dirs, sandbox: &PodSandboxConfig, pod: &PodDirs) -> Result<
             let (directory, namespace) = (dirs.network(), pod.namespace("net"));
             lease::make_directories(&directory)?;
             // What a lost sandbox had goes first.
-            cni::delete(&directory, &sandbox.uid)?;
+            let mut notes: Vec<String> = cni::delete(&directory, &sandbox.uid)?.into_iter().collect();
             let sandbox = cni::Sandbox { config: sandbox, namespace: &namespace, directory: &directory };
             let attached = cni::add(network, &sandbox)?;
             // Who was killed left pods attached that are gone. That it cannot be made good now is no fault of this pod's.
-            let notes = cni::sweep(&directory, &dirs.pods()).unwrap_or_else(|error| vec![format!("{error:#}")]);
+            notes.extend(cni::sweep(&directory, &dirs.pods()).unwrap_or_else(|error| vec![format!("{error:#}")]));
             Ok(Attached { addresses: attached.addresses, notes })
         }
         _ => Ok(Attached::default()),
@@ -114,7 +116,12 @@ pub fn sync(dirs: &Dirs) -> Result<Attached> {
         return Ok(Attached::default());
     }
     let _lock = bridge::lock(&directory)?;
-    Ok(Attached { addresses: Vec::new(), notes: bridge::renew(&directory)? })
+    Ok(Attached { addresses: Vec::new(), notes: bridge::renew(dirs)? })
+}
+
+/// podshim's own network, if there is one; what its damaged file does not tell the pods' records do.
+pub fn there(dirs: &Dirs) -> Result<Option<BridgeNetwork>> {
+    mend::network(dirs, None)
 }
 
 /// Brings the name server back, which has ended. One that ends again and again is started once a second.
@@ -130,12 +137,9 @@ pub fn name_server(dirs: &Dirs) -> Result<Option<OwnedFd>> {
 
 /// Takes a pod off its network. Works with any part missing, and any number of times.
 pub fn detach(dirs: &Dirs, uid: &str) -> Result<Attached> {
-    let directory = dirs.network();
-    if directory.cni().exists() {
-        cni::delete(&directory, uid)?;
-    }
-    bridge::leave(dirs, uid)?;
-    Ok(Attached::default())
+    let mut notes: Vec<String> = cni::delete(&dirs.network(), uid)?.into_iter().collect();
+    notes.extend(bridge::leave(dirs, uid)?);
+    Ok(Attached { addresses: Vec::new(), notes })
 }
 
 /// The addresses of the calling process's network namespace that others can reach it by: one per family, IPv4 first;

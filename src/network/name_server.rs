@@ -31,9 +31,10 @@ struct Process {
     start_time: u64,
 }
 
-/// The running name server; `None` if there is none.
+/// The running name server; `None` if there is none. One that a damaged file does not tell of ends by itself: with its link, which the
+/// next one takes away, and so does the network's end.
 pub(super) fn find(directory: &NetworkDir) -> Result<Option<OwnedFd>> {
-    let Some(known) = store::read_json::<Process>(&directory.name_server())? else { return Ok(None) };
+    let Some(known) = store::read_sound::<Process>(&directory.name_server())? else { return Ok(None) };
     let pidfd = match process::open_pid(known.pid) {
         Err(error) if error.errno() == Errno::ESRCH => return Ok(None),
         other => other?,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The directories of documents: what a kind is called in the plural.
 pub const SERVICES: &str = "services";
@@ -69,7 +69,7 @@ impl View {
     pub fn read(directory: &NetworkDir) -> Result<Option<View>> {
         let Some(network) = read_json::<BridgeNetwork>(&directory.config())? else { return Ok(None) };
         let members: Vec<Member> = read_all(&directory.members())?;
-        let documents: Vec<k8s_openapi::api::core::v1::Namespace> = read_all(&directory.objects(NAMESPACES))?;
+        let documents: Vec<k8s_openapi::api::core::v1::Namespace> = objects(directory, NAMESPACES)?;
         let mut namespaces: BTreeMap<String, BTreeMap<String, String>> = documents
             .into_iter()
             .map(|document| (document.metadata.name.unwrap_or_default(), document.metadata.labels.unwrap_or_default()))
@@ -80,22 +80,45 @@ impl View {
         for (name, labels) in &mut namespaces {
             labels.insert("kubernetes.io/metadata.name".into(), name.clone());
         }
-        let services = read_all(&directory.objects(SERVICES))?;
-        let policies = read_all(&directory.objects(POLICIES))?;
+        let services = objects(directory, SERVICES)?;
+        let policies = objects(directory, POLICIES)?;
         Ok(Some(View { network, members, services, policies, namespaces }))
     }
 }
 
-/// Reads every `*.json` of a directory, in the order of the names; none if there is no such directory.
+/// The objects of a kind, which is given in the plural.
+///
+/// # Errors
+/// None is left out: a policy that nobody can read would leave its pods open.
+pub fn objects<T: DeserializeOwned>(directory: &NetworkDir, kind: &str) -> Result<Vec<T>> {
+    read_all(&directory.objects(kind)).map_err(|error| with_remedy(error, kind))
+}
+
+fn with_remedy(error: anyhow::Error, kind: &str) -> anyhow::Error {
+    error.context(format!(
+        "not all {kind} can be read, so the host's rules stay as they are: put the damaged file right, or remove it and \
+         `podshim apply` its document again"
+    ))
+}
+
+/// Reads every `*.json` of a directory, in the order of [`names`].
 pub fn read_all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>> {
+    let path = |name: &String| directory.join(format!("{name}.json"));
+    // One that is gone meanwhile is no member any more.
+    names(directory)?.iter().filter_map(|name| read_json(&path(name)).transpose()).collect()
+}
+
+/// What the `*.json` of a directory are called, without that, in order; none if there is no such directory.
+pub fn names(directory: &Path) -> SysResult<Vec<String>> {
     let entries = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.called("opendir", directory.display())?,
     };
-    let paths: SysResult<Vec<PathBuf>> =
-        entries.map(|entry| Ok(entry.called("readdir", directory.display())?.path())).collect();
-    let mut paths: Vec<PathBuf> = paths?.into_iter().filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
-    paths.sort();
-    // One that is gone meanwhile is no member any more.
-    paths.iter().filter_map(|path| read_json(path).transpose()).collect()
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.called("readdir", directory.display())?.file_name();
+        names.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
+    }
+    names.sort();
+    Ok(names)
 }

@@ -203,10 +203,7 @@ impl Pod {
     /// The last report; `None` before the first one. A damaged one is as good as none: its supervisor writes it again, or the one
     /// that takes over does.
     pub fn report(&self) -> Result<Option<Report>> {
-        match read_json(&self.dirs.status()) {
-            Err(error) if error.downcast_ref::<serde_json::Error>().is_some() => Ok(None),
-            other => other,
-        }
+        read_sound(&self.dirs.status())
     }
 
     /// Whether a supervisor is alive: it holds the lock as long as it is.
@@ -509,6 +506,19 @@ pub fn record(dirs: &Dirs, plan: PodPlan, images: Images) -> Result<Record> {
 /// Reads JSON; `None` if the file is missing.
 pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     read(path)?.map(|text| parse(path, &text)).transpose()
+}
+
+/// The same of a file that is as good as none if it is damaged.
+pub fn read_sound<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match read_json(path) {
+        Err(error) if is_damaged(&error) => Ok(None),
+        other => other,
+    }
+}
+
+/// Whether an error is that of a file which can be read, and does not say what it is to say.
+pub fn is_damaged(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<serde_json::Error>().is_some()
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {

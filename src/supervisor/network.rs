@@ -6,7 +6,7 @@ use super::pod::{Supervisor, now};
 use super::poll::{Source, Token};
 use super::sandbox::AfterReaper;
 use crate::lifecycle::Event;
-use crate::lifecycle::status::{ConditionStatus, PodStatus};
+use crate::lifecycle::status::PodStatus;
 use crate::network::{self, Attached, Standing};
 use crate::store::Pod;
 use anyhow::Result;
@@ -132,10 +132,8 @@ impl Supervisor {
         if sandbox.network.is_none() || !network::is_used(sandbox) {
             return;
         }
-        let is_ready =
-            |c: &crate::lifecycle::status::Condition| c.type_ == "Ready" && c.status == ConditionStatus::True;
         let standing = Standing {
-            ready: status.conditions.iter().any(is_ready),
+            ready: status.is_ready(),
             terminating: self.life.deletion_timestamp().is_some(),
             labels: sandbox.labels.clone(),
         };
@@ -193,8 +191,9 @@ impl Supervisor {
                 self.queue.push_back(event);
             }
             (Job::Detach, answer) => {
-                if let Err(error) = answer {
-                    self.warn("KillPodSandboxError", format!("{error:#}"));
+                match answer {
+                    Ok(left) => self.network_notes(left.notes),
+                    Err(error) => self.warn("KillPodSandboxError", format!("{error:#}")),
                 }
                 self.remove_sandbox();
                 self.queue.push_back(Event::SandboxGone);

@@ -4,7 +4,7 @@
 use super::life::Life;
 use super::reserve::Reserve;
 use crate::cgroups::Cgroup;
-use crate::error::{Kind, failure};
+use crate::error::{Kind, failure, say};
 use crate::host::cgroup::CgroupSetup;
 use crate::network;
 use crate::paths::{Dirs, PodDirs};
@@ -41,7 +41,8 @@ pub fn sandbox(setup: &CgroupSetup, cgroup_path: &CgroupPath, (dirs, pod): (&Dir
     attempt(cgroup(setup, cgroup_path, "").and_then(|group| group.end(PATIENCE)));
     // While its namespace is there, for CNI plugins.
     if let Some(uid) = pod.state.file_name().and_then(|name| name.to_str()) {
-        attempt(network::detach(dirs, uid).map(drop));
+        let told = |left: network::Attached| left.notes.iter().for_each(|note| say!("podshim: warning: {note}"));
+        attempt(network::detach(dirs, uid).map(told));
     }
     errors.extend(mounts(pod));
     errors

@@ -1,7 +1,7 @@
 //! Files of a pod's state are not what they were: torn, of another version, somebody else's, from before the machine's last boot.
 
 use crate::disk::Disks;
-use crate::harness::{FACTS, Host, Live, binary, facts, image_files, pod, until};
+use crate::harness::{FACTS, Host, Live, binary, documents, facts, image_files, object, pod, until};
 use crate::leaks;
 use crate::registry::{Blob, CONFIG, Debian, MANIFEST, Sample, damage};
 use crate::rig;
@@ -123,6 +123,92 @@ fn whatever_a_file_of_the_state_has_become_the_pod_can_be_told_of_and_removed() 
         }
     }
     eprintln!("{tried} damaged files tried");
+}
+
+/// Each file of the network, while one pod stays, one goes and one comes.
+#[test]
+fn whatever_a_file_of_the_network_has_become_other_pods_come_and_go() {
+    let Some(host) = Host::new(&["ip", "nft"]) else { return };
+    let network = host.own_network();
+    let spec = json!({ "selector": { "app": "web" }, "ports": [{ "port": 80 }] });
+    let service = object("Service", "web", json!({ "spec": spec }));
+    let mut policy = object("NetworkPolicy", "deny", json!({ "spec": { "podSelector": {} } }));
+    policy["apiVersion"] = json!("networking.k8s.io/v1");
+    host.ok(&["apply", &documents(&host, "objects.json", &[service, policy])]);
+    let directory = host.path("state/network");
+    let end = |when: &str| {
+        host.run(&["rm", "-f", "--all"]).expect(0);
+        // A name server that is told of nowhere ends with its link.
+        until(&format!("{when}: nothing to be left"), || {
+            let is_left = host.leaks().iter().any(|line| !line.contains(&network));
+            (!is_left && leaks::on_network(&network).is_empty()).then_some(())
+        });
+        assert!(!directory.join("network.json").exists(), "{when}");
+    };
+    let objects = ["services/default_web.json", "networkpolicies/default_deny.json"];
+    let files = ["network.json", "name-server.json", "last-addresses.json", "members"].into_iter().chain(objects);
+    for (index, file) in files.enumerate() {
+        // The others are whole for some.
+        for (number, (how, damage)) in DAMAGES.into_iter().take(5).enumerate() {
+            if !rig::is_long() && (number + index) % 5 > 1 {
+                continue;
+            }
+            let when = format!("{file} is {how}");
+            for name in ["stays", "goes"] {
+                host.start(&sleeper(name));
+            }
+            let path = match file {
+                "members" => directory.join(format!("members/{}.json", host.uid("stays"))),
+                _ => directory.join(file),
+            };
+            let whole = std::fs::read(&path).unwrap();
+            std::fs::write(&path, damage(whole.clone(), 0)).unwrap();
+            let gone = host.run(&["rm", "-f", "goes"]);
+            assert_eq!(gone.code, 0, "{when}: {gone:?}");
+            let new = host.run(&["run", "-d", &host.manifest(&sleeper("comes"))]);
+            if objects.contains(&file) {
+                // What a policy says that nobody can read, nobody knows.
+                new.expect(125).says(&[path.to_str().unwrap(), "`podshim apply` its document again"]);
+                assert_eq!(host.ok(&["ps", "-q"]), "default/stays\n", "{when}");
+            } else {
+                assert_eq!(new.code, 0, "{when}: {new:?}");
+                let [old, new] = ["stays", "comes"].map(|name| host.inspect(name)["status"]["podIP"].clone());
+                assert_ne!(old, new, "{when}");
+                let again: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+                assert!(file != "members" || again["addresses"] == json!([old]), "{when}: {again}");
+            }
+            end(&when);
+            if objects.contains(&file) {
+                std::fs::write(&path, whole).unwrap();
+            }
+        }
+    }
+    host.start(&sleeper("last"));
+    for file in ["network.json", "name-server.json", "last-addresses.json"] {
+        std::fs::write(directory.join(file), "").unwrap();
+    }
+    end("all of them are empty");
+}
+
+#[test]
+fn a_pod_whose_addresses_nobody_knows_keeps_them_until_it_is_removed() {
+    let Some(host) = Host::new(&["ip", "nft"]) else { return };
+    let network = host.own_network();
+    for name in ["lost", "other"] {
+        host.start(&sleeper(name));
+    }
+    let uid = host.uid("lost");
+    for file in [format!("network/members/{uid}.json"), format!("pods/{uid}/record.json")] {
+        std::fs::write(host.path("state").join(file), "").unwrap();
+    }
+    let new = host.manifest(&sleeper("new"));
+    let words = [format!("members/{uid}.json is damaged"), format!("`podshim rm -f {uid}`")];
+    host.run(&["run", "-d", &new]).expect(125).says(&words.each_ref().map(String::as_str));
+    host.run(&["rm", "-f", "other"]).expect(0);
+    host.run(&["rm", "-f", &uid]).expect(0);
+    host.run(&["run", "-d", &new]).expect(0);
+    host.run(&["rm", "-f", "--all"]).expect(0);
+    assert_eq!(leaks::on_network(&network), Vec::<String>::new());
 }
 
 /// The pod's pid 1, and a container of it, were processes whose pids are somebody else's by now.

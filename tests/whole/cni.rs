@@ -81,3 +81,29 @@ fn a_sandbox_that_is_not_put_on_its_network_again_is_not_used() {
     let left: Vec<String> = host.leaks().into_iter().filter(|line| !line.contains(&network)).collect();
     assert!(left.is_empty(), "{left:#?}");
 }
+
+/// Its plugins cannot be told of a pod of which nobody knows what they did.
+#[test]
+fn what_was_noted_of_a_pods_plugins_is_damaged_and_no_pod_is_held_up() {
+    let Some(host) = Host::new(&[]) else { return };
+    let network = host.own_network();
+    let (conf, bin) = one_plugin(&host);
+    let run = |name: &str| {
+        let manifest = host.manifest(&pod(name, json!({ "containers": [facts("c", &["sleep"])] })));
+        host.ok(&["run", "-d", "--network", "cni", "--cni-conf-dir", &conf, "--cni-bin-dir", &bin, &manifest]);
+    };
+    run("torn");
+    let noted = host.path("state/network/cni").join(format!("{}.json", host.uid("torn")));
+    std::fs::write(&noted, "{").unwrap();
+    run("other");
+    host.run(&["cni", "check", "torn"]).expect(125);
+    // Plugins would let go of what it has.
+    host.run(&["cni", "gc"]).expect(125).says(&[noted.to_str().unwrap()]);
+    host.ok(&["stop", "-t", "0", "torn"]);
+    host.until_event("torn", "Network", "no CNI plugin could be asked");
+    assert!(!noted.exists());
+    host.ok(&["rm", "torn"]);
+    host.ok(&["rm", "-f", "other"]);
+    let left: Vec<String> = host.leaks().into_iter().filter(|line| !line.contains(&network)).collect();
+    assert!(left.is_empty(), "{left:#?}");
+}

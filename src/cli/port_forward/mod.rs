@@ -126,7 +126,7 @@ fn of_pod(dirs: &Dirs, name: &str, ports: &[Wanted]) -> Result<(Pod, Vec<Forward
 fn of_service(dirs: &Dirs, (namespace, name): (&str, &str), ports: &[Wanted]) -> Result<(Pod, Vec<Forward>)> {
     let directory = dirs.network();
     let full_name = format!("{namespace}/{name}");
-    let services: Vec<Service> = view::read_all(&directory.objects(view::SERVICES))?;
+    let services: Vec<Service> = view::objects(&directory, view::SERVICES)?;
     let is_meant = |service: &&Service| {
         let metadata = &service.metadata;
         metadata.name.as_deref() == Some(name) && metadata.namespace.as_deref().unwrap_or("default") == namespace

@@ -1,6 +1,7 @@
 //! What was done for a pod, on disk: what ADD was given, and what came of it, is what DEL, CHECK and GC go by, whatever the
 //! configuration has become since.
 
+use super::super::view;
 use super::config::{NetworkConfig, Object, Version};
 use crate::paths::NetworkDir;
 use crate::store::{Wait, read_json, remove_written, write_json};
@@ -176,13 +177,6 @@ impl Cache {
 
     /// The uids of all attachments, in their order.
     pub(super) fn uids(&self) -> SysResult<Vec<String>> {
-        let entries = std::fs::read_dir(&self.directory).called("opendir", self.directory.display())?;
-        let mut uids = Vec::new();
-        for entry in entries {
-            let name = entry.called("readdir", self.directory.display())?.file_name();
-            uids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")).map(str::to_owned));
-        }
-        uids.sort();
-        Ok(uids)
+        view::names(&self.directory)
     }
 }

@@ -21,7 +21,7 @@ use crate::error::{Kind, failure};
 use crate::paths::NetworkDir;
 use crate::plan::config::PodSandboxConfig;
 use crate::plan::network::CniNetwork;
-use crate::sys::mount;
+use crate::sys::{SysError, mount};
 use anyhow::{Context, Result, anyhow, bail};
 use cache::{Access, Attachment, Cache, New};
 use config::{NetworkConfig, Object, Plugin, Version};
@@ -79,8 +79,9 @@ pub fn add(network: &CniNetwork, sandbox: &Sandbox<'_>) -> Result<Attached> {
 }
 
 /// Undoes [`add`]: DEL of all plugins, the last one first, as they were at ADD. One that fails does not keep the others from
-/// being asked; what was done stays noted then, for another try. Nothing noted is done.
-pub fn delete(directory: &NetworkDir, uid: &str) -> Result<()> {
+/// being asked; what was done stays noted then, for another try. Nothing noted is done. If nobody can read what was noted, no plugin
+/// can be asked: what that means comes back.
+pub fn delete(directory: &NetworkDir, uid: &str) -> Result<Option<String>> {
     delete_within(DEADLINE, directory, uid)
 }
 
@@ -107,7 +108,8 @@ pub fn check(directory: &NetworkDir, uid: &str) -> Result<Checked> {
     Ok(Checked::Fine)
 }
 
-/// Undoes what was done for pods that are gone, whoever lost them: those that have no directory in `pods`. Their uids.
+/// Undoes what was done for pods that are gone, whoever lost them: those that have no directory in `pods`. Their uids, or what
+/// [`delete`] says of them.
 pub fn sweep(directory: &NetworkDir, pods: &Path) -> Result<Vec<String>> {
     if !directory.cni().exists() {
         return Ok(Vec::new());
@@ -125,7 +127,7 @@ pub fn gc(directory: &NetworkDir, pods: &Path) -> Result<Vec<String>> {
     let cache = Cache::open(directory, Access::Alone)?;
     let mut networks: BTreeMap<String, Attachment> = BTreeMap::new();
     for uid in cache.uids()? {
-        if let Some(attachment) = cache.read(&uid)? {
+        if let Ok(Some(attachment)) = cache.read(&uid) {
             networks.insert(attachment.network.name.clone(), attachment);
         }
     }
@@ -135,6 +137,7 @@ pub fn gc(directory: &NetworkDir, pods: &Path) -> Result<Vec<String>> {
     }
     let mut valid: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for uid in cache.uids()? {
+        // Without one that is there and cannot be read, plugins would let go of that.
         if let Some(Attachment { uid, network, interface, .. }) = cache.read(&uid)? {
             valid.entry(network.name).or_default().push(json!({ "containerID": uid, "ifname": interface }));
         }
@@ -200,10 +203,8 @@ fn add_within(deadline: Duration, network: &CniNetwork, sandbox: &Sandbox<'_>) -
     let version = negotiate(&config, &runner)?;
     let cache = Cache::open(sandbox.directory, Access::Shared)?;
     let _turn = cache.turn(uid)?;
-    if cache.read(uid)?.is_some() {
-        // ADD must not follow ADD. What is left of an earlier sandbox of this pod goes first.
-        delete_cached(deadline, &cache, uid).context("undoing an earlier attachment")?;
-    }
+    // ADD must not follow ADD. What is left of an earlier sandbox of this pod goes first.
+    delete_cached(deadline, &cache, uid).context("undoing an earlier attachment")?;
     if is_first(&cache, &config.name)? {
         ask_status(&config, version, &runner)?;
     }
@@ -238,7 +239,8 @@ fn add_within(deadline: Duration, network: &CniNetwork, sandbox: &Sandbox<'_>) -
 /// Whether no pod has been attached to this network: then nothing has shown yet that its plugins are ready.
 fn is_first(cache: &Cache, network: &str) -> Result<bool> {
     for uid in cache.uids()? {
-        if cache.read(&uid)?.is_some_and(|attachment| attachment.network.name == network) {
+        // One that cannot be read shows nothing.
+        if matches!(cache.read(&uid), Ok(Some(attachment)) if attachment.network.name == network) {
             return Ok(false);
         }
     }
@@ -261,18 +263,28 @@ fn attach(deadline: Duration, cache: &Cache, attachment: &mut Attachment) -> Res
     Ok(Attached { addresses, dns })
 }
 
-fn delete_within(deadline: Duration, directory: &NetworkDir, uid: &str) -> Result<()> {
+fn delete_within(deadline: Duration, directory: &NetworkDir, uid: &str) -> Result<Option<String>> {
     if !directory.cni().exists() {
-        return Ok(());
+        return Ok(None);
     }
     let cache = Cache::open(directory, Access::Shared)?;
     let _turn = cache.turn(uid)?;
     delete_cached(deadline, &cache, uid)
 }
 
-fn delete_cached(deadline: Duration, cache: &Cache, uid: &str) -> Result<()> {
-    // It may be there in part, of one who was killed before he executed a plugin.
-    let Some(attachment) = cache.read(uid)? else { return Ok(cache.remove(uid)?) };
+fn delete_cached(deadline: Duration, cache: &Cache, uid: &str) -> Result<Option<String>> {
+    let (attachment, lost) = match cache.read(uid) {
+        Err(error) if error.downcast_ref::<SysError>().is_none() => {
+            let lost = "no CNI plugin could be asked to let go of what it gave the pod";
+            (None, Some(format!("{error:#}: {lost} {uid}")))
+        }
+        other => (other?, None),
+    };
+    let Some(attachment) = attachment else {
+        // It may be there in part, of one who was killed before he executed a plugin.
+        cache.remove(uid)?;
+        return Ok(lost);
+    };
     let mut failures = Failures::default();
     for plugin in attachment.network.plugins.iter().rev() {
         if let Err(error) = attachment.execute(deadline, Operation::Del, plugin) {
@@ -280,7 +292,8 @@ fn delete_cached(deadline: Duration, cache: &Cache, uid: &str) -> Result<()> {
         }
     }
     failures.into_result()?;
-    Ok(cache.remove(uid)?)
+    cache.remove(uid)?;
+    Ok(None)
 }
 
 fn sweep_cached(cache: &Cache, pods: &Path) -> Result<Vec<String>> {
@@ -291,7 +304,7 @@ fn sweep_cached(cache: &Cache, pods: &Path) -> Result<Vec<String>> {
         // Somebody is still at one: it is swept the next time.
         let Some(_turn) = cache.turn_now(&uid)? else { continue };
         match delete_cached(DEADLINE, cache, &uid) {
-            Ok(()) => swept.push(uid),
+            Ok(lost) => swept.push(lost.unwrap_or(uid)),
             Err(error) => failures.add(error.context(format!("pod {uid}, which is gone"))),
         }
     }

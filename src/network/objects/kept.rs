@@ -122,10 +122,10 @@ impl Kept {
         for service in super::services(directory)? {
             objects.push(NetworkObject::Service(Box::new(service)));
         }
-        for policy in view::read_all(&directory.objects(POLICIES))? {
+        for policy in view::objects(directory, POLICIES)? {
             objects.push(NetworkObject::Policy(Box::new(policy)));
         }
-        for namespace in view::read_all(&directory.objects(NAMESPACES))? {
+        for namespace in view::objects(directory, NAMESPACES)? {
             objects.push(NetworkObject::Namespace(Box::new(namespace)));
         }
         Ok(Kept(objects.into_iter().map(|object| (ObjectName::of(&object), object)).collect()))

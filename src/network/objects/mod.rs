@@ -142,7 +142,7 @@ pub fn delete(directory: &NetworkDir, names: &[ObjectName], missing: Missing) ->
 
 /// The Services that there are.
 pub fn services(directory: &NetworkDir) -> Result<Vec<Service>> {
-    view::read_all(&directory.objects(view::SERVICES))
+    view::objects(directory, view::SERVICES)
 }
 
 /// Makes the network's directory, and locks it. The state directory is there.

@@ -509,3 +509,25 @@ fn what_was_noted_in_part_goes_too() {
     delete(&fixture.directory, "other").unwrap();
     assert!(!half.exists() && fixture.is_cached());
 }
+
+#[test]
+fn what_was_noted_and_cannot_be_read_is_lost_for_its_own_pod_only() {
+    let fixture = Fixture::two("1.1.0");
+    fixture.add().unwrap();
+    let noted = fixture.directory.cni().join(format!("{UID}.json"));
+    for damaged in ["", "{", "[]", "{}", "{\"format\":1}", "{\"format\":2}"] {
+        std::fs::write(&noted, damaged).unwrap();
+        fixture.add_pod(&sandbox_config("other"), DEADLINE).unwrap();
+        fixture.seen();
+        has(&gc(&fixture.directory, &fixture.pods()).unwrap_err(), &[noted.to_str().unwrap()]);
+        let lost = delete(&fixture.directory, UID).unwrap().unwrap();
+        assert!(lost.contains(noted.to_str().unwrap()) && lost.ends_with(UID), "{damaged:?}: {lost}");
+        assert!(fixture.calls().is_empty() && !fixture.is_cached(), "{damaged:?}");
+    }
+    // Of one that is gone as well.
+    std::fs::write(&noted, "").unwrap();
+    fixture.goes(UID);
+    let swept = sweep(&fixture.directory, &fixture.pods()).unwrap();
+    assert!(swept.len() == 1 && swept[0].contains("is damaged") && !fixture.is_cached(), "{swept:?}");
+    fixture.add().unwrap();
+}
