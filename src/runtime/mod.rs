@@ -137,6 +137,8 @@ impl Launcher {
     /// clone3(2): the child performs the request's steps. In the parent, everything that it took along is closed again.
     pub fn launch(&self, request: Request<'_>) -> Result<Starting> {
         let (ours, theirs) = socket::pair()?;
+        // Whatever may fail comes before there is a process, of which the caller would not hear.
+        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).called("fcntl", "hand-off")?;
         let mut flags = 0;
         let mut namespaces = request.namespaces;
         if request.steps.contains(&Step::EmptyMountNamespace) {
@@ -197,7 +199,6 @@ impl Launcher {
         let child = cloned.context("starting a process")?.context("clone3 returned no child")?;
         // Where it is to run on this CPU, it goes first.
         std::thread::yield_now();
-        fcntl(&ours, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).called("fcntl", "hand-off")?;
         Ok(Starting { child, sync: ours })
     }
 }

@@ -323,12 +323,28 @@ impl Supervisor {
     /// An instance that is being created: what it says, its end and its output are seen from now on.
     fn watched(&mut self, index: usize, launched: Launched) -> Result<Instance> {
         let Launched { child, sync, told, external, cgroup, log, pipes, restart_count } = launched;
-        let hand_off = sync.map(|sync| (sync, Source::HandOff(index)));
-        let process = Watched::new(&mut self.poll, Stage::Creating, (child, Source::Exit(index)), hand_off)?;
+        let (pid, hand_off) = (child.pid, sync.map(|sync| (sync, Source::HandOff(index))));
+        let watched = Watched::new(&mut self.poll, Stage::Creating, (child, Source::Exit(index)), hand_off);
+        let mut process = match watched {
+            Ok(process) => process,
+            Err(error) => {
+                if let Some(external) = external {
+                    self.undo_making(pid, external, &cgroup);
+                }
+                return Err(error);
+            }
+        };
         let mut outputs = Vec::new();
         for (output, fd) in pipes.ours {
-            let token = self.poll.watch(&fd, Source::Output(index, output))?;
-            outputs.push((output, token, fd));
+            match self.poll.watch(&fd, Source::Output(index, output)) {
+                Ok(token) => outputs.push((output, token, fd)),
+                // Its end is an event by now, and the answer.
+                Err(error) if external.is_none() => process.fail(error.to_string())?,
+                Err(error) => {
+                    self.warn("SupervisorError", error.to_string());
+                    process.kill()?;
+                }
+            }
         }
         Ok(Instance {
             process,

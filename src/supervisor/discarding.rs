@@ -191,8 +191,13 @@ impl Supervisor {
             Ok([aside, layers].into_iter().chain(directories).collect::<SysResult<()>>()?)
         };
         let begun = Forked::begin("for what is discarded", discard).and_then(|working| {
-            let token = self.poll.watch(&working, Source::Discarding)?;
-            Ok((working, token))
+            match self.poll.watch(&working, Source::Discarding) {
+                Ok(token) => Ok((working, token)),
+                Err(error) => {
+                    working.end();
+                    Err(error.into())
+                }
+            }
         });
         match begun {
             Ok(working) => {

@@ -6,22 +6,22 @@
 //! takes the pod over undoes it, as any container that nobody has asked for ([`super::takeover`]).
 
 use super::create::{Launched, When};
+use super::hand_off::end_unwatched;
 use super::life::Life;
 use super::pod::Supervisor;
 use crate::plan::config::{
     ContainerConfig, ContainerKind, EnvValue, MountPropagation, NamespaceMode, PodPlan, VolumeSource,
 };
-use crate::runtime::{self, FromInit, Seen, Step};
+use crate::runtime::Step;
 use crate::sys::fs::MAX_LINKS;
-use crate::sys::process::Ended;
-use crate::sys::{Called, SysResult, process};
+use crate::sys::{Called, process};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::readlinkat;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long its processes may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -97,25 +97,8 @@ impl Supervisor {
 /// Kills its processes, and reaps them.
 fn end(Launched { child, cgroup, sync, .. }: &Launched) -> Result<()> {
     process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
-    let left = cgroup.kill(PATIENCE)?;
-    let deadline = Instant::now() + PATIENCE;
-    let reap = |end: &dyn Fn() -> SysResult<Option<Ended>>| -> Result<()> {
-        while end()?.is_none() {
-            ensure!(Instant::now() < deadline, "processes {left:?} do not end");
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    };
-    reap(&|| process::try_wait_with_siblings(child))?;
-    // Whoever went on in its place has left its process group, and said so before.
-    while let Some(Seen::Message(message, pidfd)) =
-        sync.as_ref().map(|sync| runtime::receive(sync.as_fd())).transpose()?
-    {
-        if let (FromInit::Born, Some(pidfd)) = (message, pidfd) {
-            reap(&|| process::try_wait(pidfd.as_fd()))?;
-        }
-    }
-    Ok(())
+    cgroup.kill(PATIENCE)?;
+    end_unwatched(child, sync.as_ref())
 }
 
 /// Whether a container is the same whenever it is made: nothing that a container before it does is part of it, and no container of

@@ -19,7 +19,7 @@
 //! runtime keeps of it is in the container's run state, and goes with that.
 
 use super::exec::Exec;
-use super::hand_off::Stage;
+use super::hand_off::{ENDS, Stage, end};
 use super::keep::Process;
 use super::pod::Supervisor;
 use super::poll::{Source, Token};
@@ -186,17 +186,12 @@ impl Supervisor {
         if let (Ended::Signaled(_), Some(instance)) = (ended, &self.slots[index].instance) {
             self.end_strangers(instance.process.child.pid);
         }
+        self.creation_ended()?;
         let Some(instance) = &mut self.slots[index].instance else { return Ok(false) };
         let Some(external) = &instance.external else { return Ok(false) };
-        self.creating_externally -= 1;
-        if self.creating_externally == 0 {
-            process::set_subreaper(Subreaper::No)?;
-        }
         let made = match ended.code() {
-            0 => match first_process(&external.state) {
-                Ok(child) => instance.process.become_child(child, &mut self.poll, Source::Exit(index)),
-                Err(error) => Err(error),
-            },
+            0 => first_process(&external.state)
+                .and_then(|child| Ok(instance.process.become_child(child, &mut self.poll, Source::Exit(index))?)),
             _ => Err(anyhow!(external.complaint(ended))),
         };
         if let Err(error) = made {
@@ -211,6 +206,23 @@ impl Supervisor {
         self.keep_instance(index);
         self.held(index)?;
         Ok(true)
+    }
+
+    fn creation_ended(&mut self) -> SysResult<()> {
+        self.creating_externally -= 1;
+        match self.creating_externally {
+            0 => process::set_subreaper(Subreaper::No),
+            _ => Ok(()),
+        }
+    }
+
+    /// A maker could not be watched, and was killed.
+    pub(super) fn undo_making(&mut self, maker: i32, external: External, cgroup: &Cgroup) {
+        self.end_strangers(maker);
+        end_children(cgroup);
+        for error in [self.clear_external(external), self.creation_ended()].into_iter().filter_map(Result::err) {
+            self.warn("KillContainerError", error.to_string());
+        }
     }
 
     /// A maker that was killed has left to us what it would have ended itself: its runtime, and then what that leaves when its last
@@ -341,8 +353,6 @@ const AT_WORK: &str = "oci.at-work";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long one may go on that starts a container which has ended: nothing else is done meanwhile.
 const LAGS: Duration = Duration::from_secs(2);
-/// How long a process that is killed may take to end.
-const ENDS: Duration = Duration::from_secs(1);
 
 /// Waits until nobody runs a runtime for the container of this run state any more. It was an earlier supervisor's; one that takes
 /// too long is killed, and the runtime with it.
@@ -416,13 +426,6 @@ fn end_children(cgroup: &Cgroup) {
             let _ = end(&child);
         }
     }
-}
-
-/// SIGKILL to a child of ours, and to the process group that it leads, and waits for them; `None` if it does not end in time.
-fn end(child: &Child) -> SysResult<Option<Ended>> {
-    process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
-    poll::has_more_within(child.pidfd.as_fd(), ENDS)?;
-    process::try_wait_with_siblings(child)
 }
 
 /// Waits for a process of ours that runs a runtime; one that takes too long is killed, and the runtime with it: then `None`.

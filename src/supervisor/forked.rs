@@ -1,6 +1,7 @@
 //! A child of the supervisor's own, for what takes time or memory: it does one thing and answers in one message, while the event
 //! loop goes on.
 
+use super::hand_off;
 use crate::sys::{Called, poll, process, socket};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -45,6 +46,12 @@ impl<T: Serialize + DeserializeOwned> Forked<T> {
     /// Waits until it has answered or ended, but not longer.
     pub(super) fn answers_within(&self, patience: Duration) -> bool {
         poll::has_more_within(self.socket.as_fd(), patience).unwrap_or(false)
+    }
+
+    /// Nothing becomes of it.
+    pub(super) fn end(self) {
+        // It has ended already if this fails.
+        let _ = hand_off::end(&self.child);
     }
 
     /// Waits for the answer, or the error that the work came to.

@@ -4,10 +4,14 @@ use super::poll::{Poll, Source, Token};
 use crate::runtime::{self, FailureKind, FromInit, Seen, Start, StepFailure};
 use crate::sys::process::{self, Child, Ended};
 use crate::sys::{Called, SysResult};
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long a process that is killed may take to end.
+pub(super) const ENDS: Duration = Duration::from_secs(2);
 
 /// How far a process came.
 pub(super) enum Stage {
@@ -53,19 +57,33 @@ pub(super) enum Heard {
 }
 
 impl Watched {
-    /// `exit` is the event of its end, that of the hand-off what it says; who does not perform steps of ours has none.
+    /// `exit` is the event of its end, that of the hand-off what it says; who does not perform steps of ours has none. If they cannot be
+    /// watched, nothing is left of the process: as long as one that has joined a pid namespace is not waited for, that does not end
+    /// (pid_namespaces(7)).
     pub(super) fn new(
         poll: &mut Poll,
         stage: Stage,
         (child, exit): (Child, Source),
         hand_off: Option<(OwnedFd, Source)>,
     ) -> Result<Watched> {
-        let hand_off = match hand_off {
-            Some((socket, source)) => Some((poll.watch(&socket, source)?, socket)),
-            None => None,
-        };
-        let exit = poll.watch(&child.pidfd, exit)?;
-        Ok(Watched { child, stage, start: Start::WhenTold, exit, hand_off })
+        let (socket, says) = hand_off.unzip();
+        let watched = poll.watch(&child.pidfd, exit).and_then(|exit| {
+            let token = socket.as_ref().zip(says).map(|(socket, says)| poll.watch(socket, says)).transpose();
+            if token.is_err() {
+                poll.forget(exit, child.pidfd.as_fd());
+            }
+            Ok((exit, token?))
+        });
+        match watched {
+            Ok((exit, token)) => {
+                Ok(Watched { child, stage, start: Start::WhenTold, exit, hand_off: token.zip(socket) })
+            }
+            Err(error) => {
+                // The error to be told is the first one.
+                let _ = end_unwatched(&child, socket.as_ref());
+                Err(error.into())
+            }
+        }
     }
 
     /// The same, of a process that was made to execute its command then; at once is only who is born in the place of another.
@@ -77,9 +95,10 @@ impl Watched {
     pub(super) fn hear(&mut self, poll: &mut Poll, exit: Source) -> Result<Heard> {
         let Some((_, socket)) = &self.hand_off else { return Ok(Heard::Nothing) };
         if matches!(self.stage, Stage::Failed(_)) {
-            // Whatever else it says: it is about to end.
+            // Whatever else it says: it is about to end. So is who goes on in its place, if that was not heard before.
+            let ended = end_born(socket.as_fd());
             self.hang_up(poll);
-            return Ok(Heard::Nothing);
+            return ended.map(|()| Heard::Nothing);
         }
         let seen = match runtime::receive(socket.as_fd()) {
             Ok(seen) => seen,
@@ -90,8 +109,14 @@ impl Watched {
             Seen::Message(FromInit::Note { text }, _) => Heard::Note(text),
             Seen::Message(FromInit::Paused { step }, _) => Heard::Paused(step),
             Seen::Message(FromInit::Born, Some(pidfd)) => {
-                let child = reborn(&self.child, pidfd)?;
-                self.become_child(child, poll, exit)?;
+                // The message may be forged by who can trace such a process: the one before it is waited for only after SIGKILL.
+                match self.become_child(process::child_of(pidfd)?, poll, exit) {
+                    Ok(before) => {
+                        process::send_signal(before.pidfd.as_fd(), libc::SIGKILL)?;
+                        waitpid(Pid::from_raw(before.pid), None).called("waitpid", before.pid)?;
+                    }
+                    Err(error) => return self.fail(error.to_string()).map(|()| Heard::Nothing),
+                }
                 if self.start == Start::AtOnce {
                     self.stage = Stage::Starting;
                 }
@@ -150,13 +175,17 @@ impl Watched {
         Ok(process::send_signal(self.child.pidfd.as_fd(), libc::SIGKILL)?)
     }
 
-    /// Another process goes on in its place.
-    pub(super) fn become_child(&mut self, child: Child, poll: &mut Poll, exit: Source) -> Result<()> {
-        // If it cannot be watched, the end of the one before it is still an event.
-        let exit = poll.watch(&child.pidfd, exit)?;
-        poll.forget(self.exit, self.child.pidfd.as_fd());
-        (self.child, self.exit) = (child, exit);
-        Ok(())
+    /// Another process goes on in its place: the one before it. One that cannot be watched is ended, and the end of the one before it
+    /// is still an event.
+    pub(super) fn become_child(&mut self, child: Child, poll: &mut Poll, exit: Source) -> SysResult<Child> {
+        let watched = poll.watch(&child.pidfd, exit);
+        if watched.is_err() {
+            // The error to be told is the first one.
+            let _ = end(&child);
+        }
+        let before = std::mem::replace(&mut self.exit, watched?);
+        poll.forget(before, self.child.pidfd.as_fd());
+        Ok(std::mem::replace(&mut self.child, child))
     }
 
     /// Its pid, if it has ended: all that it had to say is there to be heard, also by the process that it made to go on in its place.
@@ -190,10 +219,36 @@ impl Watched {
     }
 }
 
-/// The process that performs the rest of the steps takes the place of the one that made it, which has nothing left to do. The message may be forged by who can trace such a process: it is waited for only after SIGKILL.
-fn reborn(old: &Child, new: OwnedFd) -> Result<Child> {
-    let new = process::child_of(new)?;
-    process::send_signal(old.pidfd.as_fd(), libc::SIGKILL)?;
-    waitpid(Pid::from_raw(old.pid), None).called("waitpid", old.pid)?;
-    Ok(new)
+/// SIGKILL to a child of ours, and to the process group that it leads, and waits for them; `None` if it does not end in time.
+pub(super) fn end(child: &Child) -> SysResult<Option<Ended>> {
+    process::send_signal(child.pidfd.as_fd(), libc::SIGKILL)?;
+    let deadline = Instant::now() + ENDS;
+    loop {
+        let ended = process::try_wait_with_siblings(child)?;
+        if ended.is_some() || Instant::now() > deadline {
+            return Ok(ended);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The same, of a process whose end is no event, and of whoever goes on in its place.
+pub(super) fn end_unwatched(child: &Child, hand_off: Option<&OwnedFd>) -> Result<()> {
+    let ended = end(child)?;
+    hand_off.map_or(Ok(()), |socket| end_born(socket.as_fd()))?;
+    ensure!(ended.is_some(), "process {} does not end", child.pid);
+    Ok(())
+}
+
+/// Ends whoever was to go on in the place of a process that was killed: by then it may have left its process group, and said so before.
+fn end_born(hand_off: BorrowedFd<'_>) -> Result<()> {
+    while let Seen::Message(message, pidfd) = runtime::receive(hand_off)? {
+        // One that was found in the group is no child any more; nor is who is named by a message that is forged.
+        if let (FromInit::Born, Some(pidfd)) = (message, pidfd)
+            && let Ok(born) = process::child_of(pidfd)
+        {
+            end(&born)?;
+        }
+    }
+    Ok(())
 }

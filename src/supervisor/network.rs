@@ -160,17 +160,18 @@ impl Supervisor {
 
     fn next_network_job(&mut self) {
         while let Some(job) = self.networking.waiting.pop_front() {
-            let begun = fork(&self.pod, &job).and_then(|working| {
-                let token = self.poll.watch(&working, Source::Network)?;
-                Ok((working, token))
-            });
-            match begun {
-                Ok((working, token)) => {
-                    self.networking.working = Some((job, working, token));
-                    return;
-                }
-                Err(error) => self.network_done(job, Err(error)),
-            }
+            let answer = match fork(&self.pod, &job) {
+                Ok(working) => match self.poll.watch(&working, Source::Network) {
+                    Ok(token) => {
+                        self.networking.working = Some((job, working, token));
+                        return;
+                    }
+                    // It is not left alone: all else waits for it.
+                    Err(_) => working.wait(),
+                },
+                Err(error) => Err(error),
+            };
+            self.network_done(job, answer);
         }
     }
 

@@ -66,7 +66,11 @@ impl Supervisor {
         };
         let pulling = format!("Pulling image {image:?}");
         if let Some(stdout) = child.stdout.as_mut() {
-            let token = self.poll.watch(&*stdout, Source::Pull(index))?;
+            let token = self.poll.watch(&*stdout, Source::Pull(index)).inspect_err(|_| {
+                // Nobody hears its answer. The error to be told is the first one.
+                let _ = child.kill();
+                let _ = child.wait();
+            })?;
             let began = Instant::now();
             let (image, answer) = (image.clone(), Vec::new());
             self.slots[index].pull = Some(Pull { child, token, image, answer, restart_count, began });

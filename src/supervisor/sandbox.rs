@@ -2,6 +2,7 @@
 //!
 //! Nothing else of it can be lost: the other namespaces are held open by this process, and live as long as it does.
 
+use super::hand_off::end;
 use super::pod::Supervisor;
 use super::poll::Source;
 use super::remove;
@@ -120,10 +121,15 @@ impl Supervisor {
         remove::namespaces(&self.facts.cgroups, &config.cgroup, &self.pod.dirs)?;
         volumes::materialize_shm(&self.pod.dirs).context("setting up /dev/shm")?;
         let reaper = remove::cgroup(&self.facts.cgroups, &config.cgroup, remove::REAPER)?;
-        self.sandbox = sandbox::create(config, &self.pod.dirs, &reaper)?;
-        if let Some(reaper) = &self.sandbox.reaper {
-            self.poll.watch(&reaper.pidfd, Source::Reaper)?;
+        let made = sandbox::create(config, &self.pod.dirs, &reaper)?;
+        if let Some(reaper) = &made.reaper
+            && let Err(error) = self.poll.watch(&reaper.pidfd, Source::Reaper)
+        {
+            // Whoever asks again would wait for its end, which nobody sees. The error to be told is the first one.
+            let _ = end(reaper);
+            return Err(error.into());
         }
+        self.sandbox = made;
         network::write_files(config, &self.pod.dirs, &self.sandbox.addresses)?;
         self.addresses = self.sandbox.addresses.clone();
         self.after_reaper = AfterReaper::Tell;

@@ -146,8 +146,12 @@ impl Supervisor {
         if request.origin == Origin::Pod && network(&self.sandbox.namespaces).namespace.is_some() {
             command.arg("--namespace").arg(self.pod.dirs.namespace(NamespaceKind::Network.file()));
         }
-        let spawned = command.spawn().called("execve", "podshim probe")?;
-        let child = process::open_child(spawned.id())?;
+        let mut spawned = command.spawn().called("execve", "podshim probe")?;
+        let child = process::open_child(spawned.id()).inspect_err(|_| {
+            // Nobody would see its end. The error to be told is the first one.
+            let _ = spawned.kill();
+            let _ = spawned.wait();
+        })?;
         let exec = self.next_id;
         self.next_id += 1;
         let process = Watched::new(&mut self.poll, Stage::Running, (child, Source::ExecExit(exec)), None)?;

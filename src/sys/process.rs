@@ -186,12 +186,13 @@ pub fn try_wait_with_siblings(child: &Child) -> SysResult<Option<Ended>> {
 }
 
 /// SIGKILL for the siblings whose process group a child leads that has ended. Whether there is such a group: it has come so far as to
-/// make one.
+/// make one. Once it was waited for there is none: its pid may be another one's.
 pub fn kill_siblings(child: &Child) -> SysResult<bool> {
     let group = group_of(child);
-    match nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL) {
-        Err(Errno::ESRCH) => Ok(false),
-        other => other.called("kill", group).map(|()| true),
+    let kill = |()| nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGKILL).called("kill", group);
+    match require_unreaped(child.pidfd.as_fd()).and_then(kill) {
+        Err(error) if error.errno() == Errno::ESRCH => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

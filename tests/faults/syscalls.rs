@@ -433,6 +433,45 @@ fn a_process_that_nobody_was_told_of_keeps_no_namespace() {
     }
 }
 
+/// The supervisor cannot see, or not hear, a process that joins the pid namespace of others: it ends, and is waited for. The namespace's
+/// pid 1 would wait for it for ever.
+#[test]
+fn a_process_that_cannot_be_watched_keeps_no_namespace() {
+    const CALLS: &Calls = &[("epoll_ctl", &["ENOSPC"]), ("recvmsg", &["ENOMEM"])];
+    let Some(host) = Host::new(&["strace"]) else { return };
+    let turns: Vec<u32> = (1..=if is_long() { 16 } else { 7 }).collect();
+    let exec = ["exec", "p", "--", "true"];
+    let debug = ["debug", "p", "-i", "--image", "busybox", "--target", "c", "--", "true"];
+    let mut failures = 0;
+    for is_shared in [false, true] {
+        let spec = json!({ "shareProcessNamespace": is_shared, "terminationGracePeriodSeconds": 0,
+            "containers": [shell("c", "sleep 1000")] });
+        host.start(&pod("p", spec));
+        let (supervisor, trace) = (host.supervisor("p"), host.path("trace"));
+        let before = children(supervisor);
+        let tried = cases(CALLS, &turns);
+        for (case, command) in tried.iter().flat_map(|case| [(case, &exec[..]), (case, &debug[..])]) {
+            let mut strace = Command::new("strace");
+            strace.args(["-p", &supervisor.to_string(), "-o"]).arg(&trace).args(case.options());
+            let mut tracer = Live::start(strace);
+            until("strace", || tracer.err().contains("attached").then_some(()));
+            let output = host.run(command);
+            let what = || format!("the end of {:?} after {case}: {command:?}: {output:?}", children(supervisor));
+            until_or(what, || (children(supervisor) == before).then_some(()));
+            tracer.signal(Signal::SIGTERM);
+            tracer.wait();
+            failures += usize::from(std::fs::read_to_string(&trace).unwrap().contains("(INJECTED)"));
+        }
+        let begin = Instant::now();
+        host.ok(&["stop", "p"]);
+        assert!(begin.elapsed() < BOUND, "{:?}", begin.elapsed());
+        host.ok(&["rm", "p"]);
+        host.assert_clean();
+    }
+    eprintln!("{failures} failures came to pass");
+    assert!(failures > 20, "{failures}");
+}
+
 fn signal(pid: i32, signal: Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
