@@ -2,7 +2,7 @@
 
 use super::exec::{Command, Purpose};
 use super::hand_off::Stage;
-use super::pod::{FAR, Supervisor};
+use super::pod::{FAR, Supervisor, now};
 use super::poll::{Source, Token};
 use super::slot::Attached;
 use crate::control::{self, HangUp, Input, OwnProcess, RefusedKind, Reply, Request};
@@ -13,7 +13,7 @@ use crate::runtime;
 use crate::sys::flock::Flock;
 use crate::sys::process::{Ended, TerminalSize};
 use crate::sys::socket::{self, Received};
-use crate::sys::{Called, SysError};
+use crate::sys::{Called, SysError, SysResult};
 use anyhow::{Result, ensure};
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, shutdown};
@@ -35,6 +35,28 @@ const MAX_CLIENTS: usize = 512;
 
 /// Of which so many may stay. The others are there for who wants to end something.
 const MAX_STAYING: usize = 192;
+
+/// How long nobody is accepted after nobody could be.
+const DEAF: Duration = Duration::from_secs(1);
+
+/// Whether it is an event that somebody connects.
+#[derive(Clone, Copy)]
+pub(super) enum Hearing {
+    /// It is.
+    Now(Token),
+    /// It is again from then on, on the boot clock.
+    From(Duration),
+}
+
+impl Hearing {
+    /// When it is an event again.
+    pub(super) fn again(self) -> Option<Duration> {
+        match self {
+            Hearing::Now(_) => None,
+            Hearing::From(at) => Some(at),
+        }
+    }
+}
 
 /// What a client sends along with a request: pipes, and nothing but pipes, since they become a container's.
 fn check_pipes(descriptors: &[OwnedFd], wanted: usize) -> Result<()> {
@@ -59,7 +81,7 @@ fn documented(mut descriptors: Vec<OwnedFd>) -> Result<(OwnedFd, Vec<OwnedFd>)> 
 }
 
 /// Tells who has just connected why he is not served.
-pub(super) fn turn_away(connection: &OwnedFd, error: &SysError) {
+fn turn_away(connection: &OwnedFd, error: &SysError) {
     // What he has asked for is taken: with that unread, he would hear of a broken connection first.
     let _ = socket::receive(connection.as_fd());
     // He may ask again.
@@ -68,8 +90,58 @@ pub(super) fn turn_away(connection: &OwnedFd, error: &SysError) {
 }
 
 impl Supervisor {
+    /// Somebody connects.
+    pub(super) fn accept(&mut self) -> Result<()> {
+        loop {
+            match socket::accept(self.listener.as_fd()) {
+                Ok(Some(connection)) => self.connected(connection)?,
+                Ok(None) => return Ok(()),
+                Err(error) if self.turns_away(&error) => return Ok(()),
+                Err(error) => {
+                    // Left waiting, he would wake us for ever.
+                    self.hear_later()?;
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Without descriptors the one who waits is turned away with the one that is kept for this. Whether that was possible: where the
+    /// machine has none, somebody else may have got it.
+    fn turns_away(&mut self, error: &SysError) -> bool {
+        if !matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) {
+            return false;
+        }
+        self.spare = None;
+        let accepted = socket::accept(self.listener.as_fd());
+        let is_done = accepted.is_ok();
+        if let Ok(Some(connection)) = accepted {
+            turn_away(&connection, error);
+        }
+        self.spare = self.launcher.null().ok();
+        is_done
+    }
+
+    /// The listener is not watched for a while.
+    fn hear_later(&mut self) -> SysResult<()> {
+        if let Hearing::Now(token) = self.hearing {
+            self.poll.forget(token, self.listener.as_fd());
+        }
+        self.hearing = Hearing::From(now().boot + DEAF);
+        self.arm_timer()
+    }
+
+    /// The listener is watched again, if it is time.
+    pub(super) fn hear_again(&mut self) {
+        if self.hearing.again().is_none_or(|at| at > now().boot) {
+            return;
+        }
+        let watched = self.poll.watch(&self.listener, Source::Listener);
+        self.hearing = watched.map_or_else(|_| Hearing::From(now().boot + DEAF), Hearing::Now);
+    }
+
     /// A new connection; of anybody but podshim's own user, it is closed at once.
-    pub(super) fn connected(&mut self, connection: OwnedFd) -> Result<()> {
+    fn connected(&mut self, connection: OwnedFd) -> Result<()> {
         let is_ours = socket::peer_uid(connection.as_fd())? == nix::unistd::geteuid().as_raw();
         if !is_ours || self.clients.len() >= MAX_CLIENTS {
             return Ok(());

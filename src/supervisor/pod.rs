@@ -1,6 +1,6 @@
 //! The loop: what becomes ready turns into an event for the machine, and the machine's actions are performed.
 
-use super::clients::Client;
+use super::clients::{Client, Hearing};
 use super::commanded::Waiter;
 use super::discarding::Discarding;
 use super::events;
@@ -31,7 +31,6 @@ use crate::store::{FirstFailure, Pod, Report};
 use crate::sys::{Called, SysResult, socket};
 use crate::volumes;
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
@@ -76,6 +75,7 @@ pub(super) struct Supervisor {
     /// Clients who wait for a container of a commanded pod to come so far.
     pub(super) waiters: Vec<Waiter>,
     pub(super) listener: OwnedFd,
+    pub(super) hearing: Hearing,
     signals: SignalFd,
     timer: TimerFd,
     said: BTreeSet<String>,
@@ -94,7 +94,7 @@ pub(super) struct Supervisor {
     pub(super) after_reaper: AfterReaper,
     pub(super) discarding: Discarding,
     /// Kept for the moment when there are no descriptors left.
-    spare: Option<OwnedFd>,
+    pub(super) spare: Option<OwnedFd>,
 }
 
 /// What a supervisor is assembled from.
@@ -227,7 +227,7 @@ impl Supervisor {
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)
             .called("timerfd_create", "CLOCK_BOOTTIME")?;
         let mut poll = Poll::new()?;
-        poll.watch(&listener, Source::Listener)?;
+        let hearing = Hearing::Now(poll.watch(&listener, Source::Listener)?);
         poll.watch(&signals, Source::Signals)?;
         poll.watch(&timer, Source::Timer)?;
         let storage = Storage::of(&pod)?;
@@ -266,6 +266,7 @@ impl Supervisor {
             queue: VecDeque::new(),
             promised: Vec::new(),
             listener,
+            hearing,
             signals,
             timer,
             said: BTreeSet::new(),
@@ -395,6 +396,7 @@ impl Supervisor {
             Source::Timer => {
                 // Its count is of no interest; reading it makes it unready.
                 let _ = self.timer.wait();
+                self.hear_again();
                 self.queue.push_back(Event::Tick);
                 Ok(())
             }
@@ -429,26 +431,6 @@ impl Supervisor {
             }
         }
         Ok(())
-    }
-
-    fn accept(&mut self) -> Result<()> {
-        loop {
-            match socket::accept(self.listener.as_fd()) {
-                Ok(Some(connection)) => self.connected(connection)?,
-                Ok(None) => return Ok(()),
-                Err(error) if matches!(error.errno(), Errno::EMFILE | Errno::ENFILE) => {
-                    // The one who waits is turned away with the descriptor that is kept for this; left waiting, he would
-                    // wake us for ever.
-                    self.spare = None;
-                    if let Ok(Some(connection)) = socket::accept(self.listener.as_fd()) {
-                        super::clients::turn_away(&connection, &error);
-                    }
-                    self.spare = self.launcher.null().ok();
-                    return Ok(());
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 
     fn perform(&mut self, action: Action) -> Result<()> {
@@ -572,7 +554,7 @@ impl Supervisor {
     /// For what is due next: of the machine, and of what failed here.
     pub(super) fn arm_timer(&self) -> SysResult<()> {
         let again = (!self.is_saved).then(|| now().boot + SAVE_AGAIN);
-        let all = [self.life.next_deadline(), again, self.networking.again()];
+        let all = [self.life.next_deadline(), again, self.networking.again(), self.hearing.again()];
         let Some(deadline) = all.into_iter().flatten().min() else {
             return self.timer.unset().called("timerfd_settime", "off");
         };

@@ -1,9 +1,10 @@
 //! What podshim stands on gives way: disks are full, descriptors and memory run out, files of its state are not what they were.
 
 use crate::disk::{COUNT, Disks};
-use crate::harness::{self, Host, Output, binary, facts, pod, shell, until};
+use crate::harness::{self, Host, Live, Output, binary, facts, pod, shell, until};
 use crate::leaks;
 use crate::rig;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -188,6 +189,31 @@ fn without_descriptors_it_refuses_or_does_it() {
     host.ok(&["rm", "-f", "other"]);
     host.assert_clean();
     eprintln!("{tried} commands tried; run, ps, exec, logs, rm have enough with {enough:?} descriptors");
+}
+
+/// The machine has no descriptors for who connects: the supervisor tries it once a second, and he is heard when there are some.
+#[test]
+fn who_cannot_be_accepted_is_heard_later() {
+    let Some(host) = Host::new(&["strace"]) else { return };
+    host.start(&sleeper("p"));
+    let trace = host.path("trace");
+    let mut strace = Command::new("strace");
+    strace.args(["-p", &host.supervisor("p").to_string(), "-o"]).arg(&trace);
+    strace.args(["-e", "trace=accept4", "-e", "inject=accept4:error=ENFILE"]);
+    let mut tracer = Live::start(strace);
+    until("strace", || tracer.err().contains("attached").then_some(()));
+    let mut exec = host.live(&["exec", "p", "--", "/facts", "exit", "7"]);
+    let tries = || std::fs::read_to_string(&trace).unwrap_or_default().matches("(INJECTED)").count();
+    until("a first try", || (tries() > 0).then_some(()));
+    let begin = Instant::now();
+    // Each is two calls: the second one with the descriptor that is kept for this.
+    until("two more", || (tries() > 5).then_some(()));
+    assert!(begin.elapsed() > Duration::from_secs(1), "{} tries in {:?}", tries(), begin.elapsed());
+    tracer.signal(Signal::SIGTERM);
+    tracer.wait();
+    assert_eq!(exec.wait(), 7, "{}", exec.err());
+    host.ok(&["rm", "-f", "p"]);
+    host.assert_clean();
 }
 
 /// Memory by RLIMIT_AS and RLIMIT_DATA, in steps up to what is enough: a limit that the pod's supervisor inherits.
