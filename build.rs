@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 const LESSONS: &str = "src/lab/lessons";
-const TEXTS: [&str; 6] = [
+const TEXTS: [&str; 7] = [
     "src/manifest/explain/pod.schema.json",
     "src/explain/script/tools.sh",
     "src/explain/script/down.sh",
     "src/lab/lib.sh",
     "src/lab/wall.sh",
     "src/picture/html/style.css",
+    "src/picture/html/words.html",
 ];
 /// The most that zstd can do.
 const LEVEL: i32 = 22;

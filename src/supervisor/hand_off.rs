@@ -206,8 +206,12 @@ impl Watched {
         }
     }
 
-    /// Nothing of it is an event any more.
+    /// Nothing of it is an event any more: it was waited for. Whoever goes on in its place, and was not heard of because of an error, ends.
     pub(super) fn forget(&mut self, poll: &mut Poll) {
+        if let Some((_, socket)) = &self.hand_off {
+            // The error to be told was an earlier one.
+            let _ = end_born(socket.as_fd());
+        }
         poll.forget(self.exit, self.child.pidfd.as_fd());
         self.hang_up(poll);
     }

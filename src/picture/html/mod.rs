@@ -7,7 +7,7 @@
 mod drawing;
 mod tables;
 
-use super::model::{Kind, Pod, Supervisor, Survey};
+use super::model::{Pod, Supervisor, Survey};
 use super::text::{plain, time};
 use crate::embedded::{self, compressed};
 use drawing::Size;
@@ -84,7 +84,8 @@ from that machine, and can be looked up there: <code>ls -l /proc/PID/ns</code> s
     for (index, pod) in survey.pods.iter().enumerate() {
         section(&mut out, survey, pod, &format!("p{index}"));
     }
-    words(&mut out);
+    // What each term means, once.
+    out.push_str(&embedded::text(compressed!("words.html")));
     out.push_str("</main>\n<footer>Made by <code>podshim inspect --html</code>. The page loads nothing and runs nothing.</footer>\n");
     out.push_str("</body>\n</html>\n");
     out
@@ -152,103 +153,12 @@ fn picture(out: &mut String, survey: &Survey, pod: &Pod, id: &str) {
     );
 }
 
-/// What each term means, once.
-fn words(out: &mut String) {
-    out.push_str(
-        "<section aria-labelledby=\"words\">\n<h2 id=\"words\">What the words mean</h2>\n<dl class=\"words\">\n",
-    );
-    let mut word = |id: &str, name: &str, meaning: &str| {
-        let _ = writeln!(out, "<dt id=\"w-{id}\">{name}</dt><dd>{meaning}</dd>");
-    };
-    word(
-        "pod",
-        "Pod",
-        "Some containers that belong together. They run on the same host, share an address and can share files.",
-    );
-    word(
-        "container",
-        "Container",
-        "One or more ordinary Linux processes that were given their own view of the system (by namespaces), a limit of what they \
-         may use (by cgroups), and a root file system of their own. There is no other machine inside.",
-    );
-    word(
-        "ns",
-        "Namespace",
-        "A view of one part of the system. Each process is in one namespace of each kind; processes in the same namespace see the \
-         same thing. The number is how the kernel tells namespaces apart: equal numbers, same namespace.",
-    );
-    for kind in Kind::ALL {
-        let name = format!("{} namespace", capitalised(kind.word()));
-        word(&format!("ns-{}", kind.file()), &name, meaning(kind));
-    }
-    word(
-        "pid",
-        "Pid",
-        "The number of a process. A process in a pid namespace has two: one as it sees itself, and one as the host sees it.",
-    );
-    word(
-        "cgroup",
-        "Cgroup (control group)",
-        "A directory below <code>/sys/fs/cgroup</code> with a list of processes. The kernel counts what they use together, and files \
-         in the directory say how much that may be.",
-    );
-    word(
-        "overlay",
-        "Overlay and layers",
-        "An image is a pile of directories, called layers. The overlay file system shows them as one: what a higher layer has hides \
-         what is below. What a container writes goes to a layer of its own on top, so that many containers can use the same image.",
-    );
-    word(
-        "volume",
-        "Volume",
-        "A directory from outside the root file system, mounted into containers. It can be seen by several of them.",
-    );
-    word(
-        "mount",
-        "Mount",
-        "To make a file system or a directory appear at a path. Each mount namespace has its own list.",
-    );
-    word(
-        "veth",
-        "Veth pair",
-        "Two network cards that the kernel makes up, joined as if by a cable: what goes in at one comes out at the other. One is in \
-         the pod's network namespace, the other on the host.",
-    );
-    word("bridge", "Bridge", "A network switch in software. The host's ends of the pods' cables are plugged into it.");
-    word(
-        "supervisor",
-        "Supervisor",
-        "The podshim process that watches over one pod: starts its containers and notes when they end.",
-    );
-    out.push_str("</dl>\n</section>\n");
-}
-
 fn capitalised(word: &str) -> String {
     if matches!(word, "uts" | "ipc" | "pid") {
         return word.to_uppercase();
     }
     let mut letters = word.chars();
     letters.next().map(|first| first.to_ascii_uppercase().to_string() + letters.as_str()).unwrap_or_default()
-}
-
-fn meaning(kind: Kind) -> &'static str {
-    match kind {
-        Kind::User => "Which user is who. Inside, a process can be user 0 (root) and be an ordinary user on the host.",
-        Kind::Net => {
-            "Network cards, addresses, routes and ports. Two containers in the same one reach each other on <code>localhost</code>, \
-             and cannot both listen on port 80."
-        }
-        Kind::Uts => "The host name. (UTS stands for UNIX time-sharing, the name of the structure that holds it.)",
-        Kind::Ipc => "Shared memory, semaphores and message queues: how processes exchange data without files.",
-        Kind::Pid => "Which processes can be seen, and their numbers. The first one inside has number 1.",
-        Kind::Mnt => {
-            "What is mounted where: which files there are. It is what makes the root directory of a container its own."
-        }
-        Kind::Cgroup => {
-            "Which cgroup looks like the top one, so that a container does not see where it is in the host's tree."
-        }
-        Kind::Time => "The clocks that count since the start of the system. Podshim leaves it alone: it is the host's.",
-    }
 }
 
 #[cfg(test)]
