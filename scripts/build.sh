@@ -6,6 +6,7 @@
 # Needs cargo (Rust 1.95 or later) from rustup; a C compiler is installed with apt-get if it is missing (as root).
 # Environment: CARGO_TARGET_DIR (as cargo's).
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 cd "$(dirname "$0")/.."
 target_dir=${CARGO_TARGET_DIR:-target}
 

@@ -8,6 +8,7 @@
 # 6.16 and later 4.1 cannot dump TCP sockets: "Can't get 1:16 opt".) The packages come from the mirror that apt uses here.
 # Environment: CARGO_TARGET_DIR, PODSHIM_CRIU_SUITE (testing).
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 exec </dev/null
 cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")

@@ -10,6 +10,7 @@
 # (as podshim's) put everything elsewhere; PODSHIM_NETWORK=none makes no bridge; CARGO_TARGET_DIR (as cargo's).
 # Exit code: podshim's own, 130 after Ctrl-C; 0 if PODSHIM_DEMO_SECONDS ended it.
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 # A login shell finds cargo here; a CI job or `sudo` often does not.
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 

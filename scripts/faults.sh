@@ -8,6 +8,7 @@
 # Environment: PODSHIM_SOAK_SECONDS (default 3600), PODSHIM_KILLS and PODSHIM_TEST_KILLS (of supervisors and of CRI; default 1000,
 # 500), PODSHIM_BIN, PODSHIM_TEST_IMAGES, CARGO_TARGET_DIR (as cargo's).
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "faults.sh: pods take root: try again with sudo" >&2; exit 1; }
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")

@@ -6,6 +6,7 @@
 # An input that breaks a target is left in fuzz/artifacts: put it into fuzz/seeds/TARGET, where the ordinary tests find it, and
 # mend what it broke. `unpack` takes root. Needs a C++ compiler (libFuzzer); cargo-fuzz is installed if it is missing.
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 # A login shell finds cargo here; a CI job or `sudo` often does not.
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 cd "$(dirname "$0")/../fuzz"

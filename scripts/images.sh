@@ -8,6 +8,7 @@
 # Environment: CARGO_TARGET_DIR (as cargo's), PODSHIM_IMAGES (only these, e.g. "busybox facts"; default all but "cri",
 # which are those of tests/cri/images.sh).
 set -eu
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 # A login shell finds cargo here; a CI job or `sudo` often does not.
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 

@@ -9,6 +9,7 @@
 # As root, in namespaces of its own. Needs what scripts/build.sh needs, and images (scripts/images.sh makes them).
 # Environment: CARGO_TARGET_DIR (as cargo's), PODSHIM_TEST_IMAGES (the images' folder).
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 cd "$(dirname "$0")/.."
 target_dir=${CARGO_TARGET_DIR:-target}
 images=$(realpath "${PODSHIM_TEST_IMAGES:-$target_dir/images}")

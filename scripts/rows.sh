@@ -7,6 +7,7 @@
 # With --paths each row is printed with its tests; with --strict the exit code is 1 if a row of priority P1 or P2 is missing. Whether the tests
 # are there and say the field's name is what `cargo test --test rows` looks at; they themselves are run by scripts/test.sh.
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 cd "$(dirname "$0")/.."
 
 exec awk -F '\t' -v show="${1:-}" '

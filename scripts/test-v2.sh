@@ -7,6 +7,7 @@
 # Needs target/podshim (scripts/build.sh) and qemu-system-x86_64. Environment: PODSHIM_BIN (another static podshim),
 # PODSHIM_V2_SECONDS (patience, default 600: emulation is slow), CARGO_TARGET_DIR.
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 # A login shell finds cargo here; a CI job or `sudo` often does not.
 [ ! -d "${CARGO_HOME:-$HOME/.cargo}/bin" ] || PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin
 cd "$(dirname "$0")/.."

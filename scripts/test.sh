@@ -3,11 +3,13 @@
 #
 #   sudo scripts/test.sh
 #
-# Needs cargo (see scripts/build.sh) and the network for Debian's packages and crates. Reads no stdin, needs no terminal.
-# Every step runs even if one before it failed; the summary at the end says which; exit code 1 if any did.
-# Environment: PODSHIM_MAY_SKIP (what may be missing, e.g. "docker-registry,v2-guest"; nothing by default),
+# Needs cargo (see scripts/build.sh) and the network for Debian's packages, crates and Go modules. Reads no stdin, needs no terminal.
+# Without the packages, criu, Go, the release build or the images it ends. Every other step runs even if one before it failed; the
+# summary at the end says which; exit code 1 if any did.
+# Environment: PODSHIM_MAY_SKIP (what may be missing, e.g. "docker-registry,criu,v2-guest,critest,bench"; nothing by default),
 # CARGO_TARGET_DIR (as cargo's).
 set -euo pipefail
+case "${1:-}" in -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
 exec </dev/null
 cd "$(dirname "$0")/.."
 target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
@@ -58,7 +60,7 @@ step() {
 begin() {
     local name=$1
     shift
-    "$@" >"$begun_dir/$name" 2>&1 &
+    (echo "$*" && exec "$@") >"$begun_dir/$name" 2>&1 &
     begun[$name]=$!
 }
 outcome() {
@@ -109,13 +111,6 @@ rust_components() {
         cargo "${component/rust/}" --version >/dev/null 2>&1 || rustup component add "$component" || return 1
     done
 }
-licences() {
-    if ! cargo deny --version >/dev/null 2>&1; then
-        echo "cargo-deny is not installed: licences and bans (deny.toml) are not checked here"
-        return
-    fi
-    cargo deny check licenses bans
-}
 
 # criu of the host, or one that is unpacked below target.
 find_criu() {
@@ -139,8 +134,12 @@ export PODSHIM_BIN=$target_dir/podshim PODSHIM_TEST_IMAGES=$target_dir/images
 step "format" cargo fmt --check --all || true
 step "lints" outcome "lints" || true
 step "test build" outcome "test build" || true
-step "licences" licences || true
-step "rows" scripts/rows.sh || true
+if cargo deny --version >/dev/null 2>&1; then
+    step "licences" cargo deny check licenses bans || true
+else
+    summary+=("skipped         licences (cargo-deny is not installed)")
+fi
+step "rows" scripts/rows.sh --strict || true
 # A job in the background has SIGINT ignored, one of nohup(1) SIGHUP: tests send them.
 step "tests" env --default-signal=HUP,INT cargo test --locked --workspace --no-fail-fast || true
 if may_skip v2-guest; then
