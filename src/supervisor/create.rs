@@ -249,9 +249,9 @@ impl Supervisor {
         let cgroup = remove::cgroup(&self.facts.cgroups, &sandbox.cgroup, &config.name)?;
         let mut pipes = Pipes::open(&state, config.stdio, &self.launcher)?;
         pipes.give_to(&user, sandbox.id_range)?;
-        self.finish_pod_resize();
         let act = || Act::Cgroup { container: container() };
         timeline.act(act, |()| cgroup.path(), || create_cgroup(&cgroup, &spec))?;
+        self.finish_pod_resize();
         if let Some(runtime) = handler {
             let log = self.write_bundle((index, restart_count), &spec, when)?;
             let making = Making {

@@ -13,7 +13,7 @@ use crate::plan::spec;
 use crate::store::{self, Record, Written};
 use crate::volumes;
 use anyhow::{Context, Result, ensure};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Supervisor {
     /// A pod that ends, or has ended, is not changed any more.
@@ -209,10 +209,14 @@ impl Supervisor {
         if *wanted == self.pod_limits || self.has_to_restart() {
             return;
         }
-        let wanted = wanted.clone();
-        if let Err(error) = self.set_pod_limits(wanted) {
-            // The containers have their own; it is tried again when the next one starts.
-            self.warn("ResizeDeferred", format!("{error:#}"));
+        let (wanted, deadline) = (wanted.clone(), Instant::now() + LINGERS);
+        loop {
+            match self.set_pod_limits(wanted.clone()) {
+                Ok(()) => return,
+                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                // The containers have their own; it is tried again when the next one starts.
+                Err(error) => return self.warn("ResizeDeferred", format!("{error:#}")),
+            }
         }
     }
 
@@ -254,6 +258,9 @@ fn rewritten(record: &mut Record, wanted: Vec<VolumePlan>) -> Vec<VolumePlan> {
     }
     rewritten
 }
+
+/// How long a cgroup that is removed may count for the kernel: until then, version 1 refuses its parent less cpu time than it had.
+const LINGERS: Duration = Duration::from_millis(200);
 
 /// A container, by its index, and the resources that it is to have.
 type Resized = (usize, LinuxContainerResources);
