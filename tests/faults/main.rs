@@ -12,6 +12,7 @@ mod environment;
 #[path = "../whole/harness.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
 mod harness;
+mod images;
 mod kills;
 #[path = "../whole/leaks.rs"]
 #[allow(dead_code, reason = "the rig of tests/whole has more than is needed here")]
