@@ -57,7 +57,7 @@ impl Target {
     /// What of it belongs to others, in criu's words.
     pub(super) fn external(&self, spec: &Spec) -> Result<Vec<Vec<u8>>> {
         let mut external = self.namespaces()?;
-        external.extend(mounts(&parsed(&self.mountinfo()?)?, &bound(spec)));
+        external.extend(mounts(&self.mounts(&self.mountinfo()?)?, &bound(spec)));
         Ok(external)
     }
 
@@ -95,7 +95,7 @@ impl Target {
         // The host's, of who has none of his own: it is the root of a mount that is nowhere.
         known.extend(["/dev/null", "/"].map(PathBuf::from));
         let text = self.mountinfo()?;
-        let own: HashSet<u64> = parsed(&text)?.iter().map(|mount| mount.id).collect();
+        let own: HashSet<u64> = self.mounts(&text)?.iter().map(|mount| mount.id).collect();
         let mut external = BTreeSet::new();
         for pid in pids {
             let process = PathBuf::from(format!("/proc/{pid}"));
@@ -123,6 +123,12 @@ impl Target {
         file.take(MAX_MOUNTINFO).read_to_end(&mut text).called("read", path.display())?;
         Ok(text)
     }
+
+    /// What such a text says.
+    fn mounts<'a>(&self, text: &'a [u8]) -> Result<Vec<Mount<'a>>> {
+        parsed(text)
+            .with_context(|| format!("{}: a line that is not to be understood", self.proc("mountinfo").display()))
+    }
 }
 
 /// The mount and the inode of a descriptor (proc_pid_fdinfo(5); `ino` since Linux 5.14).
@@ -141,9 +147,9 @@ fn bound(spec: &Spec) -> HashSet<PathBuf> {
 }
 
 /// Every line of mountinfo.
-fn parsed(mountinfo: &[u8]) -> Result<Vec<Mount<'_>>> {
+fn parsed(mountinfo: &[u8]) -> Option<Vec<Mount<'_>>> {
     let lines = mountinfo.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    lines.map(Mount::parse).collect::<Option<_>>().context("mountinfo has a line that is not to be understood")
+    lines.map(Mount::parse).collect()
 }
 
 /// The mounts that belong to others, by mount point: `mnt[/data]:/data`.
@@ -194,7 +200,7 @@ mod tests {
         let found: Vec<String> = found.into_iter().map(|name| String::from_utf8(name).unwrap()).collect();
         let expected = ["/data/below", "/data", "/etc/hosts", "/dev/shm", "/proc/keys", "/sys/fs/cgroup", "/a b\\]:c"];
         assert_eq!(found, expected.map(|point| format!("mnt[{point}]:{point}")));
-        assert!(parsed(b"51 60 0:42 / /\n").is_err());
+        assert!(parsed(b"51 60 0:42 / /\n").is_none());
     }
 
     #[test]
